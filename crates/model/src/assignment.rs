@@ -1,0 +1,268 @@
+//! Assignments: one copy of a workload on one node, and what is observed of it there.
+//!
+//! ```text
+//!   (slot vacant) ──place──► Run ──stop, move, update──► Stop ──node: unit is gone──► (record removed)
+//!                             │                            ▲
+//!                             ├── node lost, `keep` ───────┘  (replaced elsewhere at once)
+//!                             └── exits for good ──► Run + outcome (finished; holds no resources)
+//! ```
+//!
+//! In each slot at most one assignment has the intent `Run`. A record is removed only when its node has
+//! said that the unit is gone, or when the node itself is gone: every copy is accounted for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{Kind, Port, WorkloadSpec};
+use crate::{AssignmentId, NodeId, Resources, Timestamp, WorkloadId};
+
+/// One copy of a workload on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub id: AssignmentId,
+    pub workload: WorkloadId,
+    /// Which copy: 0 to count − 1.
+    pub slot: u32,
+    pub node: NodeId,
+    /// The fencing number: larger wins within a slot. A unit is made for (id, generation); a new
+    /// generation of the same id replaces the unit on the same node (restart, update in place).
+    pub generation: u64,
+    /// The workload revision whose spec the copy runs.
+    pub revision: u64,
+    /// The workload's template number at that revision.
+    pub template: u64,
+    pub intent: Intent,
+    /// What the copy takes from its node until it is removed or finished.
+    pub claims: Claims,
+    pub created_at: Timestamp,
+    /// How it ended for good, once its restart policy is spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Proved stopped without the node's word: its node was cut off for longer than `stop_after` and a
+    /// margin, so agent and shim have stopped it. Lets a singleton be replaced.
+    #[serde(default)]
+    pub fenced: bool,
+}
+
+/// What the fleet wants of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Intent {
+    Run,
+    Stop { cause: StopCause },
+}
+
+/// Why a copy is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopCause {
+    /// The workload's desired state says so.
+    Stopped,
+    /// The workload is being deleted.
+    Deleted,
+    /// The count went down.
+    ScaledDown,
+    /// A newer revision takes its place.
+    Updated,
+    /// Its node drains.
+    Drained,
+    /// Its node was lost and a newer generation runs elsewhere, or may.
+    Replaced,
+}
+
+/// What a copy takes from its node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Claims {
+    pub resources: Resources,
+    /// Host ports, exclusive on a node.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ports: BTreeSet<Port>,
+}
+
+/// How a unit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// It returned this exit status.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+    /// The kernel killed it because its memory limit was reached.
+    OutOfMemory,
+    /// It is gone and nobody saw how: its machine rebooted, or its shim was killed.
+    Unknown,
+}
+
+/// The end of a copy whose restart policy is spent. Persisted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub exit: Exit,
+    pub at: Timestamp,
+    /// How often it was started in all.
+    pub runs: u32,
+}
+
+/// Names the unit of an assignment on its node; drivers derive every name and path from it, so that
+/// each of their verbs is idempotent and what is found can be told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UnitId {
+    pub assignment: AssignmentId,
+    pub generation: u64,
+}
+
+/// What a node is told about one of its assignments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntentItem {
+    pub unit: UnitId,
+    pub workload: WorkloadId,
+    /// For names, labels and logs.
+    pub workload_name: String,
+    pub slot: u32,
+    pub intent: Intent,
+    pub revision: u64,
+    /// The spec at that revision.
+    pub spec: Arc<WorkloadSpec>,
+}
+
+/// What an agent sees of one unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedUnit {
+    pub unit: UnitId,
+    pub workload: WorkloadId,
+    pub kind: Kind,
+    pub state: UnitState,
+    /// How often it was started on this node in this generation.
+    pub runs: u32,
+}
+
+/// The states of a unit on its node.
+///
+/// ```text
+///   Preparing ──► Starting ──► Running ──► Exited ──► Waiting ──► Starting …   (restart policy)
+///       │             │                       └──────► Finished                (policy spent)
+///       └─────────────┴──► Failed ──► (tried again with backoff)
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum UnitState {
+    /// Its image is pulled or its directory made.
+    Preparing {
+        /// For people: `pulling busybox 40 %`.
+        detail: String,
+    },
+    Starting,
+    Running {
+        since: Timestamp,
+    },
+    /// It ended and will be started again at `retry_at`.
+    Waiting {
+        exit: Exit,
+        retry_at: Timestamp,
+    },
+    /// It could not be prepared or started; tried again at `retry_at`.
+    Failed {
+        /// A stable code of the driver, such as `image-not-found`.
+        code: String,
+        message: String,
+        retry_at: Timestamp,
+    },
+    Stopping,
+    /// It ended and its restart policy says that this is the end.
+    Finished {
+        exit: Exit,
+        at: Timestamp,
+    },
+    /// It is not on the node (any more): the last word about a unit.
+    Gone,
+}
+
+impl Assignment {
+    /// The name of its unit on the node.
+    #[must_use]
+    pub const fn unit(&self) -> UnitId {
+        UnitId {
+            assignment: self.id,
+            generation: self.generation,
+        }
+    }
+
+    /// Whether the fleet wants it to run.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        matches!(self.intent, Intent::Run)
+    }
+
+    /// Whether it has ended for good.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// Whether its claims still count against the node. A fenced copy may be shown as running, yet agent
+    /// and shim have stopped it; its claims return with the node's word.
+    #[must_use]
+    pub const fn holds_claims(&self) -> bool {
+        self.outcome.is_none()
+    }
+}
+
+impl Exit {
+    /// Whether restart policy `on-failure` lets it rest.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Code(0))
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::Unknown => f.write_str("unknown exit"),
+        }
+    }
+}
+
+impl fmt::Display for UnitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.assignment, self.generation)
+    }
+}
+
+impl std::str::FromStr for UnitId {
+    type Err = crate::ParseIdError;
+
+    /// Reads what `Display` writes: `<assignment>.<generation>`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (assignment, generation) = text.rsplit_once('.').unwrap_or((text, ""));
+        match generation.parse() {
+            Ok(generation) => Ok(Self {
+                assignment: assignment.parse()?,
+                generation,
+            }),
+            Err(_) => Err(crate::ParseIdError::new("unit", text)),
+        }
+    }
+}
+
+impl UnitState {
+    /// The word on every wire, such as `running`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Preparing { .. } => "preparing",
+            Self::Starting => "starting",
+            Self::Running { .. } => "running",
+            Self::Waiting { .. } => "waiting",
+            Self::Failed { .. } => "failed",
+            Self::Stopping => "stopping",
+            Self::Finished { .. } => "finished",
+            Self::Gone => "gone",
+        }
+    }
+}

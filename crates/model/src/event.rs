@@ -1,0 +1,118 @@
+//! Events: what happened, to whom, why. One per transition or chunk, never one per copy.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AssignmentId, NodeId, Timestamp, WorkloadId};
+
+/// How much a person should care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// The ordinary course of things.
+    Info,
+    /// Something to look at.
+    Warning,
+}
+
+/// The stable names of what can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    FleetCreated,
+    StoreEpochChanged,
+    NodeJoined,
+    NodeReady,
+    NodeSuspect,
+    NodeLost,
+    NodeReturned,
+    NodeRebooted,
+    NodeLabelled,
+    NodeCordoned,
+    NodeUncordoned,
+    NodeDraining,
+    NodeDrained,
+    NodeUndrained,
+    NodeRemoved,
+    NodeHeldBack,
+    WorkloadApplied,
+    WorkloadStopped,
+    WorkloadStarted,
+    WorkloadRestarted,
+    WorkloadDeleted,
+    WorkloadRemoved,
+    CopiesPlaced,
+    CopiesStopping,
+    CopiesReplaced,
+    CopiesRemoved,
+    CopyFinished,
+    CommandIssued,
+    CommandFinished,
+}
+
+/// What an event is about; everything that is known is filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Subject {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<AssignmentId>,
+}
+
+/// One entry of the fleet's bounded log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up by one over the life of the fleet; the resume id of event streams.
+    pub sequence: u64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+    /// How much a person should care.
+    pub level: Level,
+    /// To whom.
+    pub subject: Subject,
+    /// One sentence for a person.
+    pub message: String,
+    /// Who caused it: a user, a keeper or a node.
+    pub actor: String,
+}
+
+impl EventKind {
+    /// The stable name on every wire, such as `node-lost`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FleetCreated => "fleet-created",
+            Self::StoreEpochChanged => "store-epoch-changed",
+            Self::NodeJoined => "node-joined",
+            Self::NodeReady => "node-ready",
+            Self::NodeSuspect => "node-suspect",
+            Self::NodeLost => "node-lost",
+            Self::NodeReturned => "node-returned",
+            Self::NodeRebooted => "node-rebooted",
+            Self::NodeLabelled => "node-labelled",
+            Self::NodeCordoned => "node-cordoned",
+            Self::NodeUncordoned => "node-uncordoned",
+            Self::NodeDraining => "node-draining",
+            Self::NodeDrained => "node-drained",
+            Self::NodeUndrained => "node-undrained",
+            Self::NodeRemoved => "node-removed",
+            Self::NodeHeldBack => "node-held-back",
+            Self::WorkloadApplied => "workload-applied",
+            Self::WorkloadStopped => "workload-stopped",
+            Self::WorkloadStarted => "workload-started",
+            Self::WorkloadRestarted => "workload-restarted",
+            Self::WorkloadDeleted => "workload-deleted",
+            Self::WorkloadRemoved => "workload-removed",
+            Self::CopiesPlaced => "copies-placed",
+            Self::CopiesStopping => "copies-stopping",
+            Self::CopiesReplaced => "copies-replaced",
+            Self::CopiesRemoved => "copies-removed",
+            Self::CopyFinished => "copy-finished",
+            Self::CommandIssued => "command-issued",
+            Self::CommandFinished => "command-finished",
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The nouns: plain data, units, ids and refusal codes.
+//!
+//! Every other room speaks these words. Nothing here does I/O, reads a clock or knows a wire format;
+//! values are made by constructors that refuse what makes no sense, so the rooms behind the doors need
+//! not check again.
+
+mod alias;
+mod assignment;
+mod command;
+mod event;
+mod id;
+mod node;
+mod quantity;
+mod refusal;
+mod time;
+mod workload;
+
+pub mod spec;
+
+pub use alias::{Alias, AliasKey, Contract};
+pub use assignment::{
+    Assignment, Claims, Exit, Intent, IntentItem, ObservedUnit, Outcome, StopCause, UnitId,
+    UnitState,
+};
+pub use command::{Command, CommandKind, CommandState};
+pub use event::{Event, EventKind, Level, Subject};
+pub use id::{AssignmentId, CommandId, FleetId, NodeId, ParseIdError, StoreEpoch, WorkloadId};
+pub use node::{
+    Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact, Usage,
+};
+pub use quantity::{Bytes, MilliCpu, ParseQuantityError, Resources};
+pub use refusal::{Code, Refusal};
+pub use time::Timestamp;
+pub use workload::{Actor, Desired, Revision, Workload};

@@ -1,0 +1,82 @@
+//! Workloads: what a user wants, and the revisions that it went through.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::WorkloadSpec;
+use crate::{Timestamp, WorkloadId};
+
+/// What a user wants: a spec, a desired state and how many copies (in the spec).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    pub id: WorkloadId,
+    /// Unique among the workloads that are not being deleted.
+    pub name: String,
+    pub spec: Arc<WorkloadSpec>,
+    pub desired: Desired,
+    /// Goes up by one when the spec or the desired state changes, and never otherwise: the ETag.
+    pub revision: u64,
+    /// The revision at which the part of the spec that makes a running copy differ last changed.
+    /// Copies with an older template are outdated; a change of count or placement alone outdates none.
+    pub template: u64,
+    /// The last generation given to a copy; the next one is larger. Fences copies of one slot.
+    pub generation: u64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// Whether the copies are to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Desired {
+    Running,
+    Stopped,
+    /// Being deleted: the record goes when the last copy is gone from its node.
+    Deleted,
+}
+
+/// One step of a workload's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    pub workload: WorkloadId,
+    pub number: u64,
+    pub spec: Arc<WorkloadSpec>,
+    pub desired: Desired,
+    pub at: Timestamp,
+    pub actor: String,
+}
+
+/// Who asks for a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Actor {
+    /// A person or program, by the name of its token; `anonymous` without login.
+    User(String),
+    /// A background reconciler of the control plane, by name.
+    Keeper(String),
+    /// A node's agent, by node name.
+    Node(String),
+}
+
+impl Desired {
+    /// The word on every wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "user/{name}"),
+            Self::Keeper(name) => write!(f, "keeper/{name}"),
+            Self::Node(name) => write!(f, "node/{name}"),
+        }
+    }
+}
