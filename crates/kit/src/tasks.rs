@@ -1,0 +1,130 @@
+//! Tasks with a name, an owner and an end: whoever starts one can cancel it and wait for it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// A family of tasks that stop together. Clones belong to the same family.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// A fresh family.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A family that stops with this one, and may stop before it.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { tracker: self.tracker.clone(), stop: self.stop.child_token() }
+    }
+
+    /// Starts a task that must end soon after [`Tasks::stopping`] fires. A panic inside is logged by name.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let span = tracing::debug_span!("task", name);
+        let watched = async move {
+            let ended = Panics { name, armed: true };
+            task.await;
+            ended.disarm();
+        };
+        self.tracker.spawn(watched.instrument(span));
+    }
+
+    /// Starts a task that is dropped at its next await when the family stops; it must hold nothing that
+    /// an abrupt end would break.
+    pub fn spawn_until_stop<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        self.spawn(name, async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Completes when the family is told to stop.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Whether the family has been told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// The token behind the family, for libraries that take one.
+    #[must_use]
+    pub const fn token(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Tells the family to stop, without waiting.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Tells the family to stop and waits until every task (of parents and children alike) has ended, or
+    /// `grace` is over.
+    ///
+    /// # Errors
+    /// The number of tasks that were still running when the grace was over.
+    pub async fn shut_down(&self, grace: Duration) -> Result<(), usize> {
+        self.stop();
+        self.tracker.close();
+        tokio::time::timeout(grace, self.tracker.wait()).await.map_err(|_| self.tracker.len())
+    }
+}
+
+/// Notices when a task unwinds.
+struct Panics {
+    name: &'static str,
+    armed: bool,
+}
+
+impl Panics {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        if self.armed && std::thread::panicking() {
+            tracing::error!(task = self.name, "task panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_family_stops_together_and_is_waited_for() {
+        let tasks = Tasks::new();
+        let child = tasks.child();
+        let inside = child.clone();
+        child.spawn("waits", async move { inside.stopping().await });
+        child.spawn_until_stop("never ends", std::future::pending());
+        assert_eq!(tasks.shut_down(Duration::from_secs(5)).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ignores_the_stop_is_counted() {
+        let tasks = Tasks::new();
+        tasks.spawn("deaf", std::future::pending());
+        assert_eq!(tasks.shut_down(Duration::from_secs(1)).await, Err(1));
+    }
+}
