@@ -1,1 +1,196 @@
+//! The runtime contract and its drivers: what a node can run.
+//!
+//! A *unit* is what an assignment's generation is on the node. Drivers know nothing of fleets, restart
+//! policies or intent: they prepare, start, stop and remove units, and say what they find. Every name and
+//! path of a unit derives from its [`UnitId`], so every verb is idempotent and what survived a restart of the
+//! agent, or of the machine, is found again by [`Runtime::observe`].
+//!
+//! A unit outlives the agent: no way of stopping the agent takes its units along.
 
+pub mod container;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+#[cfg(any(test, feature = "contract"))]
+pub mod fake;
+pub mod logs;
+pub mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use hostler_model::spec::{Kind, WorkloadSpec};
+use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId, WorkloadId};
+
+pub use logs::{LogLine, LogQuery, Run, Stream};
+
+/// What is to be run: all that a driver needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    pub id: UnitId,
+    pub workload: WorkloadId,
+    /// For names and labels that people read.
+    pub workload_name: String,
+    pub slot: u32,
+    pub spec: Arc<WorkloadSpec>,
+}
+
+/// A unit that exists on the node, in whatever state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub id: UnitId,
+    pub workload: WorkloadId,
+    pub state: FoundState,
+    /// How often it was started; 0 if it is only prepared.
+    pub runs: u32,
+}
+
+/// The driver's view of a unit.
+///
+/// ```text
+///   (nothing) ──prepare──► Prepared ──start──► Running ──ends──► Exited ──start──► Running …
+///       ▲                                        └──stop──► Exited
+///       └────────────────────────── remove (from any state; stops first) ──────────────────┘
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundState {
+    /// Ready to be started; has never run.
+    Prepared,
+    Running { since: Timestamp },
+    /// Nothing of it runs.
+    Exited { exit: Exit, at: Timestamp },
+}
+
+/// What a running unit uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UnitStats {
+    /// Processor time used since the run began, in nanoseconds of one core.
+    pub cpu_nanos: u64,
+    /// Memory in use, in bytes.
+    pub memory: u64,
+    pub pids: u32,
+}
+
+/// Why a driver could not do it. Each kind has a stable code that people can look up.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The spec asks for what this machine cannot give: an unknown user, a missing directory, no cgroup.
+    #[error("{message}")]
+    Unsatisfiable { code: &'static str, message: String },
+    /// The program of the command does not exist or may not be run.
+    #[error("cannot run `{program}`: {source}")]
+    Command { program: String, source: std::io::Error },
+    /// The image is neither here nor to be had.
+    #[error("image `{image}`: {message}")]
+    Image { image: String, message: String },
+    /// A host port is taken by something that is not ours.
+    #[error("port {port} is in use on the node")]
+    PortInUse { port: u16 },
+    /// No unit of that id is here.
+    #[error("unit {0} is not on this node")]
+    NotFound(UnitId),
+    /// There is no log of that run.
+    #[error("there is no log of that run")]
+    NoLog,
+    /// The disk is full.
+    #[error("no space is left on the node's disk")]
+    DiskFull,
+    /// The engine behind the driver does not answer. Nothing is known about its units; they may well run.
+    #[error("the {engine} engine does not answer: {message}")]
+    EngineDown { engine: &'static str, message: String },
+    /// The unit did not end although it was killed.
+    #[error("unit {0} does not end")]
+    Unkillable(UnitId),
+    #[error("{context}: {source}")]
+    Io { context: String, source: std::io::Error },
+}
+
+impl RuntimeError {
+    /// The stable code, such as `image-unavailable`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unsatisfiable { code, .. } => code,
+            Self::Command { .. } => "command-not-runnable",
+            Self::Image { .. } => "image-unavailable",
+            Self::PortInUse { .. } => "port-in-use",
+            Self::NotFound(_) => "unit-not-found",
+            Self::NoLog => "log-not-found",
+            Self::DiskFull => "disk-full",
+            Self::EngineDown { .. } => "engine-down",
+            Self::Unkillable(_) => "unit-unkillable",
+            Self::Io { .. } => "node-io",
+        }
+    }
+}
+
+/// Where a driver tells how far a long preparation has come: a short text for people, such as
+/// `pulling busybox 40 %`.
+pub type Progress<'a> = &'a (dyn Fn(String) + Send + Sync);
+
+/// One way of running units. Every verb is idempotent; none blocks the async runtime; each may be called
+/// again after it was dropped half-way.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// The kind of workload it runs.
+    fn kind(&self) -> Kind;
+
+    /// Whether it can work on this machine now, and with what.
+    async fn probe(&self) -> RuntimeFact;
+
+    /// Makes the unit ready to start: directories, images, a created container. After it, `observe` shows
+    /// the unit. A unit that exists is left as it is.
+    async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError>;
+
+    /// Begins a run of a prepared or exited unit. A running unit is left alone. When it answers, the run is
+    /// on record on the node's disk: if the agent dies now, `observe` finds the run.
+    async fn start(&self, id: UnitId) -> Result<(), RuntimeError>;
+
+    /// Ends the run: asks with the spec's signal, waits for the spec's grace, kills. When it answers, nothing
+    /// of the unit runs. A unit that does not run answers how its last run ended.
+    async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError>;
+
+    /// Stops the unit and deletes all that the driver keeps of it, logs too. A unit that is not here is fine.
+    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError>;
+
+    /// Everything of ours that exists here, also what an earlier agent made. An engine that does not answer
+    /// is an error, never an empty list.
+    async fn observe(&self) -> Result<Vec<Found>, RuntimeError>;
+
+    /// Completes when something of ours may have changed since the last call: wake up and observe.
+    /// Cancel-safe; may wake without cause.
+    async fn changed(&self);
+
+    /// Reads the log of a run.
+    async fn logs(
+        &self,
+        id: UnitId,
+        query: LogQuery,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError>;
+
+    /// Whether it can stop units by itself while the node is cut off.
+    fn fencing(&self) -> Option<&dyn Fencing> {
+        None
+    }
+
+    /// Whether it can measure units.
+    fn stats(&self) -> Option<&dyn Stats> {
+        None
+    }
+}
+
+/// Stops a `singleton` without the agent: each run has a dead man's switch.
+#[async_trait]
+pub trait Fencing: Send + Sync {
+    /// Contact with the control plane was proved now: the unit may run for another `span`. The switch starts
+    /// with the spec's `stop_after` at each start. After `span` without another call the unit stops by itself,
+    /// even if the agent is dead.
+    async fn extend(&self, id: UnitId, span: Duration) -> Result<(), RuntimeError>;
+}
+
+/// Measures running units.
+#[async_trait]
+pub trait Stats: Send + Sync {
+    async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError>;
+}
