@@ -1,1 +1,26 @@
+//! The pure core: what the fleet decides, and what that changes. No I/O, no clock, no tokio.
+//!
+//! [`decide`] looks at the [`State`], the [`Moment`] and a [`Verb`] and answers [`Decision`] or
+//! [`hostler_model::Refusal`]. It is total, takes microseconds, and is deterministic: ids and jitter come from
+//! the moment's seed. [`State::apply`] then makes the changes. Nothing else changes a state.
+//!
+//! A verb changes few records; work that touches many copies (placing, stopping, moving) is done by keepers
+//! that submit [`Verb::Settle`] for one workload again and again, each time for at most `limit` copies,
+//! until it changes nothing.
 
+mod change;
+mod decide;
+mod lease;
+mod moment;
+mod placement;
+mod state;
+mod verb;
+mod why;
+
+pub use change::{Change, Decision, Reply};
+pub use decide::decide;
+pub use lease::{Lease, LeaseRules, Verdict};
+pub use moment::Moment;
+pub use state::State;
+pub use verb::{ApplyOptions, Expect, NodeAnnouncement, UnitReport, Verb};
+pub use why::{Finding, NodeFinding, Why, why};

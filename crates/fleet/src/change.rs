@@ -1,0 +1,58 @@
+//! Changes: what a decision does to the records. Each is a whole record put or removed, so that applying is
+//! simple, applying twice is harmless, and each maps to one key of the store.
+
+use std::sync::Arc;
+
+use hostler_model::{
+    Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, Event, FleetId, Node, NodeId, Revision,
+    StoreEpoch, Workload, WorkloadId,
+};
+
+/// One record put or removed. Records are shared between the two views, never copied.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    PutFleet { id: FleetId, epoch: StoreEpoch },
+    PutNode(Arc<Node>),
+    RemoveNode(NodeId),
+    PutWorkload(Arc<Workload>),
+    RemoveWorkload(WorkloadId),
+    PutRevision(Arc<Revision>),
+    RemoveRevision(WorkloadId, u64),
+    PutAssignment(Arc<Assignment>),
+    RemoveAssignment(AssignmentId),
+    PutCommand(Arc<Command>),
+    RemoveCommand(CommandId),
+    PutAlias(Arc<Alias>),
+    RemoveAlias(AliasKey),
+    /// Appends to the bounded event log.
+    Append(Arc<Event>),
+}
+
+/// What `decide` answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// To be applied and committed together. Empty means that the verb changes nothing: nothing is written.
+    pub changes: Vec<Change>,
+    pub reply: Reply,
+}
+
+/// What the caller is told once the changes are durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Done,
+    Fleet { id: FleetId, epoch: StoreEpoch },
+    Node { id: NodeId, revision: u64 },
+    /// `changed` is false if the spec was applied already.
+    Workload { id: WorkloadId, revision: u64, changed: bool, created: bool },
+    Command { id: CommandId },
+    /// How many copies `Settle` or records `Prune` touched; `more` asks for another round.
+    Touched { count: usize, more: bool },
+}
+
+impl Decision {
+    /// Nothing changes.
+    #[must_use]
+    pub const fn nothing(reply: Reply) -> Self {
+        Self { changes: Vec::new(), reply }
+    }
+}
