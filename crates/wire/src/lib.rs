@@ -1,6 +1,8 @@
 //! The wire contracts: generated gRPC, REST bodies and a typed client. Nothing of the domain is in here;
 //! doors and uplinks convert at their own edge, and wire types go no further.
 //!
+//! - [`api`] holds the bodies of the REST API.
 //! - [`session`] is the contract between a node's agent and the control plane.
 
+pub mod api;
 pub mod session;

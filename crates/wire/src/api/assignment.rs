@@ -1,0 +1,139 @@
+//! Copies of workloads as the API shows them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Resources, is_false};
+
+/// One copy of a workload on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Assignment {
+    pub id: String,
+    /// The last eight digits of the id: enough to tell copies apart on a screen.
+    pub short: String,
+    pub workload: String,
+    pub workload_name: String,
+    /// Which copy: 0 to count − 1.
+    pub slot: u32,
+    pub node: String,
+    pub node_name: String,
+    /// The fencing number: larger wins within a slot.
+    pub generation: u64,
+    /// The workload revision whose spec it runs.
+    pub revision: u64,
+    pub intent: Intent,
+    /// Why it is to stop: `stopped`, `deleted`, `scaled-down`, `updated`, `drained`, `replaced`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The node's last word.
+    pub state: AssignmentState,
+    /// How often it was started in this generation.
+    #[serde(default)]
+    pub runs: u32,
+    /// How it ended for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// It runs an older spec than the workload has.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_outdated: bool,
+    pub created_at: String,
+    pub claims: Claims,
+}
+
+/// What the fleet wants of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Intent {
+    Run,
+    Stop,
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a node last said of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AssignmentState {
+    pub word: StateWord,
+    /// For a person: how far an image is pulled, why a start failed, why the node's word is old.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// The stable code of a failure, such as `image-unavailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// When it began to run, or ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// How the last run ended: `exit code 1`, `signal 9`, `out of memory`, `unknown exit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<String>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<String>,
+}
+
+/// The word for what a copy does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateWord {
+    /// Placed; its node has not said anything of it yet.
+    Assigned,
+    Preparing,
+    Starting,
+    Running,
+    /// It ended and will be started again.
+    Waiting,
+    /// It could not be prepared or started, and is tried again.
+    Failed,
+    Stopping,
+    /// It ended for good.
+    Finished,
+    /// Not on the node any more.
+    Gone,
+    /// Its node is silent: it may well run.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The end of a copy whose restart policy is spent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Outcome {
+    /// As in [`AssignmentState::exit`].
+    pub exit: String,
+    /// The exit code, where it ended with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    pub at: String,
+    /// How often it was started in all.
+    pub runs: u32,
+}
+
+/// What a copy takes from its node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Claims {
+    pub resources: Resources,
+    /// Ports of the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+}
+
+/// A port of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Port {
+    pub number: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// Which assignments to list; both together narrow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct AssignmentFilter {
+    /// Id, id prefix or name of a workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Id, id prefix or name of a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
