@@ -2,7 +2,9 @@
 //! doors and uplinks convert at their own edge, and wire types go no further.
 //!
 //! - [`api`] holds the bodies of the REST API.
+//! - [`client`] calls it.
 //! - [`session`] is the contract between a node's agent and the control plane.
 
 pub mod api;
+pub mod client;
 pub mod session;

@@ -1,0 +1,163 @@
+//! A typed client of the REST API, for the command line and for programs. It owns a connection pool and
+//! nothing else; every call is one request, bounded in time, and fails with a [`ClientError`]. Streams are
+//! bounded in silence instead: a living server says something at least every
+//! [`KEEP_ALIVE_SECONDS`](crate::api::stream::KEEP_ALIVE_SECONDS). Reconnecting is the caller's business.
+
+mod call;
+mod nodes;
+mod streams;
+mod workloads;
+
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::api::{Health, Problem, Ready, Version, stream};
+
+pub use nodes::Force;
+pub use streams::{Happening, Stream};
+
+/// For the whole of a request and its answer, unless it is a stream.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For a TCP connection; a living server on a bad link needs less.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest silence while an answer is read: three missed signs of life of a stream.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3 * stream::KEEP_ALIVE_SECONDS);
+
+/// Talks to one control plane. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+}
+
+/// Which revision the caller has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expect {
+    /// Whatever it is; the last writer wins.
+    #[default]
+    Any,
+    /// It must not exist yet (`If-None-Match: *`).
+    Absent,
+    /// It must be at this revision (`If-Match`).
+    Revision(u64),
+}
+
+/// Why a call did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address or token cannot be used.
+    #[error("`{addr}` cannot be used as the address of a control plane: {problem}")]
+    Address { addr: String, problem: String },
+    /// No answer came. Whether a change was made is unknown if the connection stood.
+    #[error("the control plane at {addr} does not answer")]
+    Unreachable {
+        addr: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The control plane said no, and why.
+    #[error("{}", .0.detail)]
+    Refused(Box<Problem>),
+    /// What answered does not speak this API.
+    #[error("what answers at {addr} does not speak Hostler's API: {problem}")]
+    Protocol { addr: String, problem: String },
+    /// A stream broke off before its end; ask again from where it stopped.
+    #[error("the stream from {addr} broke off")]
+    Interrupted { addr: String },
+}
+
+impl Client {
+    /// A client of the control plane at `host:port` or `http://host:port`, with the token of whoever asks.
+    /// Nothing is sent yet.
+    pub fn new(addr: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        let refused = |problem: String| ClientError::Address {
+            addr: addr.to_owned(),
+            problem,
+        };
+        let with_scheme = if addr.contains("://") {
+            addr.to_owned()
+        } else {
+            format!("http://{addr}")
+        };
+        let base: Url = with_scheme
+            .parse()
+            .map_err(|error| refused(format!("{error}")))?;
+        if base.scheme() != "http" {
+            let scheme = base.scheme();
+            return Err(refused(format!("`http` is expected, not `{scheme}`")));
+        }
+        if !base.has_host() || !matches!(base.path(), "/" | "") {
+            return Err(refused("write it as `http://HOST:PORT`".into()));
+        }
+        if !token
+            .unwrap_or_default()
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(refused("its token has characters that no token has".into()));
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(SILENCE_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            // The address is the control plane's own; a proxy of the web is none of its business.
+            .no_proxy()
+            .build()
+            .map_err(|error| refused(error.to_string()))?;
+        Ok(Self {
+            http,
+            base,
+            token: token.map(str::to_owned),
+        })
+    }
+
+    /// The address, as `http://host:port`.
+    #[must_use]
+    pub fn addr(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Which version the server is and speaks.
+    pub async fn version(&self) -> Result<Version, ClientError> {
+        self.call(self.get(&["version"])).await
+    }
+
+    /// Whether the server is well, as MIaaS asks. An unwell server answers too.
+    pub async fn health(&self) -> Result<Health, ClientError> {
+        self.call_whatever_status(self.get(&["health"])).await
+    }
+
+    /// Whether the server can serve requests now, and if not, what is missing.
+    pub async fn ready(&self) -> Result<Ready, ClientError> {
+        self.call_whatever_status(self.get(&["readyz"])).await
+    }
+}
+
+impl ClientError {
+    /// The stable code of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) => Some(&problem.code),
+            Self::Address { .. }
+            | Self::Unreachable { .. }
+            | Self::Protocol { .. }
+            | Self::Interrupted { .. } => None,
+        }
+    }
+
+    /// Whether the same call may succeed a little later without anybody doing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Interrupted { .. } => true,
+            Self::Refused(problem) => matches!(problem.status, 429 | 502 | 503 | 504),
+            Self::Address { .. } | Self::Protocol { .. } => false,
+        }
+    }
+}

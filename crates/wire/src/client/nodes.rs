@@ -1,0 +1,92 @@
+//! Calls about nodes. `node` is an id, an id prefix or a name everywhere.
+
+use reqwest::Method;
+
+use super::call::expecting;
+use super::{Client, ClientError, Expect};
+use crate::api::{Command, LabelPatch, Node};
+
+impl Client {
+    /// All nodes that are not gone.
+    pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
+        self.list(self.get(&["api", "v1", "nodes"])).await
+    }
+
+    /// One node.
+    pub async fn node(&self, node: &str) -> Result<Node, ClientError> {
+        self.call(self.get(&["api", "v1", "nodes", node])).await
+    }
+
+    /// Sets and removes labels.
+    pub async fn label(
+        &self,
+        node: &str,
+        patch: &LabelPatch,
+        expect: Expect,
+    ) -> Result<Node, ClientError> {
+        let request = self.request(Method::PATCH, &["api", "v1", "nodes", node, "labels"]);
+        self.call(expecting(request, expect).json(patch)).await
+    }
+
+    /// No new copies come.
+    pub async fn cordon(&self, node: &str) -> Result<Node, ClientError> {
+        self.node_verb(node, "cordon").await
+    }
+
+    /// New copies may come again.
+    pub async fn uncordon(&self, node: &str) -> Result<Node, ClientError> {
+        self.node_verb(node, "uncordon").await
+    }
+
+    /// Moves all copies away. Done when the node's state is `drained`.
+    pub async fn drain(&self, node: &str) -> Result<Node, ClientError> {
+        self.node_verb(node, "drain").await
+    }
+
+    /// Ends a drain, or what it led to.
+    pub async fn undrain(&self, node: &str) -> Result<Node, ClientError> {
+        self.node_verb(node, "undrain").await
+    }
+
+    /// Removes a node; `Force::GiveUpCopies` also one that has copies.
+    pub async fn remove_node(&self, node: &str, force: Force) -> Result<Node, ClientError> {
+        let mut request = self.request(Method::DELETE, &["api", "v1", "nodes", node]);
+        if force == Force::GiveUpCopies {
+            request = request.query(&[("force", "true")]);
+        }
+        self.call(request).await
+    }
+
+    /// Orders the node to follow an intent that its mass-stop guard holds back.
+    pub async fn accept(&self, node: &str) -> Result<Command, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "nodes", node, "accept"]);
+        self.call(request).await
+    }
+
+    /// Orders the node to delete what it keeps of finished units.
+    pub async fn cleanup(&self, node: &str) -> Result<Command, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "nodes", node, "cleanup"]);
+        self.call(request).await
+    }
+
+    /// The orders of a node, the newest last.
+    pub async fn commands(&self, node: &str) -> Result<Vec<Command>, ClientError> {
+        self.list(self.get(&["api", "v1", "nodes", node, "commands"]))
+            .await
+    }
+
+    async fn node_verb(&self, node: &str, verb: &str) -> Result<Node, ClientError> {
+        self.call(self.request(Method::POST, &["api", "v1", "nodes", node, verb]))
+            .await
+    }
+}
+
+/// Whether a node's copies are given up with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Force {
+    /// A node with copies is refused.
+    #[default]
+    No,
+    /// Its copies are given up; their slots are vacant then.
+    GiveUpCopies,
+}

@@ -1,0 +1,101 @@
+//! Calls about workloads and their copies. `workload` is an id, an id prefix or a name everywhere.
+
+use http::header;
+use reqwest::Method;
+
+use super::call::expecting;
+use super::{Client, ClientError, Expect};
+use crate::api::{
+    ApplyQuery, ApplyResult, Assignment, AssignmentFilter, Plan, Revision, Why, Workload, media,
+};
+
+impl Client {
+    /// Applies the documents of a spec text, YAML or JSON. One result per document.
+    pub async fn apply(
+        &self,
+        text: impl Into<String>,
+        query: ApplyQuery,
+        expect: Expect,
+    ) -> Result<Vec<ApplyResult>, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "workloads"]);
+        let request = expecting(request, expect).query(&query);
+        let request = request.header(header::CONTENT_TYPE, media::YAML);
+        self.call(request.body(text.into())).await
+    }
+
+    /// What applying the documents would do now.
+    pub async fn plan(&self, text: impl Into<String>) -> Result<Plan, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "workloads", "plan"]);
+        let request = request.header(header::CONTENT_TYPE, media::YAML);
+        self.call(request.body(text.into())).await
+    }
+
+    /// All workloads, without their copies.
+    pub async fn workloads(&self) -> Result<Vec<Workload>, ClientError> {
+        self.list(self.get(&["api", "v1", "workloads"])).await
+    }
+
+    /// One workload with its copies.
+    pub async fn workload(&self, workload: &str) -> Result<Workload, ClientError> {
+        self.call(self.get(&["api", "v1", "workloads", workload]))
+            .await
+    }
+
+    /// Its copies stop, then it goes.
+    pub async fn delete(&self, workload: &str, expect: Expect) -> Result<Workload, ClientError> {
+        let request = self.request(Method::DELETE, &["api", "v1", "workloads", workload]);
+        self.call(expecting(request, expect)).await
+    }
+
+    /// Its copies stop; the workload stays.
+    pub async fn stop(&self, workload: &str, expect: Expect) -> Result<Workload, ClientError> {
+        self.workload_verb(workload, "stop", expect).await
+    }
+
+    /// Its copies run again.
+    pub async fn start(&self, workload: &str, expect: Expect) -> Result<Workload, ClientError> {
+        self.workload_verb(workload, "start", expect).await
+    }
+
+    /// Every copy is replaced by a new one of the same spec.
+    pub async fn restart(&self, workload: &str) -> Result<Workload, ClientError> {
+        self.workload_verb(workload, "restart", Expect::Any).await
+    }
+
+    /// The revisions that are kept, the newest first.
+    pub async fn history(&self, workload: &str) -> Result<Vec<Revision>, ClientError> {
+        self.list(self.get(&["api", "v1", "workloads", workload, "history"]))
+            .await
+    }
+
+    /// Why copies are pending.
+    pub async fn why(&self, workload: &str) -> Result<Why, ClientError> {
+        self.call(self.get(&["api", "v1", "workloads", workload, "why"]))
+            .await
+    }
+
+    /// The copies of a workload, of a node, or all.
+    pub async fn assignments(
+        &self,
+        filter: &AssignmentFilter,
+    ) -> Result<Vec<Assignment>, ClientError> {
+        self.list(self.get(&["api", "v1", "assignments"]).query(filter))
+            .await
+    }
+
+    /// One copy, by id or id prefix, or by the short form.
+    pub async fn assignment(&self, assignment: &str) -> Result<Assignment, ClientError> {
+        self.call(self.get(&["api", "v1", "assignments", assignment]))
+            .await
+    }
+
+    async fn workload_verb(
+        &self,
+        workload: &str,
+        verb: &str,
+        expect: Expect,
+    ) -> Result<Workload, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "workloads", workload, verb]);
+        self.call(expecting(request, expect)).await
+    }
+}
