@@ -111,6 +111,10 @@ pub struct NodeFacts {
     pub boot_id: String,
     pub agent_version: String,
     pub runtimes: Vec<RuntimeFact>,
+    /// What a foreign agent said of its machine, as JSON in its own contract's words: kept to be shown as it
+    /// was written, never interpreted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<String>,
 }
 
 /// A mounted file system.

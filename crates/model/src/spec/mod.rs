@@ -25,7 +25,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use constraint::{Constraint, Operator};
-pub use parse::{MAX_SPEC_BYTES, parse, parse_one};
+pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, parse, parse_one};
 pub use sections::{
     ComposeSpec, ContainerSpec, JobSpec, ModelSpec, Mount, ProcessSpec, PullPolicy, VmSpec,
 };

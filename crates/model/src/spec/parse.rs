@@ -6,6 +6,9 @@ use crate::{Code, Refusal};
 /// The largest spec text that is read, in bytes.
 pub const MAX_SPEC_BYTES: usize = 1 << 20;
 
+/// The largest spec that reaches a node, in bytes of its JSON: it travels in one message of the session.
+pub const MAX_ENCODED_SPEC_BYTES: usize = 48 << 10;
+
 /// Reads all documents of a text and checks each.
 ///
 /// # Errors
@@ -28,6 +31,7 @@ pub fn parse(text: &str) -> Result<Vec<WorkloadSpec>, Refusal> {
         return Err(refused("the text holds no spec"));
     }
     specs.iter().try_for_each(WorkloadSpec::check)?;
+    specs.iter().try_for_each(travels)?;
     Ok(specs)
 }
 
@@ -44,6 +48,19 @@ pub fn parse_one(text: &str) -> Result<WorkloadSpec, Refusal> {
             more + 1
         ))),
     }
+}
+
+fn travels(spec: &WorkloadSpec) -> Result<(), Refusal> {
+    let bytes = serde_json::to_vec(spec).map_or(usize::MAX, |json| json.len());
+    if bytes <= MAX_ENCODED_SPEC_BYTES {
+        return Ok(());
+    }
+    let sentence = format!(
+        "the spec of `{}` has {bytes} bytes as JSON; at most {MAX_ENCODED_SPEC_BYTES} reach a node",
+        spec.name
+    );
+    let advice = "keep large files on the node or in an image, and mount them";
+    Err(Refusal::new(Code::BodyTooLarge, sentence, advice))
 }
 
 fn unreadable(error: &serde_saphyr::Error) -> Refusal {
@@ -158,6 +175,8 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
         }
         let huge = format!("name: x # {}", "x".repeat(MAX_SPEC_BYTES));
         assert_eq!(parse(&huge).unwrap_err().code, Code::BodyTooLarge);
+        let heavy = format!("name: x\nprocess: {{command: [a]}}\nenv: {{A: {}}}", "x".repeat(50_000));
+        assert_eq!(parse(&heavy).unwrap_err().code, Code::BodyTooLarge);
     }
 
     #[test]

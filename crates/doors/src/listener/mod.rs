@@ -1,0 +1,307 @@
+//! The listener: an accept loop of our own, so that windows, time-outs and limits are set in one place.
+//!
+//! Each connection speaks HTTP/1.1 or HTTP/2 (prior knowledge), told apart by its first bytes. The loop
+//! owns its connections: they are tasks of the family it is given, are asked to finish when the family
+//! stops, and are dropped when the grace is over. A connection over the cap waits in the kernel's queue.
+//!
+//! What can fail: the port is taken or not allowed, which is a [`BindError`] with one clear sentence. A
+//! connection that fails ends alone; an accept that fails (too many open files) is tried again.
+
+mod sniff;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hostler_kit::Tasks;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
+
+use self::sniff::{Protocol, sniff};
+
+/// How long a client may take to send the head of a request, or nothing at all between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// Most bytes of a request's head; also the read buffer of an HTTP/1.1 connection.
+const HEAD_BYTES: u32 = 32 << 10;
+/// A peer that does not answer an HTTP/2 ping in time is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What one HTTP/2 stream, and one connection, may send ahead of our reading.
+const STREAM_WINDOW: u32 = 128 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What one HTTP/2 stream may hold that the peer has not read.
+const SEND_BUFFER: usize = 64 << 10;
+const STREAMS_PER_CONNECTION: u32 = 128;
+/// How long open requests may take to finish once the family stops.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// How long the loop rests after an accept that failed.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Where to listen and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Port 0 takes a free one.
+    pub addr: SocketAddr,
+    pub tls: Tls,
+    /// Most connections at a time.
+    pub connections: usize,
+}
+
+/// Whether a listener speaks TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tls {
+    #[default]
+    Off,
+}
+
+/// A listener that has its port.
+#[derive(Debug)]
+pub struct Bound {
+    inner: TcpListener,
+    addr: SocketAddr,
+    connections: usize,
+}
+
+/// Why a listener could not have its port.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(
+        "port {} of {} is taken by another program: stop it or choose another with --listen",
+        addr.port(),
+        addr.ip()
+    )]
+    PortTaken { addr: SocketAddr },
+    #[error(
+        "port {} needs rights that this user lacks: choose one above 1023 with --listen",
+        addr.port()
+    )]
+    NotAllowed { addr: SocketAddr },
+    #[error("{} is no address of this machine: choose another with --listen", addr.ip())]
+    NoSuchAddress { addr: SocketAddr },
+    #[error("cannot listen on {addr}: {source}")]
+    Other { addr: SocketAddr, source: io::Error },
+}
+
+/// Where connections come from: a socket, or a simulation.
+pub trait Accept: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection and who is at its other end.
+    ///
+    /// # Errors
+    /// What the source says; the loop rests and asks again.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+
+    /// Most connections at a time.
+    fn most_connections(&self) -> usize {
+        DEFAULT_CONNECTIONS
+    }
+}
+
+/// Most connections at a time unless told otherwise.
+pub const DEFAULT_CONNECTIONS: usize = 20_000;
+
+/// Who is at the other end of the connection, as an extension of each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+impl Listener {
+    /// A plaintext listener on that address.
+    #[must_use]
+    pub const fn plain(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            tls: Tls::Off,
+            connections: DEFAULT_CONNECTIONS,
+        }
+    }
+
+    /// Takes the port.
+    ///
+    /// # Errors
+    /// As [`BindError`] says.
+    pub async fn bind(self) -> Result<Bound, BindError> {
+        let addr = self.addr;
+        let refused = |source| BindError::new(addr, source);
+        let inner = TcpListener::bind(addr).await.map_err(refused)?;
+        let addr = inner.local_addr().map_err(refused)?;
+        Ok(Bound {
+            inner,
+            addr,
+            connections: self.connections,
+        })
+    }
+}
+
+impl BindError {
+    fn new(addr: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::PortTaken { addr },
+            io::ErrorKind::PermissionDenied => Self::NotAllowed { addr },
+            io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress { addr },
+            _ => Self::Other { addr, source },
+        }
+    }
+}
+
+impl Bound {
+    /// The address with the port that was given.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Accept for Bound {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.inner.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, peer))
+    }
+
+    fn most_connections(&self) -> usize {
+        self.connections
+    }
+}
+
+/// Serves the router until the family stops. Connections are tasks of the family: wait for it to see them
+/// end.
+pub async fn serve<A: Accept>(mut source: A, router: Router, tasks: Tasks) {
+    let permits = Arc::new(Semaphore::new(source.most_connections()));
+    let protocols = Protocols::new(&tasks);
+    loop {
+        // Cancel-safe: a permit or a connection that was not yet given is not lost.
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (source.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            next = next => next,
+            () = tasks.stopping() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection =
+                    protocols
+                        .clone()
+                        .serve(stream, peer, router.clone(), tasks.clone());
+                tasks.spawn("connection", async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// The two protocols with their limits.
+#[derive(Debug, Clone)]
+struct Protocols {
+    one: http1::Builder,
+    two: http2::Builder<InFamily>,
+}
+
+/// Runs hyper's own tasks in the family.
+#[derive(Debug, Clone)]
+struct InFamily(Tasks);
+
+impl<F> Executor<F> for InFamily
+where
+    F: Future + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn("stream", async move {
+            task.await;
+        });
+    }
+}
+
+impl Protocols {
+    fn new(tasks: &Tasks) -> Self {
+        let mut one = http1::Builder::new();
+        one.timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES as usize);
+        let mut two = http2::Builder::new(InFamily(tasks.clone()));
+        two.timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .max_header_list_size(HEAD_BYTES);
+        Self { one, two }
+    }
+
+    /// Speaks on one connection until it ends, or the family stops and the grace is over.
+    async fn serve<S>(self, mut stream: S, peer: SocketAddr, router: Router, tasks: Tasks)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = router.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request.map(Body::new)
+        });
+        let service = TowerToHyperService::new(service);
+        let sniffed = tokio::select! {
+            sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
+            () = tasks.stopping() => return,
+        };
+        let Ok(Ok((protocol, first))) = sniffed else {
+            return tracing::debug!(%peer, "a connection said nothing");
+        };
+        let io = TokioIo::new(sniff::Rewound::new(first, stream));
+        let ended = match protocol {
+            Protocol::One => {
+                let connection = std::pin::pin!(self.one.serve_connection(io, service));
+                until_drained(connection, |it| it.graceful_shutdown(), &tasks).await
+            }
+            Protocol::Two => {
+                let connection = std::pin::pin!(self.two.serve_connection(io, service));
+                until_drained(connection, |it| it.graceful_shutdown(), &tasks).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection broke");
+        }
+    }
+}
+
+/// Drives a connection to its end; once the family stops, asks it to finish and gives it the grace.
+async fn until_drained<C, F>(
+    mut connection: std::pin::Pin<&mut C>,
+    finish: F,
+    tasks: &Tasks,
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+    F: FnOnce(std::pin::Pin<&mut C>),
+{
+    // Cancel-safe: the connection is only borrowed.
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = tasks.stopping() => finish(connection.as_mut()),
+    }
+    tokio::time::timeout(DRAIN_GRACE, connection)
+        .await
+        .unwrap_or(Ok(()))
+}
