@@ -391,3 +391,66 @@ impl Filling {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(revision: Revision, bytes: usize) -> Record {
+        let after = Some(Bytes::from(vec![0; bytes]));
+        Record {
+            revision,
+            changes: vec![Change {
+                key: "k".to_owned(),
+                before: None,
+                after,
+            }],
+        }
+    }
+
+    fn oldest(journal: &Journal, newest: Revision) -> Revision {
+        match journal.undo((0, newest), "", None) {
+            Err(StoreError::Compacted { oldest }) => oldest,
+            other => panic!("the beginning is remembered: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_ring_is_bounded_by_bytes_and_keeps_the_newest_commit() {
+        let bound = HistoryBound {
+            commits: 100,
+            bytes: 1_000,
+        };
+        let journal = Journal::starting_at(0, bound);
+        for revision in 1..=20 {
+            journal.prepare(record(revision, 100));
+            journal.publish();
+        }
+        assert_eq!(oldest(&journal, 20), 15, "five of 197 bytes fit");
+        journal.prepare(record(21, 5_000));
+        journal.publish();
+        assert_eq!(oldest(&journal, 21), 20, "the newest stays, however large");
+    }
+
+    #[tokio::test]
+    async fn a_prepared_commit_is_undone_but_not_watched() {
+        let journal = Arc::new(Journal::starting_at(0, HistoryBound::default()));
+        let mut watch = journal.watch("", 0).expect("from the beginning");
+        journal.prepare(record(1, 1));
+        assert_eq!(
+            journal.undo((0, 1), "", None).expect("it is known").len(),
+            1
+        );
+        journal.retract();
+        journal.prepare(record(1, 2));
+        journal.publish();
+        let given = watch.next().await.expect("the one that happened");
+        assert_eq!(given.writes, vec![record(1, 2).changes[0].write()]);
+        journal.close();
+        let closed = watch.next().await;
+        assert!(
+            matches!(closed, Err(StoreError::Unavailable(_))),
+            "{closed:?}"
+        );
+    }
+}

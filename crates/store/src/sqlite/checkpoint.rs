@@ -1,8 +1,9 @@
 //! Folds the write-ahead log into the database file, beside the commits.
 //!
 //! A thread of its own with a connection of its own runs passive checkpoints, which wait for nobody and
-//! make nobody wait. Only when commits keep coming so fast that the log passes [`MOST_LOG`] does the
-//! writer fold the last frames itself, between two groups, so that the log can start over.
+//! make nobody wait. A log starts over only at a moment when all of it is folded, and commits that follow
+//! each other without a gap leave no such moment. So when the log has become [`LONG`] times as long as a
+//! checkpoint is asked for, the writer folds the last frames itself, between two groups.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,8 +13,8 @@ use rusqlite::Connection;
 
 use super::failpoint::{Point, Tripwire};
 
-/// Bytes of log from which on the writer helps.
-const MOST_LOG: u64 = 64 << 20;
+/// How many times the usual length the log has when the writer helps.
+const LONG: u64 = 8;
 
 /// The writer's end: looks at the size of the log and asks for checkpoints.
 pub(super) struct Checkpoints {
@@ -59,7 +60,7 @@ impl Checkpoints {
             return;
         }
         self.asked_at = length;
-        if length > MOST_LOG {
+        if length > self.every.saturating_mul(LONG) {
             passive(writer);
         } else if let Some(ask) = &self.ask {
             // A full channel means that a checkpoint is asked for already.

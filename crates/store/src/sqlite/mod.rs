@@ -94,7 +94,8 @@ struct WriterEnded;
 impl SqliteStore {
     /// Opens the store in the directory, which is made if it does not exist.
     ///
-    /// Must be called inside a tokio runtime: reads run on its blocking pool.
+    /// Reads run on the blocking pool of the caller's runtime, commits on a thread that a paused tokio
+    /// clock does not know of: simulations use [`MemoryStore`](crate::MemoryStore).
     ///
     /// # Errors
     /// See [`OpenError`].
