@@ -63,7 +63,7 @@ enum Answer {
         Result<LeaseToken, LeaseError>,
         Reply<Result<LeaseToken, LeaseError>>,
     ),
-    Release(Reply<Result<(), StoreError>>),
+    Release(Result<(), StoreError>, Reply<Result<(), StoreError>>),
 }
 
 /// Why the engine failed; shared by all whom it failed.
@@ -124,7 +124,9 @@ impl Writer {
             Err(failure) => {
                 tracing::error!(error = %failure, commands = answers.len(), "store group failed");
                 self.take_back(leases);
-                answers.into_iter().for_each(|answer| answer.fail(&failure));
+                answers
+                    .into_iter()
+                    .for_each(|answer| answer.failed(&failure).send());
             }
         }
     }
@@ -143,8 +145,10 @@ impl Writer {
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(Failure::from);
         for (index, command) in group.into_iter().enumerate() {
-            let served = self.execute(command, outcome.is_ok(), answers);
-            outcome = outcome.and(served);
+            match outcome {
+                Ok(()) => outcome = self.execute(command, answers),
+                Err(ref failure) => answers.push(command.failed(failure)),
+            }
             if index + 1 == middle {
                 self.tripwire.pass(Point::AfterWrites);
             }
@@ -168,33 +172,23 @@ impl Writer {
         self.revision = self.journal.published();
     }
 
-    fn execute(
-        &mut self,
-        command: Command,
-        is_well: bool,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), Failure> {
+    fn execute(&mut self, command: Command, answers: &mut Vec<Answer>) -> Result<(), Failure> {
         match command {
-            Command::Commit(request, reply) => {
-                let outcome = if is_well {
-                    self.commit(request)
-                } else {
-                    Ok(Ok(0))
-                };
-                let (answer, outcome) = match outcome {
-                    Ok(answer) => (answer, Ok(())),
-                    Err(failure) => (Err(StoreError::from(failure.clone()).into()), Err(failure)),
-                };
-                answers.push(Answer::Commit(answer, reply));
-                return outcome;
-            }
+            Command::Commit(request, reply) => match self.commit(request) {
+                Ok(outcome) => answers.push(Answer::Commit(outcome, reply)),
+                Err(failure) => {
+                    let outcome = Err(StoreError::from(failure.clone()).into());
+                    answers.push(Answer::Commit(outcome, reply));
+                    return Err(failure);
+                }
+            },
             Command::Lease(LeaseRequest { name, span, token }, reply) => {
                 let taken = self.leases.take(&name, span, token.as_ref());
                 answers.push(Answer::Lease(taken.ok_or(LeaseError::Held), reply));
             }
             Command::Release(token, reply) => {
                 self.leases.release(&token);
-                answers.push(Answer::Release(reply));
+                answers.push(Answer::Release(Ok(()), reply));
             }
         }
         Ok(())
@@ -287,16 +281,17 @@ impl Answer {
         match self {
             Self::Commit(outcome, reply) => drop(reply.send(outcome)),
             Self::Lease(outcome, reply) => drop(reply.send(outcome)),
-            Self::Release(reply) => drop(reply.send(Ok(()))),
+            Self::Release(outcome, reply) => drop(reply.send(outcome)),
         }
     }
 
-    fn fail(self, failure: &Failure) {
+    /// The same answer to the same caller, had the engine failed it.
+    fn failed(self, failure: &Failure) -> Self {
         let cause = StoreError::from(failure.clone());
         match self {
-            Self::Commit(_, reply) => drop(reply.send(Err(cause.into()))),
-            Self::Lease(_, reply) => drop(reply.send(Err(cause.into()))),
-            Self::Release(reply) => drop(reply.send(Err(cause))),
+            Self::Commit(_, reply) => Self::Commit(Err(cause.into()), reply),
+            Self::Lease(_, reply) => Self::Lease(Err(cause.into()), reply),
+            Self::Release(_, reply) => Self::Release(Err(cause), reply),
         }
     }
 }
@@ -313,6 +308,15 @@ fn gather(first: Command, queue: &mut mpsc::Receiver<Command>) -> Vec<Command> {
 }
 
 impl Command {
+    fn failed(self, failure: &Failure) -> Answer {
+        let cause = StoreError::from(failure.clone());
+        match self {
+            Self::Commit(_, reply) => Answer::Commit(Err(cause.into()), reply),
+            Self::Lease(_, reply) => Answer::Lease(Err(cause.into()), reply),
+            Self::Release(_, reply) => Answer::Release(Err(cause), reply),
+        }
+    }
+
     fn size(&self) -> usize {
         match self {
             Self::Commit(request, _) => request.writes.iter().map(Write::size).sum(),
