@@ -4,14 +4,17 @@
 use std::sync::Arc;
 
 use hostler_model::{
-    Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, Event, FleetId, Node, NodeId, Revision,
-    StoreEpoch, Workload, WorkloadId,
+    Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, Event, FleetId, Node, NodeId,
+    Revision, StoreEpoch, Workload, WorkloadId,
 };
 
 /// One record put or removed. Records are shared between the two views, never copied.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    PutFleet { id: FleetId, epoch: StoreEpoch },
+    PutFleet {
+        id: FleetId,
+        epoch: StoreEpoch,
+    },
     PutNode(Arc<Node>),
     RemoveNode(NodeId),
     PutWorkload(Arc<Workload>),
@@ -40,19 +43,38 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Done,
-    Fleet { id: FleetId, epoch: StoreEpoch },
-    Node { id: NodeId, revision: u64 },
+    Fleet {
+        id: FleetId,
+        epoch: StoreEpoch,
+    },
+    Node {
+        id: NodeId,
+        revision: u64,
+    },
     /// `changed` is false if the spec was applied already.
-    Workload { id: WorkloadId, revision: u64, changed: bool, created: bool },
-    Command { id: CommandId },
+    Workload {
+        id: WorkloadId,
+        revision: u64,
+        changed: bool,
+        created: bool,
+    },
+    Command {
+        id: CommandId,
+    },
     /// How many copies `Settle` or records `Prune` touched; `more` asks for another round.
-    Touched { count: usize, more: bool },
+    Touched {
+        count: usize,
+        more: bool,
+    },
 }
 
 impl Decision {
     /// Nothing changes.
     #[must_use]
     pub const fn nothing(reply: Reply) -> Self {
-        Self { changes: Vec::new(), reply }
+        Self {
+            changes: Vec::new(),
+            reply,
+        }
     }
 }

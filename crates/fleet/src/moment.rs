@@ -27,13 +27,18 @@ impl Moment {
 impl Draws {
     /// 128 more bits (splitmix64 twice, over both halves of the state).
     pub(crate) fn next(&mut self) -> u128 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        self.state = self
+            .state
+            .wrapping_add(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let [high, low] = [self.state >> 64, self.state & u128::from(u64::MAX)];
         u128::from(mixed(high)) << 64 | u128::from(mixed(low ^ high.rotate_left(17)))
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the mixer works on the low 64 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the mixer works on the low 64 bits"
+)]
 const fn mixed(bits: u128) -> u64 {
     let mut bits = bits as u64;
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
-    AliasKey, AssignmentId, CommandId, CommandKind, Contract, Desired, Exit, NodeFacts, NodeId, Resources,
-    UnitId, WorkloadId,
+    AliasKey, AssignmentId, CommandId, CommandKind, Contract, Desired, Exit, NodeFacts, NodeId,
+    Resources, UnitId, WorkloadId,
 };
 
 /// A request to the domain.
@@ -24,60 +24,120 @@ pub enum Verb {
     Announce(Box<NodeAnnouncement>),
     /// The agent has said in full what runs there: the node is `Alive`. `units` are those of ours; copies that
     /// the fleet wants stopped and that are not among them are gone and removed.
-    Resume { node: NodeId, units: Vec<UnitId> },
+    Resume {
+        node: NodeId,
+        units: Vec<UnitId>,
+    },
     /// The connection broke or beats are late.
-    Suspect { node: NodeId, reason: String },
+    Suspect {
+        node: NodeId,
+        reason: String,
+    },
     /// The lease ran out.
-    Silent { node: NodeId },
+    Silent {
+        node: NodeId,
+    },
     /// Beats again without a new hello.
-    Returned { node: NodeId },
+    Returned {
+        node: NodeId,
+    },
     /// These singleton copies have surely stopped by themselves: contact was lost longer ago than their
     /// `stop_after` and a margin, measured in uptime.
-    Fence { node: NodeId, assignments: Vec<AssignmentId> },
+    Fence {
+        node: NodeId,
+        assignments: Vec<AssignmentId>,
+    },
     /// What changed on the node and matters to decisions. Reports about old generations are ignored.
-    Report { node: NodeId, reports: Vec<UnitReport> },
+    Report {
+        node: NodeId,
+        reports: Vec<UnitReport>,
+    },
     /// The agent's mass-stop guard holds our intent back (`Some(why)`), or no longer does.
-    HeldBack { node: NodeId, reason: Option<String> },
+    HeldBack {
+        node: NodeId,
+        reason: Option<String>,
+    },
 
     // --- nodes, by people
     /// Sets (`Some`) and removes (`None`) labels.
-    Label { node: NodeId, labels: BTreeMap<String, Option<String>>, expect: Expect },
-    Cordon { node: NodeId },
-    Uncordon { node: NodeId },
+    Label {
+        node: NodeId,
+        labels: BTreeMap<String, Option<String>>,
+        expect: Expect,
+    },
+    Cordon {
+        node: NodeId,
+    },
+    Uncordon {
+        node: NodeId,
+    },
     /// Stop placing, move what runs. The keepers finish it.
-    Drain { node: NodeId },
+    Drain {
+        node: NodeId,
+    },
     /// Back to `Open`.
-    Undrain { node: NodeId },
+    Undrain {
+        node: NodeId,
+    },
     /// The node's last copy is gone: `Draining` becomes `Drained`. Refused with `node-state-conflict` before.
-    FinishDrain { node: NodeId },
+    FinishDrain {
+        node: NodeId,
+    },
     /// Removes a node without copies; `force` gives up its copies as well (their slots are then vacant).
-    RemoveNode { node: NodeId, force: bool },
+    RemoveNode {
+        node: NodeId,
+        force: bool,
+    },
 
     // --- workloads, by people
     /// Creates or changes a workload by the name in the spec. The same spec again changes nothing.
-    Apply { spec: Arc<WorkloadSpec>, options: ApplyOptions },
+    Apply {
+        spec: Arc<WorkloadSpec>,
+        options: ApplyOptions,
+    },
     /// Running or stopped. The same again changes nothing.
-    SetDesired { workload: WorkloadId, desired: Desired, expect: Expect },
+    SetDesired {
+        workload: WorkloadId,
+        desired: Desired,
+        expect: Expect,
+    },
     /// A new generation of every copy, in place.
-    Restart { workload: WorkloadId },
+    Restart {
+        workload: WorkloadId,
+    },
     /// Its copies stop, then the record goes.
-    Delete { workload: WorkloadId, expect: Expect },
+    Delete {
+        workload: WorkloadId,
+        expect: Expect,
+    },
 
     // --- workloads, by the placement keeper
     /// Brings the copies of one workload nearer to what is wanted, touching at most `limit` copies: stops what
     /// is not wanted, places vacant slots, replaces copies of lost nodes by their disconnect rule, moves copies
     /// off draining nodes if there is room elsewhere, replaces outdated copies in place, removes the record
     /// of a deleted workload without copies. Changes nothing if all is settled or nothing fits.
-    Settle { workload: WorkloadId, limit: usize },
+    Settle {
+        workload: WorkloadId,
+        limit: usize,
+    },
 
     // --- commands and aliases
-    Issue { node: NodeId, kind: CommandKind },
+    Issue {
+        node: NodeId,
+        kind: CommandKind,
+    },
     /// The node's answer. A second answer to one id changes nothing.
-    Acknowledge { node: NodeId, command: CommandId, result: Result<String, String> },
+    Acknowledge {
+        node: NodeId,
+        command: CommandId,
+        result: Result<String, String>,
+    },
 
     // --- retention, by its keeper
     /// Forgets finished commands, revisions beyond the kept ones, and nodes gone for long; at most `limit`.
-    Prune { limit: usize },
+    Prune {
+        limit: usize,
+    },
 }
 
 /// What an agent's hello tells.

@@ -34,6 +34,9 @@ pub struct Assignment {
     pub revision: u64,
     /// The workload's template number at that revision.
     pub template: u64,
+    /// The workload's restart number when this generation was made.
+    #[serde(default)]
+    pub restart: u64,
     pub intent: Intent,
     /// What the copy takes from its node until it is removed or finished.
     pub claims: Claims,

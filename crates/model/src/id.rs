@@ -34,6 +34,11 @@ macro_rules! typed_id {
         pub struct $name(Uuid);
 
         impl $name {
+            /// Sorts before every id that is minted; bounds ranges.
+            pub const LEAST: Self = Self(Uuid::nil());
+            /// Sorts after every id that is minted; bounds ranges.
+            pub const MOST: Self = Self(Uuid::max());
+
             /// Makes an id from the moment and 80 bits of entropy; the same input gives the same id.
             #[must_use]
             pub fn mint(now: Timestamp, entropy: u128) -> Self {

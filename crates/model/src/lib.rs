@@ -7,6 +7,7 @@
 mod alias;
 mod assignment;
 mod command;
+mod digest;
 mod event;
 mod id;
 mod node;
@@ -23,6 +24,7 @@ pub use assignment::{
     UnitState,
 };
 pub use command::{Command, CommandKind, CommandState};
+pub use digest::{digest, unit_digest};
 pub use event::{Event, EventKind, Level, Subject};
 pub use id::{AssignmentId, CommandId, FleetId, NodeId, ParseIdError, StoreEpoch, WorkloadId};
 pub use node::{

@@ -188,10 +188,10 @@ impl Node {
         }
     }
 
-    /// Whether new copies may be placed here now.
+    /// Whether new copies may be placed here now. A node that holds the intent back would not start them.
     #[must_use]
     pub fn is_eligible(&self) -> bool {
-        self.state() == NodeState::Ready
+        self.state() == NodeState::Ready && self.held_back.is_none()
     }
 
     /// Whether an operator removed the node; only its history is left.

@@ -21,6 +21,9 @@ pub struct Workload {
     /// The revision at which the part of the spec that makes a running copy differ last changed.
     /// Copies with an older template are outdated; a change of count or placement alone outdates none.
     pub template: u64,
+    /// How often a restart of every copy was asked for. Copies with a smaller number are outdated.
+    #[serde(default)]
+    pub restart: u64,
     /// The last generation given to a copy; the next one is larger. Fences copies of one slot.
     pub generation: u64,
     pub created_at: Timestamp,

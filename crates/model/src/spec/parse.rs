@@ -175,7 +175,10 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
         }
         let huge = format!("name: x # {}", "x".repeat(MAX_SPEC_BYTES));
         assert_eq!(parse(&huge).unwrap_err().code, Code::BodyTooLarge);
-        let heavy = format!("name: x\nprocess: {{command: [a]}}\nenv: {{A: {}}}", "x".repeat(50_000));
+        let heavy = format!(
+            "name: x\nprocess: {{command: [a]}}\nenv: {{A: {}}}",
+            "x".repeat(50_000)
+        );
         assert_eq!(parse(&heavy).unwrap_err().code, Code::BodyTooLarge);
     }
 

@@ -1,0 +1,301 @@
+//! Verbs of agents and of those who judge their liveness.
+//!
+//! ```text
+//!   (unknown) ──announce──► Joining ──resume──► Alive ◄──returned── Suspect, Lost
+//!                              ▲                  │ │
+//!                              │                  │ └─suspect──► Suspect ──silent──► Lost
+//!                              └────announce──────┴─(from Suspect, Lost)
+//! ```
+//!
+//! Every transition is idempotent and one event. A node that is gone stays gone: its identity is kept, so
+//! that its agent is told so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hostler_model::{
+    Admission, Alias, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness, Node,
+    NodeFacts, NodeId, Outcome, Refusal, Subject, UnitId,
+};
+
+use super::{Draft, about_node, copies, gone};
+use crate::state::is_singleton;
+use crate::{Change, NodeAnnouncement, Reply, UnitReport};
+
+/// Longest name that an agent may give itself: that of a DNS name.
+const LONGEST_NAME: usize = 253;
+
+impl Draft<'_> {
+    pub(super) fn announce(&mut self, hello: &NodeAnnouncement) -> Result<Reply, Refusal> {
+        match self.state.node_by_alias(&hello.identity) {
+            Some(node) if node.is_gone() => Err(gone(node)),
+            Some(node) => {
+                let node = Arc::clone(node);
+                Ok(self.refresh(&node, hello))
+            }
+            None => Ok(self.join(hello)),
+        }
+    }
+
+    fn join(&mut self, hello: &NodeAnnouncement) -> Reply {
+        let id = NodeId::mint(self.now, self.draws.next());
+        let node = Node {
+            id,
+            name: self.free_name(&hello.name, id),
+            contract: hello.contract,
+            facts: hello.facts.clone(),
+            capacity: hello.capacity,
+            labels: hello.labels.clone(),
+            liveness: Liveness::Joining,
+            admission: Admission::Open,
+            instance: None,
+            joined_at: self.now,
+            gone_at: None,
+            held_back: None,
+            revision: 1,
+        };
+        let message = format!("node {} joined the fleet", node.name);
+        self.put_node(node);
+        self.changes.push(Change::PutAlias(Arc::new(Alias {
+            key: hello.identity.clone(),
+            node: id,
+            created_at: self.now,
+        })));
+        self.event(EventKind::NodeJoined, about_node(id), message);
+        Reply::Node { id, revision: 1 }
+    }
+
+    /// A known agent says hello again. Labels stay as people set them, and so does the name.
+    fn refresh(&mut self, old: &Node, hello: &NodeAnnouncement) -> Reply {
+        let reply = Reply::Node {
+            id: old.id,
+            revision: old.revision,
+        };
+        let is_alive = old.liveness == Liveness::Alive;
+        let is_same = old.capacity == hello.capacity
+            && old.contract == hello.contract
+            && same_facts(&old.facts, &hello.facts);
+        if is_same && (is_alive || old.liveness == Liveness::Joining) {
+            return reply;
+        }
+        let is_rebooted = !old.facts.boot_id.is_empty() && old.facts.boot_id != hello.facts.boot_id;
+        let liveness = if is_alive {
+            Liveness::Alive
+        } else {
+            Liveness::Joining
+        };
+        self.put_node(Node {
+            facts: hello.facts.clone(),
+            capacity: hello.capacity,
+            contract: hello.contract,
+            liveness,
+            ..old.clone()
+        });
+        if is_rebooted {
+            let message = format!("node {} has rebooted", old.name);
+            self.warning(EventKind::NodeRebooted, about_node(old.id), message);
+        }
+        reply
+    }
+
+    pub(super) fn resume(&mut self, id: NodeId, units: &[UnitId]) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        let there: BTreeSet<AssignmentId> = units.iter().map(|unit| unit.assignment).collect();
+        let gone: Vec<AssignmentId> = self
+            .state
+            .assignments_on(id)
+            .filter(|copy| !copy.is_wanted() && !there.contains(&copy.id))
+            .map(|copy| copy.id)
+            .collect();
+        let removals = gone.into_iter().map(Change::RemoveAssignment);
+        self.changes.extend(removals);
+        if node.liveness != Liveness::Alive {
+            self.revive(node, EventKind::NodeReady, "is ready");
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn returned(&mut self, id: NodeId) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        if matches!(node.liveness, Liveness::Suspect | Liveness::Lost { .. }) {
+            self.revive(node, EventKind::NodeReturned, "beats again");
+        }
+        Ok(Reply::Done)
+    }
+
+    /// The node is alive: its agent starts fenced copies again unless they were replaced meanwhile.
+    fn revive(&mut self, node: &Node, kind: EventKind, what: &str) {
+        let fenced = self.state.assignments_on(node.id);
+        for copy in fenced.filter(|copy| copy.fenced && copy.is_wanted()) {
+            let copy = Assignment {
+                fenced: false,
+                ..Assignment::clone(copy)
+            };
+            self.changes.push(Change::PutAssignment(Arc::new(copy)));
+        }
+        self.put_node(Node {
+            liveness: Liveness::Alive,
+            ..node.clone()
+        });
+        let message = format!("node {} {what}", node.name);
+        self.event(kind, about_node(node.id), message);
+    }
+
+    pub(super) fn suspect(&mut self, id: NodeId, reason: &str) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        if matches!(node.liveness, Liveness::Alive | Liveness::Joining) {
+            self.put_node(Node {
+                liveness: Liveness::Suspect,
+                ..Node::clone(node)
+            });
+            let message = format!("node {} is suspect: {reason}", node.name);
+            self.warning(EventKind::NodeSuspect, about_node(id), message);
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn silent(&mut self, id: NodeId) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        if !matches!(node.liveness, Liveness::Lost { .. }) {
+            self.put_node(Node {
+                liveness: Liveness::Lost { since: self.now },
+                ..Node::clone(node)
+            });
+            let held = copies(self.state.assignments_on(id).count());
+            let message = format!("node {} is lost with {held}", node.name);
+            self.warning(EventKind::NodeLost, about_node(id), message);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Only copies of singletons on a node that is still lost: one that came back runs them again.
+    pub(super) fn fence(&mut self, id: NodeId, copies: &[AssignmentId]) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        if !matches!(node.liveness, Liveness::Lost { .. }) {
+            return Ok(Reply::Done);
+        }
+        let copies: BTreeSet<_> = copies.iter().collect();
+        for copy in copies
+            .into_iter()
+            .filter_map(|id| self.state.assignment(*id))
+        {
+            let workload = self.state.workload(copy.workload).map(Arc::as_ref);
+            if copy.node == id && !copy.fenced && is_singleton(workload) {
+                let copy = Assignment {
+                    fenced: true,
+                    ..Assignment::clone(copy)
+                };
+                self.changes.push(Change::PutAssignment(Arc::new(copy)));
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn report(&mut self, id: NodeId, reports: &[UnitReport]) -> Result<Reply, Refusal> {
+        self.node(id)?;
+        let mut seen = BTreeSet::new();
+        let mut finished = BTreeMap::new();
+        for report in reports {
+            let (UnitReport::Gone { unit } | UnitReport::Finished { unit, .. }) = report;
+            let copy = self.state.assignment(unit.assignment);
+            let Some(copy) = copy.filter(|copy| copy.node == id && copy.unit() == *unit) else {
+                continue;
+            };
+            match (report, copy.intent) {
+                (UnitReport::Gone { .. }, Intent::Stop { .. }) if seen.insert(copy.id) => {
+                    self.changes.push(Change::RemoveAssignment(copy.id));
+                }
+                (UnitReport::Finished { exit, runs, .. }, Intent::Run)
+                    if copy.outcome.is_none() && seen.insert(copy.id) =>
+                {
+                    let outcome = Outcome {
+                        exit: *exit,
+                        at: self.now,
+                        runs: *runs,
+                    };
+                    let ended: &mut Vec<_> = finished.entry(copy.workload).or_default();
+                    ended.push((copy.id, *exit));
+                    let copy = Assignment {
+                        outcome: Some(outcome),
+                        ..Assignment::clone(copy)
+                    };
+                    self.changes.push(Change::PutAssignment(Arc::new(copy)));
+                }
+                // A wanted copy that vanished is started again by its agent; a stopping one ends as gone.
+                (UnitReport::Gone { .. }, _) | (UnitReport::Finished { .. }, _) => {}
+            }
+        }
+        for (workload, ended) in finished {
+            let name = self
+                .state
+                .workload(workload)
+                .map_or("?", |found| &found.name);
+            let exit = ended
+                .first()
+                .map_or_else(String::new, |(_, exit)| exit.to_string());
+            let message = format!("{} of {name} finished: {exit}", copies(ended.len()));
+            let subject = Subject {
+                node: Some(id),
+                workload: Some(workload),
+                assignment: (ended.len() == 1).then(|| ended[0].0),
+            };
+            if ended.iter().all(|(_, exit)| exit.is_success()) {
+                self.event(EventKind::CopyFinished, subject, message);
+            } else {
+                self.warning(EventKind::CopyFinished, subject, message);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn held_back(&mut self, id: NodeId, reason: Option<&str>) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        if node.held_back.as_deref() == reason {
+            return Ok(Reply::Done);
+        }
+        self.put_node(Node {
+            held_back: reason.map(str::to_owned),
+            ..Node::clone(node)
+        });
+        let (kind, name) = (EventKind::NodeHeldBack, &node.name);
+        match reason {
+            Some(reason) => {
+                let message = format!("node {name} holds the fleet's intent back: {reason}");
+                self.warning(kind, about_node(id), message);
+            }
+            None => {
+                let message = format!("node {name} follows the fleet's intent again");
+                self.event(kind, about_node(id), message);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    /// The name itself, or with a suffix if another living node has it.
+    fn free_name(&self, wanted: &str, id: NodeId) -> String {
+        const MOST_NUMBERED: u32 = 32;
+        let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+        let is_name = (1..=LONGEST_NAME).contains(&wanted.len()) && wanted.chars().all(is_plain);
+        if !is_name {
+            return format!("node-{}", id.short());
+        }
+        let is_free = |name: &String| self.state.node_by_name(name).is_none();
+        let numbered = (2..=MOST_NUMBERED).map(|number| format!("{wanted}-{number}"));
+        std::iter::once(wanted.to_owned())
+            .chain(numbered)
+            .find(is_free)
+            .unwrap_or_else(|| format!("{wanted}-{}", id.short()))
+    }
+}
+
+/// Whether nothing differs but how full the disks are, which changes all the time and decides nothing.
+fn same_facts(one: &NodeFacts, other: &NodeFacts) -> bool {
+    let without_free = |facts: &NodeFacts| {
+        let mut facts = facts.clone();
+        for disk in &mut facts.disks {
+            disk.free = Bytes(0);
+        }
+        facts
+    };
+    one == other || without_free(one) == without_free(other)
+}

@@ -1,0 +1,69 @@
+//! Retention: what is forgotten, by count and not by age, so that no rule depends on the wall clock.
+
+use hostler_model::{NodeId, WorkloadId};
+
+use super::Draft;
+use crate::state::KEPT_REVISIONS;
+use crate::{Change, Reply, State};
+
+/// Answered commands that are kept, over the whole fleet.
+const KEPT_COMMANDS: usize = 1000;
+/// Nodes that are gone and whose record is kept as history.
+const KEPT_GONE_NODES: usize = 256;
+
+impl Draft<'_> {
+    /// Forgets answered commands, old revisions that no copy runs, and nodes that have gone long ago with
+    /// their identities; the oldest of each first.
+    pub(super) fn prune(&mut self, limit: usize) -> Reply {
+        let state = self.state;
+        let mut count = 0;
+        let old_commands = state.answered().len().saturating_sub(KEPT_COMMANDS);
+        let commands = state
+            .answered()
+            .iter()
+            .take(old_commands)
+            .map(|id| vec![Change::RemoveCommand(*id)]);
+        let revisions = state
+            .wordy()
+            .flat_map(|workload| old_revisions(state, workload));
+        let revisions = revisions.map(|change| vec![change]);
+        let old_nodes = state.gone().len().saturating_sub(KEPT_GONE_NODES);
+        let nodes = state.gone().iter().take(old_nodes);
+        let nodes = nodes
+            .filter(|(_, node)| state.assignments_on(*node).next().is_none())
+            .map(|(_, node)| forget_node(state, *node));
+        let mut forgotten = commands.chain(revisions).chain(nodes);
+        for changes in forgotten.by_ref().take(limit) {
+            self.changes.extend(changes);
+            count += 1;
+        }
+        Reply::Touched {
+            count,
+            more: count == limit && forgotten.next().is_some(),
+        }
+    }
+}
+
+fn old_revisions(state: &State, workload: WorkloadId) -> impl Iterator<Item = Change> + '_ {
+    let kept_from = state.history(workload).rev().take(KEPT_REVISIONS).last();
+    let kept_from = kept_from.map_or(0, |revision| revision.number);
+    let is_run = move |number: u64| {
+        let copies = state.copies(workload);
+        copies.is_some_and(|copies| copies.revisions.contains_key(&number))
+    };
+    let numbers = state.history(workload).map(|revision| revision.number);
+    numbers
+        .filter(move |number| *number < kept_from && !is_run(*number))
+        .map(move |number| Change::RemoveRevision(workload, number))
+}
+
+fn forget_node(state: &State, node: NodeId) -> Vec<Change> {
+    let commands = state
+        .commands_of(node)
+        .map(|command| Change::RemoveCommand(command.id));
+    let aliases = state
+        .aliases_of(node)
+        .map(|alias| Change::RemoveAlias(alias.key.clone()));
+    let record = std::iter::once(Change::RemoveNode(node));
+    commands.chain(aliases).chain(record).collect()
+}

@@ -1,0 +1,380 @@
+//! Settling: bringing the copies of one workload nearer to what is wanted, a chunk at a time.
+//!
+//! In this order, each step while the chunk lasts, removals before additions:
+//!
+//! 1. records of copies on nodes that are gone are removed;
+//! 2. copies that are not wanted (count, stopped, deleted) are stopped;
+//! 3. copies on lost nodes are replaced by the disconnect rule, copies on draining nodes move, if there is
+//!    a place elsewhere; a singleton only once it has surely stopped;
+//! 4. outdated copies (template, restart) become a new generation in place, or move if they no longer fit;
+//! 5. vacant slots are filled; a slot waits for its old copy while that is still being stopped.
+//!
+//! A copy on a suspect node is left alone. A finished copy rests until its template changes. If nothing
+//! fits, what runs goes on running.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hostler_model::{
+    Assignment, AssignmentId, Desired, EventKind, Intent, Liveness, Node, NodeId, StopCause,
+    Workload, WorkloadId,
+};
+
+use super::{Draft, about_workload, copies};
+use crate::placement::{Places, satisfies};
+use crate::state::{Copies, Footing, is_singleton};
+use crate::{Change, Reply};
+
+/// One chunk of settling.
+struct Chunk<'d, 's> {
+    draft: &'d mut Draft<'s>,
+    workload: &'s Workload,
+    copies: &'s Copies,
+    places: Option<Places<'s>>,
+    /// Nothing fits any more: all copies of one workload are alike.
+    is_full: bool,
+    generation: u64,
+    left: usize,
+    tally: Tally,
+    moved: BTreeSet<AssignmentId>,
+}
+
+/// What the chunk did, for its events.
+#[derive(Default)]
+struct Tally {
+    removed: usize,
+    stopping: usize,
+    replaced: usize,
+    updated: usize,
+    placed: usize,
+}
+
+impl Draft<'_> {
+    pub(super) fn settle(&mut self, id: WorkloadId, limit: usize) -> Reply {
+        let found = self.state.workload(id).zip(self.state.copies(id));
+        let Some((workload, copies)) = found.filter(|_| limit > 0) else {
+            return Reply::Touched {
+                count: 0,
+                more: false,
+            };
+        };
+        if workload.desired == Desired::Deleted && copies.is_empty() {
+            self.forget_workload(workload);
+            return Reply::Touched {
+                count: 1,
+                more: false,
+            };
+        }
+        let mut chunk = Chunk {
+            workload,
+            copies,
+            places: None,
+            is_full: false,
+            generation: workload.generation,
+            left: limit,
+            tally: Tally::default(),
+            moved: BTreeSet::new(),
+            draft: self,
+        };
+        chunk.remove_adrift();
+        match workload.desired {
+            Desired::Running => {
+                chunk.stop_surplus();
+                chunk.move_uneasy();
+                chunk.renew_outdated();
+                chunk.fill_vacant();
+            }
+            Desired::Stopped => chunk.stop_all(StopCause::Stopped),
+            Desired::Deleted => chunk.stop_all(StopCause::Deleted),
+        }
+        let (left, removed) = (chunk.left, chunk.tally.removed);
+        chunk.finish();
+        Reply::Touched {
+            count: limit - left,
+            more: left == 0 || removed > 0,
+        }
+    }
+
+    fn forget_workload(&mut self, workload: &Workload) {
+        let revisions = self.state.history(workload.id);
+        let revisions = revisions.map(|step| Change::RemoveRevision(step.workload, step.number));
+        self.changes.extend(revisions);
+        self.changes.push(Change::RemoveWorkload(workload.id));
+        let message = format!("workload {} is deleted", workload.name);
+        self.event(
+            EventKind::WorkloadRemoved,
+            about_workload(workload.id),
+            message,
+        );
+    }
+}
+
+impl<'s> Chunk<'_, 's> {
+    fn remove_adrift(&mut self) {
+        for (_, id) in self.copies.adrift.iter().take(self.left) {
+            self.draft.changes.push(Change::RemoveAssignment(*id));
+            self.tally.removed += 1;
+        }
+        self.left -= self.tally.removed;
+    }
+
+    fn stop_all(&mut self, cause: StopCause) {
+        let copies = self.copies;
+        self.stop(copies.wanted.iter().map(|(_, id)| *id), cause);
+    }
+
+    fn stop_surplus(&mut self) {
+        let copies = self.copies;
+        self.stop(
+            copies.surplus(self.workload.spec.count),
+            StopCause::ScaledDown,
+        );
+    }
+
+    fn stop(&mut self, ids: impl Iterator<Item = AssignmentId>, cause: StopCause) {
+        let state = self.draft.state;
+        let present = ids.filter(|id| !self.copies.is_adrift(state.assignment(*id)));
+        for id in present.take(self.left).collect::<Vec<_>>() {
+            if let Some(copy) = state.assignment(id) {
+                self.put_stop(copy, cause);
+                self.tally.stopping += 1;
+                self.left -= 1;
+                self.moved.insert(id);
+            }
+        }
+    }
+
+    fn move_uneasy(&mut self) {
+        let state = self.draft.state;
+        for (_, id) in &self.copies.uneasy {
+            if self.left == 0 || self.is_full {
+                return;
+            }
+            let Some(copy) = state
+                .assignment(*id)
+                .filter(|copy| !self.moved.contains(&copy.id))
+            else {
+                continue;
+            };
+            let Some(node) = state.node(copy.node) else {
+                continue;
+            };
+            match Footing::of(Some(node)) {
+                Footing::Lost if is_singleton(Some(self.workload)) && !copy.fenced => {}
+                Footing::Lost => self.replace(copy, StopCause::Replaced),
+                Footing::Leaving if node.liveness == Liveness::Alive => {
+                    self.replace(copy, StopCause::Drained);
+                }
+                Footing::Leaving | Footing::Firm | Footing::Gone => {}
+            }
+        }
+    }
+
+    fn renew_outdated(&mut self) {
+        let (state, copies) = (self.draft.state, self.copies);
+        for id in copies.outdated(self.workload) {
+            if self.left == 0 {
+                return;
+            }
+            let Some(copy) = state
+                .assignment(id)
+                .filter(|copy| !self.moved.contains(&copy.id))
+            else {
+                continue;
+            };
+            let node = state.node(copy.node);
+            let is_alive =
+                node.is_some_and(|node| !node.is_gone() && node.liveness == Liveness::Alive);
+            let is_firm = state.footing(copy.node) == Footing::Firm;
+            let may_start_here = is_alive && (is_firm || !copy.is_finished());
+            match node {
+                Some(node) if may_start_here && self.fits_in_place(copy, node) => self.renew(copy),
+                // What lives on a node that does not answer is the disconnect rule's business.
+                _ if is_alive || self.has_ended_away(copy) => {
+                    self.replace(copy, StopCause::Updated)
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a copy has finished on a node that cannot start it again.
+    fn has_ended_away(&self, copy: &Assignment) -> bool {
+        let footing = self.draft.state.footing(copy.node);
+        copy.is_finished() && matches!(footing, Footing::Lost | Footing::Gone)
+    }
+
+    fn fill_vacant(&mut self) {
+        let copies = self.copies;
+        for slot in copies.gaps.below(self.workload.spec.count) {
+            if self.left == 0 {
+                return;
+            }
+            let Some(node) = self.take_place() else {
+                return;
+            };
+            self.put_new(slot, node);
+            self.tally.placed += 1;
+            self.left -= 1;
+        }
+    }
+
+    /// Stops the copy and places its slot elsewhere, if there is a place. A singleton that may still live is
+    /// only stopped: its slot is placed once it is gone.
+    fn replace(&mut self, copy: &Assignment, cause: StopCause) {
+        let Some(node) = self.take_place() else {
+            return;
+        };
+        let has_ended = copy.is_finished() || copy.fenced;
+        self.put_stop(copy, cause);
+        if is_singleton(Some(self.workload)) && !has_ended {
+            self.tally.stopping += 1;
+        } else {
+            self.put_new(copy.slot, node);
+            self.tally.replaced += 1;
+        }
+        self.left -= 1;
+        self.moved.insert(copy.id);
+    }
+
+    /// A new generation of the same copy on the same node.
+    fn renew(&mut self, copy: &Assignment) {
+        let claims = self.workload.spec.claims();
+        let held = if copy.holds_claims() {
+            claims.resources.minus(&copy.claims.resources)
+        } else {
+            claims.resources
+        };
+        self.places().reserve(copy.node, &held);
+        self.generation += 1;
+        let next = Assignment {
+            generation: self.generation,
+            revision: self.workload.revision,
+            template: self.workload.template,
+            restart: self.workload.restart,
+            claims,
+            outcome: None,
+            ..copy.clone()
+        };
+        self.draft
+            .changes
+            .push(Change::PutAssignment(Arc::new(next)));
+        self.tally.updated += 1;
+        self.left -= 1;
+        self.moved.insert(copy.id);
+    }
+
+    fn fits_in_place(&mut self, copy: &Assignment, node: &Node) -> bool {
+        let spec = &self.workload.spec;
+        let claims = spec.claims();
+        let room = self.draft.state.room(node.id);
+        let (others, shrinks) = if copy.holds_claims() {
+            let own = &copy.claims.resources;
+            (room.used.minus(own), own.holds(&claims.resources))
+        } else {
+            (room.used, false)
+        };
+        let places = self.places();
+        let free = node
+            .capacity
+            .minus(&others)
+            .minus(&places.reserved(node.id));
+        let has_ports = claims.ports.is_empty()
+            || claims.ports == copy.claims.ports && copy.holds_claims()
+            || !places.has_ports_taken(node.id) && room.has_ports(&claims.ports, Some(copy.id));
+        has_ports
+            && (shrinks || free.holds(&claims.resources))
+            && node.can_run(spec.kind())
+            && satisfies(node, &spec.placement.constraints)
+    }
+
+    fn places(&mut self) -> &mut Places<'s> {
+        let (state, workload) = (self.draft.state, self.workload);
+        self.places
+            .get_or_insert_with(|| Places::new(state, workload))
+    }
+
+    fn take_place(&mut self) -> Option<NodeId> {
+        if self.is_full {
+            return None;
+        }
+        let place = self.places().take();
+        self.is_full = place.is_none();
+        place
+    }
+
+    fn put_stop(&mut self, copy: &Assignment, cause: StopCause) {
+        let stopping = Assignment {
+            intent: Intent::Stop { cause },
+            ..copy.clone()
+        };
+        self.draft
+            .changes
+            .push(Change::PutAssignment(Arc::new(stopping)));
+    }
+
+    fn put_new(&mut self, slot: u32, node: NodeId) {
+        self.generation += 1;
+        let copy = Assignment {
+            id: AssignmentId::mint(self.draft.now, self.draft.draws.next()),
+            workload: self.workload.id,
+            slot,
+            node,
+            generation: self.generation,
+            revision: self.workload.revision,
+            template: self.workload.template,
+            restart: self.workload.restart,
+            intent: Intent::Run,
+            claims: self.workload.spec.claims(),
+            created_at: self.draft.now,
+            outcome: None,
+            fenced: false,
+        };
+        self.draft
+            .changes
+            .push(Change::PutAssignment(Arc::new(copy)));
+    }
+
+    /// Records the last generation and one event for each thing that was done.
+    fn finish(self) {
+        let Self {
+            draft,
+            workload,
+            generation,
+            tally,
+            ..
+        } = self;
+        if generation != workload.generation {
+            let next = Workload {
+                generation,
+                ..workload.clone()
+            };
+            draft.changes.push(Change::PutWorkload(Arc::new(next)));
+        }
+        let name = &workload.name;
+        let done = [
+            (
+                EventKind::CopiesRemoved,
+                tally.removed,
+                ["gave up", "with their nodes"],
+            ),
+            (EventKind::CopiesStopping, tally.stopping, ["stopping", ""]),
+            (
+                EventKind::CopiesReplaced,
+                tally.replaced,
+                ["replaced", "on other nodes"],
+            ),
+            (
+                EventKind::CopiesReplaced,
+                tally.updated,
+                ["renewed", "in place"],
+            ),
+            (EventKind::CopiesPlaced, tally.placed, ["placed", ""]),
+        ];
+        for (kind, count, [verb, how]) in done.into_iter().filter(|(_, count, _)| *count > 0) {
+            let message = format!("{verb} {} of {name} {how}", copies(count));
+            let message = message.trim_end().to_owned();
+            draft.event(kind, about_workload(workload.id), message);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Verbs of people about workloads. Each touches the workload's record and its history, never its copies:
+//! settling brings those along.
+
+use std::sync::Arc;
+
+use hostler_model::spec::{DisconnectPolicy, WorkloadSpec};
+use hostler_model::{Code, Desired, EventKind, Refusal, Revision, Workload, WorkloadId};
+
+use super::{Draft, about_workload, check_expected, copies};
+use crate::placement::Places;
+use crate::{ApplyOptions, Change, Reply};
+
+impl Draft<'_> {
+    pub(super) fn apply(
+        &mut self,
+        spec: &Arc<WorkloadSpec>,
+        options: &ApplyOptions,
+    ) -> Result<Reply, Refusal> {
+        spec.check()?;
+        check_enforceable(spec)?;
+        let old = self.state.workload_by_name(&spec.name);
+        if let Some(old) = old {
+            check_not_deleting(old)?;
+        }
+        let noun = format!("workload {}", spec.name);
+        check_expected(options.expect, old.map(|old| old.revision), &noun)?;
+        let is_same = old.is_some_and(|old| old.spec == *spec);
+        let next = match old {
+            Some(old) if is_same => Workload::clone(old),
+            Some(old) => self.respecified(old, spec),
+            None => self.created(spec),
+        };
+        if options.require_placement {
+            self.check_placement(&next)?;
+        }
+        let reply = Reply::Workload {
+            id: next.id,
+            revision: next.revision,
+            changed: !is_same,
+            created: old.is_none(),
+        };
+        if !is_same && !options.dry_run {
+            let message = match old {
+                Some(_) => format!("{noun} changed to revision {}", next.revision),
+                None => format!("{noun} was created with {}", copies(spec.count as usize)),
+            };
+            self.revise_workload(next, EventKind::WorkloadApplied, message);
+        }
+        Ok(reply)
+    }
+
+    fn created(&mut self, spec: &Arc<WorkloadSpec>) -> Workload {
+        Workload {
+            id: WorkloadId::mint(self.now, self.draws.next()),
+            name: spec.name.clone(),
+            spec: Arc::clone(spec),
+            desired: Desired::Running,
+            revision: 1,
+            template: 1,
+            restart: 0,
+            generation: 0,
+            created_at: self.now,
+            updated_at: self.now,
+        }
+    }
+
+    fn respecified(&self, old: &Workload, spec: &Arc<WorkloadSpec>) -> Workload {
+        let revision = old.revision + 1;
+        let is_same_template = old.spec.same_template(spec);
+        Workload {
+            spec: Arc::clone(spec),
+            revision,
+            template: if is_same_template {
+                old.template
+            } else {
+                revision
+            },
+            updated_at: self.now,
+            ..old.clone()
+        }
+    }
+
+    /// Puts a workload at a new revision, with its step of history.
+    fn revise_workload(&mut self, workload: Workload, kind: EventKind, message: String) {
+        let revision = Revision {
+            workload: workload.id,
+            number: workload.revision,
+            spec: Arc::clone(&workload.spec),
+            desired: workload.desired,
+            at: self.now,
+            actor: self.actor.to_string(),
+        };
+        let subject = about_workload(workload.id);
+        self.changes.push(Change::PutWorkload(Arc::new(workload)));
+        self.changes.push(Change::PutRevision(Arc::new(revision)));
+        self.event(kind, subject, message);
+    }
+
+    /// Every copy that is missing must fit now. Copies that an update replaces are not looked at: an update
+    /// stops none before its place is found.
+    fn check_placement(&self, next: &Workload) -> Result<(), Refusal> {
+        if next.desired != Desired::Running {
+            return Ok(());
+        }
+        let count = next.spec.count;
+        let wanted = self.state.copies(next.id);
+        let missing = wanted.map_or(count, |copies| {
+            let covered = copies.wanted.len() - copies.surplus(count).count();
+            count.saturating_sub(u32::try_from(covered).unwrap_or(u32::MAX))
+        });
+        let mut places = Places::new(self.state, next);
+        let fitting = (0..missing).take_while(|_| places.take().is_some()).count();
+        let short = missing as usize - fitting;
+        if short == 0 {
+            return Ok(());
+        }
+        let why = crate::why::explain(self.state, next, u32::try_from(short).unwrap_or(u32::MAX));
+        let sentence = format!("{} of {} fit nowhere now", copies(short), next.name);
+        let advice = why.nearest.clone().unwrap_or_else(|| {
+            "add nodes, or apply it without requiring placement: it is placed when room appears"
+                .to_owned()
+        });
+        let details = why.nodes.iter().map(ToString::to_string).collect();
+        Err(Refusal::new(Code::NoPlacement, sentence, advice).with_details(details))
+    }
+
+    pub(super) fn set_desired(
+        &mut self,
+        id: WorkloadId,
+        desired: Desired,
+        expect: crate::Expect,
+    ) -> Result<Reply, Refusal> {
+        let old = self.workload(id)?;
+        if desired != Desired::Deleted {
+            check_not_deleting(old)?;
+        }
+        let noun = format!("workload {}", old.name);
+        if old.desired == desired {
+            return Ok(unchanged(old));
+        }
+        check_expected(expect, Some(old.revision), &noun)?;
+        let next = Workload {
+            desired,
+            revision: old.revision + 1,
+            updated_at: self.now,
+            ..Workload::clone(old)
+        };
+        let (kind, message) = match desired {
+            Desired::Running => (EventKind::WorkloadStarted, format!("{noun} is to run")),
+            Desired::Stopped => (EventKind::WorkloadStopped, format!("{noun} is to stop")),
+            Desired::Deleted => (
+                EventKind::WorkloadDeleted,
+                format!("{noun} is being deleted"),
+            ),
+        };
+        let reply = changed(&next);
+        self.revise_workload(next, kind, message);
+        Ok(reply)
+    }
+
+    /// Counts up the restart number, which outdates every copy; a stopped workload is started instead.
+    pub(super) fn restart(&mut self, id: WorkloadId) -> Result<Reply, Refusal> {
+        let old = self.workload(id)?;
+        check_not_deleting(old)?;
+        if old.desired == Desired::Stopped {
+            return self.set_desired(id, Desired::Running, crate::Expect::Any);
+        }
+        let next = Workload {
+            restart: old.restart + 1,
+            updated_at: self.now,
+            ..Workload::clone(old)
+        };
+        let message = format!("workload {} is to restart", old.name);
+        let reply = changed(&next);
+        self.changes.push(Change::PutWorkload(Arc::new(next)));
+        self.event(EventKind::WorkloadRestarted, about_workload(id), message);
+        Ok(reply)
+    }
+}
+
+const fn unchanged(workload: &Workload) -> Reply {
+    Reply::Workload {
+        id: workload.id,
+        revision: workload.revision,
+        changed: false,
+        created: false,
+    }
+}
+
+const fn changed(workload: &Workload) -> Reply {
+    Reply::Workload {
+        id: workload.id,
+        revision: workload.revision,
+        changed: true,
+        created: false,
+    }
+}
+
+fn check_not_deleting(workload: &Workload) -> Result<(), Refusal> {
+    if workload.desired != Desired::Deleted {
+        return Ok(());
+    }
+    let sentence = format!("workload {} is being deleted", workload.name);
+    let advice = "wait until its last copy is gone, or use another name";
+    Err(Refusal::new(Code::WorkloadDeleting, sentence, advice))
+}
+
+fn check_enforceable(spec: &WorkloadSpec) -> Result<(), Refusal> {
+    let kind = spec.kind();
+    if spec.disconnect.policy != DisconnectPolicy::Singleton || kind.enforces_singleton() {
+        return Ok(());
+    }
+    let sentence = format!(
+        "a {kind} cannot be a singleton: its driver cannot stop it while the node is cut off"
+    );
+    let advice = "use `disconnect: { policy: keep }`, or run it as a process";
+    Err(Refusal::new(Code::DriverUnsupported, sentence, advice))
+}

@@ -1,0 +1,201 @@
+//! Places for the copies of one workload, within one decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
+
+use hostler_model::spec::Strategy;
+use hostler_model::{Claims, NodeId, Resources, Workload};
+
+use super::{load, satisfies};
+use crate::State;
+use crate::placement::yard::Spot;
+
+type Nodes<'a> = Box<dyn Iterator<Item = NodeId> + 'a>;
+
+/// Hands out places for copies of one workload. What it has handed out counts as taken.
+pub(crate) struct Places<'a> {
+    state: &'a State,
+    workload: &'a Workload,
+    need: Claims,
+    taken: BTreeMap<NodeId, Taken>,
+    queue: Queue<'a>,
+}
+
+/// What this decision takes from a node beyond what the state says.
+#[derive(Debug, Clone, Default)]
+struct Taken {
+    resources: Resources,
+    copies: u32,
+    has_ports: bool,
+}
+
+enum Queue<'a> {
+    /// The first node is filled before the next is looked at.
+    Pack(Peekable<Nodes<'a>>),
+    Spread {
+        /// Nodes without a copy of the workload, the least loaded first; others are passed over.
+        fresh: Nodes<'a>,
+        /// Nodes with copies: how many, how loaded, which.
+        hosts: BTreeSet<(u32, u64, NodeId)>,
+        /// Whether the nodes that had copies before this decision are among the hosts yet.
+        is_seeded: bool,
+    },
+}
+
+impl<'a> Places<'a> {
+    pub(crate) fn new(state: &'a State, workload: &'a Workload) -> Self {
+        let spec = &workload.spec;
+        let yard = state.yard();
+        let few = yard.narrowed(spec.kind(), &spec.placement.constraints);
+        let queue = match spec.placement.strategy {
+            Strategy::Pack => {
+                let nodes: Nodes<'a> = match few {
+                    Some(few) => sorted(few, |node| yard.spot(node).map(Spot::rank)),
+                    None => Box::new(yard.packed(spec.resources)),
+                };
+                Queue::Pack(nodes.peekable())
+            }
+            Strategy::Spread => Queue::Spread {
+                fresh: match few {
+                    Some(few) => sorted(few, |node| yard.spot(node).map(Spot::load)),
+                    None => Box::new(yard.spread()),
+                },
+                hosts: BTreeSet::new(),
+                is_seeded: false,
+            },
+        };
+        Self {
+            state,
+            workload,
+            need: spec.claims(),
+            taken: BTreeMap::new(),
+            queue,
+        }
+    }
+
+    /// Takes the next place; `None` once nothing fits any more.
+    pub(crate) fn take(&mut self) -> Option<NodeId> {
+        let node = self.next_fit()?;
+        let need = self.need.resources;
+        let has_ports = !self.need.ports.is_empty();
+        let taken = self.taken.entry(node).or_default();
+        taken.resources = taken.resources.plus(&need);
+        taken.copies += 1;
+        taken.has_ports |= has_ports;
+        if let Queue::Spread { .. } = self.queue {
+            let key = self.host_key(node);
+            if let (Queue::Spread { hosts, .. }, Some(key)) = (&mut self.queue, key) {
+                hosts.insert(key);
+            }
+        }
+        Some(node)
+    }
+
+    /// Another rule of this decision takes this much more of the node.
+    pub(crate) fn reserve(&mut self, node: NodeId, claims: &Resources) {
+        let taken = self.taken.entry(node).or_default();
+        taken.resources = taken.resources.plus(claims);
+        // An update in place may bring new ports with it, and all copies of one decision have the same.
+        taken.has_ports |= !self.need.ports.is_empty();
+    }
+
+    /// What this decision has taken of the node already.
+    pub(crate) fn reserved(&self, node: NodeId) -> Resources {
+        self.taken
+            .get(&node)
+            .map_or(Resources::ZERO, |taken| taken.resources)
+    }
+
+    /// Whether this decision has put a copy there.
+    pub(crate) fn has_ports_taken(&self, node: NodeId) -> bool {
+        self.taken.get(&node).is_some_and(|taken| taken.has_ports)
+    }
+
+    fn next_fit(&mut self) -> Option<NodeId> {
+        loop {
+            let node = match &mut self.queue {
+                Queue::Pack(nodes) => *nodes.peek()?,
+                Queue::Spread {
+                    fresh,
+                    hosts,
+                    is_seeded,
+                } => {
+                    let hosting = self.state.copies(self.workload.id);
+                    let is_host = |node: &NodeId| {
+                        hosting.is_some_and(|copies| copies.per_node.contains_key(node))
+                    };
+                    match fresh.find(|node| !is_host(node)) {
+                        Some(node) => node,
+                        None if !*is_seeded => {
+                            *is_seeded = true;
+                            self.seed_hosts();
+                            continue;
+                        }
+                        None => hosts.pop_first()?.2,
+                    }
+                }
+            };
+            if self.fits(node) {
+                return Some(node);
+            }
+            if let Queue::Pack(nodes) = &mut self.queue {
+                nodes.next();
+            }
+        }
+    }
+
+    fn fits(&self, node: NodeId) -> bool {
+        let Some(spot) = self.state.yard().spot(node) else {
+            return false;
+        };
+        let spec = &self.workload.spec;
+        let taken = self.taken.get(&node);
+        let free = match taken {
+            Some(taken) => spot.free.minus(&taken.resources),
+            None => spot.free,
+        };
+        let has_ports = self.need.ports.is_empty()
+            || (taken.is_none_or(|taken| !taken.has_ports)
+                && self.state.room(node).has_ports(&self.need.ports, None));
+        free.holds(&self.need.resources)
+            && has_ports
+            && spot.node.can_run(spec.kind())
+            && satisfies(&spot.node, &spec.placement.constraints)
+    }
+
+    fn seed_hosts(&mut self) {
+        let Some(copies) = self.state.copies(self.workload.id) else {
+            return;
+        };
+        let keys: Vec<_> = copies
+            .per_node
+            .keys()
+            .filter_map(|node| self.host_key(*node))
+            .collect();
+        if let Queue::Spread { hosts, .. } = &mut self.queue {
+            hosts.extend(keys);
+        }
+    }
+
+    /// How many copies of the workload a node has and how loaded it is, with what was taken.
+    fn host_key(&self, node: NodeId) -> Option<(u32, u64, NodeId)> {
+        let spot = self.state.yard().spot(node)?;
+        let copies = self.state.copies(self.workload.id);
+        let copies = copies.and_then(|copies| copies.per_node.get(&node));
+        let copies = copies.copied().unwrap_or(0);
+        Some(match self.taken.get(&node) {
+            Some(taken) => {
+                let used = spot.used.plus(&taken.resources);
+                let load = load(&spot.node.capacity, &used, spot.holding + taken.copies);
+                (copies + taken.copies, load, node)
+            }
+            None => (copies, spot.load(), node),
+        })
+    }
+}
+
+fn sorted<'a, K: Ord>(mut nodes: Vec<NodeId>, key: impl Fn(NodeId) -> K) -> Nodes<'a> {
+    nodes.sort_by_cached_key(|node| (key(*node), *node));
+    nodes.dedup();
+    Box::new(nodes.into_iter())
+}

@@ -1,0 +1,289 @@
+//! The state: every record of the fleet, and indexes over them.
+//!
+//! The records are the truth and are persisted; the indexes follow from them alone, are kept in step by
+//! [`State::apply`], and are never persisted: a state rebuilt from its records equals the one that grew.
+//! Records are shared (`Arc`) between the head and the view of the control plane. Events are not kept here,
+//! only the number of the next one. Nothing here can fail; what makes no sense is indexed as it is.
+//!
+//! | index | answers |
+//! |---|---|
+//! | names, aliases | which node or workload is meant |
+//! | rooms | what the copies on a node hold |
+//! | copies | which slots are vacant, which copies need attention |
+//! | yard | which node takes a copy (only nodes that take any) |
+//! | unsettled | which workloads settling might change, the biggest copies first |
+
+mod apply;
+mod copies;
+mod find;
+mod gaps;
+mod room;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hostler_model::{
+    Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, FleetId, IntentItem, Node,
+    NodeId, Resources, Revision, StoreEpoch, Timestamp, Workload, WorkloadId,
+};
+
+pub(crate) use copies::{Copies, Footing, is_singleton};
+pub(crate) use room::{EMPTY_ROOM, Room};
+
+use crate::Change;
+use crate::placement::Yard;
+
+/// Every record of the fleet, with indexes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    fleet: Option<(FleetId, StoreEpoch)>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    workloads: BTreeMap<WorkloadId, Arc<Workload>>,
+    revisions: BTreeMap<(WorkloadId, u64), Arc<Revision>>,
+    assignments: BTreeMap<AssignmentId, Arc<Assignment>>,
+    commands: BTreeMap<CommandId, Arc<Command>>,
+    aliases: BTreeMap<AliasKey, Arc<Alias>>,
+    next_sequence: u64,
+
+    node_names: BTreeSet<(String, NodeId)>,
+    workload_names: BTreeSet<(String, WorkloadId)>,
+    node_aliases: BTreeSet<(NodeId, AliasKey)>,
+    node_commands: BTreeSet<(NodeId, CommandId)>,
+    answered: BTreeSet<CommandId>,
+    gone: BTreeSet<(Timestamp, NodeId)>,
+    revision_counts: BTreeMap<WorkloadId, usize>,
+    wordy: BTreeSet<WorkloadId>,
+    rooms: BTreeMap<NodeId, Room>,
+    copies: BTreeMap<WorkloadId, Copies>,
+    yard: Yard,
+    unsettled: BTreeSet<(Reverse<u64>, WorkloadId)>,
+}
+
+/// How many revisions of a workload are kept beside those that copies still run.
+pub(crate) const KEPT_REVISIONS: usize = 20;
+
+impl State {
+    /// The state that these changes lead to, in any order that puts each record at most once.
+    #[must_use]
+    pub fn from_changes<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Self {
+        let mut state = Self::default();
+        for change in changes {
+            state.apply(change);
+        }
+        state
+    }
+
+    /// The fleet's id and the store's epoch, once it is founded.
+    #[must_use]
+    pub const fn fleet(&self) -> Option<(FleetId, StoreEpoch)> {
+        self.fleet
+    }
+
+    /// The number that the next event gets.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// Every node, also those that are gone, the oldest first.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// The node of that name that is not gone.
+    #[must_use]
+    pub fn node_by_name(&self, name: &str) -> Option<&Arc<Node>> {
+        let first = (name.to_owned(), NodeId::LEAST);
+        let (found, id) = self.node_names.range(first..).next()?;
+        (found == name).then(|| self.nodes.get(id))?
+    }
+
+    /// The node that the foreign id stands for, even if it is gone.
+    #[must_use]
+    pub fn node_by_alias(&self, key: &AliasKey) -> Option<&Arc<Node>> {
+        self.nodes.get(&self.aliases.get(key)?.node)
+    }
+
+    #[must_use]
+    pub fn alias(&self, key: &AliasKey) -> Option<&Arc<Alias>> {
+        self.aliases.get(key)
+    }
+
+    pub fn aliases_of(&self, node: NodeId) -> impl Iterator<Item = &Arc<Alias>> {
+        let least = AliasKey {
+            contract: hostler_model::Contract::Session,
+            scope: String::new(),
+            foreign: String::new(),
+        };
+        let of_node = self.node_aliases.range((node, least)..);
+        of_node
+            .take_while(move |(owner, _)| *owner == node)
+            .filter_map(|(_, key)| self.aliases.get(key))
+    }
+
+    #[must_use]
+    pub fn workload(&self, id: WorkloadId) -> Option<&Arc<Workload>> {
+        self.workloads.get(&id)
+    }
+
+    /// Every workload, also those being deleted, the oldest first.
+    pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// The workload of that name, also while it is being deleted: its name is free once its record is gone.
+    #[must_use]
+    pub fn workload_by_name(&self, name: &str) -> Option<&Arc<Workload>> {
+        let first = (name.to_owned(), WorkloadId::LEAST);
+        let (found, id) = self.workload_names.range(first..).next()?;
+        (found == name).then(|| self.workloads.get(id))?
+    }
+
+    #[must_use]
+    pub fn revision(&self, workload: WorkloadId, number: u64) -> Option<&Arc<Revision>> {
+        self.revisions.get(&(workload, number))
+    }
+
+    /// The kept revisions of a workload, the oldest first.
+    pub fn history(&self, workload: WorkloadId) -> impl DoubleEndedIterator<Item = &Arc<Revision>> {
+        let all = (workload, 0)..=(workload, u64::MAX);
+        self.revisions.range(all).map(|(_, revision)| revision)
+    }
+
+    #[must_use]
+    pub fn assignment(&self, id: AssignmentId) -> Option<&Arc<Assignment>> {
+        self.assignments.get(&id)
+    }
+
+    /// Every assignment, the oldest first.
+    pub fn assignments(&self) -> impl ExactSizeIterator<Item = &Arc<Assignment>> {
+        self.assignments.values()
+    }
+
+    /// The copies of a workload: those that are wanted by slot, then those that are to stop.
+    pub fn assignments_of(&self, workload: WorkloadId) -> impl Iterator<Item = &Arc<Assignment>> {
+        let copies = self.copies.get(&workload).into_iter();
+        copies
+            .flat_map(Copies::all)
+            .filter_map(|id| self.assignments.get(&id))
+    }
+
+    /// The copies on a node, the oldest first.
+    pub fn assignments_on(&self, node: NodeId) -> impl Iterator<Item = &Arc<Assignment>> {
+        let ids = self.room(node).copies.iter();
+        ids.filter_map(|id| self.assignments.get(id))
+    }
+
+    #[must_use]
+    pub fn command(&self, id: CommandId) -> Option<&Arc<Command>> {
+        self.commands.get(&id)
+    }
+
+    /// The commands to a node, the oldest first.
+    pub fn commands_of(&self, node: NodeId) -> impl Iterator<Item = &Arc<Command>> {
+        let ids = (node, CommandId::LEAST)..=(node, CommandId::MOST);
+        let ids = self.node_commands.range(ids);
+        ids.filter_map(|(_, id)| self.commands.get(id))
+    }
+
+    /// What is left of a node's capacity; nothing if it is unknown.
+    #[must_use]
+    pub fn free(&self, node: NodeId) -> Resources {
+        let capacity = self.nodes.get(&node).map(|node| node.capacity);
+        capacity
+            .unwrap_or(Resources::ZERO)
+            .minus(&self.room(node).used)
+    }
+
+    /// How many copies hold claims on a node.
+    #[must_use]
+    pub fn copies_on(&self, node: NodeId) -> u32 {
+        self.room(node).holding
+    }
+
+    /// How many slots of a running workload have no copy. Slots that wait for an old copy to stop count.
+    #[must_use]
+    pub fn pending_copies(&self, workload: WorkloadId) -> u32 {
+        let Some((record, copies)) = self
+            .workloads
+            .get(&workload)
+            .zip(self.copies.get(&workload))
+        else {
+            return 0;
+        };
+        if record.desired != hostler_model::Desired::Running {
+            return 0;
+        }
+        let count = record.spec.count;
+        let covered = copies.wanted.len() - copies.surplus(count).count();
+        count.saturating_sub(u32::try_from(covered).unwrap_or(u32::MAX))
+    }
+
+    /// Workloads that settling might change: a superset, kept by index. Bigger copies come first, for they
+    /// are harder to place.
+    pub fn unsettled(&self) -> impl ExactSizeIterator<Item = WorkloadId> {
+        self.unsettled.iter().map(|(_, workload)| *workload)
+    }
+
+    /// What a node is told in full. Copies that finished stay in it, so that the agent keeps their logs; it
+    /// does not start them again.
+    #[must_use]
+    pub fn intent(&self, node: NodeId) -> Vec<IntentItem> {
+        self.assignments_on(node)
+            .filter_map(|copy| self.intent_item(copy))
+            .collect()
+    }
+
+    /// What a node is told about one copy; `None` if its workload is unknown.
+    #[must_use]
+    pub fn intent_item(&self, copy: &Assignment) -> Option<IntentItem> {
+        let workload = self.workloads.get(&copy.workload)?;
+        let spec = self.revision(copy.workload, copy.revision);
+        Some(IntentItem {
+            unit: copy.unit(),
+            workload: copy.workload,
+            workload_name: workload.name.clone(),
+            slot: copy.slot,
+            intent: copy.intent,
+            revision: copy.revision,
+            spec: Arc::clone(spec.map_or(&workload.spec, |revision| &revision.spec)),
+        })
+    }
+
+    pub(crate) fn room(&self, node: NodeId) -> &Room {
+        self.rooms.get(&node).unwrap_or(&EMPTY_ROOM)
+    }
+
+    pub(crate) fn copies(&self, workload: WorkloadId) -> Option<&Copies> {
+        self.copies.get(&workload)
+    }
+
+    pub(crate) const fn yard(&self) -> &Yard {
+        &self.yard
+    }
+
+    pub(crate) fn footing(&self, node: NodeId) -> Footing {
+        Footing::of(self.nodes.get(&node).map(Arc::as_ref))
+    }
+
+    /// Workloads with more revisions than are kept.
+    pub(crate) fn wordy(&self) -> impl Iterator<Item = WorkloadId> {
+        self.wordy.iter().copied()
+    }
+
+    /// Commands with an answer, the oldest first.
+    pub(crate) const fn answered(&self) -> &BTreeSet<CommandId> {
+        &self.answered
+    }
+
+    /// Nodes that are gone, the longest first.
+    pub(crate) const fn gone(&self) -> &BTreeSet<(Timestamp, NodeId)> {
+        &self.gone
+    }
+}
