@@ -1,0 +1,319 @@
+//! A node's session as its door sees it, and the beats of nodes that poll.
+//!
+//! ```text
+//!   attach ──► observed_full (Resume: the node is alive) ──► beat, observed_delta … ──► dropped or closed
+//!      └── takes over from an older session, which is told to close
+//! ```
+//!
+//! Owned by the door's connection task. What can fail: attaching; telling what was observed, if the verb
+//! that follows from it is refused. Then the door must end the session: the node tells all anew.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_fleet::{LeaseRules, State, UnitReport, Verb, Verdict};
+use hostler_model::{
+    Actor, Code, CommandId, Contract, Liveness, Node, NodeId, ObservedUnit, Refusal, UnitState,
+    Usage,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::Shared;
+use crate::live::{LiveEntry, Machine};
+use crate::{Control, Link, refusals};
+
+pub use crate::live::BeatVerdict;
+
+/// A node's session. Dropping it without [`Attachment::close`] says that the connection broke: the node is
+/// suspected at once.
+pub struct Attachment {
+    control: Control,
+    entry: Arc<LiveEntry>,
+    actor: Actor,
+    session: u64,
+    closed: CancellationToken,
+}
+
+pub(crate) fn attach(
+    control: &Control,
+    node: NodeId,
+    boot_id: &str,
+    link: Arc<dyn Link>,
+) -> Result<Attachment, Refusal> {
+    let shared = &control.shared;
+    let record = present(&shared.view(), node)?;
+    let rules = rules_for(shared, &record);
+    let told = shared.now();
+    let entry = shared.live.entry(node, rules, told.0);
+    let hostname = record.facts.hostname.clone();
+    let machine = Machine {
+        boot_id: boot_id.to_owned(),
+        hostname,
+    };
+    let mut pulse = entry.lock();
+    let is_alive = pulse.judge(told.0, Duration::ZERO) == Verdict::Alive;
+    if is_alive
+        && pulse
+            .session()
+            .is_some_and(|session| session.machine != machine)
+    {
+        let sentence = format!(
+            "another machine is connected with the identity of {}",
+            record.name
+        );
+        let advice =
+            "give this machine its own data directory; if it was just rebooted, wait a moment";
+        return Err(Refusal::new(Code::NodeIdentityInUse, sentence, advice));
+    }
+    let (session, closed) = pulse.open((link, machine), rules, told);
+    drop(pulse);
+    shared.tell_change();
+    let actor = Actor::Node(record.name.clone());
+    Ok(Attachment {
+        control: control.clone(),
+        entry,
+        actor,
+        session,
+        closed,
+    })
+}
+
+pub(crate) async fn poll_beat(
+    control: &Control,
+    node: NodeId,
+    usage: Option<Usage>,
+    lease_window: Option<Duration>,
+) -> Result<(), Refusal> {
+    let shared = &control.shared;
+    let record = present(&shared.view(), node)?;
+    let told = shared.now();
+    let entry = shared.live.entry(node, shared.config.polled, told.0);
+    {
+        let mut pulse = entry.lock();
+        let window = lease_window.unwrap_or(shared.config.polled.window);
+        pulse.keep_rules(polled_rules(shared.config.polled, window), told.0);
+        pulse.touch(told.0, told.1);
+        if let Some(usage) = usage {
+            pulse.set_usage(usage);
+        }
+    }
+    shared.metrics.count_beat(false);
+    let actor = Actor::Node(record.name.clone());
+    match record.liveness {
+        Liveness::Alive => return Ok(()),
+        Liveness::Joining => {
+            control
+                .submit(
+                    actor,
+                    Verb::Resume {
+                        node,
+                        units: Vec::new(),
+                    },
+                )
+                .await?
+        }
+        Liveness::Suspect | Liveness::Lost { .. } => {
+            control.submit(actor, Verb::Returned { node }).await?
+        }
+    };
+    Ok(())
+}
+
+impl Attachment {
+    /// Whose session it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.entry.node
+    }
+
+    /// Completes when the session must end: a newer one took over, the node was removed, or the server
+    /// stops.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let closed = self.closed.clone();
+        let tasks = self.control.tasks().clone();
+        let over = self.control.over();
+        async move {
+            tokio::select! {
+                () = closed.cancelled_owned() => {}
+                () = tasks.stopping() => {}
+                () = over => {}
+            }
+        }
+    }
+
+    /// A beat with the digest of all that the node observes. No disk, no waiting, one lock of one node.
+    pub fn beat(&self, sequence: u64, usage: Usage, observed_digest: u64) -> BeatVerdict {
+        let shared = &self.control.shared;
+        let told = shared.now();
+        let mut pulse = self.entry.lock();
+        if !pulse.beat(self.session, sequence, told) {
+            drop(pulse);
+            shared.metrics.count_beat(true);
+            return BeatVerdict::Stale;
+        }
+        pulse.set_usage(usage);
+        let agrees = pulse.digest() == observed_digest;
+        drop(pulse);
+        shared.metrics.count_beat(false);
+        if agrees {
+            BeatVerdict::Accepted
+        } else {
+            BeatVerdict::Resend
+        }
+    }
+
+    /// Everything that is on the node, after a hello or a resend.
+    ///
+    /// # Errors
+    /// `stale-report` for a session that was replaced, and what [`Control::submit`] refuses with.
+    pub async fn observed_full(&self, units: Vec<ObservedUnit>) -> Result<(), Refusal> {
+        self.observe(|pulse| pulse.observe_all(&units))?;
+        let ours = units
+            .iter()
+            .filter(|unit| unit.state != UnitState::Gone)
+            .map(|unit| unit.unit);
+        let resume = Verb::Resume {
+            node: self.node(),
+            units: ours.collect(),
+        };
+        self.submit(resume).await?;
+        self.report(&units).await
+    }
+
+    /// What has changed on the node.
+    ///
+    /// # Errors
+    /// As [`Self::observed_full`].
+    pub async fn observed_delta(&self, units: Vec<ObservedUnit>) -> Result<(), Refusal> {
+        self.observe(|pulse| pulse.observe(&units))?;
+        self.report(&units).await
+    }
+
+    /// The node's answer to a command.
+    ///
+    /// # Errors
+    /// `command-not-found`, and what [`Control::submit`] refuses with.
+    pub async fn acknowledge(
+        &self,
+        command: CommandId,
+        result: Result<String, String>,
+    ) -> Result<(), Refusal> {
+        self.submit(Verb::Acknowledge {
+            node: self.node(),
+            command,
+            result,
+        })
+        .await
+    }
+
+    /// The agent's mass-stop guard holds the intent back, or no longer does.
+    ///
+    /// # Errors
+    /// What [`Control::submit`] refuses with.
+    pub async fn held_back(&self, reason: Option<String>) -> Result<(), Refusal> {
+        self.submit(Verb::HeldBack {
+            node: self.node(),
+            reason,
+        })
+        .await
+    }
+
+    /// Ends the session in order, as an agent that stops does: nobody is suspected, the lease runs on.
+    pub fn close(self) {
+        if self.entry.lock().close(self.session) {
+            self.control.shared.tell_change();
+        }
+    }
+
+    fn observe(&self, take_in: impl FnOnce(&mut crate::live::Pulse)) -> Result<(), Refusal> {
+        let mut pulse = self.entry.lock();
+        if !pulse.is_present(self.session) {
+            return Err(refusals::session_replaced());
+        }
+        take_in(&mut pulse);
+        drop(pulse);
+        self.control.shared.tell_change();
+        Ok(())
+    }
+
+    /// Submits what matters to decisions: ends, and the word that a copy that was to stop is gone.
+    async fn report(&self, units: &[ObservedUnit]) -> Result<(), Refusal> {
+        let reports = reports_that_matter(&self.control.view(), self.node(), units);
+        if reports.is_empty() {
+            return Ok(());
+        }
+        self.submit(Verb::Report {
+            node: self.node(),
+            reports,
+        })
+        .await
+    }
+
+    async fn submit(&self, verb: Verb) -> Result<(), Refusal> {
+        self.control
+            .submit(self.actor.clone(), verb)
+            .await
+            .map(|_| ())
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if self.entry.lock().close(self.session) {
+            let shared = &self.control.shared;
+            shared.tell_change();
+            let broken = shared.signals.broken.lock();
+            broken
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .insert(self.entry.node);
+            shared.signals.broke.notify_one();
+        }
+    }
+}
+
+/// Nodes that poll have longer leases than those that hold a connection.
+pub(crate) fn rules_for(shared: &Shared, node: &Node) -> LeaseRules {
+    match node.contract {
+        Contract::Miaas => shared.config.polled,
+        _ => shared.config.lease,
+    }
+}
+
+fn polled_rules(rules: LeaseRules, window: Duration) -> LeaseRules {
+    LeaseRules {
+        beat: window / 3,
+        window,
+        suspect_after: window * 2 / 3,
+        most: rules.most.max(window),
+    }
+}
+
+fn present(view: &State, node: NodeId) -> Result<Arc<Node>, Refusal> {
+    let record = view
+        .node(node)
+        .ok_or_else(|| refusals::node_not_found(node))?;
+    if record.is_gone() {
+        return Err(refusals::node_gone(&record.name));
+    }
+    Ok(Arc::clone(record))
+}
+
+fn reports_that_matter(view: &State, node: NodeId, units: &[ObservedUnit]) -> Vec<UnitReport> {
+    let matters = |unit: &ObservedUnit| {
+        let copy = view.assignment(unit.unit.assignment)?;
+        if copy.node != node || copy.generation != unit.unit.generation {
+            return None;
+        }
+        match unit.state {
+            UnitState::Gone if !copy.is_wanted() => Some(UnitReport::Gone { unit: unit.unit }),
+            UnitState::Finished { exit, .. } if !copy.is_finished() => Some(UnitReport::Finished {
+                unit: unit.unit,
+                exit,
+                runs: unit.runs,
+            }),
+            _ => None,
+        }
+    };
+    units.iter().filter_map(matters).collect()
+}

@@ -1,0 +1,531 @@
+//! `Control`: what doors and the simulation hold. Clones are one control plane.
+//!
+//! Owns the view, the live table, the event ring and the inlet to the owner task. Locks are leaves: nothing
+//! is awaited under one. Verbs fail with a [`Refusal`]; reading cannot fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use hostler_fleet::{Change, Reply, State, Verb};
+use hostler_kit::{Clock, Tasks};
+use hostler_model::{
+    Actor, AssignmentId, Command, CommandState, Event, FleetId, IntentItem, NodeId, ObservedUnit,
+    Refusal, StoreEpoch, Timestamp, Usage,
+};
+use hostler_store::Revision;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Request;
+use crate::events::EventRing;
+use crate::leader::Leader;
+use crate::live::LiveTable;
+use crate::load::{Loaded, load};
+use crate::metrics::Metrics;
+use crate::owner::Owner;
+use crate::{
+    Attachment, Check, ControlConfig, Link, LiveNode, LogRecord, LogRequest, MetricsSnapshot,
+    Parts, Readiness, StartError, attachment, keepers, logs, refusals,
+};
+
+/// One control plane.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the owner task, the keepers and the sessions share.
+pub(crate) struct Shared {
+    pub(crate) config: ControlConfig,
+    pub(crate) parts: Parts,
+    pub(crate) metrics: Metrics,
+    pub(crate) live: LiveTable,
+    pub(crate) signals: Signals,
+    view: RwLock<State>,
+    events: EventRing,
+    inbox: mpsc::Sender<Request>,
+    leading: AtomicBool,
+    store_ok: AtomicBool,
+    revision: AtomicU64,
+    newest_event: watch::Sender<u64>,
+    changes: watch::Sender<u64>,
+    ended: CancellationToken,
+}
+
+/// What wakes the keepers; none carries data.
+#[derive(Default)]
+pub(crate) struct Signals {
+    /// Any commit.
+    pub(crate) placement: Notify,
+    pub(crate) drain: Notify,
+    /// A connection broke: these nodes are suspected at once.
+    pub(crate) broken: std::sync::Mutex<BTreeSet<NodeId>>,
+    pub(crate) broke: Notify,
+    /// Counts commits after which a copy might fit that did not fit before.
+    pub(crate) room: AtomicU64,
+}
+
+impl Control {
+    /// Takes the leader lease, loads the records, founds the fleet if the store is empty, and starts the
+    /// owner task and the keepers.
+    ///
+    /// # Errors
+    /// Another server leads, the store fails, or it holds a record that this version cannot read.
+    pub async fn start(config: ControlConfig, parts: Parts) -> Result<Self, StartError> {
+        let clock = Arc::clone(&parts.clock);
+        let leader = Leader::take(Arc::clone(&parts.store), clock, config.leader_ttl).await?;
+        let loaded = load(parts.store.as_ref()).await?;
+        let new_epoch = config.new_epoch;
+        let head = (loaded.state.clone(), loaded.revision);
+        let (inbox, requests) = mpsc::channel(config.queue.max(1));
+        let shared = Arc::new(Shared::new(config, parts, inbox));
+        shared.replace(loaded);
+        let owner = Owner::new(Arc::clone(&shared), head, leader, requests);
+        shared.spawn("owner", owner.run());
+        let control = Self { shared };
+        control.found(new_epoch).await.map_err(StartError::Found)?;
+        keepers::start(&control);
+        Ok(control)
+    }
+
+    /// The one inlet of every mutation. Answers when the change is durable and visible in [`Self::view`].
+    /// A verb whose caller goes away before it is decided is not decided.
+    ///
+    /// # Errors
+    /// The domain's no; or the loop's: `not-leader`, `overloaded`, `store-unavailable`.
+    pub async fn submit(&self, actor: Actor, verb: Verb) -> Result<Reply, Refusal> {
+        let patience = self.shared.config.patience;
+        if !self.is_leading() {
+            return Err(self.shared.not_deciding());
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            actor,
+            verb,
+            answer,
+        };
+        match tokio::time::timeout(patience, self.shared.inbox.send(request)).await {
+            Err(_) => return Err(refusals::too_busy()),
+            Ok(Err(_)) => return Err(self.shared.not_deciding()),
+            Ok(Ok(())) => {}
+        }
+        match tokio::time::timeout(patience, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(refusals::outcome_unknown()),
+        }
+    }
+
+    /// The committed state, under a read lock: never hold it across an await.
+    #[must_use]
+    pub fn view(&self) -> impl Deref<Target = State> + '_ {
+        self.shared.view()
+    }
+
+    /// Whether this server decides.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.shared.leading.load(Ordering::Acquire)
+    }
+
+    /// Completes when this server has stopped deciding, because it was told to stop or lost the leader
+    /// lease. It never decides again; the process should end.
+    pub fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.shared.ended.clone().cancelled_owned()
+    }
+
+    /// What must work for requests to be served.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let check = |name, is_ok, trouble: &str| Check {
+            name,
+            is_ok,
+            message: if is_ok {
+                String::new()
+            } else {
+                trouble.to_owned()
+            },
+        };
+        let store_ok = self.shared.store_ok.load(Ordering::Acquire);
+        Readiness {
+            checks: vec![
+                check(
+                    "store",
+                    store_ok,
+                    "the store did not answer the last time it was asked",
+                ),
+                check(
+                    "leader",
+                    self.is_leading(),
+                    "this server does not decide now",
+                ),
+            ],
+        }
+    }
+
+    /// The fleet's id.
+    ///
+    /// # Panics
+    /// Never: a control plane that has started has founded its fleet.
+    #[must_use]
+    pub fn fleet_id(&self) -> FleetId {
+        self.founded().0
+    }
+
+    /// The store's epoch: new after a restore or a promotion.
+    ///
+    /// # Panics
+    /// Never: a control plane that has started has founded its fleet.
+    #[must_use]
+    pub fn store_epoch(&self) -> StoreEpoch {
+        self.founded().1
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &ControlConfig {
+        &self.shared.config
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.parts.clock
+    }
+
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.shared.parts.tasks
+    }
+
+    // --- live: never persisted
+
+    /// A link takes the node's session; an older session of the node is told to close.
+    ///
+    /// # Errors
+    /// `node-not-found`, `node-gone`; `node-identity-in-use` if an older session is alive and was opened by
+    /// another machine, told apart by boot id and host name.
+    pub fn attach(
+        &self,
+        node: NodeId,
+        boot_id: &str,
+        link: Arc<dyn Link>,
+    ) -> Result<Attachment, Refusal> {
+        attachment::attach(self, node, boot_id, link)
+    }
+
+    /// What is known of a node at this moment.
+    #[must_use]
+    pub fn live(&self, node: NodeId) -> Option<LiveNode> {
+        let entry = self.shared.live.get(node)?;
+        let now = self.shared.parts.clock.uptime();
+        let live = entry.lock().snapshot(now);
+        Some(live)
+    }
+
+    /// What its node last told about the copy: the newest generation.
+    #[must_use]
+    pub fn observed(&self, assignment: AssignmentId) -> Option<ObservedUnit> {
+        let node = self.view().assignment(assignment)?.node;
+        let entry = self.shared.live.get(node)?;
+        entry.lock().observed(assignment).cloned()
+    }
+
+    /// Everything that the node last told, also units that the fleet knows nothing of.
+    #[must_use]
+    pub fn observed_on(&self, node: NodeId) -> Vec<ObservedUnit> {
+        let entry = self.shared.live.get(node);
+        entry.map_or_else(Vec::new, |entry| entry.lock().observed_all())
+    }
+
+    /// A sign of life over a contract that polls. A node that was joining, suspect or lost is alive again.
+    ///
+    /// # Errors
+    /// `node-not-found`, `node-gone`, and what [`Self::submit`] refuses with.
+    pub async fn poll_beat(
+        &self,
+        node: NodeId,
+        usage: Option<Usage>,
+        lease_window: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        attachment::poll_beat(self, node, usage, lease_window).await
+    }
+
+    /// Everything that the node should run.
+    #[must_use]
+    pub fn intent(&self, node: NodeId) -> Vec<IntentItem> {
+        self.view().intent(node)
+    }
+
+    /// The commands that the node has not answered.
+    #[must_use]
+    pub fn pending_commands(&self, node: NodeId) -> Vec<Command> {
+        let view = self.view();
+        let pending = view
+            .commands_of(node)
+            .filter(|command| command.state == CommandState::Pending);
+        pending.map(|command| Command::clone(command)).collect()
+    }
+
+    // --- events
+
+    /// At most `limit` events and the number of the oldest that is kept: those right behind `after`, or the
+    /// newest ones.
+    #[must_use]
+    pub fn events(&self, after: Option<u64>, limit: usize) -> (Vec<Arc<Event>>, u64) {
+        self.shared.events.read(after, limit)
+    }
+
+    /// Wakes on new events with the number of the last; read on with [`Self::events`].
+    #[must_use]
+    pub fn watch_events(&self) -> watch::Receiver<u64> {
+        self.shared.newest_event.subscribe()
+    }
+
+    /// Wakes on every commit and whenever a node tells something new; carries a counter only.
+    #[must_use]
+    pub fn watch_changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    // --- logs
+
+    /// The log of a copy, from its node.
+    ///
+    /// # Errors
+    /// `assignment-not-found`, `node-unreachable`, `log-not-found`.
+    pub async fn logs(
+        &self,
+        assignment: AssignmentId,
+        query: LogRequest,
+    ) -> Result<BoxStream<'static, Result<LogRecord, Refusal>>, Refusal> {
+        logs::open(self, assignment, query).await
+    }
+
+    // --- metrics
+
+    /// Everything that is counted.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsSnapshot {
+        let mut snapshot = self.shared.metrics.snapshot();
+        snapshot.is_leading = self.is_leading();
+        snapshot.store_revision = self.shared.revision.load(Ordering::Relaxed);
+        snapshot.event_sequence = self.shared.events.newest();
+        let now = self.shared.parts.clock.uptime();
+        let entries = self.shared.live.all();
+        let connected = entries
+            .iter()
+            .filter(|entry| entry.lock().snapshot(now).is_connected);
+        snapshot.nodes_connected = connected.count() as u64;
+        count_records(&self.view(), &mut snapshot);
+        snapshot
+    }
+
+    /// Ends at once, as a crash does: nothing is finished, nobody is answered, the lease is not given back.
+    #[cfg(feature = "fake")]
+    pub fn crash(&self) {
+        self.shared.leading.store(false, Ordering::Release);
+        self.shared.ended.cancel();
+    }
+
+    async fn found(&self, new_epoch: bool) -> Result<(), Refusal> {
+        let actor = || Actor::Keeper(self.shared.config.server_name.clone());
+        self.submit(actor(), Verb::Found).await?;
+        if new_epoch {
+            self.submit(actor(), Verb::NewEpoch).await?;
+        }
+        Ok(())
+    }
+
+    fn founded(&self) -> (FleetId, StoreEpoch) {
+        self.view()
+            .fleet()
+            .expect("start founds the fleet before anybody holds a Control")
+    }
+}
+
+impl Shared {
+    fn new(config: ControlConfig, parts: Parts, inbox: mpsc::Sender<Request>) -> Self {
+        Self {
+            events: EventRing::new(config.event_capacity),
+            config,
+            parts,
+            metrics: Metrics::default(),
+            live: LiveTable::default(),
+            signals: Signals::default(),
+            view: RwLock::default(),
+            inbox,
+            leading: AtomicBool::new(true),
+            store_ok: AtomicBool::new(true),
+            revision: AtomicU64::new(0),
+            newest_event: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn view(&self) -> impl Deref<Target = State> + '_ {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a task that ends at its next await when this server decides no longer.
+    pub(crate) fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let ended = self.ended.clone();
+        self.parts.tasks.spawn(name, async move {
+            ended.run_until_cancelled_owned(task).await;
+        });
+    }
+
+    pub(crate) fn set_store_ok(&self, is_ok: bool) {
+        self.store_ok.store(is_ok, Ordering::Release);
+    }
+
+    /// Nothing is decided from here on.
+    pub(crate) fn over(&self) {
+        self.leading.store(false, Ordering::Release);
+    }
+
+    /// Ends the keepers and whatever else was started here.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// The records were read anew.
+    pub(crate) fn replace(&self, loaded: Loaded) {
+        self.events.fill(loaded.events);
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = loaded.state;
+        self.revision.store(loaded.revision, Ordering::Relaxed);
+        self.newest_event.send_replace(self.events.newest());
+        self.tell_change();
+        for entry in self.live.all() {
+            if let Some(session) = entry.lock().session() {
+                session.link.wake();
+            }
+        }
+    }
+
+    /// A batch is durable: it goes into the view, and whoever it concerns is woken.
+    pub(crate) fn publish(&self, changes: &[Change], revision: Revision) {
+        let concerned = self.apply(changes);
+        self.revision.store(revision, Ordering::Relaxed);
+        let fresh: Vec<Arc<Event>> = changes.iter().filter_map(event_of).collect();
+        if !fresh.is_empty() {
+            self.events.append(fresh);
+            self.newest_event.send_replace(self.events.newest());
+        }
+        if changes.iter().any(may_make_room) {
+            self.signals.room.fetch_add(1, Ordering::AcqRel);
+            self.signals.drain.notify_one();
+        }
+        self.tell_change();
+        self.signals.placement.notify_one();
+        self.wake_links(&concerned);
+        self.forget_gone(changes);
+    }
+
+    pub(crate) fn tell_change(&self) {
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// The nodes whose intent or commands the changes touch.
+    fn apply(&self, changes: &[Change]) -> BTreeSet<NodeId> {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut concerned = Vec::new();
+        for change in changes {
+            match change {
+                Change::PutAssignment(assignment) => concerned.push(assignment.node),
+                Change::PutCommand(command) => concerned.push(command.node),
+                Change::RemoveAssignment(id) => {
+                    concerned.extend(view.assignment(*id).map(|assignment| assignment.node));
+                }
+                _ => {}
+            }
+            view.apply(change);
+        }
+        concerned.into_iter().collect()
+    }
+
+    fn wake_links(&self, nodes: &BTreeSet<NodeId>) {
+        for node in nodes {
+            let entry = self.live.get(*node);
+            let link = entry.and_then(|entry| entry.lock().session().map(|s| Arc::clone(&s.link)));
+            if let Some(link) = link {
+                link.wake();
+            }
+        }
+    }
+
+    /// A node that was removed has no session and no lease any more.
+    fn forget_gone(&self, changes: &[Change]) {
+        for change in changes {
+            let gone = match change {
+                Change::PutNode(node) if node.is_gone() => node.id,
+                Change::RemoveNode(id) => *id,
+                _ => continue,
+            };
+            if let Some(entry) = self.live.get(gone) {
+                if let Some(session) = entry.lock().session() {
+                    session.closed.cancel();
+                }
+                self.live.forget(gone);
+            }
+        }
+    }
+
+    fn not_deciding(&self) -> Refusal {
+        if self.parts.tasks.is_stopping() {
+            refusals::stopping()
+        } else {
+            refusals::not_leader()
+        }
+    }
+
+    pub(crate) fn now(&self) -> (Duration, Timestamp) {
+        let clock = &self.parts.clock;
+        (clock.uptime(), Timestamp::from_millis(clock.wall_millis()))
+    }
+}
+
+fn event_of(change: &Change) -> Option<Arc<Event>> {
+    match change {
+        Change::Append(event) => Some(Arc::clone(event)),
+        _ => None,
+    }
+}
+
+fn may_make_room(change: &Change) -> bool {
+    match change {
+        Change::PutNode(_) | Change::RemoveNode(_) | Change::RemoveAssignment(_) => true,
+        Change::PutAssignment(assignment) => assignment.outcome.is_some() || assignment.fenced,
+        _ => false,
+    }
+}
+
+fn count_records(view: &State, snapshot: &mut MetricsSnapshot) {
+    let mut nodes: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for node in view.nodes() {
+        *nodes.entry(node.state().as_str()).or_default() += 1;
+    }
+    let mut copies: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for assignment in view.assignments() {
+        let word = match (assignment.is_finished(), assignment.is_wanted()) {
+            (true, _) => "finished",
+            (false, true) => "running",
+            (false, false) => "stopping",
+        };
+        *copies.entry(word).or_default() += 1;
+    }
+    let pending = view
+        .workloads()
+        .map(|workload| u64::from(view.pending_copies(workload.id)));
+    copies.insert("pending", pending.sum());
+    snapshot.nodes = nodes;
+    snapshot.copies = copies;
+    snapshot.workloads = view.workloads().len() as u64;
+}

@@ -1,0 +1,307 @@
+//! What is known of nodes and never persisted: leases, usage, what they observe, and their links.
+//!
+//! Each node has its own lock, and a session holds its node's entry directly: a beat locks one node and
+//! touches nothing else. The table's lock is taken for writing only when a node is seen for the first time.
+//! All locks here are leaves: nothing is awaited and no other lock is taken under one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use hostler_fleet::{Lease, LeaseRules, Verdict};
+use hostler_model::{
+    AssignmentId, NodeId, ObservedUnit, Timestamp, UnitId, UnitState, Usage, unit_digest,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::Link;
+
+/// What is known of a node at this moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveNode {
+    /// Time since the last beat, or since this server began to wait for one.
+    pub last_beat_age: Duration,
+    /// When the last beat came, for people; the epoch if none has come to this server.
+    pub last_seen: Timestamp,
+    /// How long the node may be silent now.
+    pub window: Duration,
+    pub usage: Option<Usage>,
+    /// Whether it holds a connection now.
+    pub is_connected: bool,
+    /// How many beats this server has taken from it.
+    pub beats: u64,
+}
+
+/// All nodes that this server has a lease for.
+#[derive(Default)]
+pub(crate) struct LiveTable {
+    nodes: RwLock<BTreeMap<NodeId, Arc<LiveEntry>>>,
+}
+
+/// One node.
+pub(crate) struct LiveEntry {
+    pub(crate) node: NodeId,
+    pulse: Mutex<Pulse>,
+}
+
+/// What a node's lock guards.
+pub(crate) struct Pulse {
+    rules: LeaseRules,
+    lease: Lease,
+    last_beat: Duration,
+    last_seen: Timestamp,
+    /// Since when the record says that the node is suspect or lost, as far as this server has said so.
+    doubted: Option<Duration>,
+    usage: Option<Usage>,
+    beats: u64,
+    session: Option<Session>,
+    sessions: u64,
+    observed: BTreeMap<UnitId, ObservedUnit>,
+    digest: u64,
+}
+
+/// The session that speaks for a node now.
+pub(crate) struct Session {
+    pub(crate) number: u64,
+    pub(crate) link: Arc<dyn Link>,
+    pub(crate) closed: CancellationToken,
+    pub(crate) machine: Machine,
+    last_sequence: u64,
+}
+
+/// Tells two machines with one identity apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub(crate) boot_id: String,
+    pub(crate) hostname: String,
+}
+
+/// How a beat was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeatVerdict {
+    Accepted,
+    /// Not newer than the last one, or of a session that another has replaced: it counts for nothing.
+    Stale,
+    /// Accepted, but what the node observes differs from what it has told: it must tell in full.
+    Resend,
+}
+
+impl LiveTable {
+    pub(crate) fn get(&self, node: NodeId) -> Option<Arc<LiveEntry>> {
+        self.nodes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&node)
+            .cloned()
+    }
+
+    /// The node's entry; a node that is new here begins with a full lease.
+    pub(crate) fn entry(&self, node: NodeId, rules: LeaseRules, now: Duration) -> Arc<LiveEntry> {
+        if let Some(entry) = self.get(node) {
+            return entry;
+        }
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || {
+            Arc::new(LiveEntry {
+                node,
+                pulse: Mutex::new(Pulse::new(rules, now)),
+            })
+        };
+        Arc::clone(nodes.entry(node).or_insert_with(fresh))
+    }
+
+    /// Every node, in order.
+    pub(crate) fn all(&self) -> Vec<Arc<LiveEntry>> {
+        self.nodes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.nodes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&node);
+    }
+}
+
+impl LiveEntry {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Pulse> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pulse {
+    fn new(rules: LeaseRules, now: Duration) -> Self {
+        Self {
+            rules,
+            lease: Lease::new(rules, now),
+            last_beat: now,
+            last_seen: Timestamp::default(),
+            doubted: None,
+            usage: None,
+            beats: 0,
+            session: None,
+            sessions: 0,
+            observed: BTreeMap::new(),
+            digest: 0,
+        }
+    }
+
+    pub(crate) fn snapshot(&self, now: Duration) -> LiveNode {
+        LiveNode {
+            last_beat_age: now.saturating_sub(self.last_beat),
+            last_seen: self.last_seen,
+            window: self.lease.window(),
+            usage: self.usage.clone(),
+            is_connected: self.session.is_some(),
+            beats: self.beats,
+        }
+    }
+
+    /// A sign of life outside any session's sequence.
+    pub(crate) fn touch(&mut self, now: Duration, wall: Timestamp) {
+        self.lease.beat(now);
+        self.last_beat = now;
+        self.last_seen = wall;
+        self.beats += 1;
+    }
+
+    /// The node is judged by these rules from now on; a change begins with a full lease.
+    pub(crate) fn keep_rules(&mut self, rules: LeaseRules, now: Duration) {
+        if self.rules != rules {
+            self.rules = rules;
+            self.lease = Lease::new(rules, now);
+        }
+    }
+
+    pub(crate) fn set_usage(&mut self, usage: Usage) {
+        self.usage = Some(usage);
+    }
+
+    /// A beat of a session.
+    pub(crate) fn beat(
+        &mut self,
+        session: u64,
+        sequence: u64,
+        told: (Duration, Timestamp),
+    ) -> bool {
+        match &mut self.session {
+            Some(current) if current.number == session && current.last_sequence < sequence => {
+                current.last_sequence = sequence;
+            }
+            _ => return false,
+        }
+        self.touch(told.0, told.1);
+        true
+    }
+
+    pub(crate) const fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    pub(crate) fn judge(&mut self, now: Duration, paused: Duration) -> Verdict {
+        self.lease.judge(now, paused)
+    }
+
+    /// How long ago the node was heard.
+    pub(crate) fn silence(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last_beat)
+    }
+
+    /// This server says that the node is suspect or lost.
+    pub(crate) fn doubt(&mut self, now: Duration) {
+        self.doubted = Some(now);
+    }
+
+    /// Whether the node has been heard since it was doubted, or by this server at all.
+    pub(crate) fn is_heard_again(&self) -> bool {
+        self.beats > 0 && self.doubted.is_none_or(|doubted| self.last_beat > doubted)
+    }
+
+    /// A new session takes over; the older one is told to close. Its lease begins full.
+    pub(crate) fn open(
+        &mut self,
+        (link, machine): (Arc<dyn Link>, Machine),
+        rules: LeaseRules,
+        told: (Duration, Timestamp),
+    ) -> (u64, CancellationToken) {
+        self.sessions += 1;
+        let closed = CancellationToken::new();
+        let session = Session {
+            number: self.sessions,
+            link,
+            closed: closed.clone(),
+            machine,
+            last_sequence: 0,
+        };
+        if let Some(older) = self.session.replace(session) {
+            older.closed.cancel();
+        }
+        self.rules = rules;
+        self.lease = Lease::new(rules, told.0);
+        self.last_beat = told.0;
+        self.last_seen = told.1;
+        (self.sessions, closed)
+    }
+
+    /// Ends a session, unless a newer one has taken over. Says whether it was the present one.
+    pub(crate) fn close(&mut self, session: u64) -> bool {
+        let is_present = self.is_present(session);
+        if is_present {
+            self.session = None;
+        }
+        is_present
+    }
+
+    pub(crate) fn is_present(&self, session: u64) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(|current| current.number == session)
+    }
+
+    pub(crate) const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// Replaces all that was observed.
+    pub(crate) fn observe_all(&mut self, units: &[ObservedUnit]) {
+        self.observed.clear();
+        self.digest = 0;
+        self.observe(units);
+    }
+
+    /// Takes in what has changed.
+    pub(crate) fn observe(&mut self, units: &[ObservedUnit]) {
+        for unit in units {
+            let before = match unit.state {
+                UnitState::Gone => self.observed.remove(&unit.unit),
+                _ => self.observed.insert(unit.unit, unit.clone()),
+            };
+            self.digest ^= before.as_ref().map_or(0, unit_digest) ^ unit_digest(unit);
+        }
+    }
+
+    /// The newest generation of the copy that the node has told of.
+    pub(crate) fn observed(&self, assignment: AssignmentId) -> Option<&ObservedUnit> {
+        let first = UnitId {
+            assignment,
+            generation: 0,
+        };
+        let last = UnitId {
+            assignment,
+            generation: u64::MAX,
+        };
+        self.observed
+            .range(first..=last)
+            .next_back()
+            .map(|(_, unit)| unit)
+    }
+
+    pub(crate) fn observed_all(&self) -> Vec<ObservedUnit> {
+        self.observed.values().cloned().collect()
+    }
+}

@@ -1,0 +1,143 @@
+//! The log relay: finds the node of a copy, opens its log over the node's link, and passes it on through a
+//! bounded channel. A reader that is too slow for a log that is followed gets a marked gap; it never holds
+//! the node back for long.
+//!
+//! The relay task is owned by the reader: it ends when either side does. What can fail: the copy is
+//! unknown, its node is not connected, or the node refuses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use hostler_model::{AssignmentId, Code, Refusal, Timestamp};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::{Control, Link, LogRecord, LogRequest, LogStream, refusals};
+
+type Records = BoxStream<'static, Result<LogRecord, Refusal>>;
+
+/// Records between a node and a reader.
+const CHANNEL: usize = 1_024;
+/// How long a full channel holds a followed log back before records are skipped.
+const FOLLOW_PATIENCE: Duration = Duration::from_millis(250);
+/// The same for a log that is read to its end: then the reader is believed dead.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn open(
+    control: &Control,
+    assignment: AssignmentId,
+    query: LogRequest,
+) -> Result<Records, Refusal> {
+    let (unit, node, name) = {
+        let view = control.view();
+        let copy = view
+            .assignment(assignment)
+            .ok_or_else(|| not_found(assignment))?;
+        let name = view.node(copy.node).map(|node| node.name.clone());
+        (copy.unit(), copy.node, name.unwrap_or_default())
+    };
+    let entry = control.shared.live.get(node);
+    let link = entry.and_then(|entry| entry.lock().session().map(|s| Arc::clone(&s.link)));
+    let link: Arc<dyn Link> = link.ok_or_else(|| refusals::unreachable(&name))?;
+    let patience = control.shared.config.patience;
+    let opened = tokio::time::timeout(patience, link.logs(unit, query)).await;
+    let source = opened.map_err(|_| refusals::unreachable(&name))??;
+    let (sender, receiver) = mpsc::channel(CHANNEL);
+    let relay = Relay {
+        sender,
+        follow: query.follow,
+        skipped: 0,
+        last: Timestamp::default(),
+    };
+    control.shared.spawn("log relay", relay.run(source));
+    Ok(ReceiverStream::new(receiver).boxed())
+}
+
+/// Passes records on and counts what a slow reader misses.
+struct Relay {
+    sender: mpsc::Sender<Result<LogRecord, Refusal>>,
+    follow: bool,
+    skipped: u64,
+    last: Timestamp,
+}
+
+impl Relay {
+    async fn run(mut self, mut source: Records) {
+        let sender = self.sender.clone();
+        loop {
+            let record = tokio::select! {
+                record = source.next() => record,
+                () = sender.closed() => return,
+            };
+            let passed = match record {
+                Some(record) => self.pass(record).await,
+                None => false,
+            };
+            if !passed {
+                break;
+            }
+        }
+        self.mark_gap(READ_PATIENCE).await;
+    }
+
+    /// Says whether to go on.
+    async fn pass(&mut self, record: Result<LogRecord, Refusal>) -> bool {
+        if let Ok(record) = &record {
+            self.last = record.at;
+        }
+        if self.skipped > 0 && !self.mark_gap(Duration::ZERO).await {
+            self.skipped += 1;
+            return !self.sender.is_closed();
+        }
+        let patience = if self.follow {
+            FOLLOW_PATIENCE
+        } else {
+            READ_PATIENCE
+        };
+        match self.sender.send_timeout(record, patience).await {
+            Ok(()) => true,
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) if self.follow => {
+                self.skipped = 1;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Tells the reader what it missed, if there is room to. Says whether nothing is untold any more.
+    async fn mark_gap(&mut self, patience: Duration) -> bool {
+        if self.skipped == 0 {
+            return true;
+        }
+        let notice = LogRecord {
+            at: self.last,
+            stream: LogStream::Notice,
+            text: format!(
+                "{} lines were skipped: the reader is too slow",
+                self.skipped
+            ),
+            is_partial: false,
+            run: 0,
+        };
+        let told = if patience.is_zero() {
+            self.sender.try_send(Ok(notice)).is_ok()
+        } else {
+            self.sender.send_timeout(Ok(notice), patience).await.is_ok()
+        };
+        if told {
+            self.skipped = 0;
+        }
+        told
+    }
+}
+
+fn not_found(assignment: AssignmentId) -> Refusal {
+    let sentence = format!("there is no copy {assignment}");
+    Refusal::new(
+        Code::AssignmentNotFound,
+        sentence,
+        "list the copies with `hostler ps`",
+    )
+}

@@ -1,0 +1,58 @@
+//! The shell's own refusals, each in one place so that a code always comes with the same sentence.
+
+use hostler_model::{Code, NodeId, Refusal};
+
+pub(crate) fn not_leader() -> Refusal {
+    let sentence = "this server does not decide now; nothing was changed";
+    Refusal::new(
+        Code::NotLeader,
+        sentence,
+        "ask the server that leads, or try again",
+    )
+}
+
+pub(crate) fn stopping() -> Refusal {
+    let sentence = "the server is stopping; nothing was changed";
+    Refusal::new(Code::Overloaded, sentence, "try again when it is back")
+}
+
+pub(crate) fn too_busy() -> Refusal {
+    let sentence = "too many requests are waiting; nothing was changed";
+    Refusal::new(Code::Overloaded, sentence, "try again in a moment")
+}
+
+pub(crate) fn outcome_unknown() -> Refusal {
+    let sentence = "the store did not answer in time; whether the change was made is not known";
+    Refusal::new(Code::StoreUnavailable, sentence, "look before asking again")
+}
+
+pub(crate) fn node_not_found(node: NodeId) -> Refusal {
+    Refusal::new(
+        Code::NodeNotFound,
+        format!("there is no node {node}"),
+        "list the nodes",
+    )
+}
+
+pub(crate) fn node_gone(name: &str) -> Refusal {
+    let sentence = format!("the node {name} was removed");
+    Refusal::new(
+        Code::NodeGone,
+        sentence,
+        "join it as a new node, with a fresh identity",
+    )
+}
+
+pub(crate) fn session_replaced() -> Refusal {
+    let sentence = "a newer session speaks for this node";
+    Refusal::new(Code::StaleReport, sentence, "end this session")
+}
+
+pub(crate) fn unreachable(name: &str) -> Refusal {
+    let sentence = format!("the node {name} cannot be reached now");
+    Refusal::new(
+        Code::NodeUnreachable,
+        sentence,
+        "try again when it is connected",
+    )
+}
