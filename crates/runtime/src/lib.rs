@@ -7,7 +7,6 @@
 //!
 //! A unit outlives the agent: no way of stopping the agent takes its units along.
 
-pub mod container;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 #[cfg(any(test, feature = "contract"))]
@@ -57,9 +56,14 @@ pub struct Found {
 pub enum FoundState {
     /// Ready to be started; has never run.
     Prepared,
-    Running { since: Timestamp },
+    Running {
+        since: Timestamp,
+    },
     /// Nothing of it runs.
-    Exited { exit: Exit, at: Timestamp },
+    Exited {
+        exit: Exit,
+        at: Timestamp,
+    },
 }
 
 /// What a running unit uses.
@@ -80,7 +84,10 @@ pub enum RuntimeError {
     Unsatisfiable { code: &'static str, message: String },
     /// The program of the command does not exist or may not be run.
     #[error("cannot run `{program}`: {source}")]
-    Command { program: String, source: std::io::Error },
+    Command {
+        program: String,
+        source: std::io::Error,
+    },
     /// The image is neither here nor to be had.
     #[error("image `{image}`: {message}")]
     Image { image: String, message: String },
@@ -98,12 +105,18 @@ pub enum RuntimeError {
     DiskFull,
     /// The engine behind the driver does not answer. Nothing is known about its units; they may well run.
     #[error("the {engine} engine does not answer: {message}")]
-    EngineDown { engine: &'static str, message: String },
+    EngineDown {
+        engine: &'static str,
+        message: String,
+    },
     /// The unit did not end although it was killed.
     #[error("unit {0} does not end")]
     Unkillable(UnitId),
     #[error("{context}: {source}")]
-    Io { context: String, source: std::io::Error },
+    Io {
+        context: String,
+        source: std::io::Error,
+    },
 }
 
 impl RuntimeError {

@@ -53,3 +53,69 @@ pub struct LogQuery {
     /// Go on with what is still to be written, across restarts of the unit, until it is removed.
     pub follow: bool,
 }
+
+impl Stream {
+    /// The word for it in records and on every wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Notice => "notice",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Stdout, Self::Stderr, Self::Notice]
+            .into_iter()
+            .find(|it| it.as_str() == word)
+    }
+}
+
+impl LogLine {
+    /// Reads a record, without its line break; none if it is torn.
+    #[must_use]
+    pub fn parse(record: &[u8], run: u32) -> Option<Self> {
+        let record = String::from_utf8_lossy(record);
+        let mut parts = record.splitn(4, ' ');
+        let at = Timestamp::parse(parts.next()?)?;
+        let stream = Stream::parse(parts.next()?)?;
+        let is_partial = match parts.next()? {
+            "F" => false,
+            "P" => true,
+            _ => return None,
+        };
+        Some(Self {
+            at,
+            stream,
+            text: parts.next()?.to_owned(),
+            is_partial,
+            run,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_whole_and_torn_ones_are_none() {
+        let line = LogLine::parse(b"2026-01-31T08:00:00.123Z stderr P two  words ", 4).unwrap();
+        assert_eq!(
+            (line.text.as_str(), line.stream),
+            ("two  words ", Stream::Stderr)
+        );
+        assert!(line.is_partial && line.run == 4);
+        assert_eq!(line.at.to_string(), "2026-01-31T08:00:00.123Z");
+        let empty = LogLine::parse(b"2026-01-31T08:00:00.123Z stdout F ", 1).unwrap();
+        assert_eq!(empty.text, "");
+        for torn in [
+            "",
+            "2026-01-31T08:00:00.123Z stdout F",
+            "00:00.123Z stdout F text",
+        ] {
+            assert_eq!(LogLine::parse(torn.as_bytes(), 1), None, "{torn}");
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! The contract suite of [`Runtime`]: every driver, and the fake, passes the same checks.
+//!
+//! A [`Subject`] says how to make a driver over one machine, again and again, and how to write a spec that
+//! behaves in a given way. [`run`] panics with a sentence at the first promise that is broken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use hostler_kit::{Entropy as _, SystemEntropy};
+use hostler_model::spec::WorkloadSpec;
+use hostler_model::{AssignmentId, Exit, Timestamp, UnitId, WorkloadId};
+
+use crate::logs::{LogLine, LogQuery, Run};
+use crate::{Found, FoundState, Runtime, RuntimeError, Unit};
+
+/// Long enough for the slowest machine; nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// A driver under test and the machine behind it.
+pub struct Subject {
+    /// A driver over the same machine, as a restarted agent makes one.
+    pub remake: Box<dyn Fn() -> Arc<dyn Runtime> + Send + Sync>,
+    /// A spec of the driver's kind that behaves so.
+    pub spec: Box<dyn Fn(&Behaviour) -> WorkloadSpec + Send + Sync>,
+}
+
+/// How a unit of the suite behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Runs until the stop signal ends it with a signal or code of its own.
+    Forever,
+    /// Ends at once with the code.
+    Exit(u8),
+    /// Writes the lines and ends with 0.
+    PrintAndExit(Vec<String>),
+    /// Writes the lines and runs until it is stopped.
+    Print(Vec<String>),
+    /// Runs until it is stopped and ends with the code then.
+    Obliging(u8),
+    /// Ignores the stop signal.
+    Stubborn,
+}
+
+/// Runs the whole suite.
+pub async fn run(subject: &Subject) {
+    verbs_are_idempotent(subject).await;
+    a_driver_made_again_finds_everything(subject).await;
+    exit_codes_are_kept(subject).await;
+    a_start_after_an_exit_is_a_new_run(subject).await;
+    stop_asks_first_and_kills_after_the_grace(subject).await;
+    remove_forgets_everything(subject).await;
+    unknown_units_are_told_apart(subject).await;
+    logs_are_kept_by_run(subject).await;
+    logs_answer_tail_and_since(subject).await;
+    logs_follow_across_runs_until_the_unit_is_removed(subject).await;
+    an_exit_wakes_the_one_who_waits(subject).await;
+}
+
+/// A fresh unit with the spec.
+#[must_use]
+pub fn unit(spec: WorkloadSpec) -> Unit {
+    let entropy = SystemEntropy;
+    let epoch = Timestamp::from_millis(1_700_000_000_000);
+    Unit {
+        id: UnitId {
+            assignment: AssignmentId::mint(epoch, entropy.next_u128()),
+            generation: 1,
+        },
+        workload: WorkloadId::mint(epoch, entropy.next_u128()),
+        workload_name: spec.name.clone(),
+        slot: 0,
+        spec: Arc::new(spec),
+    }
+}
+
+/// The behaviour as a script for `sh -c`.
+#[must_use]
+pub fn script(behaviour: &Behaviour) -> String {
+    let idle = "while :; do sleep 0.05; done";
+    let print = |lines: &[String]| -> String {
+        lines
+            .iter()
+            .map(|line| format!("echo '{line}'; "))
+            .collect()
+    };
+    match behaviour {
+        Behaviour::Forever => format!("trap 'exit 0' TERM; {idle}"),
+        Behaviour::Exit(code) => format!("exit {code}"),
+        Behaviour::PrintAndExit(lines) => print(lines),
+        Behaviour::Print(lines) => format!("trap 'exit 0' TERM; {}{idle}", print(lines)),
+        Behaviour::Obliging(code) => format!("trap 'exit {code}' TERM; echo ready; {idle}"),
+        Behaviour::Stubborn => format!("trap '' TERM; echo ready; {idle}"),
+    }
+}
+
+/// The behaviour as a process of the fake.
+#[must_use]
+pub fn fake_spec(behaviour: &Behaviour) -> WorkloadSpec {
+    let words = |program: &str, rest: &[String]| {
+        std::iter::once(program.to_owned())
+            .chain(rest.iter().cloned())
+            .collect()
+    };
+    let command = match behaviour {
+        Behaviour::Forever => words("forever", &[]),
+        Behaviour::Exit(code) => words("exit", &[code.to_string()]),
+        Behaviour::PrintAndExit(lines) => {
+            let rest: Vec<String> = std::iter::once("0".to_owned())
+                .chain(lines.iter().cloned())
+                .collect();
+            words("print-exit", &rest)
+        }
+        Behaviour::Print(lines) => words("print", lines),
+        Behaviour::Obliging(code) => words("obliging", &[code.to_string()]),
+        Behaviour::Stubborn => words("stubborn", &[]),
+    };
+    WorkloadSpec::of_process("contract", command)
+}
+
+/// What the driver finds of the unit, if anything.
+pub async fn find(runtime: &dyn Runtime, id: UnitId) -> Option<Found> {
+    let found = runtime.observe().await.expect("observe answers");
+    found.into_iter().find(|found| found.id == id)
+}
+
+/// Observes until the unit has ended, and answers how.
+pub async fn ended(runtime: &dyn Runtime, id: UnitId) -> Exit {
+    let watching = async {
+        loop {
+            if let Some(Found {
+                state: FoundState::Exited { exit, .. },
+                ..
+            }) = find(runtime, id).await
+            {
+                return exit;
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, watching)
+        .await
+        .expect("the unit ends")
+}
+
+/// The log's texts, once there are `count` of them.
+pub async fn texts(
+    runtime: &dyn Runtime,
+    id: UnitId,
+    query: &LogQuery,
+    count: usize,
+) -> Vec<String> {
+    let reading = async {
+        loop {
+            if let Ok(stream) = runtime.logs(id, query.clone()).await {
+                let lines: Vec<LogLine> = stream.map(|line| line.expect("a line")).collect().await;
+                if lines.len() >= count {
+                    return lines.into_iter().map(|line| line.text).collect();
+                }
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading)
+        .await
+        .expect("the lines appear in the log")
+}
+
+fn quiet(_: String) {}
+
+async fn begun(subject: &Subject, runtime: &dyn Runtime, behaviour: &Behaviour) -> Unit {
+    let mut spec = (subject.spec)(behaviour);
+    spec.stop.grace_ms = if matches!(behaviour, Behaviour::Stubborn) {
+        300
+    } else {
+        30_000
+    };
+    let unit = unit(spec);
+    runtime.prepare(&unit, &quiet).await.expect("prepare");
+    runtime.start(unit.id).await.expect("start");
+    unit
+}
+
+fn lines(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+async fn verbs_are_idempotent(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let unit = unit((subject.spec)(&Behaviour::Obliging(0)));
+    for _ in 0..2 {
+        runtime
+            .prepare(&unit, &quiet)
+            .await
+            .expect("prepare, also twice");
+    }
+    let found = find(&*runtime, unit.id)
+        .await
+        .expect("a prepared unit is found");
+    assert_eq!(
+        (found.state, found.runs, found.workload),
+        (FoundState::Prepared, 0, unit.workload)
+    );
+    for _ in 0..2 {
+        runtime.start(unit.id).await.expect("start, also twice");
+    }
+    let found = find(&*runtime, unit.id)
+        .await
+        .expect("a running unit is found");
+    assert!(
+        matches!(found.state, FoundState::Running { .. }),
+        "runs: {found:?}"
+    );
+    assert_eq!(found.runs, 1, "a running unit is left alone");
+    runtime
+        .prepare(&unit, &quiet)
+        .await
+        .expect("prepare leaves a running unit as it is");
+    texts_of_obliging(&*runtime, unit.id).await;
+    let first = runtime.stop(unit.id).await.expect("stop");
+    let again = runtime.stop(unit.id).await.expect("stop, also twice");
+    assert_eq!(
+        first, again,
+        "a unit that does not run answers how its last run ended"
+    );
+    for _ in 0..2 {
+        runtime.remove(unit.id).await.expect("remove, also twice");
+    }
+}
+
+async fn a_driver_made_again_finds_everything(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let running = begun(subject, &*runtime, &Behaviour::Forever).await;
+    let exited = begun(subject, &*runtime, &Behaviour::Exit(4)).await;
+    ended(&*runtime, exited.id).await;
+    let before = [
+        find(&*runtime, running.id).await,
+        find(&*runtime, exited.id).await,
+    ];
+    drop(runtime);
+
+    let runtime = (subject.remake)();
+    let after = [
+        find(&*runtime, running.id).await,
+        find(&*runtime, exited.id).await,
+    ];
+    assert_eq!(before, after, "a driver that is made again sees the same");
+    runtime
+        .start(running.id)
+        .await
+        .expect("start of an adopted unit");
+    assert_eq!(
+        find(&*runtime, running.id).await.expect("found").runs,
+        1,
+        "it was left alone"
+    );
+    runtime
+        .stop(running.id)
+        .await
+        .expect("stop of an adopted unit");
+    for unit in [running, exited] {
+        runtime
+            .remove(unit.id)
+            .await
+            .expect("remove of an adopted unit");
+    }
+}
+
+async fn exit_codes_are_kept(subject: &Subject) {
+    let runtime = (subject.remake)();
+    for code in [0, 3] {
+        let unit = begun(subject, &*runtime, &Behaviour::Exit(code)).await;
+        assert_eq!(ended(&*runtime, unit.id).await, Exit::Code(code.into()));
+        let stopped = runtime.stop(unit.id).await.expect("stop");
+        assert_eq!(
+            stopped,
+            Exit::Code(code.into()),
+            "stop tells how the last run ended"
+        );
+        runtime.remove(unit.id).await.expect("remove");
+    }
+}
+
+async fn a_start_after_an_exit_is_a_new_run(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let unit = begun(subject, &*runtime, &Behaviour::Exit(5)).await;
+    ended(&*runtime, unit.id).await;
+    runtime.start(unit.id).await.expect("start again");
+    let found = find(&*runtime, unit.id).await.expect("found");
+    assert_eq!(found.runs, 2, "the second start is a second run");
+    assert_eq!(ended(&*runtime, unit.id).await, Exit::Code(5));
+    runtime.remove(unit.id).await.expect("remove");
+}
+
+async fn stop_asks_first_and_kills_after_the_grace(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let unit = begun(subject, &*runtime, &Behaviour::Obliging(7)).await;
+    texts_of_obliging(&*runtime, unit.id).await;
+    assert_eq!(
+        runtime.stop(unit.id).await.expect("stop"),
+        Exit::Code(7),
+        "it was asked"
+    );
+    runtime.remove(unit.id).await.expect("remove");
+
+    let unit = begun(subject, &*runtime, &Behaviour::Stubborn).await;
+    texts_of_obliging(&*runtime, unit.id).await;
+    assert_eq!(
+        runtime.stop(unit.id).await.expect("stop"),
+        Exit::Signal(9),
+        "it was killed"
+    );
+    let found = find(&*runtime, unit.id).await.expect("found");
+    assert!(
+        matches!(found.state, FoundState::Exited { .. }),
+        "nothing of it runs: {found:?}"
+    );
+    runtime.remove(unit.id).await.expect("remove");
+}
+
+/// Waits until the script has set its trap, which it says with a line. The fake is ready at once.
+async fn texts_of_obliging(runtime: &dyn Runtime, id: UnitId) {
+    if runtime.probe().await.version != "fake" {
+        texts(runtime, id, &LogQuery::default(), 1).await;
+    }
+}
+
+async fn remove_forgets_everything(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let unit = begun(subject, &*runtime, &Behaviour::Forever).await;
+    runtime.remove(unit.id).await.expect("remove stops first");
+    assert_eq!(
+        find(&*runtime, unit.id).await,
+        None,
+        "a removed unit is not found"
+    );
+    let error = runtime
+        .start(unit.id)
+        .await
+        .expect_err("a removed unit cannot start");
+    assert!(
+        matches!(error, RuntimeError::NotFound(id) if id == unit.id),
+        "{error}"
+    );
+
+    runtime.prepare(&unit, &quiet).await.expect("prepare anew");
+    let found = find(&*runtime, unit.id).await.expect("found");
+    assert_eq!(
+        (found.state, found.runs),
+        (FoundState::Prepared, 0),
+        "nothing of it was kept"
+    );
+    runtime
+        .remove(unit.id)
+        .await
+        .expect("remove of a unit that never ran");
+}
+
+async fn unknown_units_are_told_apart(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let id = unit((subject.spec)(&Behaviour::Forever)).id;
+    let started = runtime
+        .start(id)
+        .await
+        .expect_err("start of an unknown unit");
+    let stopped = runtime.stop(id).await.expect_err("stop of an unknown unit");
+    let read = runtime
+        .logs(id, LogQuery::default())
+        .await
+        .err()
+        .expect("logs of an unknown unit");
+    for error in [started, stopped, read] {
+        assert!(
+            matches!(error, RuntimeError::NotFound(unknown) if unknown == id),
+            "{error}"
+        );
+    }
+    runtime
+        .remove(id)
+        .await
+        .expect("remove of an unknown unit is fine");
+}
+
+async fn logs_are_kept_by_run(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let behaviour = Behaviour::PrintAndExit(lines(&["one", "two"]));
+    let unit = unit((subject.spec)(&behaviour));
+    runtime.prepare(&unit, &quiet).await.expect("prepare");
+    let latest = LogQuery::default();
+    let previous = LogQuery {
+        run: Run::Previous,
+        ..LogQuery::default()
+    };
+    let error = runtime
+        .logs(unit.id, latest.clone())
+        .await
+        .err()
+        .expect("no run, no log");
+    assert!(matches!(error, RuntimeError::NoLog), "{error}");
+
+    runtime.start(unit.id).await.expect("start");
+    ended(&*runtime, unit.id).await;
+    assert_eq!(texts(&*runtime, unit.id, &latest, 2).await, ["one", "two"]);
+    let error = runtime
+        .logs(unit.id, previous.clone())
+        .await
+        .err()
+        .expect("only one run so far");
+    assert!(matches!(error, RuntimeError::NoLog), "{error}");
+
+    runtime.start(unit.id).await.expect("start again");
+    ended(&*runtime, unit.id).await;
+    for query in [&latest, &previous] {
+        assert_eq!(
+            texts(&*runtime, unit.id, query, 2).await,
+            ["one", "two"],
+            "{query:?}"
+        );
+    }
+    let runs = |query: LogQuery| {
+        let runtime = &runtime;
+        async move {
+            let stream = runtime.logs(unit.id, query).await.expect("logs");
+            stream
+                .map(|line| line.expect("a line").run)
+                .collect::<Vec<_>>()
+                .await
+        }
+    };
+    assert_eq!(
+        (runs(latest).await, runs(previous).await),
+        (vec![2, 2], vec![1, 1])
+    );
+    runtime.remove(unit.id).await.expect("remove");
+}
+
+async fn logs_answer_tail_and_since(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let behaviour = Behaviour::Print(lines(&["one", "two", "three"]));
+    let unit = begun(subject, &*runtime, &behaviour).await;
+    texts(&*runtime, unit.id, &LogQuery::default(), 3).await;
+    let tail = LogQuery {
+        tail: Some(2),
+        ..LogQuery::default()
+    };
+    assert_eq!(texts(&*runtime, unit.id, &tail, 2).await, ["two", "three"]);
+    let none = LogQuery {
+        tail: Some(0),
+        ..LogQuery::default()
+    };
+    assert!(texts(&*runtime, unit.id, &none, 0).await.is_empty());
+
+    let stream = runtime
+        .logs(unit.id, LogQuery::default())
+        .await
+        .expect("logs");
+    let kept: Vec<LogLine> = stream.map(|line| line.expect("a line")).collect().await;
+    let since = LogQuery {
+        since: Some(kept[2].at),
+        ..LogQuery::default()
+    };
+    assert!(
+        texts(&*runtime, unit.id, &since, 1)
+            .await
+            .contains(&"three".to_owned())
+    );
+    let later = kept[2].at.plus(Duration::from_secs(3600));
+    let future = LogQuery {
+        since: Some(later),
+        ..LogQuery::default()
+    };
+    assert!(texts(&*runtime, unit.id, &future, 0).await.is_empty());
+    runtime.remove(unit.id).await.expect("remove");
+}
+
+async fn logs_follow_across_runs_until_the_unit_is_removed(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let behaviour = Behaviour::PrintAndExit(lines(&["first", "second"]));
+    let unit = begun(subject, &*runtime, &behaviour).await;
+    ended(&*runtime, unit.id).await;
+    let query = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let mut stream = runtime.logs(unit.id, query).await.expect("logs");
+    let mut next = async |what: &str| {
+        let line = tokio::time::timeout(PATIENCE, stream.next()).await;
+        line.unwrap_or_else(|_| panic!("{what}"))
+            .map(|line| line.expect("a line"))
+    };
+    for text in ["first", "second"] {
+        let line = next("what is kept comes first").await.expect("a line");
+        assert_eq!((line.text.as_str(), line.run), (text, 1));
+    }
+    runtime.start(unit.id).await.expect("start again");
+    for text in ["first", "second"] {
+        let line = next("the follower sees the next run")
+            .await
+            .expect("a line");
+        assert_eq!((line.text.as_str(), line.run), (text, 2));
+    }
+    ended(&*runtime, unit.id).await;
+    runtime.remove(unit.id).await.expect("remove");
+    assert_eq!(next("the stream ends with the unit").await, None);
+}
+
+async fn an_exit_wakes_the_one_who_waits(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let unit = begun(subject, &*runtime, &Behaviour::Exit(0)).await;
+    let waking = async {
+        loop {
+            let found = find(&*runtime, unit.id).await.expect("found");
+            if matches!(found.state, FoundState::Exited { .. }) {
+                return;
+            }
+            runtime.changed().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waking)
+        .await
+        .expect("the exit wakes");
+    runtime.remove(unit.id).await.expect("remove");
+}

@@ -1,0 +1,521 @@
+//! The machine behind the fake: it owns the units, and each test owns it. Nothing here fails by itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hostler_kit::Clock;
+use hostler_model::spec::{DisconnectPolicy, Kind};
+use hostler_model::{Exit, Timestamp, UnitId};
+use tokio::sync::Notify;
+
+use crate::logs::{LogLine, LogQuery, Run, Stream};
+use crate::{Found, FoundState, RuntimeError, Unit, UnitStats};
+
+/// What survives when a driver is dropped.
+pub struct FakeMachine {
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+    notify: Notify,
+}
+
+/// A failure that a verb is told to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    Image,
+    Command,
+    DiskFull,
+    PortInUse(u16),
+    Unsatisfiable(&'static str),
+    EngineDown,
+}
+
+/// What was kept of a log, and how many lines of the unit were looked at.
+pub(super) struct Kept {
+    pub(super) lines: Vec<LogLine>,
+    pub(super) read: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    units: BTreeMap<UnitId, FakeUnit>,
+    down: Option<String>,
+    prepare_faults: VecDeque<Fault>,
+    start_faults: VecDeque<Fault>,
+    preparation: Duration,
+    /// Goes up with every change.
+    version: u64,
+}
+
+struct FakeUnit {
+    unit: Unit,
+    phase: Phase,
+    runs: u32,
+    lines: Vec<LogLine>,
+    /// Uptime at which the dead man's switch stops it.
+    switch: Option<Duration>,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Prepared,
+    Running {
+        since: Timestamp,
+        started: Duration,
+        ends: Option<(Duration, Exit)>,
+    },
+    Exited {
+        exit: Exit,
+        at: Timestamp,
+    },
+}
+
+impl std::fmt::Debug for FakeMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeMachine").finish_non_exhaustive()
+    }
+}
+
+impl FakeMachine {
+    /// A machine on which nothing is.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            inner: Mutex::default(),
+            notify: Notify::new(),
+        })
+    }
+
+    /// The next `times` preparations answer the fault.
+    pub fn fail_prepare(&self, fault: Fault, times: usize) {
+        self.lock()
+            .prepare_faults
+            .extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// The next `times` starts answer the fault.
+    pub fn fail_start(&self, fault: Fault, times: usize) {
+        self.lock()
+            .start_faults
+            .extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// With a reason, every verb answers `EngineDown` and the units go on; without one, all is well again.
+    pub fn set_down(&self, reason: Option<&str>) {
+        let mut inner = self.lock();
+        inner.down = reason.map(str::to_owned);
+        self.touch(&mut inner);
+    }
+
+    /// How long each preparation takes from now on.
+    pub fn set_preparation_time(&self, span: Duration) {
+        self.lock().preparation = span;
+    }
+
+    /// Ends a running unit as if by itself.
+    pub fn crash(&self, id: UnitId, exit: Exit) {
+        self.end(id, exit);
+    }
+
+    /// Everything that runs is gone, and nobody saw how it ended.
+    pub fn reboot(&self) {
+        let running: Vec<UnitId> = {
+            let inner = self.lock();
+            let runs = inner.units.iter().filter(|(_, unit)| unit.is_running());
+            runs.map(|(id, _)| *id).collect()
+        };
+        for id in running {
+            self.end(id, Exit::Unknown);
+        }
+    }
+
+    /// Writes a line as if the unit had written it.
+    pub fn write_line(&self, id: UnitId, text: &str) {
+        let at = self.now();
+        let mut inner = self.lock();
+        if let Some(unit) = inner.units.get_mut(&id) {
+            unit.write(at, text);
+            self.touch(&mut inner);
+        }
+    }
+
+    /// The ids of the units that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<UnitId> {
+        let inner = self.lock();
+        inner
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.is_running())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub(super) fn down_note(&self) -> Option<String> {
+        self.lock().down.clone()
+    }
+
+    pub(super) fn preparation_time(&self) -> Duration {
+        self.lock().preparation
+    }
+
+    pub(super) fn prepare(&self, unit: &Unit) -> Result<(), RuntimeError> {
+        let mut inner = self.answering()?;
+        if inner.units.contains_key(&unit.id) {
+            return Ok(());
+        }
+        if let Some(fault) = inner.prepare_faults.pop_front() {
+            return Err(fault.into_error());
+        }
+        let fresh = FakeUnit {
+            unit: unit.clone(),
+            phase: Phase::Prepared,
+            runs: 0,
+            lines: Vec::new(),
+            switch: None,
+        };
+        inner.units.insert(unit.id, fresh);
+        self.touch(&mut inner);
+        Ok(())
+    }
+
+    pub(super) fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let (at, uptime) = (self.now(), self.clock.uptime());
+        let mut inner = self.answering()?;
+        let Some(unit) = inner.units.get(&id) else {
+            return Err(RuntimeError::NotFound(id));
+        };
+        if unit.is_running() {
+            return Ok(());
+        }
+        if let Some(fault) = inner.start_faults.pop_front() {
+            return Err(fault.into_error());
+        }
+        if let Some(unit) = inner.units.get_mut(&id) {
+            unit.begin(at, uptime);
+        }
+        self.touch(&mut inner);
+        drop(inner);
+        self.settle();
+        Ok(())
+    }
+
+    /// Ends an obliging unit at once; answers the grace of one that has to be killed.
+    pub(super) fn ask_to_stop(&self, id: UnitId) -> Result<Option<Duration>, RuntimeError> {
+        let inner = self.answering()?;
+        let unit = inner.units.get(&id).ok_or(RuntimeError::NotFound(id))?;
+        if !unit.is_running() {
+            return Ok(None);
+        }
+        let exit = match unit.program() {
+            ("stubborn", _) => {
+                return Ok(Some(Duration::from_millis(unit.unit.spec.stop.grace_ms)));
+            }
+            ("obliging", arguments) => Exit::Code(number(arguments.first())),
+            _ => Exit::Signal(15),
+        };
+        drop(inner);
+        self.end(id, exit);
+        Ok(None)
+    }
+
+    pub(super) fn kill(&self, id: UnitId) {
+        self.end(id, Exit::Signal(9));
+    }
+
+    /// How the last run ended; `Unknown` if there was none.
+    pub(super) fn last_exit(&self, id: UnitId) -> Result<Exit, RuntimeError> {
+        match self.lock().units.get(&id).map(|unit| unit.phase) {
+            Some(Phase::Exited { exit, .. }) => Ok(exit),
+            Some(_) => Ok(Exit::Unknown),
+            None => Err(RuntimeError::NotFound(id)),
+        }
+    }
+
+    pub(super) fn forget(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let mut inner = self.answering()?;
+        if inner.units.remove(&id).is_some() {
+            self.touch(&mut inner);
+        }
+        Ok(())
+    }
+
+    pub(super) fn observe(&self, kind: Kind) -> Result<Vec<Found>, RuntimeError> {
+        self.settle();
+        let inner = self.answering()?;
+        let ours = inner
+            .units
+            .values()
+            .filter(|unit| unit.unit.spec.kind() == kind);
+        Ok(ours.map(FakeUnit::found).collect())
+    }
+
+    pub(super) fn extend(&self, id: UnitId, span: Duration) -> Result<(), RuntimeError> {
+        let deadline = self.clock.uptime() + span;
+        let mut inner = self.answering()?;
+        let unit = inner.units.get_mut(&id).ok_or(RuntimeError::NotFound(id))?;
+        if unit.switch.is_some() {
+            unit.switch = Some(deadline);
+        }
+        Ok(())
+    }
+
+    pub(super) fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError> {
+        let uptime = self.clock.uptime();
+        let inner = self.answering()?;
+        match inner.units.get(&id).map(|unit| unit.phase) {
+            Some(Phase::Running { started, .. }) => {
+                let nanos = uptime.saturating_sub(started).as_nanos();
+                let cpu_nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+                Ok(UnitStats {
+                    cpu_nanos,
+                    memory: 1 << 20,
+                    pids: 1,
+                })
+            }
+            Some(_) => Ok(UnitStats::default()),
+            None => Err(RuntimeError::NotFound(id)),
+        }
+    }
+
+    pub(super) fn read_log(&self, id: UnitId, query: &LogQuery) -> Result<Kept, RuntimeError> {
+        self.settle();
+        let inner = self.answering()?;
+        let unit = inner.units.get(&id).ok_or(RuntimeError::NotFound(id))?;
+        let run = match query.run {
+            Run::Latest => unit.runs,
+            Run::Previous => unit.runs.saturating_sub(1),
+        };
+        if run == 0 && !(query.follow && query.run == Run::Latest) {
+            return Err(RuntimeError::NoLog);
+        }
+        let is_asked = |line: &&LogLine| {
+            let of_run = line.run == run || (query.follow && line.run >= run);
+            of_run && query.since.is_none_or(|since| line.at >= since)
+        };
+        let mut lines: Vec<LogLine> = unit.lines.iter().filter(is_asked).cloned().collect();
+        if let Some(tail) = query.tail {
+            lines.drain(..lines.len().saturating_sub(tail));
+        }
+        Ok(Kept {
+            lines,
+            read: unit.lines.len(),
+        })
+    }
+
+    /// The line after the first `read` ones, once it is written; none once the unit is gone.
+    pub(super) async fn next_line(&self, id: UnitId, read: usize) -> Option<(LogLine, usize)> {
+        loop {
+            let version = {
+                let inner = self.lock();
+                if let Some(line) = inner.units.get(&id)?.lines.get(read) {
+                    return Some((line.clone(), read + 1));
+                }
+                inner.version
+            };
+            self.changed(version).await;
+        }
+    }
+
+    /// Completes with the version once it is larger than `seen`.
+    pub(super) async fn changed(&self, seen: u64) -> u64 {
+        loop {
+            let waiting = self.notify.notified();
+            tokio::pin!(waiting);
+            waiting.as_mut().enable();
+            let version = self.lock().version;
+            if version > seen {
+                return version;
+            }
+            waiting.await;
+        }
+    }
+
+    /// How long until something ends by itself.
+    pub(super) fn next_end(&self) -> Option<Duration> {
+        let uptime = self.clock.uptime();
+        let inner = self.lock();
+        let ends = inner.units.values().filter_map(FakeUnit::due);
+        ends.map(|(due, _)| due.saturating_sub(uptime)).min()
+    }
+
+    /// Ends everything whose time has come.
+    pub(super) fn settle(&self) {
+        let (at, uptime) = (self.now(), self.clock.uptime());
+        let mut inner = self.lock();
+        let mut has_ended = false;
+        for unit in inner.units.values_mut() {
+            if let Some((due, exit)) = unit.due()
+                && due <= uptime
+            {
+                unit.phase = Phase::Exited { exit, at };
+                has_ended = true;
+            }
+        }
+        if has_ended {
+            self.touch(&mut inner);
+        }
+    }
+
+    fn end(&self, id: UnitId, exit: Exit) {
+        let at = self.now();
+        let mut inner = self.lock();
+        if let Some(unit) = inner.units.get_mut(&id)
+            && unit.is_running()
+        {
+            unit.phase = Phase::Exited { exit, at };
+            self.touch(&mut inner);
+        }
+    }
+
+    fn answering(&self) -> Result<MutexGuard<'_, Inner>, RuntimeError> {
+        let inner = self.lock();
+        match &inner.down {
+            Some(message) => Err(RuntimeError::EngineDown {
+                engine: "fake",
+                message: message.clone(),
+            }),
+            None => Ok(inner),
+        }
+    }
+
+    fn touch(&self, inner: &mut Inner) {
+        inner.version += 1;
+        self.notify.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.wall_millis())
+    }
+}
+
+impl FakeUnit {
+    const fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
+    fn program(&self) -> (&str, &[String]) {
+        let spec = &self.unit.spec;
+        let of_process = spec
+            .process
+            .as_ref()
+            .map(|process| process.command.as_slice());
+        let of_container = spec
+            .container
+            .as_ref()
+            .map(|container| container.command.as_slice());
+        match of_process
+            .or(of_container)
+            .and_then(<[String]>::split_first)
+        {
+            Some((program, arguments)) => (program, arguments),
+            None => ("", &[]),
+        }
+    }
+
+    fn begin(&mut self, at: Timestamp, uptime: Duration) {
+        self.runs += 1;
+        let (program, arguments) = self.program();
+        let arguments = arguments.to_vec();
+        let now = |exit| Some((uptime, exit));
+        let (ends, lines) = match program {
+            "exit" => (now(Exit::Code(number(arguments.first()))), &[][..]),
+            "exit-after" => {
+                let span = Duration::from_millis(number(arguments.first()));
+                (
+                    Some((uptime + span, Exit::Code(number(arguments.get(1))))),
+                    &[][..],
+                )
+            }
+            "print" => (None, &arguments[..]),
+            "print-exit" => (
+                now(Exit::Code(number(arguments.first()))),
+                arguments.get(1..).unwrap_or(&[]),
+            ),
+            _ => (None, &[][..]),
+        };
+        for line in lines {
+            self.write(at, line);
+        }
+        self.phase = Phase::Running {
+            since: at,
+            started: uptime,
+            ends,
+        };
+        let disconnect = &self.unit.spec.disconnect;
+        let is_singleton = disconnect.policy == DisconnectPolicy::Singleton;
+        self.switch =
+            is_singleton.then(|| uptime + Duration::from_millis(disconnect.stop_after_ms));
+    }
+
+    fn write(&mut self, at: Timestamp, text: &str) {
+        self.lines.push(LogLine {
+            at,
+            stream: Stream::Stdout,
+            text: text.to_owned(),
+            is_partial: false,
+            run: self.runs,
+        });
+    }
+
+    /// When and how it will end by itself.
+    fn due(&self) -> Option<(Duration, Exit)> {
+        let Phase::Running { ends, .. } = self.phase else {
+            return None;
+        };
+        let switch = self.switch.map(|due| (due, Exit::Signal(15)));
+        [ends, switch]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(due, _)| *due)
+    }
+
+    fn found(&self) -> Found {
+        let state = match self.phase {
+            Phase::Prepared => FoundState::Prepared,
+            Phase::Running { since, .. } => FoundState::Running { since },
+            Phase::Exited { exit, at } => FoundState::Exited { exit, at },
+        };
+        Found {
+            id: self.unit.id,
+            workload: self.unit.workload,
+            state,
+            runs: self.runs,
+        }
+    }
+}
+
+impl Fault {
+    fn into_error(self) -> RuntimeError {
+        let told = || "told to fail".to_owned();
+        match self {
+            Self::Image => RuntimeError::Image {
+                image: "fake".to_owned(),
+                message: told(),
+            },
+            Self::Command => RuntimeError::Command {
+                program: "fake".to_owned(),
+                source: std::io::ErrorKind::NotFound.into(),
+            },
+            Self::DiskFull => RuntimeError::DiskFull,
+            Self::PortInUse(port) => RuntimeError::PortInUse { port },
+            Self::Unsatisfiable(code) => RuntimeError::Unsatisfiable {
+                code,
+                message: told(),
+            },
+            Self::EngineDown => RuntimeError::EngineDown {
+                engine: "fake",
+                message: told(),
+            },
+        }
+    }
+}
+
+fn number<T: std::str::FromStr + Default>(word: Option<&String>) -> T {
+    word.and_then(|word| word.parse().ok()).unwrap_or_default()
+}

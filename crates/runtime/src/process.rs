@@ -1,0 +1,328 @@
+//! The process driver: plain processes of the node, each under a shim that outlives the agent.
+//!
+//! The driver keeps no state of its own: everything is in the units' directories (see `record`), written by
+//! the driver and the shims. That is what makes a restarted agent see what its predecessor left.
+//!
+//! Whether a run lives is never guessed from a process number. The shim holds a lock for as long as it lives,
+//! the kernel gives the lock back when it dies and forgets it at a reboot, and tells who holds it:
+//!
+//! ```text
+//!   start on record   exit on record   lock held    the run
+//!        no                –               –        never began
+//!        yes              yes              –        has exited
+//!        yes               no             yes       is running
+//!        yes               no              no       shim or machine died: what is left is killed and the
+//!                                                   exit recorded as unknown
+//! ```
+
+mod cgroup;
+mod journal;
+mod kernel;
+mod record;
+mod recover;
+mod runs;
+pub mod shim;
+mod user;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use hostler_kit::{Clock, Tasks};
+use hostler_model::spec::{Kind, WorkloadSpec};
+use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
+use rustix::process::Signal;
+use tokio::sync::Notify;
+
+use crate::logs::{LogLine, LogQuery};
+use crate::{Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use cgroup::Cgroups;
+use record::{UnitDir, UnitRecord};
+
+/// What the driver is made of.
+pub struct ProcessConfig {
+    /// The driver's own directory. Nobody else writes below it.
+    pub dir: PathBuf,
+    pub shim: ShimCommand,
+    pub clock: Arc<dyn Clock>,
+    /// Watches of running units belong to this family.
+    pub tasks: Tasks,
+}
+
+/// How a shim is started: the program, its arguments, and behind them the unit's directory. The program
+/// calls [`shim::main`] before anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShimCommand {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+}
+
+/// Runs processes.
+pub struct ProcessRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    shim: ShimCommand,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    cgroups: Cgroups,
+    wake: Notify,
+    /// One verb at a time for each unit.
+    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The runs whose end is waited for.
+    watched: Mutex<HashMap<UnitId, u32>>,
+}
+
+impl ProcessRuntime {
+    /// Makes the driver; touches nothing yet.
+    #[must_use]
+    pub fn new(config: ProcessConfig) -> Self {
+        let ProcessConfig {
+            dir,
+            shim,
+            clock,
+            tasks,
+        } = config;
+        // Shims have another working directory than the agent.
+        let dir = std::path::absolute(&dir).unwrap_or(dir);
+        let inner = Inner {
+            dir,
+            shim,
+            clock,
+            tasks,
+            cgroups: Cgroups::detect(Path::new(cgroup::ROOT)),
+            wake: Notify::new(),
+            verbs: Mutex::default(),
+            watched: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for ProcessRuntime {
+    fn kind(&self) -> Kind {
+        Kind::Process
+    }
+
+    async fn probe(&self) -> RuntimeFact {
+        let inner = Arc::clone(&self.inner);
+        let looked = blocking("look at the machine", move || {
+            let is_there = inner.shim.program.exists();
+            let note = if is_there {
+                inner.cgroups.note()
+            } else {
+                "the shim is missing".to_owned()
+            };
+            Ok((is_there, note))
+        });
+        let (available, note) = looked
+            .await
+            .unwrap_or_else(|error| (false, error.to_string()));
+        RuntimeFact {
+            kind: Kind::Process,
+            available,
+            version: String::new(),
+            note,
+        }
+    }
+
+    async fn prepare(&self, unit: &Unit, _progress: Progress<'_>) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(unit.id).await;
+        let inner = Arc::clone(&self.inner);
+        let record = UnitRecord {
+            unit: unit.id,
+            workload: unit.workload,
+            workload_name: unit.workload_name.clone(),
+            slot: unit.slot,
+            spec: Arc::clone(&unit.spec),
+        };
+        blocking("prepare the unit", move || prepare(&inner.dir, &record)).await
+    }
+
+    async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        self.inner.start(id).await
+    }
+
+    async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        self.inner.stop(id).await
+    }
+
+    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let turn = self.inner.turn(id).await;
+        match self.inner.stop(id).await {
+            Ok(_) | Err(RuntimeError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let inner = Arc::clone(&self.inner);
+        blocking("remove the unit", move || {
+            inner.cgroups.remove(id);
+            delete(&inner.dir, id)
+        })
+        .await?;
+        drop(turn);
+        lock(&self.inner.verbs).remove(&id);
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
+        let inner = Arc::clone(&self.inner);
+        let found = blocking("look at the units", move || inner.observe()).await?;
+        for unit in &found {
+            if matches!(unit.state, FoundState::Running { .. }) {
+                self.inner.watch(unit.id, unit.runs);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn changed(&self) {
+        self.inner.wake.notified().await;
+    }
+
+    async fn logs(
+        &self,
+        id: UnitId,
+        query: LogQuery,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+        journal::read(UnitDir::of(&self.inner.dir, id), id, query).await
+    }
+
+    fn fencing(&self) -> Option<&dyn Fencing> {
+        Some(self)
+    }
+
+    fn stats(&self) -> Option<&dyn Stats> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Fencing for ProcessRuntime {
+    async fn extend(&self, id: UnitId, span: Duration) -> Result<(), RuntimeError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("extend the switch", move || inner.extend(id, span)).await?
+    }
+}
+
+#[async_trait]
+impl Stats for ProcessRuntime {
+    async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("measure the unit", move || inner.measure(id)).await?
+    }
+}
+
+impl Inner {
+    async fn turn(&self, id: UnitId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
+        turn.lock_owned().await
+    }
+
+    /// The turn, unless a verb works on the unit just now.
+    fn try_turn(&self, id: UnitId) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
+        turn.try_lock_owned().ok()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.wall_millis())
+    }
+}
+
+/// Makes the directory and all that is in it, the unit's record last.
+fn prepare(base: &Path, record: &UnitRecord) -> io::Result<()> {
+    let dir = UnitDir::of(base, record.unit);
+    if dir.unit_file().exists() {
+        return Ok(());
+    }
+    let make = |path: &Path, mode| {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+    };
+    make(base, 0o711)?;
+    // Another user's process has to come through to its working directory.
+    make(dir.path(), 0o711)?;
+    make(&dir.work(), 0o755)?;
+    make(&dir.runs(), 0o700)?;
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    match rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.control(),
+        rustix::fs::FileType::Fifo,
+        mode,
+        0,
+    ) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    record::write_durably(&dir.unit_file(), record)
+}
+
+/// Deletes a unit's directory. It is moved aside first, so that half a unit is never seen.
+fn delete(base: &Path, id: UnitId) -> io::Result<()> {
+    let aside = base.join(format!(".removed-{id}"));
+    match fs::rename(UnitDir::of(base, id).path(), &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(()) => {}
+    }
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How the spec wants to be stopped.
+fn stop_of(spec: &WorkloadSpec) -> (Signal, Duration) {
+    let signal = match spec.stop.signal.as_str() {
+        "INT" => Signal::INT,
+        "QUIT" => Signal::QUIT,
+        "HUP" => Signal::HUP,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        _ => Signal::TERM,
+    };
+    (signal, Duration::from_millis(spec.stop.grace_ms))
+}
+
+/// Runs file work off the async threads.
+async fn blocking<T, F>(context: &'static str, work: F) -> Result<T, RuntimeError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> io::Result<T> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|source| io_error(context, source)),
+        Err(error) => Err(io_error(context, io::Error::other(error))),
+    }
+}
+
+fn io_error(context: impl Into<String>, source: io::Error) -> RuntimeError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RuntimeError::DiskFull,
+        _ => RuntimeError::Io {
+            context: context.into(),
+            source,
+        },
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,417 @@
+//! Cgroups of units: a cgroup of its own for each, outside the agent's, through v2 or v1 controllers.
+//!
+//! ```text
+//!   v2   /sys/fs/cgroup/hostler/<unit>               v1   /sys/fs/cgroup/<controller>/hostler/<unit>
+//!        /sys/fs/cgroup/hostler/shims                     /sys/fs/cgroup/<controller>/hostler/shims
+//! ```
+//!
+//! Shims live beside the units, so that ending the agent's own cgroup ends neither, and a unit that runs out
+//! of memory does not take its shim along. On v1 the process also leaves the agent's place in the
+//! hierarchies by which systemd tells services apart (`systemd`, `unified`). A machine on which nothing may
+//! be written here runs units without limits, and [`Cgroups::note`] says so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hostler_model::UnitId;
+use hostler_model::spec::WorkloadSpec;
+
+use crate::UnitStats;
+
+/// Where the kernel shows them.
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
+const OURS: &str = "hostler";
+const SHIMS: &str = "shims";
+const PERIOD_MICROS: u64 = 100_000;
+/// In v1's file for shares; 1024 is one core's worth.
+const FEWEST_SHARES: u64 = 2;
+const MOST_SHARES: u64 = 262_144;
+
+/// The machine's cgroup hierarchies.
+#[derive(Debug, Clone)]
+pub(super) struct Cgroups {
+    root: PathBuf,
+    layout: Layout,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Layout {
+    /// One hierarchy with all controllers.
+    Unified,
+    /// A hierarchy per controller; the names of those that are there.
+    Split(Vec<&'static str>),
+    Absent,
+}
+
+/// The bounds of a unit in the kernel's units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Bounds {
+    shares: Option<u64>,
+    quota_micros: Option<u64>,
+    memory: Option<u64>,
+    pids: Option<u32>,
+}
+
+impl Bounds {
+    pub(super) fn of(spec: &WorkloadSpec) -> Self {
+        let positive = |amount: u64| (amount > 0).then_some(amount);
+        let shares = positive(spec.resources.cpu.0);
+        let quota = spec.limits.cpu.and_then(|cpu| positive(cpu.0));
+        let memory = spec
+            .limits
+            .memory
+            .map_or(spec.resources.memory.0, |memory| memory.0);
+        Self {
+            shares: shares.map(|milli| (milli * 1024 / 1000).clamp(FEWEST_SHARES, MOST_SHARES)),
+            // The kernel takes no quota below a millisecond.
+            quota_micros: quota.map(|milli| (milli * PERIOD_MICROS / 1000).max(1000)),
+            memory: positive(memory),
+            pids: spec.limits.pids,
+        }
+    }
+}
+
+impl Cgroups {
+    /// Looks at what is mounted below `root`.
+    pub(super) fn detect(root: &Path) -> Self {
+        const SPLIT: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "systemd", "unified"];
+        let layout = if root.join("cgroup.controllers").exists() {
+            Layout::Unified
+        } else {
+            let is_there = |name: &&str| root.join(name).join("cgroup.procs").exists();
+            let there: Vec<&str> = SPLIT.into_iter().filter(is_there).collect();
+            if there.is_empty() {
+                Layout::Absent
+            } else {
+                Layout::Split(there)
+            }
+        };
+        Self {
+            root: root.to_owned(),
+            layout,
+        }
+    }
+
+    /// What cannot be enforced here, for people; empty if all can.
+    pub(super) fn note(&self) -> String {
+        let missing: Vec<&str> = match &self.layout {
+            Layout::Absent => return "no cgroups: limits are not enforced".to_owned(),
+            Layout::Unified => {
+                let text = fs::read_to_string(self.root.join("cgroup.controllers"));
+                let text = text.unwrap_or_default();
+                let is_missing = |name: &&str| !text.split_whitespace().any(|it| it == *name);
+                ["cpu", "memory", "pids"]
+                    .into_iter()
+                    .filter(is_missing)
+                    .collect()
+            }
+            Layout::Split(there) => {
+                let is_missing = |name: &&str| !there.contains(name);
+                ["cpu", "memory", "pids"]
+                    .into_iter()
+                    .filter(is_missing)
+                    .collect()
+            }
+        };
+        for (_, base) in self.bases() {
+            if let Err(error) = fs::create_dir_all(&base) {
+                return format!("limits are not enforced: {}: {error}", base.display());
+            }
+        }
+        if missing.is_empty() {
+            return String::new();
+        }
+        format!(
+            "limits of {} are not enforced: no such cgroup controller",
+            missing.join(", ")
+        )
+    }
+
+    /// Makes the unit's cgroup and sets its bounds. Fails if any hierarchy refuses; those before it stay.
+    pub(super) fn create(&self, id: UnitId, bounds: &Bounds) -> io::Result<()> {
+        if self.layout == Layout::Unified {
+            // A controller that is not there is refused alone; `note` speaks of it.
+            for controller in ["+cpu", "+memory", "+pids"] {
+                let _ = fs::write(self.root.join("cgroup.subtree_control"), controller);
+            }
+        }
+        for (name, base) in self.bases() {
+            fs::create_dir_all(base.join(SHIMS))?;
+            if self.layout == Layout::Unified {
+                for controller in ["+cpu", "+memory", "+pids"] {
+                    let _ = fs::write(base.join("cgroup.subtree_control"), controller);
+                }
+            }
+            let dir = base.join(id.to_string());
+            fs::create_dir_all(&dir)?;
+            match name {
+                "" => write_unified(&dir, bounds)?,
+                name => write_split(name, &dir, bounds)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves this process into the unit's cgroup.
+    pub(super) fn enter(&self, id: UnitId) -> io::Result<()> {
+        self.move_here(&id.to_string())
+    }
+
+    /// Moves this process to the other shims.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        self.move_here(SHIMS)
+    }
+
+    /// The processes in the unit's cgroup.
+    pub(super) fn processes(&self, id: UnitId) -> BTreeSet<i32> {
+        let mut all = BTreeSet::new();
+        for dir in self.dirs(id) {
+            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+        all
+    }
+
+    /// Kills everything in the unit's cgroup at once, where the kernel can (v2, 5.14).
+    pub(super) fn kill(&self, id: UnitId) {
+        if self.layout == Layout::Unified {
+            for dir in self.dirs(id) {
+                let file = dir.join("cgroup.kill");
+                if file.exists() {
+                    let _ = fs::write(file, "1");
+                }
+            }
+        }
+    }
+
+    /// Deletes the unit's cgroup, if it is empty.
+    pub(super) fn remove(&self, id: UnitId) {
+        for dir in self.dirs(id) {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
+    /// How often the kernel killed in the unit for want of memory.
+    pub(super) fn memory_kills(&self, id: UnitId) -> u64 {
+        let file = match &self.layout {
+            Layout::Unified => self.dir("", id).join("memory.events"),
+            Layout::Split(_) => self.dir("memory", id).join("memory.oom_control"),
+            Layout::Absent => return 0,
+        };
+        field(&file, "oom_kill").unwrap_or(0)
+    }
+
+    /// What the unit uses; none if it has no cgroup.
+    pub(super) fn usage(&self, id: UnitId) -> Option<UnitStats> {
+        let (cpu_nanos, memory, pids) = match &self.layout {
+            Layout::Unified => {
+                let dir = self.dir("", id);
+                let nanos = field(&dir.join("cpu.stat"), "usage_usec").map(|micros| micros * 1000);
+                (
+                    nanos,
+                    number(&dir.join("memory.current")),
+                    dir.join("pids.current"),
+                )
+            }
+            Layout::Split(_) => {
+                let nanos = number(&self.dir("cpuacct", id).join("cpuacct.usage"));
+                let memory = number(&self.dir("memory", id).join("memory.usage_in_bytes"));
+                (nanos, memory, self.dir("pids", id).join("pids.current"))
+            }
+            Layout::Absent => return None,
+        };
+        let pids = number(&pids)
+            .and_then(|pids| u32::try_from(pids).ok())
+            .unwrap_or(0);
+        Some(UnitStats {
+            cpu_nanos: cpu_nanos?,
+            memory: memory?,
+            pids,
+        })
+    }
+
+    fn move_here(&self, place: &str) -> io::Result<()> {
+        for (_, base) in self.bases() {
+            // 0 is the kernel's word for the process that writes.
+            fs::write(base.join(place).join("cgroup.procs"), "0")?;
+        }
+        Ok(())
+    }
+
+    /// Our directory in each hierarchy, with the hierarchy's name (none for v2).
+    fn bases(&self) -> Vec<(&'static str, PathBuf)> {
+        match &self.layout {
+            Layout::Unified => vec![("", self.root.join(OURS))],
+            Layout::Split(there) => there
+                .iter()
+                .map(|&name| (name, self.root.join(name).join(OURS)))
+                .collect(),
+            Layout::Absent => Vec::new(),
+        }
+    }
+
+    fn dirs(&self, id: UnitId) -> Vec<PathBuf> {
+        self.bases()
+            .into_iter()
+            .map(|(_, base)| base.join(id.to_string()))
+            .collect()
+    }
+
+    fn dir(&self, hierarchy: &str, id: UnitId) -> PathBuf {
+        self.root.join(hierarchy).join(OURS).join(id.to_string())
+    }
+}
+
+fn write_unified(dir: &Path, bounds: &Bounds) -> io::Result<()> {
+    if let Some(shares) = bounds.shares {
+        // The kernel's own mapping of shares to weights.
+        let weight = 1 + (shares - FEWEST_SHARES) * 9999 / (MOST_SHARES - FEWEST_SHARES);
+        fs::write(dir.join("cpu.weight"), weight.to_string())?;
+    }
+    if let Some(quota) = bounds.quota_micros {
+        fs::write(dir.join("cpu.max"), format!("{quota} {PERIOD_MICROS}"))?;
+    }
+    if let Some(memory) = bounds.memory {
+        fs::write(dir.join("memory.max"), memory.to_string())?;
+    }
+    if let Some(pids) = bounds.pids {
+        fs::write(dir.join("pids.max"), pids.to_string())?;
+    }
+    Ok(())
+}
+
+fn write_split(hierarchy: &str, dir: &Path, bounds: &Bounds) -> io::Result<()> {
+    let write = |file: &str, value: Option<u64>| match value {
+        Some(value) => fs::write(dir.join(file), value.to_string()),
+        None => Ok(()),
+    };
+    match hierarchy {
+        "cpu" => {
+            write("cpu.shares", bounds.shares)?;
+            write(
+                "cpu.cfs_period_us",
+                bounds.quota_micros.map(|_| PERIOD_MICROS),
+            )?;
+            write("cpu.cfs_quota_us", bounds.quota_micros)
+        }
+        "memory" => {
+            write("memory.limit_in_bytes", bounds.memory)?;
+            // Not every kernel counts swap; then there is nothing to bound.
+            let _ = write("memory.memsw.limit_in_bytes", bounds.memory);
+            Ok(())
+        }
+        "pids" => write("pids.max", bounds.pids.map(u64::from)),
+        _ => Ok(()),
+    }
+}
+
+fn number(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The number behind the key in a file of `key number` lines.
+fn field(file: &Path, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs.find(|(name, _)| *name == key)?.1.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_model::{AssignmentId, Bytes, MilliCpu, Timestamp};
+
+    use super::*;
+
+    fn unit() -> UnitId {
+        UnitId {
+            assignment: AssignmentId::mint(Timestamp::from_millis(1), 2),
+            generation: 3,
+        }
+    }
+
+    fn bounds() -> Bounds {
+        let mut spec = WorkloadSpec::of_process("web", vec!["true".to_owned()]);
+        spec.resources.cpu = MilliCpu(500);
+        spec.resources.memory = Bytes(64 << 20);
+        spec.limits.cpu = Some(MilliCpu(1500));
+        spec.limits.pids = Some(40);
+        Bounds::of(&spec)
+    }
+
+    fn text(path: PathBuf) -> String {
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    #[test]
+    fn a_unified_tree_gets_weight_quota_memory_and_pids() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::write(
+            tree.path().join("cgroup.controllers"),
+            "cpuset cpu io memory pids",
+        )
+        .unwrap();
+        let cgroups = Cgroups::detect(tree.path());
+        assert_eq!(cgroups.note(), "");
+        cgroups.create(unit(), &bounds()).unwrap();
+        let dir = tree.path().join("hostler").join(unit().to_string());
+        assert_eq!(text(dir.join("cpu.weight")), "20");
+        assert_eq!(text(dir.join("cpu.max")), "150000 100000");
+        assert_eq!(text(dir.join("memory.max")), (64 << 20).to_string());
+        assert_eq!(text(dir.join("pids.max")), "40");
+        cgroups.enter(unit()).unwrap();
+        assert_eq!(text(dir.join("cgroup.procs")), "0");
+        cgroups.leave().unwrap();
+        assert_eq!(text(tree.path().join("hostler/shims/cgroup.procs")), "0");
+
+        fs::write(dir.join("memory.events"), "low 0\noom 1\noom_kill 2\n").unwrap();
+        fs::write(dir.join("cpu.stat"), "usage_usec 1500\nuser_usec 1\n").unwrap();
+        fs::write(dir.join("memory.current"), "4096\n").unwrap();
+        fs::write(dir.join("pids.current"), "2\n").unwrap();
+        fs::write(dir.join("cgroup.procs"), "11\n12\n").unwrap();
+        assert_eq!(cgroups.memory_kills(unit()), 2);
+        let expected = UnitStats {
+            cpu_nanos: 1_500_000,
+            memory: 4096,
+            pids: 2,
+        };
+        assert_eq!(cgroups.usage(unit()), Some(expected));
+        assert_eq!(cgroups.processes(unit()), BTreeSet::from([11, 12]));
+    }
+
+    #[test]
+    fn a_split_tree_gets_a_directory_in_every_hierarchy() {
+        let tree = tempfile::tempdir().unwrap();
+        for name in ["cpu", "cpuacct", "memory", "pids", "systemd"] {
+            fs::create_dir(tree.path().join(name)).unwrap();
+            fs::write(tree.path().join(name).join("cgroup.procs"), "").unwrap();
+        }
+        let cgroups = Cgroups::detect(tree.path());
+        cgroups.create(unit(), &bounds()).unwrap();
+        let dir = |name: &str| {
+            tree.path()
+                .join(name)
+                .join("hostler")
+                .join(unit().to_string())
+        };
+        assert_eq!(text(dir("cpu").join("cpu.shares")), "512");
+        assert_eq!(text(dir("cpu").join("cpu.cfs_quota_us")), "150000");
+        assert_eq!(
+            text(dir("memory").join("memory.limit_in_bytes")),
+            (64 << 20).to_string()
+        );
+        assert_eq!(text(dir("pids").join("pids.max")), "40");
+        cgroups.enter(unit()).unwrap();
+        assert_eq!(text(dir("systemd").join("cgroup.procs")), "0");
+    }
+
+    #[test]
+    fn a_machine_without_cgroups_says_so() {
+        let tree = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups::detect(tree.path());
+        assert!(cgroups.note().contains("not enforced"));
+        cgroups.create(unit(), &bounds()).unwrap();
+        assert_eq!(cgroups.usage(unit()), None);
+    }
+}

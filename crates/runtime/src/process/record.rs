@@ -1,0 +1,302 @@
+//! What the driver keeps of a unit on disk. The shim writes the records of runs, the driver the unit's; a
+//! person can read all of them.
+//!
+//! ```text
+//!   <dir>/<assignment>.<generation>/
+//!     unit.json        the unit; written last, so that a directory without it was never prepared
+//!     work/            the working directory, unless the spec names one
+//!     control          a named pipe: orders to the living shim
+//!     shim.lock        locked by the shim for as long as it lives
+//!     runs/3.start     run 3 began (before the process exists)
+//!     runs/3.child     the process of run 3
+//!     runs/3.exit      run 3 ended
+//!     runs/3-1.log     the first segment of its log, then 3-2.log and so on
+//! ```
+//!
+//! A record is complete or absent: it is written beside its place and moved there. What must outlive a power
+//! cut (unit, start, exit) is synced; the rest only has to outlive processes.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hostler_model::spec::WorkloadSpec;
+use hostler_model::{Exit, Timestamp, UnitId, WorkloadId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Room for the exit record, taken when a run starts so that a full disk cannot keep it from being written.
+const EXIT_ROOM: u64 = 512;
+
+/// A unit's directory.
+#[derive(Debug, Clone)]
+pub(super) struct UnitDir {
+    path: PathBuf,
+}
+
+/// `unit.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct UnitRecord {
+    pub(super) unit: UnitId,
+    pub(super) workload: WorkloadId,
+    pub(super) workload_name: String,
+    pub(super) slot: u32,
+    pub(super) spec: Arc<WorkloadSpec>,
+}
+
+/// `runs/<n>.start`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct StartRecord {
+    pub(super) at: Timestamp,
+    /// The machine's boot in which the run began.
+    pub(super) boot_id: String,
+    pub(super) shim: ProcessName,
+}
+
+/// `runs/<n>.exit`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ExitRecord {
+    pub(super) exit: Exit,
+    pub(super) at: Timestamp,
+}
+
+/// A process that cannot be confused with a later one of the same number. Also `runs/<n>.child`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ProcessName {
+    pub(super) pid: i32,
+    /// When it began, in the kernel's ticks since boot.
+    pub(super) ticks: u64,
+}
+
+impl UnitDir {
+    pub(super) fn of(base: &Path, id: UnitId) -> Self {
+        Self {
+            path: base.join(id.to_string()),
+        }
+    }
+
+    pub(super) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn unit_file(&self) -> PathBuf {
+        self.path.join("unit.json")
+    }
+
+    pub(super) fn work(&self) -> PathBuf {
+        self.path.join("work")
+    }
+
+    pub(super) fn control(&self) -> PathBuf {
+        self.path.join("control")
+    }
+
+    pub(super) fn lock_file(&self) -> PathBuf {
+        self.path.join("shim.lock")
+    }
+
+    pub(super) fn runs(&self) -> PathBuf {
+        self.path.join("runs")
+    }
+
+    pub(super) fn start_file(&self, run: u32) -> PathBuf {
+        self.runs().join(format!("{run}.start"))
+    }
+
+    pub(super) fn child_file(&self, run: u32) -> PathBuf {
+        self.runs().join(format!("{run}.child"))
+    }
+
+    pub(super) fn exit_file(&self, run: u32) -> PathBuf {
+        self.runs().join(format!("{run}.exit"))
+    }
+
+    pub(super) fn segment(&self, run: u32, number: u32) -> PathBuf {
+        self.runs().join(format!("{run}-{number}.log"))
+    }
+
+    /// The unit's record, if the directory was ever prepared.
+    pub(super) fn unit(&self) -> io::Result<Option<UnitRecord>> {
+        read(&self.unit_file())
+    }
+
+    /// The number of the latest run; 0 if it never ran.
+    pub(super) fn latest_run(&self) -> io::Result<u32> {
+        let mut latest = 0;
+        self.each_run_file(|run, rest| {
+            if rest == ".start" {
+                latest = latest.max(run);
+            }
+        })?;
+        Ok(latest)
+    }
+
+    /// The numbers of the segments of a run's log that are still kept, in order.
+    pub(super) fn segments(&self, run: u32) -> io::Result<Vec<u32>> {
+        let mut numbers = Vec::new();
+        self.each_run_file(|of_run, rest| {
+            let number = rest
+                .strip_prefix('-')
+                .and_then(|rest| rest.strip_suffix(".log"));
+            if let Some(number) = number.and_then(|number| number.parse().ok())
+                && of_run == run
+            {
+                numbers.push(number);
+            }
+        })?;
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Deletes what is kept of runs before `run`. What cannot be deleted is tried again at the next run.
+    pub(super) fn forget_before(&self, run: u32) -> io::Result<()> {
+        let mut old = Vec::new();
+        self.each_run_file(|of_run, rest| {
+            if of_run < run {
+                old.push(format!("{of_run}{rest}"));
+            }
+        })?;
+        for name in old {
+            let _ = fs::remove_file(self.runs().join(name));
+        }
+        Ok(())
+    }
+
+    /// Calls with the run's number and the rest of the name, for each file of a run.
+    fn each_run_file(&self, mut visit: impl FnMut(u32, &str)) -> io::Result<()> {
+        for entry in fs::read_dir(self.runs())? {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+            if let Ok(run) = name[..digits].parse() {
+                visit(run, &name[digits..]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a record; none if there is no file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a record that outlives a power cut.
+pub(super) fn write_durably<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+    let beside = beside(path);
+    let mut file = create(&beside)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    sync_parent(path)
+}
+
+/// Writes a record that outlives every process, but not a power cut.
+pub(super) fn write_whole<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+    let beside = beside(path);
+    create(&beside)?.write_all(&serde_json::to_vec(record)?)?;
+    fs::rename(&beside, path)
+}
+
+/// Takes the room on disk that [`write_reserved`] will need.
+pub(super) fn reserve(path: &Path) -> io::Result<()> {
+    let file = create(&beside(path))?;
+    let flags = rustix::fs::FallocateFlags::empty();
+    match rustix::fs::fallocate(&file, flags, 0, EXIT_ROOM) {
+        // A file system that cannot reserve is no reason not to run.
+        Err(rustix::io::Errno::NOTSUP) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a durable record into the room taken before, so that it needs no new block.
+pub(super) fn write_reserved<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+    let beside = beside(path);
+    let bytes = serde_json::to_vec(record)?;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(&bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    sync_parent(path)
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_complete_or_absent_and_old_runs_are_forgotten() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = UnitDir::at(home.path());
+        fs::create_dir(dir.runs()).unwrap();
+        assert_eq!(dir.latest_run().unwrap(), 0);
+        let exit = ExitRecord {
+            exit: Exit::Code(3),
+            at: Timestamp::from_millis(7),
+        };
+        for run in 1..=12 {
+            let shim = ProcessName { pid: 1, ticks: 2 };
+            let at = Timestamp::from_millis(5);
+            let start = StartRecord {
+                at,
+                boot_id: "boot".to_owned(),
+                shim,
+            };
+            write_durably(&dir.start_file(run), &start).unwrap();
+            reserve(&dir.exit_file(run)).unwrap();
+            assert!(read::<ExitRecord>(&dir.exit_file(run)).unwrap().is_none());
+            write_reserved(&dir.exit_file(run), &exit).unwrap();
+            fs::write(dir.segment(run, 2), "").unwrap();
+            fs::write(dir.segment(run, 11), "").unwrap();
+        }
+        assert_eq!(dir.latest_run().unwrap(), 12);
+        assert_eq!(dir.segments(1).unwrap(), [2, 11]);
+        let kept: ExitRecord = read(&dir.exit_file(12)).unwrap().unwrap();
+        assert_eq!(kept.exit, Exit::Code(3));
+        dir.forget_before(11).unwrap();
+        assert_eq!(dir.segments(10).unwrap(), [0_u32; 0]);
+        assert!(dir.start_file(11).exists() && !dir.start_file(10).exists());
+    }
+}

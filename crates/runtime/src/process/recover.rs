@@ -1,0 +1,88 @@
+//! What became of a run whose shim is gone without a word: killed, or taken along by a reboot.
+//!
+//! Nothing may be left of such a run, because its output is read by nobody and its end would be noticed by
+//! nobody. Its processes are found by cgroup, by the mark in their environment and by the recorded main
+//! process, killed, and the exit is recorded as unknown.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use hostler_model::{Exit, Timestamp, UnitId};
+use rustix::process::{Pid, Signal};
+
+use super::cgroup::Cgroups;
+use super::kernel;
+use super::record::{self, ExitRecord, ProcessName, StartRecord, UnitDir};
+
+const LOOKS: u32 = 500;
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Kills what is left of the run and records its end. The caller has made sure that no shim lives and no
+/// verb works on the unit.
+pub(super) fn settle(
+    dir: &UnitDir,
+    id: UnitId,
+    run: u32,
+    cgroups: &Cgroups,
+    at: Timestamp,
+) -> io::Result<ExitRecord> {
+    let start: Option<StartRecord> = record::read(&dir.start_file(run))?;
+    // After a reboot nothing of it runs, and its numbers belong to others.
+    if start.is_none_or(|start| start.boot_id == kernel::boot_id()) {
+        kill_all(dir, id, run, cgroups)?;
+    }
+    cgroups.remove(id);
+    let record = ExitRecord {
+        exit: Exit::Unknown,
+        at,
+    };
+    record::write_reserved(&dir.exit_file(run), &record)?;
+    tracing::warn!(unit = %id, run, "the shim is gone; what was left of the run has been killed");
+    Ok(record)
+}
+
+/// Kills every process of the unit, whoever watches over it, until none is left.
+pub(super) fn kill_all(dir: &UnitDir, id: UnitId, run: u32, cgroups: &Cgroups) -> io::Result<()> {
+    let main: Option<ProcessName> = record::read(&dir.child_file(run)).unwrap_or_default();
+    for _ in 0..LOOKS {
+        let left = processes_of(id, main, cgroups);
+        if left.is_empty() {
+            return Ok(());
+        }
+        cgroups.kill(id);
+        for name in left {
+            // The group is the main process's own for as long as that lives.
+            if Some(name) == main
+                && let Some(pid) = Pid::from_raw(name.pid)
+            {
+                kernel::signal_group(pid, Signal::KILL)?;
+            }
+            kernel::kill(name)?;
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn processes_of(id: UnitId, main: Option<ProcessName>, cgroups: &Cgroups) -> Vec<ProcessName> {
+    let mut found: BTreeMap<i32, u64> = kernel::marked(id)
+        .into_iter()
+        .map(|(pid, stat)| (pid, stat.start_ticks))
+        .collect();
+    for pid in cgroups.processes(id) {
+        if let Some(stat) = kernel::stat(pid).filter(|stat| !matches!(stat.state, b'Z' | b'X')) {
+            found.insert(pid, stat.start_ticks);
+        }
+    }
+    if let Some(main) = main {
+        let stat = kernel::stat(main.pid).filter(|stat| stat.start_ticks == main.ticks);
+        if stat.is_some_and(|stat| !matches!(stat.state, b'Z' | b'X')) {
+            found.insert(main.pid, main.ticks);
+        }
+    }
+    found
+        .into_iter()
+        .map(|(pid, ticks)| ProcessName { pid, ticks })
+        .collect()
+}

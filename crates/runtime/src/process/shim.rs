@@ -1,0 +1,291 @@
+//! The shim: the tiny process between the agent and a unit's process. It is why a unit outlives its agent.
+//!
+//! One shim per run, single-threaded, started as `hostler shim <unit dir>` with the run's number on its
+//! standard input. It owns the run's records and log, and the only one who talks to it is the agent, through
+//! the unit's `control` pipe:
+//!
+//! ```text
+//!   stop <signal> <grace ms>     ask the process group to end; kill it after the grace
+//!   extend <ms>                  the dead man's switch has that long again
+//!
+//!   (number read, lock taken) ──record──► spawn ──report──► Running ──main process ends──► sweep ──► drain ──► record, end
+//!                  │                        │                  │ stop, switch                ▲
+//!                  └── refused ──report──►  └─► end            └──► Stopping ──grace over────┘ (kill)
+//! ```
+//!
+//! The unit ends when its main process ends; what that leaves behind is killed, which the shim can do
+//! because orphans become its children. A write that fails never holds the unit up: log lines are dropped
+//! and the gap is marked. Signals to the shim itself are ignored; only `SIGKILL` ends it early, and then
+//! the agent cleans up (see `recover`).
+
+mod capture;
+mod child;
+mod orders;
+mod watch;
+
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use hostler_model::Timestamp;
+use rustix::time::ClockId;
+use serde::{Deserialize, Serialize};
+
+pub(super) use orders::{Order, send};
+
+use super::cgroup::{Bounds, Cgroups};
+use super::kernel;
+use super::record::{self, StartRecord, UnitDir, UnitRecord};
+
+/// How long an earlier shim may take to end after it recorded the exit.
+const LOCK_TRIES: u32 = 400;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the shim tells the agent, as one line of JSON on its standard output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Report {
+    Started,
+    /// Another shim has the unit, or the run's number is not the next: look again.
+    Busy,
+    Failed(Failure),
+}
+
+/// Why a run did not begin. Nothing of it is left.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub(super) enum Failure {
+    Unsatisfiable {
+        code: Unsatisfiable,
+        message: String,
+    },
+    Command {
+        program: String,
+        errno: i32,
+    },
+    Io {
+        context: String,
+        errno: i32,
+    },
+}
+
+/// What of a spec this machine cannot give.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Unsatisfiable {
+    UserUnknown,
+    UserNotPermitted,
+    WorkingDirMissing,
+    LimitsRefused,
+}
+
+/// Everything about the run that the watch needs.
+struct RunOf {
+    dir: UnitDir,
+    record: UnitRecord,
+    run: u32,
+    cgroups: Cgroups,
+}
+
+/// Runs one run of the unit in that directory, to its end. The binary calls this before it starts any
+/// runtime of its own; it is synchronous and takes over the whole process.
+#[must_use]
+pub fn main(unit_dir: &Path) -> ExitCode {
+    match begin(unit_dir) {
+        Ok((run, living)) => {
+            report(&Report::Started);
+            watch::until_the_end(&run, living);
+            ExitCode::SUCCESS
+        }
+        Err(refusal) => {
+            report(&refusal);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(unit_dir: &Path) -> Result<(RunOf, watch::Living), Report> {
+    // Fails only for a process that leads its session already, which is what is wanted.
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::chdir("/");
+    ignore_signals().map_err(failed("ignore signals"))?;
+    let run = number_from_stdin()?;
+    let dir = UnitDir::at(unit_dir);
+    let control = orders::open(&dir.control()).map_err(failed("open the control pipe"))?;
+    let lock = lock(&dir)?;
+    let unit = dir.unit().map_err(failed("read the unit"))?;
+    let record = unit.ok_or_else(|| not_found("unit.json"))?;
+    if dir.latest_run().map_err(failed("list the runs"))? + 1 != run {
+        return Err(Report::Busy);
+    }
+    let run = RunOf {
+        dir,
+        record,
+        run,
+        cgroups: Cgroups::detect(Path::new(super::cgroup::ROOT)),
+    };
+    write_start(&run).map_err(failed("record the start"))?;
+    spawn(&run)
+        .map(|child| watch::Living {
+            child,
+            control,
+            lock,
+        })
+        .inspect_err(|_| take_back_start(&run))
+        .map(|living| (run, living))
+}
+
+/// The order matters: whoever finds the start on record and no lock knows that the run is over.
+fn write_start(run: &RunOf) -> io::Result<()> {
+    record::reserve(&run.dir.exit_file(run.run))?;
+    let shim = kernel::name_of(rustix::process::getpid());
+    let start = StartRecord {
+        at: now(),
+        boot_id: kernel::boot_id(),
+        shim: shim.ok_or(io::ErrorKind::NotFound)?,
+    };
+    record::write_durably(&run.dir.start_file(run.run), &start)?;
+    // The latest run and the one before it are kept.
+    run.dir.forget_before(run.run.saturating_sub(1))
+}
+
+fn take_back_start(run: &RunOf) {
+    let _ = std::fs::remove_file(run.dir.start_file(run.run));
+    run.cgroups.remove(run.record.unit);
+}
+
+fn spawn(run: &RunOf) -> Result<child::Child, Report> {
+    let unit = run.record.unit;
+    let prepared = child::prepare(&run.record, &run.dir).map_err(Report::Failed)?;
+    let me = Some(rustix::process::getpid());
+    rustix::process::set_child_subreaper(me)
+        .map_err(io::Error::from)
+        .map_err(failed("adopt"))?;
+    enter_cgroup(run)?;
+    let spawned = prepared.spawn();
+    let _ = run.cgroups.leave();
+    let child = spawned.map_err(|error| {
+        let program = run
+            .record
+            .spec
+            .process
+            .as_ref()
+            .and_then(|it| it.command.first());
+        Report::Failed(Failure::Command {
+            program: program.cloned().unwrap_or_default(),
+            errno: errno(&error),
+        })
+    })?;
+    if let Some(name) = kernel::name_of(child.pid) {
+        // The mark in its environment finds the process too, so this record is only the shorter way.
+        let _ = record::write_whole(&run.dir.child_file(run.run), &name);
+    }
+    tracing::trace!(%unit, "spawned");
+    Ok(child)
+}
+
+/// Without the right to make cgroups the unit runs without limits, as the driver's note says. A limit that
+/// the kernel refuses is another matter.
+fn enter_cgroup(run: &RunOf) -> Result<(), Report> {
+    let bounds = Bounds::of(&run.record.spec);
+    let entered = run
+        .cgroups
+        .create(run.record.unit, &bounds)
+        .and_then(|()| run.cgroups.enter(run.record.unit));
+    let Err(error) = entered else { return Ok(()) };
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Err(Report::Failed(Failure::Unsatisfiable {
+            code: Unsatisfiable::LimitsRefused,
+            message: format!("the kernel refuses the limits: {error}"),
+        })),
+        _ => Ok(()),
+    }
+}
+
+fn lock(dir: &UnitDir) -> Result<std::fs::File, Report> {
+    for _ in 0..LOCK_TRIES {
+        match kernel::take_lock(&dir.lock_file()) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if is_busy(&error) => std::thread::sleep(LOCK_PAUSE),
+            Err(error) => return Err(failed("lock the unit")(error)),
+        }
+    }
+    Err(Report::Busy)
+}
+
+/// POSIX lets a taken lock be refused with either of two numbers.
+fn is_busy(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    errno == Some(rustix::io::Errno::ACCESS) || errno == Some(rustix::io::Errno::AGAIN)
+}
+
+/// The agent says the number only once it holds the other end of the report; an agent that died before has
+/// said nothing, and the shim ends without a trace.
+fn number_from_stdin() -> Result<u32, Report> {
+    let mut text = String::new();
+    io::stdin()
+        .take(32)
+        .read_to_string(&mut text)
+        .map_err(failed("read the run's number"))?;
+    text.trim().parse().map_err(|_| Report::Busy)
+}
+
+/// `SIGKILL` and `SIGSTOP` remain. Handlers do not outlive an exec, so the unit's process has the defaults.
+fn ignore_signals() -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    let unread = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2] {
+        signal_hook::flag::register(signal, Arc::clone(&unread))?;
+    }
+    Ok(())
+}
+
+/// An agent that is gone does not hear it; the records say the same.
+fn report(report: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(report) {
+        line.push(b'\n');
+        let _ = rustix::io::write(io::stdout(), &line);
+    }
+}
+
+fn failed(context: &'static str) -> impl Fn(io::Error) -> Report {
+    move |error| {
+        Report::Failed(Failure::Io {
+            context: context.to_owned(),
+            errno: errno(&error),
+        })
+    }
+}
+
+fn not_found(what: &str) -> Report {
+    let errno = rustix::io::Errno::NOENT.raw_os_error();
+    Report::Failed(Failure::Io {
+        context: what.to_owned(),
+        errno,
+    })
+}
+
+fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or_else(|| match error.kind() {
+        io::ErrorKind::NotFound => rustix::io::Errno::NOENT.raw_os_error(),
+        io::ErrorKind::PermissionDenied => rustix::io::Errno::ACCESS.raw_os_error(),
+        _ => rustix::io::Errno::IO.raw_os_error(),
+    })
+}
+
+/// Wall time. The shim is a process of its own, below every seam.
+fn now() -> Timestamp {
+    let time = rustix::time::clock_gettime(ClockId::Realtime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Timestamp::from_millis(seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000)
+}
+
+/// Time since boot. It goes on while the machine sleeps, which a dead man's switch must notice.
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::Boottime);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+}

@@ -1,0 +1,218 @@
+//! State × failure for the process driver: who may die, and what is found afterwards.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hostler_model::spec::DisconnectPolicy;
+use hostler_model::{Exit, UnitId};
+use hostler_runtime::{FoundState, Runtime as _, contract};
+use rustix::process::Signal;
+
+use crate::{Home, example, is_alive, is_running, kill, lines, quiet, shell, started, until};
+
+/// An agent as a process of its own, killed with `SIGKILL` once its unit runs.
+fn killed_agent(home: &Home, script: &str) -> UnitId {
+    let mut agent = Command::new(example("agent"))
+        .arg(home.dir())
+        .arg(example("shim"))
+        .arg(script)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(agent.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_running_unit_survives_the_agent_and_is_adopted() {
+    let home = Home::new();
+    let script = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
+    let id = killed_agent(&home, script);
+    let driver = home.driver();
+    let found = contract::find(&driver, id).await.unwrap();
+    assert!(
+        matches!(found.state, FoundState::Running { .. }),
+        "{found:?}"
+    );
+    let before = lines(&driver, id, 1).await.len();
+    lines(&driver, id, before + 3).await;
+    driver.start(id).await.unwrap();
+    assert_eq!(
+        contract::find(&driver, id).await.unwrap().runs,
+        1,
+        "it was left alone"
+    );
+    assert_eq!(driver.stop(id).await.unwrap(), Exit::Signal(15));
+}
+
+#[tokio::test]
+async fn an_end_that_no_agent_saw_is_on_record() {
+    let home = Home::new();
+    let id = killed_agent(&home, "while [ ! -e go ]; do sleep 0.05; done; exit 9");
+    std::fs::write(home.unit_dir(id).join("work/go"), "").unwrap();
+    let shim = home.shim_pid(id, 1);
+    until("the shim ended", async || !is_alive(shim)).await;
+    let found = contract::find(&home.driver(), id).await.unwrap();
+    assert!(
+        matches!(
+            found.state,
+            FoundState::Exited {
+                exit: Exit::Code(9),
+                ..
+            }
+        ),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_adopted_units_end_wakes_the_new_agent() {
+    let home = Home::new();
+    let id = killed_agent(&home, "while [ ! -e go ]; do sleep 0.05; done");
+    let driver = home.driver();
+    assert!(is_running(&driver, id).await);
+    std::fs::write(home.unit_dir(id).join("work/go"), "").unwrap();
+    let waking = async {
+        while is_running(&driver, id).await {
+            driver.changed().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waking)
+        .await
+        .expect("the end wakes");
+}
+
+#[tokio::test]
+async fn a_killed_shim_takes_its_unit_along_and_the_exit_is_unknown() {
+    let home = Home::new();
+    let driver = home.driver();
+    let script = "setsid sleep 1000 & echo $!; echo $$; exec sleep 1000";
+    let unit = started(&driver, shell(script)).await;
+    let pids: Vec<i32> = lines(&driver, unit.id, 2)
+        .await
+        .iter()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    kill(home.shim_pid(unit.id, 1), Signal::KILL);
+    tokio::time::timeout(Duration::from_secs(60), driver.changed())
+        .await
+        .expect("it wakes");
+    assert_eq!(contract::ended(&driver, unit.id).await, Exit::Unknown);
+    for pid in pids {
+        assert!(!is_alive(pid), "process {pid} was left behind");
+    }
+    driver.start(unit.id).await.unwrap();
+    assert_eq!(contract::find(&driver, unit.id).await.unwrap().runs, 2);
+}
+
+#[tokio::test]
+async fn a_shim_does_not_end_by_the_signals_of_a_terminal_or_a_service_manager() {
+    let home = Home::new();
+    let driver = home.driver();
+    let unit = started(&driver, shell("exec sleep 1000")).await;
+    let shim = home.shim_pid(unit.id, 1);
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM] {
+        kill(shim, signal);
+    }
+    assert_eq!(
+        driver.stop(unit.id).await.unwrap(),
+        Exit::Signal(15),
+        "it still obeys"
+    );
+}
+
+#[tokio::test]
+async fn a_shim_that_does_not_answer_is_killed_with_its_unit() {
+    let home = Home::new();
+    let driver = home.driver();
+    let mut spec = shell("echo $$; exec sleep 1000");
+    spec.stop.grace_ms = 100;
+    let unit = started(&driver, spec).await;
+    let pid = lines(&driver, unit.id, 1).await[0].parse().unwrap();
+    kill(home.shim_pid(unit.id, 1), Signal::STOP);
+    driver.stop(unit.id).await.unwrap();
+    assert!(!is_alive(pid));
+}
+
+/// Writes a run of an earlier boot, or of an earlier process of the same number, over the unit.
+fn forge_run(home: &Home, id: UnitId, boot_id: &str, pid: u32, ticks: u64) {
+    let runs = home.unit_dir(id).join("runs");
+    let name = serde_json::json!({"pid": pid, "ticks": ticks});
+    let start = serde_json::json!({"at": 1, "boot_id": boot_id, "shim": name});
+    std::fs::write(runs.join("1.start"), start.to_string()).unwrap();
+    std::fs::write(runs.join("1.child"), name.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn after_a_reboot_runs_are_over_and_no_stranger_is_harmed() {
+    let home = Home::new();
+    let driver = home.driver();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    let this_boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for boot_id in ["an earlier boot", this_boot.trim()] {
+        let unit = contract::unit(shell("exec sleep 1000"));
+        driver.prepare(&unit, &quiet).await.unwrap();
+        forge_run(&home, unit.id, boot_id, stranger.id(), 1);
+        assert_eq!(contract::ended(&driver, unit.id).await, Exit::Unknown);
+        assert_eq!(contract::find(&driver, unit.id).await.unwrap().runs, 1);
+    }
+    assert!(
+        stranger.try_wait().unwrap().is_none(),
+        "a process of the same number was harmed"
+    );
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_singleton_stops_by_itself_when_nobody_extends_its_span() {
+    let home = Home::new();
+    let mut spec = shell("exec sleep 1000");
+    spec.disconnect.policy = DisconnectPolicy::Singleton;
+    spec.disconnect.stop_after_ms = 1000;
+    let driver = home.driver();
+    let (kept, left) = (
+        started(&driver, spec.clone()).await,
+        started(&driver, spec).await,
+    );
+    let fencing = driver.fencing().unwrap();
+    fencing
+        .extend(kept.id, Duration::from_secs(3600))
+        .await
+        .unwrap();
+    let shim = home.shim_pid(left.id, 1);
+    drop(driver);
+    until("the shim stopped it without any agent", async || {
+        !is_alive(shim)
+    })
+    .await;
+    let driver = home.driver();
+    assert_eq!(contract::ended(&driver, left.id).await, Exit::Signal(15));
+    assert!(
+        is_running(&driver, kept.id).await,
+        "the extended one goes on"
+    );
+}
+
+#[tokio::test]
+async fn a_unit_that_cannot_be_read_does_not_hide_the_others() {
+    let home = Home::new();
+    let driver = home.driver();
+    let good = started(&driver, shell("exec sleep 1000")).await;
+    let bad = contract::unit(shell("true"));
+    driver.prepare(&bad, &quiet).await.unwrap();
+    std::fs::write(home.unit_dir(bad.id).join("unit.json"), "{ torn").unwrap();
+    let found = driver.observe().await.unwrap();
+    assert_eq!(
+        found.iter().map(|unit| unit.id).collect::<Vec<_>>(),
+        [good.id]
+    );
+    driver.remove(bad.id).await.unwrap_err();
+    std::fs::remove_dir_all(home.unit_dir(bad.id)).unwrap();
+}
