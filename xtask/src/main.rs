@@ -6,15 +6,24 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
-    reason = "a terminal tool: it prints, and reads the environment and the clock of the machine it runs on"
+    reason = "a terminal tool: it prints, and reads the environment and the clock of its machine"
 )]
 
+mod arch;
+mod check;
+mod contracts;
+mod openapi;
 mod proto;
+mod size;
+mod test;
 mod tree;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::test::Length;
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "The workshop menu of Hostler")]
@@ -25,8 +34,26 @@ struct Menu {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Prepares what the tests need, runs them all, says what was left out and why.
+    Test,
+    /// All tests, with the random and simulated campaigns at full length; takes hours.
+    Nightly,
+    /// What CI runs before the tests: fmt, clippy, arch, size, contracts, proto, openapi, doc.
+    Check,
+    /// Compares the edges between crates with the table in ARCHITECTURE.md.
+    Arch,
+    /// Lists files and functions over budget; fails above the walls.
+    Size,
+    /// Compares docs/contracts.md and docs/routes.md with the files and tests that they name.
+    Contracts,
     /// Generates the Rust of the wire contracts from proto/ into crates/wire/src/gen.
     Proto {
+        /// Only compare with what is committed.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Writes docs/openapi.json as the binary prints it.
+    Openapi {
         /// Only compare with what is committed.
         #[arg(long)]
         check: bool,
@@ -34,14 +61,25 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let result = match Menu::parse().verb {
-        Verb::Proto { check } => proto::main(check.into()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Menu::parse().verb) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Test => return test::main(Length::Short),
+        Verb::Nightly => return test::main(Length::Full),
+        Verb::Check => check::main()?,
+        Verb::Arch => arch::main()?,
+        Verb::Size => size::main()?,
+        Verb::Contracts => contracts::main()?,
+        Verb::Proto { check } => proto::main(check.into())?,
+        Verb::Openapi { check } => openapi::main(check.into())?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

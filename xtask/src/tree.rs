@@ -1,8 +1,10 @@
-//! The source tree: where it is, and files that are generated into it and committed.
+//! The source tree: where it is, how cargo is called in it, and files that are generated into it and
+//! committed.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Whether a generated file is written, or only compared with what is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +26,60 @@ pub(crate) fn root() -> PathBuf {
         .map_or_else(|| here.to_owned(), Path::to_owned)
 }
 
+/// A path as people know it: below the root.
+pub(crate) fn shown(path: &Path) -> String {
+    let root = root();
+    path.strip_prefix(&root)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+/// The cargo that called us, in the root of the workspace.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(program);
+    cargo.args(arguments).current_dir(root());
+    cargo
+}
+
+/// Runs a command to its end and gives what it printed.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let program = command.get_program().display().to_string();
+    let output = command
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("run {program}"))?;
+    ensure!(output.status.success(), "{program}: {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// All files below a folder with this ending, in order.
+pub(crate) fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("read {}", shown(&folder)))?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == ending)
+            {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Brings a committed file in line with what was generated, or says how to.
 pub(crate) fn settle(path: &Path, text: &str, mode: Mode, verb: &str) -> Result<()> {
-    let shown = path.strip_prefix(root()).unwrap_or(path).display();
+    let shown = shown(path);
     let present = std::fs::read_to_string(path).unwrap_or_default();
     if present == text {
         return Ok(());

@@ -78,26 +78,8 @@ impl Client {
             addr: addr.to_owned(),
             problem,
         };
-        let with_scheme = if addr.contains("://") {
-            addr.to_owned()
-        } else {
-            format!("http://{addr}")
-        };
-        let base: Url = with_scheme
-            .parse()
-            .map_err(|error| refused(format!("{error}")))?;
-        if base.scheme() != "http" {
-            let scheme = base.scheme();
-            return Err(refused(format!("`http` is expected, not `{scheme}`")));
-        }
-        if !base.has_host() || !matches!(base.path(), "/" | "") {
-            return Err(refused("write it as `http://HOST:PORT`".into()));
-        }
-        if !token
-            .unwrap_or_default()
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic())
-        {
+        let base = base_of(addr).map_err(refused)?;
+        if !token.is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(refused("its token has characters that no token has".into()));
         }
         let http = reqwest::Client::builder()
@@ -160,4 +142,21 @@ impl ClientError {
             Self::Address { .. } | Self::Protocol { .. } => false,
         }
     }
+}
+
+/// The root of the API at an address that a person wrote.
+fn base_of(addr: &str) -> Result<Url, String> {
+    let with_scheme = if addr.contains("://") {
+        addr.to_owned()
+    } else {
+        format!("http://{addr}")
+    };
+    let base: Url = with_scheme.parse().map_err(|error| format!("{error}"))?;
+    if base.scheme() != "http" {
+        return Err(format!("`http` is expected, not `{}`", base.scheme()));
+    }
+    if !base.has_host() || !matches!(base.path(), "/" | "") {
+        return Err("write it as `http://HOST:PORT`".to_owned());
+    }
+    Ok(base)
 }

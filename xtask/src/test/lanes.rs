@@ -1,0 +1,212 @@
+//! Lanes: which ignored tests there are, what each needs, and whether it is here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+
+use super::provision;
+use crate::tree;
+
+/// A component that some tests need.
+pub(crate) struct Lane {
+    name: String,
+    /// What is used, or why it is left out.
+    state: Result<String, String>,
+}
+
+impl Lane {
+    pub(crate) fn on(name: &str, with: String) -> Self {
+        let name = name.to_owned();
+        Self {
+            name,
+            state: Ok(with),
+        }
+    }
+
+    pub(crate) fn off(name: &str, why: String) -> Self {
+        let name = name.to_owned();
+        Self {
+            name,
+            state: Err(why),
+        }
+    }
+
+    /// A lane that needs a program, or to be root.
+    fn found(name: &str) -> Self {
+        if name == "root" {
+            return if rustix::process::getuid().is_root() {
+                Self::on(name, "we are root".into())
+            } else {
+                Self::off(name, "we are not root".into())
+            };
+        }
+        let program = match name {
+            "iproute2" => "ip",
+            other => other,
+        };
+        match provision::program(program) {
+            Some(path) => Self::on(name, path.display().to_string()),
+            None => Self::off(name, format!("there is no program `{program}`")),
+        }
+    }
+}
+
+/// A test that is ignored by default.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ignored {
+    name: String,
+    reason: String,
+}
+
+impl Ignored {
+    /// What it needs; none if it is ignored for another reason, such as being a part of another test.
+    fn need(&self) -> Option<&str> {
+        self.reason.strip_prefix("needs ")
+    }
+}
+
+/// What is run with which environment.
+pub(crate) struct Plan {
+    lanes: Vec<Lane>,
+    /// Tests to leave out, by name.
+    left_out: BTreeSet<String>,
+    counts: BTreeMap<String, usize>,
+    environment: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// One lane per need that occurs; the docker lane is prepared by the caller.
+    pub(crate) fn new(ignored: &[Ignored], docker: Lane) -> Self {
+        let mut counts = BTreeMap::new();
+        for need in ignored.iter().filter_map(Ignored::need) {
+            *counts.entry(need.to_owned()).or_insert(0) += 1;
+        }
+        let mut lanes: Vec<Lane> = counts
+            .keys()
+            .filter(|need| **need != docker.name)
+            .map(|need| Lane::found(need))
+            .collect();
+        lanes.insert(0, docker);
+        let is_on = |need| {
+            lanes
+                .iter()
+                .any(|lane| lane.name == need && lane.state.is_ok())
+        };
+        let left_out = ignored
+            .iter()
+            .filter(|test| !test.need().is_some_and(is_on))
+            .map(|test| test.name.clone())
+            .collect();
+        Self {
+            lanes,
+            left_out,
+            counts,
+            environment: Vec::new(),
+        }
+    }
+
+    /// Something for the environment of the tests.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// The names of tests that must not run.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &str> {
+        self.left_out.iter().map(String::as_str)
+    }
+
+    /// For people: which lanes ran and which were left out.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = String::from("lanes:\n");
+        for lane in &self.lanes {
+            let count = self.counts.get(&lane.name).copied().unwrap_or(0);
+            let (word, why) = match &lane.state {
+                Ok(with) => ("ran     ", with),
+                Err(why) => ("LEFT OUT", why),
+            };
+            text.push_str(&format!(
+                "  {:<9} {word} ({count} tests): {why}\n",
+                lane.name
+            ));
+        }
+        text
+    }
+}
+
+/// Every ignored test below `crates/`, as the sources say.
+pub(crate) fn ignored_tests() -> Result<Vec<Ignored>> {
+    let mut found = Vec::new();
+    for file in tree::files(&tree::root().join("crates"), "rs")? {
+        let text = std::fs::read_to_string(&file).with_context(|| tree::shown(&file))?;
+        found.extend(ignored_in(&text));
+    }
+    Ok(found)
+}
+
+/// The runner does not tell the reasons, so the sources are asked: an `ignore` attribute and the next `fn`.
+fn ignored_in(text: &str) -> Vec<Ignored> {
+    let mut found = Vec::new();
+    let mut waiting = None;
+    for line in text.lines().map(str::trim) {
+        let reason = line
+            .strip_prefix("#[ignore = \"")
+            .and_then(|rest| rest.strip_suffix("\"]"));
+        if let Some(reason) = reason {
+            waiting = Some(reason.to_owned());
+        } else if let Some(name) = crate::contracts::function(line)
+            && let Some(reason) = waiting.take()
+        {
+            let name = name.to_owned();
+            found.push(Ignored { name, reason });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+#[tokio::test]
+#[ignore = \"needs docker\"]
+async fn a_container_runs() {}
+
+#[test]
+#[ignore = \"is the child process of other tests\"]
+fn child() {}
+
+#[test]
+#[ignore = \"needs a-program-that-nobody-has\"]
+fn never() {}
+";
+
+    #[test]
+    fn reasons_are_read_from_the_source() {
+        let found = ignored_in(TEXT);
+        let names: Vec<_> = found.iter().map(|test| test.name.as_str()).collect();
+        assert_eq!(names, ["a_container_runs", "child", "never"]);
+        assert_eq!(found[0].need(), Some("docker"));
+        assert_eq!(found[1].need(), None);
+    }
+
+    #[test]
+    fn what_is_not_here_is_left_out_and_said() {
+        let plan = Plan::new(&ignored_in(TEXT), Lane::on("docker", "an engine".into()));
+        let left_out: Vec<_> = plan.left_out().collect();
+        assert_eq!(left_out, ["child", "never"]);
+        let summary = plan.summary();
+        assert!(
+            summary.contains("docker    ran      (1 tests): an engine"),
+            "{summary}"
+        );
+        assert!(
+            summary.contains("LEFT OUT (1 tests): there is no program"),
+            "{summary}"
+        );
+    }
+}

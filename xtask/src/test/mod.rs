@@ -1,0 +1,104 @@
+//! `test`: prepares what the tests need, runs them all, says what was left out and why.
+//!
+//! Tests that need a real component are ignored by default, `#[ignore = "needs docker"]`. Each such component
+//! is a *lane*. A lane is on if the component is here or can be had: on Debian and as root it is installed,
+//! and for `docker` an engine of our own is started, with its own data, socket and bridge, and stopped again
+//! in every case. Nothing is asked. What was started lives in one temporary folder.
+//!
+//! Settings, by environment: `HOSTLER_TEST_DOCKER=unix:///…` uses that engine instead (it must have the image
+//! `busybox:local`).
+
+mod engine;
+mod image;
+mod lanes;
+mod provision;
+mod runner;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use self::engine::Engine;
+use self::lanes::{Lane, Plan};
+
+/// Where tests find a Docker engine.
+const DOCKER: &str = "HOSTLER_TEST_DOCKER";
+
+/// How long the random and simulated campaigns are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// As in every CI run.
+    Short,
+    /// As in a night.
+    Full,
+}
+
+/// What makes the campaigns long. Tests read these names and have short defaults.
+const FULL_LENGTH: [(&str, &str); 4] = [
+    // Cases of each property test that does not fix its own number.
+    ("PROPTEST_CASES", "20000"),
+    // Random kills of a child that writes to the store.
+    ("HOSTLER_STORE_KILLS", "1000"),
+    // Random kills of server and agent under load.
+    ("HOSTLER_KILL_ROUNDS", "1000"),
+    // Seeds of the simulated fleet.
+    ("HOSTLER_SIM_SEEDS", "10000"),
+];
+
+/// Prepares, runs, cleans up. The last thing printed is the runner's summary.
+pub(crate) fn main(length: Length) -> Result<ExitCode> {
+    let stop = Stop::listen()?;
+    provision::install_what_is_missing();
+    let ignored = lanes::ignored_tests()?;
+    let (docker, engine) = docker();
+    let mut plan = Plan::new(&ignored, docker);
+    for (name, value) in FULL_LENGTH.iter().filter(|_| length == Length::Full) {
+        plan.set(name, value);
+    }
+    if let Some(engine) = &engine {
+        plan.set(DOCKER, &engine.address());
+    }
+    let result = runner::run(&plan, length, &stop);
+    drop(engine);
+    result
+}
+
+/// The docker lane, and the engine behind it if it is one of ours.
+fn docker() -> (Lane, Option<Engine>) {
+    if let Some(given) = std::env::var_os(DOCKER) {
+        return (
+            Lane::on("docker", format!("the engine at {}", given.display())),
+            None,
+        );
+    }
+    match Engine::start() {
+        Ok(engine) => (Lane::on("docker", engine.description()), Some(engine)),
+        Err(error) => (Lane::off("docker", format!("{error:#}")), None),
+    }
+}
+
+/// Remembers that somebody asked us to stop, so that we clean up before we do.
+pub(crate) struct Stop(Arc<AtomicUsize>);
+
+impl Stop {
+    fn listen() -> Result<Self> {
+        let signal = Arc::new(AtomicUsize::new(0));
+        for number in [SIGINT, SIGTERM] {
+            let value = usize::try_from(number).context("a signal is a small number")?;
+            signal_hook::flag::register_usize(number, Arc::clone(&signal), value)
+                .context("listen for signals")?;
+        }
+        Ok(Self(signal))
+    }
+
+    /// The signal, if one came.
+    fn asked(&self) -> Option<i32> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            signal => i32::try_from(signal).ok(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the tests need from the machine: which programs are here, and on Debian the packages that bring them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Programs that some lane needs and the Debian packages that they come from.
+const PACKAGES: [(&str, &str); 4] = [
+    ("dockerd", "docker.io"),
+    ("busybox", "busybox-static"),
+    ("strace", "strace"),
+    ("ip", "iproute2"),
+];
+
+/// Where a program is, looked up where root's programs are too.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+    std::env::split_paths(&path)
+        .chain(system.map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A busybox that runs without libraries, as a container has none.
+pub(crate) fn static_busybox() -> Option<PathBuf> {
+    program("busybox").filter(|file| is_static(file))
+}
+
+fn is_static(file: &Path) -> bool {
+    // A dynamic executable names its loader: /lib64/ld-linux-x86-64.so.2, /lib/ld-musl-x86_64.so.1, …
+    std::fs::read(file).is_ok_and(|bytes| {
+        let loaders = [
+            b"/ld-linux".as_slice(),
+            b"/ld-musl".as_slice(),
+            b"/ld64.so".as_slice(),
+        ];
+        let head = &bytes[..bytes.len().min(8192)];
+        !loaders
+            .iter()
+            .any(|loader| head.windows(loader.len()).any(|window| window == *loader))
+    })
+}
+
+/// Installs what is missing where that is possible; says in one line where it is not.
+pub(crate) fn install_what_is_missing() {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(name, _)| match *name {
+            "busybox" => static_busybox().is_none(),
+            other => program(other).is_none(),
+        })
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    let packages = missing.join(" ");
+    match install(&missing) {
+        Ok(()) => println!("installed {packages}"),
+        Err(error) => {
+            println!(
+                "could not install {packages} ({error:#}); the lanes below say what that leaves out"
+            );
+        }
+    }
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if program("apt-get").is_none() {
+        bail!("this is no Debian");
+    }
+    if !rustix::process::getuid().is_root() {
+        bail!("we are not root");
+    }
+    println!("installing {}", packages.join(" "));
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    if apt_get(&arguments).is_ok() {
+        return Ok(());
+    }
+    // The lists of packages may be missing or old.
+    apt_get(&["update"])?;
+    apt_get(&arguments)
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("apt-get")
+        .args(["-o", "DPkg::Lock::Timeout=120"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output()
+        .context("run apt-get")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    bail!("apt-get {}: {}", arguments[0], last.unwrap_or("it failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_by_its_name() {
+        assert!(program("sh").is_some());
+        assert!(program("no-such-program").is_none());
+    }
+
+    #[test]
+    fn an_executable_with_a_loader_is_not_static() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("x");
+        std::fs::write(&file, b"ELF..../lib64/ld-linux-x86-64.so.2\0").expect("a file");
+        assert!(!is_static(&file));
+        std::fs::write(&file, b"ELF....").expect("a file");
+        assert!(is_static(&file));
+    }
+}
