@@ -86,13 +86,18 @@ impl State {
         self.next_sequence
     }
 
+    /// Goes on counting events there, after a load whose events were not all applied.
+    pub fn resume_sequence(&mut self, next: u64) {
+        self.next_sequence = self.next_sequence.max(next);
+    }
+
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)
     }
 
     /// Every node, also those that are gone, the oldest first.
-    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> + ExactSizeIterator {
         self.nodes.values()
     }
 
@@ -133,7 +138,7 @@ impl State {
     }
 
     /// Every workload, also those being deleted, the oldest first.
-    pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
+    pub fn workloads(&self) -> impl DoubleEndedIterator<Item = &Arc<Workload>> + ExactSizeIterator {
         self.workloads.values()
     }
 
@@ -162,7 +167,9 @@ impl State {
     }
 
     /// Every assignment, the oldest first.
-    pub fn assignments(&self) -> impl ExactSizeIterator<Item = &Arc<Assignment>> {
+    pub fn assignments(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &Arc<Assignment>> + ExactSizeIterator {
         self.assignments.values()
     }
 

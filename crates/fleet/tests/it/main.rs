@@ -1,0 +1,9 @@
+//! The fleet's proofs: properties over random histories, stories told as snapshots, and placement quality.
+
+mod bounds;
+mod invariants;
+mod properties;
+mod quality;
+mod stories;
+mod verbs;
+mod world;

@@ -1,0 +1,388 @@
+//! Random histories over a small fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hostler_fleet::{ApplyOptions, Change, Expect, State, UnitReport, Verb};
+use hostler_model::spec::{
+    PortMapping, Protocol, RestartPolicy, Strategy as Spreading, WorkloadSpec,
+};
+use hostler_model::{CommandKind, Desired, EventKind, Exit, NodeId, UnitId, WorkloadId};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use crate::invariants::{check_decision, check_state, rebuilt};
+use crate::world::{World, hello, is_answering, resources, singleton, spec};
+
+/// What happens next; numbers choose among what is there.
+#[derive(Debug, Clone)]
+enum Step {
+    Announce {
+        node: u8,
+        boot: u8,
+        size: u8,
+    },
+    Resume {
+        node: u8,
+        keeps: bool,
+    },
+    Liveness {
+        node: u8,
+        how: u8,
+    },
+    Admission {
+        node: u8,
+        how: u8,
+    },
+    Label {
+        node: u8,
+        value: Option<u8>,
+    },
+    HeldBack {
+        node: u8,
+        holds: bool,
+    },
+    Remove {
+        node: u8,
+        force: bool,
+    },
+    Obey {
+        node: u8,
+    },
+    Finish {
+        node: u8,
+        code: i32,
+    },
+    Apply {
+        workload: u8,
+        count: u32,
+        shape: u8,
+        options: u8,
+    },
+    Desire {
+        workload: u8,
+        how: u8,
+    },
+    Settle {
+        workload: u8,
+        limit: usize,
+    },
+    Command {
+        node: u8,
+        answers: bool,
+    },
+    Prune,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = 0..4_u8;
+    let workload = 0..4_u8;
+    prop_oneof![
+        2 => (node.clone(), 0..2_u8, 0..3_u8).prop_map(|(node, boot, size)| Step::Announce { node, boot, size }),
+        3 => (node.clone(), any::<bool>()).prop_map(|(node, keeps)| Step::Resume { node, keeps }),
+        4 => (node.clone(), 0..5_u8).prop_map(|(node, how)| Step::Liveness { node, how }),
+        3 => (node.clone(), 0..5_u8).prop_map(|(node, how)| Step::Admission { node, how }),
+        1 => (node.clone(), prop::option::of(0..2_u8)).prop_map(|(node, value)| Step::Label { node, value }),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, holds)| Step::HeldBack { node, holds }),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, force)| Step::Remove { node, force }),
+        5 => node.clone().prop_map(|node| Step::Obey { node }),
+        2 => (node.clone(), 0..2_i32).prop_map(|(node, code)| Step::Finish { node, code }),
+        5 => (workload.clone(), 0..6_u32, 0..24_u8, 0..6_u8)
+            .prop_map(|(workload, count, shape, options)| Step::Apply { workload, count, shape, options }),
+        3 => (workload.clone(), 0..4_u8).prop_map(|(workload, how)| Step::Desire { workload, how }),
+        8 => (workload, 1..6_usize).prop_map(|(workload, limit)| Step::Settle { workload, limit }),
+        1 => (node, any::<bool>()).prop_map(|(node, answers)| Step::Command { node, answers }),
+        1 => Just(Step::Prune),
+    ]
+}
+
+fn shaped(workload: u8, count: u32, shape: u8) -> WorkloadSpec {
+    let name = format!("w{workload}");
+    // The last workload is a singleton all its life, the others never.
+    let mut spec = if workload == 3 {
+        singleton(&name, count)
+    } else {
+        spec(&name, count)
+    };
+    if shape & 1 == 1 {
+        spec.env.insert("SHAPE".to_owned(), "odd".to_owned());
+    }
+    if shape & 2 == 2 {
+        spec.resources = resources(600, 100);
+    }
+    if shape & 4 == 4 {
+        spec.placement.strategy = Spreading::Pack;
+    }
+    match shape / 8 {
+        1 => spec.ports.push(PortMapping {
+            name: None,
+            host: 80,
+            target: None,
+            protocol: Protocol::Tcp,
+        }),
+        2 => spec
+            .placement
+            .constraints
+            .push("zone == v1".parse().expect("a constraint")),
+        _ => {}
+    }
+    if workload == 2 {
+        spec.restart.policy = RestartPolicy::No;
+    }
+    spec
+}
+
+fn node_of(world: &World, number: u8) -> Option<NodeId> {
+    let identity = hello(&format!("n{number}"), resources(0, 0)).identity;
+    world.state.node_by_alias(&identity).map(|node| node.id)
+}
+
+fn workload_of(world: &World, number: u8) -> Option<WorkloadId> {
+    world
+        .state
+        .workload_by_name(&format!("w{number}"))
+        .map(|workload| workload.id)
+}
+
+fn verb_of(world: &World, step: &Step) -> Option<Verb> {
+    Some(match step {
+        Step::Announce { node, boot, size } => {
+            let mut hello = hello(
+                &format!("n{node}"),
+                resources(1000 + 500 * u64::from(*size), 1024),
+            );
+            hello.facts.boot_id = format!("boot {boot}");
+            hello.labels = BTreeMap::from([("zone".to_owned(), format!("v{}", node % 2))]);
+            Verb::Announce(Box::new(hello))
+        }
+        Step::Resume { node, keeps } => {
+            let node = node_of(world, *node)?;
+            let units = world.state.assignments_on(node).map(|copy| copy.unit());
+            Verb::Resume {
+                node,
+                units: units.filter(|_| *keeps).collect(),
+            }
+        }
+        Step::Liveness { node, how } => liveness_verb(world, node_of(world, *node)?, *how),
+        Step::Admission { node, how } => admission_verb(node_of(world, *node)?, *how),
+        Step::Label { node, value } => Verb::Label {
+            node: node_of(world, *node)?,
+            labels: BTreeMap::from([("zone".to_owned(), value.map(|value| format!("v{value}")))]),
+            expect: Expect::Any,
+        },
+        Step::HeldBack { node, holds } => Verb::HeldBack {
+            node: node_of(world, *node)?,
+            reason: holds.then(|| "it would stop too much".to_owned()),
+        },
+        Step::Remove { node, force } => Verb::RemoveNode {
+            node: node_of(world, *node)?,
+            force: *force,
+        },
+        Step::Obey { node } => {
+            let node = node_of(world, *node).filter(|node| {
+                world
+                    .state
+                    .node(*node)
+                    .is_some_and(|node| is_answering(node))
+            })?;
+            let stopping = world
+                .state
+                .assignments_on(node)
+                .filter(|copy| !copy.is_wanted());
+            Verb::Report {
+                node,
+                reports: stopping
+                    .map(|copy| UnitReport::Gone { unit: copy.unit() })
+                    .collect(),
+            }
+        }
+        Step::Finish { node, code } => finish_verb(world, node_of(world, *node)?, *code)?,
+        Step::Apply {
+            workload,
+            count,
+            shape,
+            options,
+        } => Verb::Apply {
+            spec: Arc::new(shaped(*workload, *count, *shape)),
+            options: ApplyOptions {
+                expect: if *options == 0 {
+                    Expect::Absent
+                } else {
+                    Expect::Any
+                },
+                require_placement: *options == 1,
+                dry_run: *options == 2,
+            },
+        },
+        Step::Desire { workload, how } => desire_verb(workload_of(world, *workload)?, *how),
+        Step::Settle { workload, limit } => Verb::Settle {
+            workload: workload_of(world, *workload)?,
+            limit: *limit,
+        },
+        Step::Command { node, answers } => command_verb(world, node_of(world, *node)?, *answers),
+        Step::Prune => Verb::Prune { limit: 10 },
+    })
+}
+
+fn liveness_verb(world: &World, node: NodeId, how: u8) -> Verb {
+    match how {
+        0 => Verb::Suspect {
+            node,
+            reason: "its connection broke".to_owned(),
+        },
+        1 | 2 => Verb::Silent { node },
+        3 => Verb::Returned { node },
+        _ => {
+            let assignments = world
+                .state
+                .assignments_on(node)
+                .map(|copy| copy.id)
+                .collect();
+            Verb::Fence { node, assignments }
+        }
+    }
+}
+
+fn admission_verb(node: NodeId, how: u8) -> Verb {
+    match how {
+        0 => Verb::Cordon { node },
+        1 => Verb::Uncordon { node },
+        2 => Verb::Drain { node },
+        3 => Verb::Undrain { node },
+        _ => Verb::FinishDrain { node },
+    }
+}
+
+fn desire_verb(workload: WorkloadId, how: u8) -> Verb {
+    let expect = Expect::Any;
+    match how {
+        0 => Verb::SetDesired {
+            workload,
+            desired: Desired::Running,
+            expect,
+        },
+        1 => Verb::SetDesired {
+            workload,
+            desired: Desired::Stopped,
+            expect,
+        },
+        2 => Verb::Restart { workload },
+        _ => Verb::Delete { workload, expect },
+    }
+}
+
+/// Ends one copy; with an odd code of an old generation, which must change nothing.
+fn finish_verb(world: &World, node: NodeId, code: i32) -> Option<Verb> {
+    let copy = world
+        .state
+        .assignments_on(node)
+        .find(|copy| copy.is_wanted())?;
+    let unit = UnitId {
+        assignment: copy.id,
+        generation: copy.generation,
+    };
+    let reports = vec![UnitReport::Finished {
+        unit,
+        exit: Exit::Code(code),
+        runs: 1,
+    }];
+    Some(Verb::Report { node, reports })
+}
+
+fn command_verb(world: &World, node: NodeId, answers: bool) -> Verb {
+    match world.state.commands_of(node).last().filter(|_| answers) {
+        Some(command) => Verb::Acknowledge {
+            node,
+            command: command.id,
+            result: Ok("done".to_owned()),
+        },
+        None => Verb::Issue {
+            node,
+            kind: CommandKind::Cleanup,
+        },
+    }
+}
+
+fn live_through(steps: &[Step]) -> World {
+    let mut world = World::default();
+    world.must(&Verb::Found);
+    for name in ["n0", "n1", "n2"] {
+        world.join(name, resources(1000, 1024));
+    }
+    for step in steps {
+        let Some(verb) = verb_of(&world, step) else {
+            continue;
+        };
+        let before = world.state.clone();
+        let first = world.decide(&verb);
+        let decision = world.submit(&verb);
+        assert_eq!(first, decision, "the same input gives the same answer");
+        match decision {
+            Ok(decision) => check_decision(&before, &world.state, &verb, &decision),
+            Err(refusal) => assert!(!refusal.sentence.is_empty(), "a refusal says why"),
+        }
+        check_state(&world);
+    }
+    world
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: prop::test_runner::RngSeed::Fixed(20),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(800))]
+
+    #[test]
+    fn any_history_keeps_the_invariants_and_settles(steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = live_through(&steps);
+        world.settle();
+        check_state(&world);
+        for workload in world.state.workloads() {
+            let verb = Verb::Settle { workload: workload.id, limit: 100 };
+            let decision = world.decide(&verb).expect("settling is never refused");
+            prop_assert!(decision.changes.is_empty(), "what is settled stays as it is");
+        }
+        let replayed = State::from_changes(&world.log);
+        prop_assert_eq!(&replayed, &world.state, "the log leads to the state");
+        prop_assert_eq!(rebuilt(&world.state), world.state);
+    }
+}
+
+/// Guards the test above: a generator that never drains or loses a node would prove nothing.
+#[test]
+fn the_histories_reach_every_kind_of_event_and_stop() {
+    let mut runner = TestRunner::new(config(1));
+    let mut seen = BTreeSet::new();
+    for _ in 0..400 {
+        let steps = prop::collection::vec(step(), 80)
+            .new_tree(&mut runner)
+            .expect("no filter")
+            .current();
+        for change in live_through(&steps).log {
+            match change {
+                Change::Append(event) => {
+                    let verb = event.message.split(' ').next().unwrap_or_default();
+                    let how = if event.kind == EventKind::CopiesReplaced {
+                        verb
+                    } else {
+                        ""
+                    };
+                    seen.insert(format!("{:?} {how}", event.kind).trim_end().to_owned());
+                }
+                Change::PutAssignment(copy) => {
+                    let fenced = if copy.fenced { " fenced" } else { "" };
+                    seen.insert(format!("{:?}{fenced}", copy.intent));
+                }
+                _ => {}
+            }
+        }
+    }
+    insta::assert_snapshot!(seen.into_iter().collect::<Vec<_>>().join("\n"));
+}
