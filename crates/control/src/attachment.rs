@@ -19,8 +19,8 @@ use hostler_model::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::control::Shared;
 use crate::live::{LiveEntry, Machine};
+use crate::shared::Shared;
 use crate::{Control, Link, refusals};
 
 pub use crate::live::BeatVerdict;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use hostler_fleet::{Change, Reply, Verb};
+use hostler_fleet::{Change, Moment, Reply, Verb};
 use hostler_model::{Actor, Refusal};
 use hostler_store::Limits;
 use tokio::sync::oneshot;
@@ -21,7 +21,15 @@ pub(crate) struct Request {
 /// A request with what was decided, to be told when everything before it is durable.
 pub(crate) struct Decided {
     pub(crate) request: Request,
+    pub(crate) moment: Moment,
     pub(crate) result: Result<Reply, Refusal>,
+}
+
+/// The changes of one decision, weighed.
+#[derive(Default)]
+pub(crate) struct Load {
+    changes: Vec<Change>,
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -44,25 +52,39 @@ impl Request {
     }
 }
 
+impl Load {
+    /// The changes of one decision; `None` if the store cannot take them at once.
+    pub(crate) fn of(changes: Vec<Change>, limits: Limits) -> Option<Self> {
+        let bytes = changes
+            .iter()
+            .map(records::weight)
+            .fold(0, usize::saturating_add);
+        let fits = changes.len() <= limits.writes && bytes <= limits.bytes;
+        let fits = fits && changes.iter().all(records::is_key_short);
+        fits.then_some(Self { changes, bytes })
+    }
+
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
 impl Batch {
-    /// Whether the changes can join without the batch outgrowing one commit.
-    pub(crate) fn takes(&self, changes: &[Change], limits: Limits) -> bool {
-        self.changes.len() + changes.len() <= limits.writes
-            && self.bytes.saturating_add(weight(changes)) <= limits.bytes
+    /// Whether the load can join without the batch outgrowing one commit.
+    pub(crate) fn takes(&self, load: &Load, limits: Limits) -> bool {
+        self.changes.len() + load.changes.len() <= limits.writes
+            && self.bytes + load.bytes <= limits.bytes
     }
 
     /// Adds what was decided. The batch must not be in flight.
-    pub(crate) fn add(&mut self, decided: Decided, changes: Vec<Change>) {
+    pub(crate) fn add(&mut self, decided: Decided, load: Load) {
         self.decided.push(decided);
-        self.bytes = self.bytes.saturating_add(weight(&changes));
-        Arc::make_mut(&mut self.changes).extend(changes);
-    }
-
-    /// Tells every caller what was decided.
-    pub(crate) fn answer(self) {
-        for decided in self.decided {
-            decided.request.tell(decided.result);
-        }
+        self.bytes += load.bytes;
+        Arc::make_mut(&mut self.changes).extend(load.changes);
     }
 
     /// Tells every caller no.
@@ -71,16 +93,4 @@ impl Batch {
             decided.request.tell(Err(refusal.clone()));
         }
     }
-}
-
-/// Whether the changes of one decision can be committed at all.
-pub(crate) fn is_committable(changes: &[Change], limits: Limits) -> bool {
-    changes.iter().all(records::is_key_short) && Batch::default().takes(changes, limits)
-}
-
-fn weight(changes: &[Change]) -> usize {
-    changes
-        .iter()
-        .map(records::weight)
-        .fold(0, usize::saturating_add)
 }

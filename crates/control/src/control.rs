@@ -3,31 +3,27 @@
 //! Owns the view, the live table, the event ring and the inlet to the owner task. Locks are leaves: nothing
 //! is awaited under one. Verbs fail with a [`Refusal`]; reading cannot fail.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use hostler_fleet::{Change, Reply, State, Verb};
+use hostler_fleet::{Reply, State, Verb};
 use hostler_kit::{Clock, Tasks};
 use hostler_model::{
     Actor, AssignmentId, Command, CommandState, Event, FleetId, IntentItem, NodeId, ObservedUnit,
-    Refusal, StoreEpoch, Timestamp, Usage,
+    Refusal, StoreEpoch, Usage,
 };
-use hostler_store::Revision;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::batch::Request;
-use crate::events::EventRing;
 use crate::leader::Leader;
-use crate::live::LiveTable;
-use crate::load::{Loaded, load};
-use crate::metrics::Metrics;
+use crate::load::load;
 use crate::owner::Owner;
+use crate::shared::Shared;
 use crate::{
     Attachment, Check, ControlConfig, Link, LiveNode, LogRecord, LogRequest, MetricsSnapshot,
     Parts, Readiness, StartError, attachment, keepers, logs, refusals,
@@ -37,37 +33,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Control {
     pub(crate) shared: Arc<Shared>,
-}
-
-/// What the owner task, the keepers and the sessions share.
-pub(crate) struct Shared {
-    pub(crate) config: ControlConfig,
-    pub(crate) parts: Parts,
-    pub(crate) metrics: Metrics,
-    pub(crate) live: LiveTable,
-    pub(crate) signals: Signals,
-    view: RwLock<State>,
-    events: EventRing,
-    inbox: mpsc::Sender<Request>,
-    leading: AtomicBool,
-    store_ok: AtomicBool,
-    revision: AtomicU64,
-    newest_event: watch::Sender<u64>,
-    changes: watch::Sender<u64>,
-    ended: CancellationToken,
-}
-
-/// What wakes the keepers; none carries data.
-#[derive(Default)]
-pub(crate) struct Signals {
-    /// Any commit.
-    pub(crate) placement: Notify,
-    pub(crate) drain: Notify,
-    /// A connection broke: these nodes are suspected at once.
-    pub(crate) broken: std::sync::Mutex<BTreeSet<NodeId>>,
-    pub(crate) broke: Notify,
-    /// Counts commits after which a copy might fit that did not fit before.
-    pub(crate) room: AtomicU64,
 }
 
 impl Control {
@@ -233,6 +198,14 @@ impl Control {
         entry.lock().observed(assignment).cloned()
     }
 
+    /// The same, for callers that hold the view and know the node.
+    #[must_use]
+    pub fn observed_at(&self, node: NodeId, assignment: AssignmentId) -> Option<ObservedUnit> {
+        let entry = self.shared.live.get(node)?;
+        let observed = entry.lock().observed(assignment).cloned();
+        observed
+    }
+
     /// Everything that the node last told, also units that the fleet knows nothing of.
     #[must_use]
     pub fn observed_on(&self, node: NodeId) -> Vec<ObservedUnit> {
@@ -323,13 +296,6 @@ impl Control {
         snapshot
     }
 
-    /// Ends at once, as a crash does: nothing is finished, nobody is answered, the lease is not given back.
-    #[cfg(feature = "fake")]
-    pub fn crash(&self) {
-        self.shared.leading.store(false, Ordering::Release);
-        self.shared.ended.cancel();
-    }
-
     async fn found(&self, new_epoch: bool) -> Result<(), Refusal> {
         let actor = || Actor::Keeper(self.shared.config.server_name.clone());
         self.submit(actor(), Verb::Found).await?;
@@ -343,167 +309,6 @@ impl Control {
         self.view()
             .fleet()
             .expect("start founds the fleet before anybody holds a Control")
-    }
-}
-
-impl Shared {
-    fn new(config: ControlConfig, parts: Parts, inbox: mpsc::Sender<Request>) -> Self {
-        Self {
-            events: EventRing::new(config.event_capacity),
-            config,
-            parts,
-            metrics: Metrics::default(),
-            live: LiveTable::default(),
-            signals: Signals::default(),
-            view: RwLock::default(),
-            inbox,
-            leading: AtomicBool::new(true),
-            store_ok: AtomicBool::new(true),
-            revision: AtomicU64::new(0),
-            newest_event: watch::Sender::new(0),
-            changes: watch::Sender::new(0),
-            ended: CancellationToken::new(),
-        }
-    }
-
-    pub(crate) fn view(&self) -> impl Deref<Target = State> + '_ {
-        self.view.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts a task that ends at its next await when this server decides no longer.
-    pub(crate) fn spawn<F>(&self, name: &'static str, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let ended = self.ended.clone();
-        self.parts.tasks.spawn(name, async move {
-            ended.run_until_cancelled_owned(task).await;
-        });
-    }
-
-    pub(crate) fn set_store_ok(&self, is_ok: bool) {
-        self.store_ok.store(is_ok, Ordering::Release);
-    }
-
-    /// Nothing is decided from here on.
-    pub(crate) fn over(&self) {
-        self.leading.store(false, Ordering::Release);
-    }
-
-    /// Ends the keepers and whatever else was started here.
-    pub(crate) fn end(&self) {
-        self.ended.cancel();
-    }
-
-    /// The records were read anew.
-    pub(crate) fn replace(&self, loaded: Loaded) {
-        self.events.fill(loaded.events);
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = loaded.state;
-        self.revision.store(loaded.revision, Ordering::Relaxed);
-        self.newest_event.send_replace(self.events.newest());
-        self.tell_change();
-        for entry in self.live.all() {
-            if let Some(session) = entry.lock().session() {
-                session.link.wake();
-            }
-        }
-    }
-
-    /// A batch is durable: it goes into the view, and whoever it concerns is woken.
-    pub(crate) fn publish(&self, changes: &[Change], revision: Revision) {
-        let concerned = self.apply(changes);
-        self.revision.store(revision, Ordering::Relaxed);
-        let fresh: Vec<Arc<Event>> = changes.iter().filter_map(event_of).collect();
-        if !fresh.is_empty() {
-            self.events.append(fresh);
-            self.newest_event.send_replace(self.events.newest());
-        }
-        if changes.iter().any(may_make_room) {
-            self.signals.room.fetch_add(1, Ordering::AcqRel);
-            self.signals.drain.notify_one();
-        }
-        self.tell_change();
-        self.signals.placement.notify_one();
-        self.wake_links(&concerned);
-        self.forget_gone(changes);
-    }
-
-    pub(crate) fn tell_change(&self) {
-        self.changes
-            .send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// The nodes whose intent or commands the changes touch.
-    fn apply(&self, changes: &[Change]) -> BTreeSet<NodeId> {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let mut concerned = Vec::new();
-        for change in changes {
-            match change {
-                Change::PutAssignment(assignment) => concerned.push(assignment.node),
-                Change::PutCommand(command) => concerned.push(command.node),
-                Change::RemoveAssignment(id) => {
-                    concerned.extend(view.assignment(*id).map(|assignment| assignment.node));
-                }
-                _ => {}
-            }
-            view.apply(change);
-        }
-        concerned.into_iter().collect()
-    }
-
-    fn wake_links(&self, nodes: &BTreeSet<NodeId>) {
-        for node in nodes {
-            let entry = self.live.get(*node);
-            let link = entry.and_then(|entry| entry.lock().session().map(|s| Arc::clone(&s.link)));
-            if let Some(link) = link {
-                link.wake();
-            }
-        }
-    }
-
-    /// A node that was removed has no session and no lease any more.
-    fn forget_gone(&self, changes: &[Change]) {
-        for change in changes {
-            let gone = match change {
-                Change::PutNode(node) if node.is_gone() => node.id,
-                Change::RemoveNode(id) => *id,
-                _ => continue,
-            };
-            if let Some(entry) = self.live.get(gone) {
-                if let Some(session) = entry.lock().session() {
-                    session.closed.cancel();
-                }
-                self.live.forget(gone);
-            }
-        }
-    }
-
-    fn not_deciding(&self) -> Refusal {
-        if self.parts.tasks.is_stopping() {
-            refusals::stopping()
-        } else {
-            refusals::not_leader()
-        }
-    }
-
-    pub(crate) fn now(&self) -> (Duration, Timestamp) {
-        let clock = &self.parts.clock;
-        (clock.uptime(), Timestamp::from_millis(clock.wall_millis()))
-    }
-}
-
-fn event_of(change: &Change) -> Option<Arc<Event>> {
-    match change {
-        Change::Append(event) => Some(Arc::clone(event)),
-        _ => None,
-    }
-}
-
-fn may_make_room(change: &Change) -> bool {
-    match change {
-        Change::PutNode(_) | Change::RemoveNode(_) | Change::RemoveAssignment(_) => true,
-        Change::PutAssignment(assignment) => assignment.outcome.is_some() || assignment.fenced,
-        _ => false,
     }
 }
 

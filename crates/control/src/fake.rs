@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use hostler_fleet::{NodeAnnouncement, Reply, Verb};
+use hostler_fleet::{Moment, NodeAnnouncement, Reply, Verb};
 use hostler_kit::Tasks;
 use hostler_model::spec::Kind;
 use hostler_model::{
     Actor, AliasKey, Bytes, Code, Contract, Exit, Intent, IntentItem, MilliCpu, NodeFacts, NodeId,
     ObservedUnit, Refusal, Resources, RuntimeFact, Timestamp, UnitId, UnitState, Usage, digest,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
+use crate::batch::Decided;
 use crate::{Attachment, BeatVerdict, Control, Link, LogRecord, LogRequest, LogStream};
 
 /// What a fake node says of itself.
@@ -30,6 +31,15 @@ pub struct FakeMachine {
     pub capacity: Resources,
     pub kinds: Vec<Kind>,
     pub labels: BTreeMap<String, String>,
+}
+
+/// A verb that was decided and answered, with all that the decision saw beside the state.
+#[derive(Debug, Clone)]
+pub struct Journaled {
+    pub moment: Moment,
+    pub actor: Actor,
+    pub verb: Verb,
+    pub result: Result<Reply, Refusal>,
 }
 
 /// A node that obeys.
@@ -58,6 +68,39 @@ struct Open {
 
 struct FakeLink {
     world: Arc<World>,
+}
+
+impl Journaled {
+    pub(crate) fn of(decided: &Decided) -> Self {
+        Self {
+            moment: decided.moment,
+            actor: decided.request.actor.clone(),
+            verb: decided.request.verb.clone(),
+            result: decided.result.clone(),
+        }
+    }
+}
+
+impl Control {
+    /// From now on, everything that is answered, in the order in which it was decided. One reader only.
+    ///
+    /// # Panics
+    /// If the journal is read already.
+    #[must_use]
+    pub fn journal(&self) -> mpsc::UnboundedReceiver<Journaled> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        assert!(
+            self.shared.journal.set(sender).is_ok(),
+            "the journal is read already"
+        );
+        receiver
+    }
+
+    /// Ends at once, as a crash does: nothing is finished, nobody is answered, the lease is not given back.
+    pub fn crash(&self) {
+        self.shared.over();
+        self.shared.end();
+    }
 }
 
 impl FakeMachine {

@@ -36,6 +36,7 @@ mod metrics;
 mod owner;
 mod records;
 mod refusals;
+mod shared;
 
 #[cfg(feature = "fake")]
 pub mod fake;

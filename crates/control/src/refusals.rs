@@ -26,6 +26,15 @@ pub(crate) fn outcome_unknown() -> Refusal {
     Refusal::new(Code::StoreUnavailable, sentence, "look before asking again")
 }
 
+pub(crate) fn too_large() -> Refusal {
+    let sentence = "the change is larger than the store takes at once";
+    Refusal::new(
+        Code::BodyTooLarge,
+        sentence,
+        "make it smaller, or in several steps",
+    )
+}
+
 pub(crate) fn node_not_found(node: NodeId) -> Refusal {
     Refusal::new(
         Code::NodeNotFound,

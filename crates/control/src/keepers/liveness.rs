@@ -18,8 +18,8 @@ use hostler_model::{Assignment, Liveness, Node, NodeId};
 use super::submit;
 use crate::Control;
 use crate::attachment::rules_for;
-use crate::control::Shared;
 use crate::live::LiveEntry;
+use crate::shared::Shared;
 
 const TICK: Duration = Duration::from_millis(200);
 /// Fences are looked at once in so many ticks: singletons wait for seconds at least.

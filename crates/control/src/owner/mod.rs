@@ -26,17 +26,17 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_fleet::{Change, Decision, Moment, Reply, State, Verb, decide};
+use hostler_fleet::{Decision, Moment, Reply, State, Verb, decide};
 use hostler_model::{Code, Refusal, Timestamp};
 use hostler_store::{CommitError, Limits, Revision, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::batch::{Batch, Decided, Request, is_committable};
+use crate::batch::{Batch, Decided, Load, Request};
 use crate::commit::{CommitFailure, Errand, Landing, Probe};
-use crate::control::Shared;
 use crate::leader::{Leader, Renewal};
 use crate::metrics::Ending;
 use crate::refusals;
+use crate::shared::Shared;
 
 /// Most verbs that are decided before the batch is sent off, if many wait.
 const ROUND: usize = 1_024;
@@ -147,53 +147,55 @@ impl Owner {
             seed: parts.entropy.next_u128(),
         };
         let decision = decide(&self.head, &moment, &request.actor, &request.verb);
-        let decision = decision.and_then(|decision| self.committable(decision));
-        self.count(&request.verb, decision.as_ref());
-        match decision {
-            Ok(decision) => self.gather(request, Ok(decision.reply), decision.changes),
-            Err(refusal) => self.gather(request, Err(refusal), Vec::new()),
+        let (result, load) = match decision.and_then(|decision| self.weigh(decision)) {
+            Ok((reply, load)) => (Ok(reply), load),
+            Err(refusal) => (Err(refusal), Load::default()),
+        };
+        self.count(&request.verb, result.is_ok(), load.is_empty());
+        self.gather(
+            Decided {
+                request,
+                moment,
+                result,
+            },
+            load,
+        );
+    }
+
+    fn weigh(&self, decision: Decision) -> Result<(Reply, Load), Refusal> {
+        match Load::of(decision.changes, self.limits) {
+            Some(load) => Ok((decision.reply, load)),
+            None => Err(refusals::too_large()),
         }
     }
 
-    fn committable(&self, decision: Decision) -> Result<Decision, Refusal> {
-        if is_committable(&decision.changes, self.limits) {
-            return Ok(decision);
-        }
-        let sentence = "the change is larger than the store takes at once";
-        Err(Refusal::new(
-            Code::BodyTooLarge,
-            sentence,
-            "make it smaller, or in several steps",
-        ))
-    }
-
-    fn gather(&mut self, request: Request, result: Result<Reply, Refusal>, changes: Vec<Change>) {
+    /// Nobody hears of what was decided before everything that it was decided on is durable.
+    fn gather(&mut self, decided: Decided, load: Load) {
         let is_alone = self.in_flight.is_none() && self.gathered.is_empty();
-        if changes.is_empty() && is_alone {
-            request.tell(result);
+        if load.is_empty() && is_alone {
+            self.shared.tell(decided);
             return;
         }
-        for change in &changes {
+        for change in load.changes() {
             self.head.apply(change);
         }
-        let limits = self.limits;
         let fits = self
             .gathered
             .back()
-            .is_some_and(|last| last.takes(&changes, limits));
+            .is_some_and(|last| last.takes(&load, self.limits));
         if !fits {
             self.gathered.push_back(Batch::default());
         }
         if let Some(last) = self.gathered.back_mut() {
-            last.add(Decided { request, result }, changes);
+            last.add(decided, load);
         }
     }
 
-    fn count(&self, verb: &Verb, decision: Result<&Decision, &Refusal>) {
-        let ending = match decision {
-            Ok(decision) if decision.changes.is_empty() => Ending::Unchanged,
-            Ok(_) => Ending::Changed,
-            Err(_) => Ending::Refused,
+    fn count(&self, verb: &Verb, is_ok: bool, is_empty: bool) {
+        let ending = match (is_ok, is_empty) {
+            (false, _) => Ending::Refused,
+            (true, true) => Ending::Unchanged,
+            (true, false) => Ending::Changed,
         };
         self.shared.metrics.count_verb(verb, ending);
     }
@@ -205,7 +207,7 @@ impl Owner {
         while self.in_flight.is_none() {
             let batch = self.gathered.pop_front()?;
             if batch.changes.is_empty() {
-                batch.answer();
+                self.answer(batch);
                 continue;
             }
             if self.leader.due_in().is_zero()
@@ -296,7 +298,13 @@ impl Owner {
     fn publish(&mut self, batch: Batch, revision: Revision) {
         self.revision = revision;
         self.shared.publish(&batch.changes, revision);
-        batch.answer();
+        self.answer(batch);
+    }
+
+    fn answer(&self, batch: Batch) {
+        for decided in batch.decided {
+            self.shared.tell(decided);
+        }
     }
 
     async fn renew(&mut self) -> Option<End> {
