@@ -1,12 +1,13 @@
 //! Running the tests: with nextest where it is installed, else with `cargo test`. The lanes are told when the
 //! tests have ended, and the last thing printed is the summary.
 
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::lanes::Plan;
 use super::{Length, Stop};
@@ -26,10 +27,7 @@ pub(crate) fn run(plan: &Plan, length: Length, stop: &Stop) -> Result<ExitCode> 
         .status()
         .is_ok_and(|status| status.success());
     if has_nextest {
-        let documented = run_to_end(
-            &mut tree::cargo(&["test", "--workspace", "--doc", "--quiet"]),
-            stop,
-        )?;
+        let documented = doctests(stop)?;
         let tested = nextest(plan, length, stop)?;
         return Ok(if documented.success() {
             code(tested, stop)
@@ -54,10 +52,7 @@ fn nextest(plan: &Plan, length: Length, stop: &Stop) -> Result<ExitStatus> {
         command.args(["--color", "always"]);
     }
     command.envs(plan.environment().iter().map(|(name, value)| (name, value)));
-    let mut child = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("run nextest")?;
+    let mut child = begin(command.stderr(Stdio::piped()))?;
     let output = child.stderr.take().context("nextest has an output")?;
     let lanes = plan.summary();
     let reader = std::thread::spawn(move || pass_on(output, lanes));
@@ -106,10 +101,7 @@ fn cargo_test(plan: &Plan, stop: &Stop) -> Result<ExitCode> {
         command.args(["--skip", name]);
     }
     command.envs(plan.environment().iter().map(|(name, value)| (name, value)));
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("run cargo test")?;
+    let mut child = begin(command.stdout(Stdio::piped()))?;
     let output = child.stdout.take().context("cargo test has an output")?;
     let reader = std::thread::spawn(move || {
         let mut total = Counts::default();
@@ -160,10 +152,32 @@ impl Counts {
     }
 }
 
-fn run_to_end(command: &mut Command, stop: &Stop) -> Result<ExitStatus> {
-    // Quiet says nothing about success, and the words of a failure must be seen.
-    let mut child = command.stdout(Stdio::null()).spawn().context("run cargo")?;
-    wait(&mut child, stop)
+/// The examples in documentation, which nextest does not run. What they say is shown if one fails.
+fn doctests(stop: &Stop) -> Result<ExitStatus> {
+    let mut command = tree::cargo(&["test", "--workspace", "--doc", "--quiet"]);
+    let mut child = begin(command.stdout(Stdio::piped()))?;
+    let mut output = child.stdout.take().context("cargo test has an output")?;
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        // Text that cannot be read is not shown; the status tells of the failure.
+        output.read_to_string(&mut text).ok();
+        text
+    });
+    let status = wait(&mut child, stop)?;
+    let text = reader.join().unwrap_or_default();
+    if !status.success() {
+        println!("{text}");
+    }
+    Ok(status)
+}
+
+/// Starts a runner in a process group of its own, so that Ctrl-C reaches it once, from us, and we outlive it.
+fn begin(command: &mut Command) -> Result<Child> {
+    command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("run cargo")
 }
 
 /// Waits for the runner. A signal to us is passed on to it, so that it ends its tests.
@@ -175,7 +189,7 @@ fn wait(child: &mut Child, stop: &Stop) -> Result<ExitStatus> {
         }
         if stop.asked().is_some() && !is_told {
             // It may have ended just now.
-            kill_process(Pid::from_child(child), Signal::INT).ok();
+            kill_process_group(Pid::from_child(child), Signal::INT).ok();
             is_told = true;
         }
         std::thread::sleep(PATIENCE);
