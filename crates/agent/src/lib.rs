@@ -1,1 +1,101 @@
+//! The agent: the part of Hostler on each node.
+//!
+//! ```text
+//! uplink ──► ledger (intent and identity on disk) ─┐
+//!                                                  ├─► plan (pure) ──► act ──► runtime drivers
+//! observe (adopts what survived a restart) ────────┘                     │
+//! uplink ◄──────────────────── observed, usage, results, logs on request ◄┘
+//! ```
+//!
+//! Two tasks do everything. The *reconciler* owns the intent, the ledger and what is observed, and is the
+//! only one that acts on units. The *uplink* owns the connection: it carries what the reconciler shows to
+//! the control plane and what the control plane wants to the reconciler. Neither waits for the other: a
+//! node that is cut off goes on restarting what dies.
+//!
+//! Stopping the agent, in whatever way, stops no unit.
 
+mod config;
+mod dial;
+mod guard;
+mod ledger;
+mod machine;
+mod notes;
+mod plan;
+mod reconcile;
+mod show;
+mod status;
+mod uplink;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use config::{AgentConfig, LedgerIo, Parts};
+pub use dial::{ByteStream, Dial, TcpDial};
+pub use machine::{LocalMachine, Machine};
+pub use status::AgentStatus;
+
+/// Why an agent does not start. Each is for a person to put right.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another agent works on the same data directory.
+    #[error("another agent{} uses {path}; stop it first, or give this one a data directory of its own", .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    InUse { path: String, pid: Option<u32> },
+    /// The address of the control plane is none.
+    #[error("`{server}` is no server address: {reason}; write it as http://host:port")]
+    Server { server: String, reason: String },
+    /// The data directory cannot be used.
+    #[error("cannot use {path}: {source}")]
+    Data {
+        path: String,
+        source: std::io::Error,
+    },
+}
+
+/// A running agent. Dropping the handle leaves it running; its `Tasks` stop it.
+#[derive(Debug)]
+pub struct Agent {
+    status: watch::Receiver<AgentStatus>,
+    /// Closes when the last task has ended.
+    ended: watch::Receiver<()>,
+}
+
+impl Agent {
+    /// Locks the data directory, reads the ledger, starts to look after what is there and to call the
+    /// control plane. Does not wait for the control plane.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was started.
+    pub async fn start(config: AgentConfig, parts: Parts) -> Result<Self, StartError> {
+        let server = dial::Server::parse(&config.server)?;
+        let ledger = ledger::Ledger::open(&config.data_dir)?;
+        let hostname = parts.machine.facts().hostname;
+        let names = (config.name.as_deref(), hostname.as_str());
+        let identity = ledger.identity(names, parts.entropy.as_ref())?;
+        let (alive, ended) = watch::channel(());
+        let alive = Arc::new(alive);
+
+        let handle = reconcile::start(&config, &parts, ledger, Arc::clone(&alive));
+        let status = uplink::start(uplink::Setup {
+            config,
+            parts,
+            server,
+            identity,
+            handle,
+            alive,
+        });
+        Ok(Self { status, ended })
+    }
+
+    /// How the agent stands with the control plane; always the latest.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<AgentStatus> {
+        self.status.clone()
+    }
+
+    /// Completes when the agent has ended after its tasks were told to stop. Its units run on.
+    pub async fn stopped(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
+    }
+}

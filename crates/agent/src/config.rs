@@ -1,0 +1,87 @@
+//! What an agent is told when it starts, and the parts of its environment that simulations replace.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hostler_kit::{Clock, Entropy, Tasks};
+use hostler_model::Resources;
+use hostler_runtime::Runtime;
+
+use crate::{Dial, LocalMachine, Machine, TcpDial};
+
+/// What an agent is told when it starts.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The control plane, as `http://host:port`.
+    pub server: String,
+    /// Where the ledger is kept; one agent per directory.
+    pub data_dir: PathBuf,
+    /// The node's name; the host name, or what it was called before, if left out.
+    pub name: Option<String>,
+    /// Labels that a first join brings along.
+    pub labels: BTreeMap<String, String>,
+    /// Kept for the machine itself.
+    pub reserved: Resources,
+    /// What the machine has, where that is not to be measured.
+    pub capacity: Option<Resources>,
+    pub ledger_io: LedgerIo,
+}
+
+/// Where the ledger's writes and syncs happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LedgerIo {
+    /// On threads for blocking work.
+    #[default]
+    Threads,
+    /// In the task that asks, so that a simulation has no thread but its own.
+    Inline,
+}
+
+/// The agent's environment. Whoever composes the program owns it.
+#[derive(Clone)]
+pub struct Parts {
+    pub runtimes: Vec<Arc<dyn Runtime>>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub tasks: Tasks,
+    pub dial: Arc<dyn Dial>,
+    pub machine: Arc<dyn Machine>,
+}
+
+impl AgentConfig {
+    /// The defaults for a control plane and a data directory.
+    #[must_use]
+    pub fn new(server: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            server: server.into(),
+            data_dir: data_dir.into(),
+            name: None,
+            labels: BTreeMap::new(),
+            reserved: Resources::ZERO,
+            capacity: None,
+            ledger_io: LedgerIo::default(),
+        }
+    }
+}
+
+impl Parts {
+    /// The real machine and network.
+    #[must_use]
+    pub fn new(
+        runtimes: Vec<Arc<dyn Runtime>>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        tasks: Tasks,
+    ) -> Self {
+        let machine = Arc::new(LocalMachine::new());
+        Self {
+            runtimes,
+            clock,
+            entropy,
+            tasks,
+            dial: Arc::new(TcpDial),
+            machine,
+        }
+    }
+}

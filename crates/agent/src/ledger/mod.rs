@@ -1,0 +1,239 @@
+//! The ledger: what the agent must still know after it was killed, in files that a person can read.
+//!
+//! ```text
+//! <data>/agent/lock                      held while an agent runs; holds its pid
+//! <data>/agent/identity.json             who the node is (secret), and its name
+//! <data>/agent/fleet.json                whose intent it follows: fleet, node, store epoch
+//! <data>/agent/intent/<assignment>.json  what should run, and how it ended if it ended for good
+//! <data>/agent/commands/<id>.json        commands that were begun, with their results
+//! ```
+//!
+//! Every file is replaced as a whole: written beside, synced, renamed, directory synced. A file that cannot be
+//! understood is set aside as `*.corrupt` and the agent goes on without it: losing the ledger loses no unit,
+//! because drivers find what runs, and the guard keeps it.
+//!
+//! The reconciler owns it; nothing else writes here.
+
+mod files;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hostler_kit::Entropy;
+use hostler_model::{
+    AssignmentId, CommandId, CommandKind, Exit, FleetId, IntentItem, NodeId, StoreEpoch, Timestamp,
+};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::StartError;
+
+/// Results of commands are kept for this many commands; a control plane repeats only the latest ones.
+const KEPT_COMMANDS: usize = 256;
+
+/// The agent's files. Holds the lock on them.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// Who the node is. The secret is its identity towards the control plane.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) identity: String,
+    pub(crate) name: String,
+}
+
+/// Whose intent the node follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) fleet_id: FleetId,
+    pub(crate) node_id: NodeId,
+    pub(crate) store_epoch: StoreEpoch,
+}
+
+/// One assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) item: IntentItem,
+    /// Set once the restart policy of this generation is spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) finished: Option<Finished>,
+}
+
+/// How a unit ended for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Finished {
+    pub(crate) exit: Exit,
+    pub(crate) at: Timestamp,
+    pub(crate) runs: u32,
+}
+
+/// A command that was begun. Without a result its effect is unknown, and it is not begun again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CommandRecord {
+    pub(crate) id: CommandId,
+    pub(crate) command: CommandKind,
+    pub(crate) begun_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<Result<String, String>>,
+}
+
+/// What an earlier agent wrote down.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) origin: Option<Origin>,
+    pub(crate) entries: BTreeMap<AssignmentId, Entry>,
+    /// Files that were set aside.
+    pub(crate) damaged: usize,
+}
+
+/// Changes that are written together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Batch {
+    pub(crate) origin: Option<Origin>,
+    /// None deletes.
+    pub(crate) entries: BTreeMap<AssignmentId, Option<Entry>>,
+}
+
+impl Ledger {
+    /// Makes the directories and takes the lock.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, StartError> {
+        let dir = data_dir.join("agent");
+        let failed = |path: &Path, source: io::Error| StartError::Data {
+            path: path.display().to_string(),
+            source,
+        };
+        for path in [&dir, &dir.join("intent"), &dir.join("commands")] {
+            files::make_dir(path).map_err(|error| failed(path, error))?;
+        }
+        let path = dir.join("lock");
+        let lock = files::open_lock(&path).map_err(|error| failed(&path, error))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = std::fs::read_to_string(&path)
+                    .ok()
+                    .and_then(|pid| pid.trim().parse().ok());
+                return Err(StartError::InUse {
+                    path: dir.display().to_string(),
+                    pid,
+                });
+            }
+            Err(error) => return Err(failed(&path, error.into())),
+        }
+        // Only for people and for the message above; the lock itself is what counts.
+        let _ = files::overwrite(&lock, &format!("{}\n", std::process::id()));
+        for path in [&dir, &dir.join("intent"), &dir.join("commands")] {
+            files::sweep(path);
+        }
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// Who the node is; made up at the first start. `names` are the one asked for and the machine's own.
+    pub(crate) fn identity(
+        &self,
+        names: (Option<&str>, &str),
+        entropy: &dyn Entropy,
+    ) -> Result<Identity, StartError> {
+        let path = self.dir.join("identity.json");
+        let known: Option<Identity> = files::read(&path).unwrap_or_else(|_| None);
+        let (wanted, own) = names;
+        let name = wanted
+            .or(known.as_ref().map(|known| known.name.as_str()))
+            .unwrap_or(own);
+        let identity = Identity {
+            identity: known.as_ref().map_or_else(
+                || format!("{:032x}", entropy.next_u128()),
+                |known| known.identity.clone(),
+            ),
+            name: name.to_owned(),
+        };
+        if known.as_ref() != Some(&identity) {
+            let written = files::write(&path, &identity).and_then(|()| files::sync_dir(&self.dir));
+            written.map_err(|source| StartError::Data {
+                path: path.display().to_string(),
+                source,
+            })?;
+        }
+        Ok(identity)
+    }
+
+    /// What an earlier agent wrote down. Never fails: what cannot be read is set aside and counted.
+    pub(crate) fn load(&self) -> Loaded {
+        let mut loaded = Loaded::default();
+        match files::read(&self.dir.join("fleet.json")) {
+            Ok(origin) => loaded.origin = origin,
+            Err(files::Damaged) => loaded.damaged += 1,
+        }
+        for path in files::list(&self.dir.join("intent")) {
+            match files::read::<Entry>(&path) {
+                Ok(Some(entry)) => {
+                    loaded.entries.insert(entry.item.unit.assignment, entry);
+                }
+                Ok(None) => {}
+                Err(files::Damaged) => loaded.damaged += 1,
+            }
+        }
+        self.forget_old_commands();
+        loaded
+    }
+
+    /// Writes all changes; when it answers without an error, they are on the disk. May have done a part
+    /// of it otherwise; doing it again is fine.
+    pub(crate) fn save(&self, batch: &Batch) -> io::Result<()> {
+        let dir = self.dir.join("intent");
+        for (assignment, entry) in &batch.entries {
+            let path = dir.join(format!("{assignment}.json"));
+            match entry {
+                Some(entry) => files::write(&path, entry)?,
+                None => files::delete(&path)?,
+            }
+        }
+        if !batch.entries.is_empty() {
+            files::sync_dir(&dir)?;
+        }
+        if let Some(origin) = &batch.origin {
+            files::write(&self.dir.join("fleet.json"), origin)?;
+            files::sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// What is on record about a command.
+    pub(crate) fn command(&self, id: CommandId) -> Option<CommandRecord> {
+        files::read(&self.command_path(id)).unwrap_or_else(|_| None)
+    }
+
+    /// Puts a command, or its result, on record.
+    pub(crate) fn record_command(&self, record: &CommandRecord) -> io::Result<()> {
+        files::write(&self.command_path(record.id), record)?;
+        files::sync_dir(&self.dir.join("commands"))
+    }
+
+    fn command_path(&self, id: CommandId) -> PathBuf {
+        self.dir.join("commands").join(format!("{id}.json"))
+    }
+
+    /// Ids sort by birth, so the first names are the oldest.
+    fn forget_old_commands(&self) {
+        let mut paths = files::list(&self.dir.join("commands"));
+        paths.sort_unstable();
+        let surplus = paths.len().saturating_sub(KEPT_COMMANDS);
+        for path in &paths[..surplus] {
+            let _ = files::delete(path);
+        }
+    }
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.origin.is_none() && self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

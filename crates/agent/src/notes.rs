@@ -1,0 +1,216 @@
+//! What the reconciler remembers of a unit beside intent and observation: the step in progress, troubles,
+//! how often it ended in short succession, when it may be tried again.
+//!
+//! Only how a unit finished is on disk. All else is forgotten with the agent, and that is fine: after a
+//! restart of the agent the first restart of a unit comes at once, as for a unit that never ended before.
+
+use std::time::Duration;
+
+use hostler_model::spec::Restart;
+use hostler_model::{Timestamp, WorkloadId, spec::Kind};
+use hostler_runtime::FoundState;
+
+use crate::ledger::Finished;
+
+/// First wait after a step that failed; each further failure doubles it.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// Longest wait between tries of a step that keeps failing.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// One moment in both times: uptime to measure with, wall time to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) uptime: Duration,
+    pub(crate) wall: Timestamp,
+}
+
+impl Moment {
+    pub(crate) fn later(self, span: Duration) -> Self {
+        Self {
+            uptime: self.uptime + span,
+            wall: self.wall.plus(span),
+        }
+    }
+}
+
+/// A unit as its driver found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) kind: Kind,
+    pub(crate) workload: WorkloadId,
+    pub(crate) state: FoundState,
+    pub(crate) runs: u32,
+}
+
+/// The step in progress on a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Preparing,
+    Starting,
+    Stopping,
+    Removing,
+}
+
+/// A step that failed, and when it is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) retry: Moment,
+    tries: u32,
+}
+
+/// What the reconciler remembers of one unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) doing: Option<Doing>,
+    /// How far a preparation has come, for people.
+    pub(crate) detail: String,
+    pub(crate) trouble: Option<Trouble>,
+    /// When the unit, which ended, may be started again.
+    pub(crate) restart: Option<Moment>,
+    pub(crate) finished: Option<Finished>,
+    /// The agent stopped it because contact was lost for too long; it is to run again once there is contact.
+    pub(crate) is_fenced: bool,
+    /// An operator asked that nothing be kept of a unit that has finished.
+    pub(crate) is_unwanted: bool,
+    /// Short runs in succession.
+    streak: u32,
+    /// The run whose end was counted last.
+    counted: u32,
+    since: Option<Timestamp>,
+}
+
+impl Note {
+    /// Takes notice of how the unit is found.
+    pub(crate) fn see(&mut self, seen: &Seen, rules: &Restart, now: Moment) {
+        match &seen.state {
+            FoundState::Prepared => {}
+            FoundState::Running { since } => {
+                self.since = Some(*since);
+                self.restart = None;
+            }
+            FoundState::Exited { at, .. } if self.counted != seen.runs => {
+                self.counted = seen.runs;
+                let longest = Duration::from_millis(rules.max_delay_ms);
+                let lasted = self.since.take().map(|since| at.since(since));
+                if lasted.is_some_and(|lasted| lasted > longest) {
+                    self.streak = 0;
+                }
+                self.restart = Some(now.later(restart_delay(rules, self.streak)));
+                self.streak = self.streak.saturating_add(1);
+            }
+            FoundState::Exited { .. } => {}
+        }
+    }
+
+    /// A step failed.
+    pub(crate) fn failed(&mut self, code: &'static str, message: String, now: Moment) {
+        let tries = self.trouble.as_ref().map_or(0, |trouble| trouble.tries);
+        let wait = FIRST_RETRY
+            .saturating_mul(1 << tries.min(16))
+            .min(LONGEST_RETRY);
+        let retry = now.later(wait);
+        self.trouble = Some(Trouble {
+            code,
+            message,
+            retry,
+            tries: tries + 1,
+        });
+    }
+}
+
+/// The first restart comes at once, the second after the delay, each further after twice as long.
+fn restart_delay(rules: &Restart, streak: u32) -> Duration {
+    let Some(doublings) = streak.checked_sub(1) else {
+        return Duration::ZERO;
+    };
+    let delay = rules.delay_ms.saturating_mul(1 << doublings.min(32));
+    Duration::from_millis(delay.min(rules.max_delay_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_model::Exit;
+
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment {
+            uptime: Duration::from_millis(millis),
+            wall: Timestamp::from_millis(millis),
+        }
+    }
+
+    fn seen(state: FoundState, runs: u32) -> Seen {
+        let workload = WorkloadId::mint(Timestamp::from_millis(1), 1);
+        Seen {
+            kind: Kind::Process,
+            workload,
+            state,
+            runs,
+        }
+    }
+
+    fn one_run(note: &mut Note, run: u32, from: u64, to: u64) -> Duration {
+        let rules = Restart {
+            delay_ms: 100,
+            max_delay_ms: 1000,
+            ..Restart::default()
+        };
+        note.see(
+            &seen(
+                FoundState::Running {
+                    since: at(from).wall,
+                },
+                run,
+            ),
+            &rules,
+            at(from),
+        );
+        let ended = FoundState::Exited {
+            exit: Exit::Code(1),
+            at: at(to).wall,
+        };
+        note.see(&seen(ended.clone(), run), &rules, at(to));
+        let due = note.restart.unwrap();
+        note.see(&seen(ended, run), &rules, at(to + 7));
+        assert_eq!(note.restart, Some(due), "seen twice, counted once");
+        due.uptime.saturating_sub(at(to).uptime)
+    }
+
+    #[test]
+    fn the_first_restart_comes_at_once_and_the_next_ones_wait_twice_as_long_each() {
+        let mut note = Note::default();
+        let waits: Vec<u128> = (1..=7)
+            .map(|run| one_run(&mut note, run, 10, 20).as_millis())
+            .collect();
+        assert_eq!(waits, [0, 100, 200, 400, 800, 1000, 1000]);
+    }
+
+    #[test]
+    fn a_long_run_starts_the_count_anew() {
+        let mut note = Note::default();
+        assert_eq!(one_run(&mut note, 1, 0, 10), Duration::ZERO);
+        assert_eq!(one_run(&mut note, 2, 20, 30), Duration::from_millis(100));
+        assert_eq!(one_run(&mut note, 3, 100, 5_000), Duration::ZERO);
+        assert_eq!(
+            one_run(&mut note, 4, 5_001, 5_002),
+            Duration::from_millis(100)
+        );
+    }
+
+    #[test]
+    fn a_step_that_keeps_failing_is_tried_less_and_less_often() {
+        let mut note = Note::default();
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            note.failed("node-io", "no".to_owned(), at(0));
+            waits.push(note.trouble.as_ref().unwrap().retry.uptime.as_millis());
+        }
+        assert_eq!(
+            waits,
+            [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]
+        );
+    }
+}

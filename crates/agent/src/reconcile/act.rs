@@ -1,0 +1,253 @@
+//! Doing the steps: one task per step, never two on one unit, and what became of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_model::spec::Kind;
+use hostler_model::{Exit, UnitId};
+use hostler_runtime::{FoundState, Runtime, RuntimeError, Unit};
+use tokio::sync::mpsc;
+
+use super::{Input, Reconciler};
+use crate::ledger::Finished;
+use crate::notes::{Doing, Seen};
+use crate::plan::{self, Step, StopReason};
+
+/// How long setting a dead man's switch may take.
+const EXTEND_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Reconciler {
+    /// Begins a step, unless it ends something and the order for that is not on disk.
+    pub(super) fn dispatch(&mut self, step: Step) {
+        match step {
+            Step::Finish(unit, finished) => self.finish(unit, finished),
+            Step::Prepare(unit) => self.prepare(unit),
+            Step::Start(unit) => self.spawn(unit, step, Doing::Starting),
+            Step::Stop(unit, StopReason::CutOff) => {
+                tracing::warn!(%unit, "stopping a singleton: no contact with the control plane");
+                self.spawn(unit, step, Doing::Stopping);
+            }
+            Step::Stop(unit, StopReason::Retired) if self.saves.is_open(unit.assignment) => {
+                self.spawn(unit, step, Doing::Stopping);
+            }
+            Step::Remove(unit) if self.saves.is_open(unit.assignment) => {
+                self.spawn(unit, step, Doing::Removing);
+            }
+            Step::Stop(..) | Step::Remove(_) => {}
+        }
+    }
+
+    fn finish(&mut self, unit: UnitId, finished: Finished) {
+        tracing::info!(%unit, exit = %finished.exit, runs = finished.runs, "unit finished");
+        self.notes.entry(unit).or_default().finished = Some(finished);
+        self.save_entry(unit.assignment);
+    }
+
+    fn prepare(&mut self, unit: UnitId) {
+        let Some(item) = self.intents.get(&unit.assignment) else {
+            return;
+        };
+        let wanted = Unit {
+            id: unit,
+            workload: item.workload,
+            workload_name: item.workload_name.clone(),
+            slot: item.slot,
+            spec: Arc::clone(&item.spec),
+        };
+        let Some(runtime) = self.runtimes.get(&item.spec.kind()).map(Arc::clone) else {
+            return;
+        };
+        let (sender, starts) = (self.sender.clone(), Arc::clone(&self.starts));
+        self.begin(unit, Doing::Preparing);
+        self.tasks.spawn_until_stop("prepare", async move {
+            let permit = starts.acquire().await;
+            let progress = progress_of(unit, sender.clone());
+            let answer = runtime.prepare(&wanted, &progress).await;
+            drop(permit);
+            report(&sender, Step::Prepare(unit), unit, answer.map(|()| None)).await;
+        });
+    }
+
+    fn spawn(&mut self, unit: UnitId, step: Step, doing: Doing) {
+        let Some(runtime) = self.runtime_of(unit) else {
+            return;
+        };
+        let (sender, starts) = (self.sender.clone(), Arc::clone(&self.starts));
+        self.begin(unit, doing);
+        self.tasks.spawn_until_stop("step", async move {
+            let permit = match doing {
+                Doing::Starting => starts.acquire().await.ok(),
+                Doing::Preparing | Doing::Stopping | Doing::Removing => None,
+            };
+            let answer = match doing {
+                Doing::Starting => runtime.start(unit).await.map(|()| None),
+                Doing::Stopping => runtime.stop(unit).await.map(Some),
+                Doing::Preparing | Doing::Removing => runtime.remove(unit).await.map(|()| None),
+            };
+            drop(permit);
+            report(&sender, step, unit, answer).await;
+        });
+    }
+
+    fn begin(&mut self, unit: UnitId, doing: Doing) {
+        self.notes.entry(unit).or_default().doing = Some(doing);
+    }
+
+    /// Takes in what became of a step.
+    pub(super) fn step_done(
+        &mut self,
+        unit: UnitId,
+        step: Step,
+        answer: Result<Option<Exit>, RuntimeError>,
+    ) {
+        self.serial += 1;
+        self.touched.insert(unit, self.serial);
+        self.notes.entry(unit).or_default().doing = None;
+        match answer {
+            Ok(exit) => self.succeeded(unit, step, exit),
+            Err(error) => self.failed(unit, step, &error),
+        }
+        // The driver's own figures follow: the moment of the start, the number of runs.
+        if let Some(kind) = self.kind_of(unit) {
+            self.observe(kind);
+        }
+    }
+
+    fn succeeded(&mut self, unit: UnitId, step: Step, exit: Option<Exit>) {
+        let now = self.now();
+        let note = self.notes.entry(unit).or_default();
+        note.trouble = None;
+        note.detail.clear();
+        match step {
+            Step::Prepare(_) => {
+                let Some(item) = self.intents.get(&unit.assignment) else {
+                    return;
+                };
+                let (kind, workload) = (item.spec.kind(), item.workload);
+                let prepared = Seen {
+                    kind,
+                    workload,
+                    state: FoundState::Prepared,
+                    runs: 0,
+                };
+                self.observed.units.entry(unit).or_insert(prepared);
+            }
+            Step::Start(_) => {
+                note.is_fenced = false;
+                note.restart = None;
+                if let Some(seen) = self.observed.units.get_mut(&unit)
+                    && !matches!(seen.state, FoundState::Running { .. })
+                {
+                    seen.state = FoundState::Running { since: now.wall };
+                    seen.runs += 1;
+                }
+                self.extend(unit);
+            }
+            Step::Stop(_, reason) => {
+                note.is_fenced = reason == StopReason::CutOff;
+                if let Some(seen) = self.observed.units.get_mut(&unit) {
+                    let exit = exit.unwrap_or(Exit::Unknown);
+                    seen.state = FoundState::Exited { exit, at: now.wall };
+                }
+            }
+            Step::Remove(_) => {
+                self.observed.units.remove(&unit);
+            }
+            Step::Finish(..) => {}
+        }
+    }
+
+    fn failed(&mut self, unit: UnitId, step: Step, error: &RuntimeError) {
+        let now = self.now();
+        match error {
+            RuntimeError::EngineDown { .. } => {
+                if let Some(kind) = self.kind_of(unit) {
+                    self.engine_down(kind, error);
+                }
+                return;
+            }
+            RuntimeError::NotFound(_) => {
+                self.observed.units.remove(&unit);
+            }
+            _ => {}
+        }
+        tracing::warn!(%unit, ?step, code = error.code(), %error, "step failed");
+        self.notes
+            .entry(unit)
+            .or_default()
+            .failed(error.code(), error.to_string(), now);
+    }
+
+    /// Lets a running singleton run for as long as the last contact allows.
+    pub(super) fn extend(&mut self, unit: UnitId) {
+        let Some(item) = self
+            .intents
+            .get(&unit.assignment)
+            .filter(|item| item.unit == unit)
+        else {
+            return;
+        };
+        let is_running = self
+            .observed
+            .units
+            .get(&unit)
+            .is_some_and(|seen| matches!(seen.state, FoundState::Running { .. }));
+        if !plan::is_singleton(item) || !is_running || self.extending.contains(&unit) {
+            return;
+        }
+        let contact = self.rules(self.now()).contact;
+        let span = plan::stop_after(item).saturating_sub(contact.age);
+        if !contact.is_proved || span.is_zero() {
+            return;
+        }
+        let Some(runtime) = self
+            .runtime_of(unit)
+            .filter(|runtime| runtime.fencing().is_some())
+        else {
+            return;
+        };
+        self.extending.insert(unit);
+        let sender = self.sender.clone();
+        self.tasks.spawn_until_stop("extend", async move {
+            if let Some(fencing) = runtime.fencing() {
+                match tokio::time::timeout(EXTEND_PATIENCE, fencing.extend(unit, span)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%unit, %error, "cannot extend a singleton"),
+                    Err(_) => tracing::warn!(%unit, "extending a singleton takes too long"),
+                }
+            }
+            // The receiver is gone only when the agent stops.
+            let _ = sender.send(Input::Extended(unit)).await;
+        });
+    }
+
+    fn kind_of(&self, unit: UnitId) -> Option<Kind> {
+        let seen = self.observed.units.get(&unit).map(|seen| seen.kind);
+        seen.or_else(|| {
+            self.intents
+                .get(&unit.assignment)
+                .map(|item| item.spec.kind())
+        })
+    }
+
+    fn runtime_of(&self, unit: UnitId) -> Option<Arc<dyn Runtime>> {
+        self.runtimes.get(&self.kind_of(unit)?).map(Arc::clone)
+    }
+}
+
+/// Progress is for people: where there is no room for it, it is left out.
+fn progress_of(unit: UnitId, sender: mpsc::Sender<Input>) -> impl Fn(String) + Send + Sync {
+    move |detail| {
+        let _ = sender.try_send(Input::Progress { unit, detail });
+    }
+}
+
+async fn report(
+    sender: &mpsc::Sender<Input>,
+    step: Step,
+    unit: UnitId,
+    answer: Result<Option<Exit>, RuntimeError>,
+) {
+    // The receiver is gone only when the agent stops.
+    let _ = sender.send(Input::Done { unit, step, answer }).await;
+}

@@ -1,0 +1,290 @@
+//! Following the control plane: intents through the guard, and commands.
+
+use std::collections::BTreeSet;
+
+use hostler_model::{
+    AssignmentId, CommandId, CommandKind, Intent, IntentItem, StoreEpoch, Timestamp,
+};
+use hostler_runtime::FoundState;
+use tokio::sync::oneshot;
+
+use super::{Reconciler, Wanted};
+use crate::guard::{self, Case, Scope};
+use crate::ledger::{CommandRecord, Entry, Origin};
+use crate::plan::Intents;
+
+/// What the control plane wants, followed or not.
+pub(super) struct Wish {
+    pub(super) from: Origin,
+    pub(super) items: Intents,
+    /// It changed since it was followed or held back last.
+    is_new: bool,
+}
+
+impl Reconciler {
+    /// Takes up what an earlier agent left.
+    pub(super) fn load(&mut self) {
+        let loaded = self.ledger.load();
+        if loaded.damaged > 0 {
+            tracing::warn!(
+                files = loaded.damaged,
+                "the ledger was damaged; what runs is kept until the control plane speaks of it"
+            );
+        }
+        self.origin = loaded.origin;
+        for (assignment, entry) in loaded.entries {
+            self.notes.entry(entry.item.unit).or_default().finished = entry.finished;
+            self.intents.insert(assignment, entry.item);
+        }
+    }
+
+    pub(super) fn take_full(
+        &mut self,
+        from: Origin,
+        items: Vec<Wanted>,
+        done: oneshot::Sender<()>,
+    ) {
+        let items = items.into_iter().filter_map(|wanted| self.readable(wanted));
+        let items = items.map(|item| (item.unit.assignment, item)).collect();
+        self.wish = Some(Wish {
+            from,
+            items,
+            is_new: true,
+        });
+        self.unanswered.push(done);
+    }
+
+    pub(super) fn take_increment(
+        &mut self,
+        items: Vec<Wanted>,
+        removed: &[AssignmentId],
+        done: oneshot::Sender<()>,
+    ) {
+        let items: Vec<IntentItem> = items
+            .into_iter()
+            .filter_map(|wanted| self.readable(wanted))
+            .collect();
+        // Without a full set there is nothing to add to; the uplink asks for one at each start.
+        let Some(wish) = &mut self.wish else { return };
+        wish.is_new = true;
+        for item in items {
+            let known = wish.items.get(&item.unit.assignment);
+            // A larger generation wins, in whatever order they come.
+            if known.is_none_or(|known| known.unit.generation <= item.unit.generation) {
+                wish.items.insert(item.unit.assignment, item);
+            }
+        }
+        for assignment in removed {
+            wish.items.remove(assignment);
+        }
+        self.unanswered.push(done);
+    }
+
+    /// The item, or the one that is followed already where the new one cannot be read.
+    fn readable(&self, wanted: Wanted) -> Option<IntentItem> {
+        match wanted {
+            Wanted::Item(item) => Some(*item),
+            Wanted::Unreadable {
+                unit,
+                intent: Intent::Run,
+            } => self.intents.get(&unit.assignment).cloned(),
+            Wanted::Unreadable { unit, intent } => {
+                let known = self.intents.get(&unit.assignment)?;
+                Some(IntentItem {
+                    unit,
+                    intent,
+                    ..known.clone()
+                })
+            }
+        }
+    }
+
+    /// Lets the guard judge what is wanted, and follows it as far as it may. Asked at every turn: what runs
+    /// changes, too, such as when an engine answers again.
+    pub(super) fn follow(&mut self) {
+        // Before every driver was asked it is not known what there is to protect.
+        if !self.is_complete() {
+            return;
+        }
+        let Some(wish) = &self.wish else { return };
+        let running = self.running();
+        let is_let_go = |assignment: &AssignmentId| {
+            running.contains(assignment) && !wish.items.contains_key(assignment)
+        };
+        self.given_up.retain(is_let_go);
+        let held = guard::judge(Case {
+            followed: self.origin,
+            from: wish.from,
+            wish: &wish.items,
+            running: &running,
+            has_work: !self.intents.is_empty() || !self.observed.units.is_empty(),
+            given_up: &self.given_up,
+        });
+        if !wish.is_new && held == self.held {
+            return;
+        }
+        let next = match &held {
+            None => wish.items.clone(),
+            Some(held) => guard::keep(&self.intents, &wish.items, held.scope),
+        };
+        // A stranger's fleet is not ours before an operator says so.
+        let is_ours = held
+            .as_ref()
+            .is_none_or(|held| held.scope == Scope::Omissions);
+        let from = wish.from;
+        if let Some(wish) = &mut self.wish {
+            wish.is_new = false;
+        }
+        if is_ours && self.origin != Some(from) {
+            self.origin = Some(from);
+            self.saves.set_origin(from);
+        }
+        self.set_held(held);
+        self.set_intents(next);
+        for done in std::mem::take(&mut self.unanswered) {
+            self.saves.answer(done);
+        }
+    }
+
+    fn set_held(&mut self, held: Option<guard::Held>) {
+        match (&self.held, &held) {
+            (None, Some(held)) => tracing::warn!(
+                reason = held.reason,
+                would_stop = held.would_stop,
+                "holding the intent back; nothing is stopped until an operator accepts it"
+            ),
+            (Some(_), None) => tracing::info!("following the intent again"),
+            _ => {}
+        }
+        self.held = held;
+    }
+
+    fn set_intents(&mut self, next: Intents) {
+        let before = std::mem::replace(&mut self.intents, next);
+        let dropped = before
+            .keys()
+            .filter(|assignment| !self.intents.contains_key(assignment));
+        for assignment in dropped {
+            self.saves.set_entry(*assignment, None);
+        }
+        let changed: Vec<AssignmentId> = self
+            .intents
+            .iter()
+            .filter(|(assignment, item)| before.get(assignment) != Some(item))
+            .map(|(assignment, _)| *assignment)
+            .collect();
+        for assignment in changed {
+            self.save_entry(assignment);
+        }
+    }
+
+    /// Writes down what is known of an assignment.
+    pub(super) fn save_entry(&mut self, assignment: AssignmentId) {
+        let Some(item) = self.intents.get(&assignment) else {
+            return;
+        };
+        let finished = self.notes.get(&item.unit).and_then(|note| note.finished);
+        self.saves.set_entry(
+            assignment,
+            Some(Entry {
+                item: item.clone(),
+                finished,
+            }),
+        );
+    }
+
+    /// What runs, and what may run where an engine does not answer.
+    fn running(&self) -> BTreeSet<AssignmentId> {
+        let seen = self.observed.units.iter();
+        let running = seen.filter(|(_, seen)| matches!(seen.state, FoundState::Running { .. }));
+        let unknown = self.intents.values().filter(|item| {
+            item.intent == Intent::Run && self.observed.down.contains_key(&item.spec.kind())
+        });
+        let running = running.map(|(unit, _)| unit.assignment);
+        running
+            .chain(unknown.map(|item| item.unit.assignment))
+            .collect()
+    }
+
+    /// Carries a command out at most once, and answers the same whenever it is asked again.
+    pub(super) async fn carry_out(
+        &mut self,
+        id: CommandId,
+        command: CommandKind,
+    ) -> Result<String, String> {
+        let known = self.at_ledger(move |ledger| Ok(ledger.command(id))).await;
+        if let Some(known) = known.map_err(|error| error.to_string())? {
+            return known.result.unwrap_or_else(|| {
+                Err("the agent was restarted while it did this; it is not done again".to_owned())
+            });
+        }
+        let begun_at = Timestamp::from_millis(self.clock.wall_millis());
+        let begun = CommandRecord {
+            id,
+            command: command.clone(),
+            begun_at,
+            result: None,
+        };
+        let record = begun.clone();
+        self.at_ledger(move |ledger| ledger.record_command(&record))
+            .await
+            .map_err(|error| {
+                format!("cannot put the command on record, so it is not done: {error}")
+            })?;
+
+        let result = match command {
+            CommandKind::AcceptIntent { epoch } => self.accept(epoch),
+            CommandKind::Cleanup => Ok(self.clean_up()),
+        };
+        let record = CommandRecord {
+            result: Some(result.clone()),
+            ..begun
+        };
+        if let Err(error) = self
+            .at_ledger(move |ledger| ledger.record_command(&record))
+            .await
+        {
+            tracing::error!(%id, %error, "cannot put the result of a command on record");
+        }
+        tracing::info!(%id, ?result, "command done");
+        result
+    }
+
+    /// An operator accepts the intent that is held back, with all that it stops.
+    fn accept(&mut self, epoch: StoreEpoch) -> Result<String, String> {
+        self.follow();
+        let (Some(wish), Some(held)) = (&self.wish, &self.held) else {
+            return Ok("no intent is held back".to_owned());
+        };
+        if wish.from.store_epoch != epoch {
+            return Err(format!(
+                "the intent that is held back is of epoch {}, not {epoch}",
+                wish.from.store_epoch
+            ));
+        }
+        let stopped = held.would_stop;
+        let mut given_up = self.running();
+        given_up.retain(|assignment| !wish.items.contains_key(assignment));
+        self.origin = Some(wish.from);
+        self.saves.set_origin(wish.from);
+        self.given_up = given_up;
+        self.follow();
+        Ok(format!(
+            "the intent is followed; {stopped} units that it does not speak of are stopped"
+        ))
+    }
+
+    /// Marks what has finished, so that the plan removes it.
+    fn clean_up(&mut self) -> String {
+        let units = &self.observed.units;
+        let finished = self.notes.iter_mut().filter(|(unit, note)| {
+            note.finished.is_some() && !note.is_unwanted && units.contains_key(unit)
+        });
+        let mut count = 0;
+        for (_, note) in finished {
+            note.is_unwanted = true;
+            count += 1;
+        }
+        format!("removing what is kept of {count} finished units")
+    }
+}

@@ -1,0 +1,410 @@
+//! The reconciler: one task that owns the intent, the ledger and what is observed, and the only one that acts
+//! on units.
+//!
+//! ```text
+//!   intent, commands, contact ──►┐                                  ┌──► ledger
+//!   drivers: something changed ─►│ take notice ─► guard ─► plan ─► do ──► drivers (a task per step)
+//!   steps: done, failed ────────►│      ▲                           └──► picture ──► uplink
+//!   a moment that was due ──────►┘      └──────── every turn ───────────┘
+//! ```
+//!
+//! It never waits for a driver or for the disk: those work in tasks of their own and report back. Dropping it
+//! at any point loses nothing: the next agent reads the ledger, observes, and plans.
+
+mod act;
+mod drivers;
+mod follow;
+mod saves;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_kit::{Clock, Tasks};
+use hostler_model::spec::Kind;
+use hostler_model::{
+    AssignmentId, CommandId, CommandKind, Exit, Intent, IntentItem, Timestamp, UnitId,
+};
+use hostler_runtime::{Found, Runtime, RuntimeError};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use self::drivers::Driver;
+use self::follow::Wish;
+use self::saves::Saves;
+use crate::config::{AgentConfig, Parts};
+use crate::guard::Held;
+use crate::ledger::{Ledger, Origin};
+use crate::machine::Machine;
+use crate::notes::{Doing, Moment, Note};
+use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
+use crate::show::{self, Picture};
+
+/// Preparations and starts that may be under way at once; stops are not counted.
+const PARALLEL_STARTS: usize = 8;
+/// Inputs that may wait; whoever is faster waits.
+const INPUTS: usize = 1024;
+/// Inputs taken in before the next turn.
+const INPUTS_PER_TURN: usize = 256;
+
+/// The uplink's way to the reconciler.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) picture: watch::Receiver<Arc<Picture>>,
+    pub(crate) runtimes: Arc<BTreeMap<Kind, Arc<dyn Runtime>>>,
+}
+
+/// Proof that the control plane heard this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// Uptime when the beat that was answered was sent.
+    pub(crate) uptime: Duration,
+    /// How long the machine had been suspended in all by then.
+    pub(crate) asleep: Duration,
+}
+
+/// One assignment, as the control plane wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Item(Box<IntentItem>),
+    /// Its spec is of a form that this agent does not know: what runs of it is left as it is, or stopped.
+    Unreadable {
+        unit: UnitId,
+        intent: Intent,
+    },
+}
+
+/// Everything that the reconciler is told.
+pub(crate) enum Input {
+    /// Everything that should be. Answered when it is on disk.
+    Full {
+        from: Origin,
+        items: Vec<Wanted>,
+        done: oneshot::Sender<()>,
+    },
+    /// Single changes of that. Answered when they are on disk.
+    Increment {
+        items: Vec<Wanted>,
+        removed: Vec<AssignmentId>,
+        done: oneshot::Sender<()>,
+    },
+    /// An order, carried out at most once however often it is given.
+    Command {
+        id: CommandId,
+        command: CommandKind,
+        done: oneshot::Sender<Result<String, String>>,
+    },
+    Contact(Proof),
+    /// A driver says that something may have changed.
+    Changed(Kind),
+    /// An answer to an observation that began with that serial number.
+    Observed {
+        kind: Kind,
+        serial: u64,
+        answer: Result<Vec<Found>, RuntimeError>,
+    },
+    Progress {
+        unit: UnitId,
+        detail: String,
+    },
+    /// A step has ended.
+    Done {
+        unit: UnitId,
+        step: Step,
+        answer: Result<Option<Exit>, RuntimeError>,
+    },
+    /// A dead man's switch was set anew, or not.
+    Extended(UnitId),
+    Saved(io::Result<()>),
+}
+
+struct Reconciler {
+    runtimes: Arc<BTreeMap<Kind, Arc<dyn Runtime>>>,
+    clock: Arc<dyn Clock>,
+    machine: Arc<dyn Machine>,
+    tasks: Tasks,
+    ledger: Arc<Ledger>,
+    saves: Saves,
+    inputs: mpsc::Receiver<Input>,
+    /// For the tasks that report back.
+    sender: mpsc::Sender<Input>,
+
+    /// Whose intent is followed.
+    origin: Option<Origin>,
+    /// What is followed.
+    intents: Intents,
+    /// What the control plane wants; none before its first full intent.
+    wish: Option<Wish>,
+    held: Option<Held>,
+    /// Running assignments that an operator let go by accepting an intent without them.
+    given_up: BTreeSet<AssignmentId>,
+    /// Answered once what they brought is on disk.
+    unanswered: Vec<oneshot::Sender<()>>,
+
+    observed: Observed,
+    notes: BTreeMap<UnitId, Note>,
+    drivers: BTreeMap<Kind, Driver>,
+    /// Counts observations and steps, so that an observation that was overtaken by a step is told apart.
+    serial: u64,
+    /// When the last step on a unit ended.
+    touched: BTreeMap<UnitId, u64>,
+    extending: BTreeSet<UnitId>,
+    started: Proof,
+    contact: Option<Proof>,
+    starts: Arc<Semaphore>,
+    wake: Option<Duration>,
+    picture: watch::Sender<Arc<Picture>>,
+}
+
+/// Reads the ledger and starts the task. It ends when the tasks are told to stop, and lets go of `alive`.
+pub(crate) fn start(
+    config: &AgentConfig,
+    parts: &Parts,
+    ledger: Ledger,
+    alive: Arc<watch::Sender<()>>,
+) -> Handle {
+    let (sender, inputs) = mpsc::channel(INPUTS);
+    let (picture, shown) = watch::channel(Arc::default());
+    let runtimes: BTreeMap<_, _> = parts
+        .runtimes
+        .iter()
+        .map(|runtime| (runtime.kind(), Arc::clone(runtime)))
+        .collect();
+    let runtimes = Arc::new(runtimes);
+    let handle = Handle {
+        inputs: sender.clone(),
+        picture: shown,
+        runtimes: Arc::clone(&runtimes),
+    };
+    let started = Proof {
+        uptime: parts.clock.uptime(),
+        asleep: parts.machine.asleep(),
+    };
+    let reconciler = Reconciler {
+        drivers: runtimes
+            .keys()
+            .map(|kind| (*kind, Driver::default()))
+            .collect(),
+        runtimes,
+        clock: Arc::clone(&parts.clock),
+        machine: Arc::clone(&parts.machine),
+        tasks: parts.tasks.clone(),
+        ledger: Arc::new(ledger),
+        saves: Saves::new(config.ledger_io),
+        inputs,
+        sender,
+        origin: None,
+        intents: Intents::new(),
+        wish: None,
+        held: None,
+        given_up: BTreeSet::new(),
+        unanswered: Vec::new(),
+        observed: Observed::default(),
+        notes: BTreeMap::new(),
+        serial: 0,
+        touched: BTreeMap::new(),
+        extending: BTreeSet::new(),
+        started,
+        contact: None,
+        starts: Arc::new(Semaphore::new(PARALLEL_STARTS)),
+        wake: None,
+        picture,
+    };
+    parts.tasks.spawn("reconciler", async move {
+        reconciler.run().await;
+        drop(alive);
+    });
+    handle
+}
+
+impl Reconciler {
+    async fn run(mut self) {
+        self.load();
+        self.begin_observing();
+        let tasks = self.tasks.clone();
+        loop {
+            self.turn();
+            let span = self
+                .wake
+                .map(|wake| wake.saturating_sub(self.clock.uptime()));
+            // Both first arms only wait, and an input that was taken is taken in: nothing is lost when one
+            // of the others completes first.
+            tokio::select! {
+                input = self.inputs.recv() => {
+                    if let Some(input) = input {
+                        self.take(input).await;
+                    }
+                }
+                () = tokio::time::sleep(span.unwrap_or(Duration::MAX)), if span.is_some() => {}
+                () = tasks.stopping() => return,
+            }
+            for _ in 1..INPUTS_PER_TURN {
+                let Ok(input) = self.inputs.try_recv() else {
+                    break;
+                };
+                self.take(input).await;
+            }
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        match input {
+            Input::Full { from, items, done } => self.take_full(from, items, done),
+            Input::Increment {
+                items,
+                removed,
+                done,
+            } => self.take_increment(items, &removed, done),
+            Input::Command { id, command, done } => {
+                // An uplink that has gone asks again in its next session.
+                let _ = done.send(self.carry_out(id, command).await);
+            }
+            Input::Contact(proof) => self.prove_contact(proof),
+            Input::Changed(kind) => self.observe(kind),
+            Input::Observed {
+                kind,
+                serial,
+                answer,
+            } => self.take_observation(kind, serial, answer),
+            Input::Progress { unit, detail } => {
+                let note = self.notes.entry(unit).or_default();
+                if note.doing == Some(Doing::Preparing) {
+                    note.detail = detail;
+                }
+            }
+            Input::Done { unit, step, answer } => self.step_done(unit, step, answer),
+            Input::Extended(unit) => {
+                self.extending.remove(&unit);
+            }
+            Input::Saved(result) => {
+                let now = self.now();
+                self.saves.done(result, now);
+            }
+        }
+    }
+
+    /// Everything that follows from what was taken in.
+    fn turn(&mut self) {
+        self.ask_again();
+        self.take_notice();
+        self.follow();
+        self.flush();
+        let now = self.now();
+        let rules = self.rules(now);
+        let facts = self.facts(&rules);
+        let Plan { steps, wake } = plan::plan(facts, now);
+        for step in steps {
+            self.dispatch(step);
+        }
+        self.flush();
+        self.forget();
+        self.publish(&rules);
+        let due = [wake, self.saves.retry(), self.next_question()];
+        self.wake = due.into_iter().flatten().min();
+    }
+
+    /// Counts the ends of units that are to run.
+    fn take_notice(&mut self) {
+        let now = self.now();
+        for (unit, seen) in &self.observed.units {
+            if let Some(item) = self
+                .intents
+                .get(&unit.assignment)
+                .filter(|item| item.unit == *unit)
+            {
+                self.notes
+                    .entry(*unit)
+                    .or_default()
+                    .see(seen, &item.spec.restart, now);
+            }
+        }
+    }
+
+    /// Drops what is remembered of units that nobody speaks of.
+    fn forget(&mut self) {
+        let (intents, observed) = (&self.intents, &self.observed);
+        self.notes.retain(|unit, note| {
+            let is_wanted = intents
+                .get(&unit.assignment)
+                .is_some_and(|item| item.unit == *unit);
+            is_wanted || note.doing.is_some() || observed.units.contains_key(unit)
+        });
+        let oldest = self
+            .drivers
+            .values()
+            .filter_map(|driver| driver.observing)
+            .min();
+        self.touched
+            .retain(|_, serial| oldest.is_some_and(|oldest| *serial > oldest));
+    }
+
+    fn publish(&self, rules: &Rules) {
+        let facts = self.facts(rules);
+        let picture = Picture {
+            is_complete: self.is_complete(),
+            units: show::units(facts),
+            containers: show::containers(facts),
+            held: self.held.clone(),
+            origin: self.origin,
+            down: self.observed.down.keys().copied().collect(),
+            problem: self.saves.problem(),
+        };
+        self.picture.send_if_modified(|shown| {
+            let is_new = **shown != picture;
+            if is_new {
+                *shown = Arc::new(picture);
+            }
+            is_new
+        });
+    }
+
+    fn facts<'a>(&'a self, rules: &'a Rules) -> Facts<'a> {
+        Facts {
+            intents: &self.intents,
+            observed: &self.observed,
+            notes: &self.notes,
+            rules,
+        }
+    }
+
+    fn rules(&self, now: Moment) -> Rules {
+        let strays = if self.wish.is_some() && self.held.is_none() {
+            Strays::Remove
+        } else {
+            Strays::Keep
+        };
+        let since = self.contact.unwrap_or(self.started);
+        // Uptime stands still while the machine is suspended; the control plane's lease does not.
+        let asleep = self.machine.asleep().saturating_sub(since.asleep);
+        let contact = Contact {
+            age: now.uptime.saturating_sub(since.uptime) + asleep,
+            is_proved: self.contact.is_some(),
+        };
+        Rules {
+            drivers: self.runtimes.keys().copied().collect(),
+            strays,
+            contact,
+        }
+    }
+
+    fn prove_contact(&mut self, proof: Proof) {
+        self.contact = Some(proof);
+        let units: Vec<UnitId> = self
+            .intents
+            .values()
+            .filter(|item| plan::is_singleton(item) && item.intent == Intent::Run)
+            .map(|item| item.unit)
+            .collect();
+        for unit in units {
+            self.extend(unit);
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            uptime: self.clock.uptime(),
+            wall: Timestamp::from_millis(self.clock.wall_millis()),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Writing the ledger without waiting for it. Changes gather while a write is under way.
+//!
+//! Starts do not wait for the disk: a unit that runs is found again anyway. Ends do: an order to stop that
+//! is not on disk could be forgotten after its effect was reported, and the next agent would start the unit
+//! again. A disk that does not take the order is no reason to keep the unit, though: the intent is then
+//! followed from memory, the problem is shown, and the write is tried again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_model::AssignmentId;
+use tokio::sync::oneshot;
+
+use super::{Input, Reconciler};
+use crate::config::LedgerIo;
+use crate::ledger::{Batch, Entry, Ledger, Origin};
+use crate::notes::Moment;
+
+/// Wait before a failed write is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+pub(super) struct Saves {
+    io: LedgerIo,
+    waiting: Batch,
+    waiting_answers: Vec<oneshot::Sender<()>>,
+    under_way: Option<Batch>,
+    under_way_answers: Vec<oneshot::Sender<()>>,
+    failing: Option<(String, Moment)>,
+}
+
+impl Saves {
+    pub(super) fn new(io: LedgerIo) -> Self {
+        Self {
+            io,
+            waiting: Batch::default(),
+            waiting_answers: Vec::new(),
+            under_way: None,
+            under_way_answers: Vec::new(),
+            failing: None,
+        }
+    }
+
+    pub(super) fn set_entry(&mut self, assignment: AssignmentId, entry: Option<Entry>) {
+        self.waiting.entries.insert(assignment, entry);
+    }
+
+    pub(super) fn set_origin(&mut self, origin: Origin) {
+        self.waiting.origin = Some(origin);
+    }
+
+    /// Answers once all that was set until now is on disk.
+    pub(super) fn answer(&mut self, done: oneshot::Sender<()>) {
+        if !self.waiting.is_empty() {
+            self.waiting_answers.push(done);
+        } else if self.under_way.is_some() {
+            self.under_way_answers.push(done);
+        } else {
+            let _ = done.send(());
+        }
+    }
+
+    /// Whether what is known of the assignment is on disk, or the disk takes nothing.
+    pub(super) fn is_open(&self, assignment: AssignmentId) -> bool {
+        let under_way = self.under_way.as_ref();
+        let is_unsaved = self.waiting.entries.contains_key(&assignment)
+            || under_way.is_some_and(|batch| batch.entries.contains_key(&assignment));
+        self.failing.is_some() || !is_unsaved
+    }
+
+    /// What an operator should know.
+    pub(super) fn problem(&self) -> Option<String> {
+        let (problem, _) = self.failing.as_ref()?;
+        Some(format!("the ledger cannot be written: {problem}"))
+    }
+
+    /// Uptime at which a failed write is tried again.
+    pub(super) fn retry(&self) -> Option<Duration> {
+        let (_, retry) = self.failing.as_ref().filter(|_| self.under_way.is_none())?;
+        Some(retry.uptime)
+    }
+
+    /// A write has ended.
+    pub(super) fn done(&mut self, result: io::Result<()>, now: Moment) {
+        let Some(batch) = self.under_way.take() else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                if self.failing.take().is_some() {
+                    tracing::info!("the ledger can be written again");
+                }
+                for answer in self.under_way_answers.drain(..) {
+                    let _ = answer.send(());
+                }
+            }
+            Err(error) => {
+                if self.failing.is_none() {
+                    tracing::error!(%error, "cannot write the ledger; the intent is followed from memory");
+                }
+                self.failing = Some((error.to_string(), now.later(RETRY)));
+                let newer = std::mem::replace(&mut self.waiting, batch);
+                self.waiting.entries.extend(newer.entries);
+                self.waiting.origin = newer.origin.or(self.waiting.origin);
+                self.waiting_answers.append(&mut self.under_way_answers);
+            }
+        }
+    }
+
+    /// The batch to write now, if there is any.
+    fn take(&mut self, now: Moment) -> Option<Batch> {
+        let is_early = self
+            .failing
+            .as_ref()
+            .is_some_and(|(_, retry)| retry.uptime > now.uptime);
+        if self.waiting.is_empty() || self.under_way.is_some() || is_early {
+            return None;
+        }
+        let batch = std::mem::take(&mut self.waiting);
+        self.under_way_answers.append(&mut self.waiting_answers);
+        self.under_way = Some(batch.clone());
+        Some(batch)
+    }
+}
+
+impl Reconciler {
+    /// Begins to write what has gathered.
+    pub(super) fn flush(&mut self) {
+        let now = self.now();
+        let Some(batch) = self.saves.take(now) else {
+            return;
+        };
+        let ledger = Arc::clone(&self.ledger);
+        match self.saves.io {
+            LedgerIo::Inline => self.saves.done(ledger.save(&batch), now),
+            LedgerIo::Threads => {
+                let sender = self.sender.clone();
+                self.tasks.spawn("ledger write", async move {
+                    let written = tokio::task::spawn_blocking(move || ledger.save(&batch)).await;
+                    let result = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+                    // The receiver is gone only when the agent stops.
+                    let _ = sender.send(Input::Saved(result)).await;
+                });
+            }
+        }
+    }
+
+    /// A single piece of ledger work whose answer the caller needs.
+    pub(super) async fn at_ledger<T, F>(&self, work: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Ledger) -> io::Result<T> + Send + 'static,
+    {
+        let ledger = Arc::clone(&self.ledger);
+        match self.saves.io {
+            LedgerIo::Inline => work(&ledger),
+            LedgerIo::Threads => {
+                let done = tokio::task::spawn_blocking(move || work(&ledger)).await;
+                done.unwrap_or_else(|error| Err(io::Error::other(error)))
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The picture: what the agent shows of its node to the control plane. Pure.
+//!
+//! Every unit that is here and every assignment that should be is in it, each with its state. A unit that
+//! should stop and is not here is shown as gone, which is what the control plane waits for; where an engine
+//! does not answer, nothing is shown as gone.
+
+use std::collections::BTreeMap;
+
+use hostler_model::spec::Kind;
+use hostler_model::{Intent, IntentItem, ObservedUnit, Timestamp, UnitId, UnitState, WorkloadId};
+use hostler_runtime::FoundState;
+
+use crate::guard::Held;
+use crate::ledger::Origin;
+use crate::notes::{Doing, Note, Seen};
+use crate::plan::Facts;
+
+/// All that the uplink tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Picture {
+    /// Whether every driver has answered, or failed to, since the agent started.
+    pub(crate) is_complete: bool,
+    pub(crate) units: BTreeMap<UnitId, ObservedUnit>,
+    /// Names of running containers, for people.
+    pub(crate) containers: Vec<String>,
+    pub(crate) held: Option<Held>,
+    /// Whose intent is followed.
+    pub(crate) origin: Option<Origin>,
+    /// Kinds whose engine does not answer.
+    pub(crate) down: Vec<Kind>,
+    /// Something an operator should put right, such as a full disk.
+    pub(crate) problem: Option<String>,
+}
+
+/// Draws the units.
+pub(crate) fn units(facts: Facts<'_>) -> BTreeMap<UnitId, ObservedUnit> {
+    let mut shown = BTreeMap::new();
+    for (unit, seen) in &facts.observed.units {
+        let item = facts.intents.get(&unit.assignment);
+        let state = of_unit(*unit, seen, item, facts.notes.get(unit));
+        let runs = seen.runs;
+        shown.insert(
+            *unit,
+            observed(*unit, (seen.workload, seen.kind), state, runs),
+        );
+    }
+    for item in facts.intents.values() {
+        if facts.observed.units.contains_key(&item.unit) {
+            continue;
+        }
+        let state = of_item(facts, item);
+        let runs = match facts.notes.get(&item.unit).and_then(|note| note.finished) {
+            Some(finished) => finished.runs,
+            None => 0,
+        };
+        shown.insert(
+            item.unit,
+            observed(item.unit, (item.workload, item.spec.kind()), state, runs),
+        );
+    }
+    shown
+}
+
+/// The names of running containers.
+pub(crate) fn containers(facts: Facts<'_>) -> Vec<String> {
+    let running = facts.intents.values().filter(|item| {
+        let seen = facts.observed.units.get(&item.unit);
+        item.spec.kind() == Kind::Container
+            && seen.is_some_and(|seen| matches!(seen.state, FoundState::Running { .. }))
+    });
+    running
+        .map(|item| format!("{}-{}", item.workload_name, item.slot))
+        .collect()
+}
+
+fn observed(
+    unit: UnitId,
+    (workload, kind): (WorkloadId, Kind),
+    state: UnitState,
+    runs: u32,
+) -> ObservedUnit {
+    ObservedUnit {
+        unit,
+        workload,
+        kind,
+        state,
+        runs,
+    }
+}
+
+/// A unit that is here.
+fn of_unit(unit: UnitId, seen: &Seen, item: Option<&IntentItem>, note: Option<&Note>) -> UnitState {
+    match note.and_then(|note| note.doing) {
+        Some(Doing::Preparing) => return preparing(note),
+        Some(Doing::Starting) => return UnitState::Starting,
+        Some(Doing::Stopping | Doing::Removing) => return UnitState::Stopping,
+        None => {}
+    }
+    let Some(item) = item else {
+        return of_stray(seen);
+    };
+    if item.unit != unit || item.intent != Intent::Run {
+        return match seen.state {
+            // It runs until its successor is ready, or until the order is on disk.
+            FoundState::Running { since } => UnitState::Running { since },
+            FoundState::Prepared | FoundState::Exited { .. } => UnitState::Stopping,
+        };
+    }
+    if let Some(finished) = note.and_then(|note| note.finished) {
+        return UnitState::Finished {
+            exit: finished.exit,
+            at: finished.at,
+        };
+    }
+    match seen.state {
+        FoundState::Running { since } => UnitState::Running { since },
+        FoundState::Prepared => failed(note).unwrap_or(UnitState::Starting),
+        FoundState::Exited { exit, at } => failed(note).unwrap_or_else(|| {
+            let retry_at = note
+                .and_then(|note| note.restart)
+                .map_or(at, |restart| restart.wall);
+            UnitState::Waiting { exit, retry_at }
+        }),
+    }
+}
+
+/// A unit that no intent speaks of is never shown as finished: that would be a verdict of a restart policy,
+/// which is not known.
+fn of_stray(seen: &Seen) -> UnitState {
+    match seen.state {
+        FoundState::Running { since } => UnitState::Running { since },
+        FoundState::Prepared => UnitState::Preparing {
+            detail: String::new(),
+        },
+        FoundState::Exited { exit, at } => UnitState::Waiting { exit, retry_at: at },
+    }
+}
+
+/// An assignment whose unit is not here, or not known to be.
+fn of_item(facts: Facts<'_>, item: &IntentItem) -> UnitState {
+    let note = facts.notes.get(&item.unit);
+    let kind = item.spec.kind();
+    match note.and_then(|note| note.doing) {
+        Some(Doing::Preparing) => return preparing(note),
+        Some(Doing::Starting) => return UnitState::Starting,
+        Some(Doing::Stopping | Doing::Removing) => return UnitState::Stopping,
+        None => {}
+    }
+    if let Some(finished) = note.and_then(|note| note.finished) {
+        return UnitState::Finished {
+            exit: finished.exit,
+            at: finished.at,
+        };
+    }
+    let down = facts.observed.down.get(&kind);
+    match item.intent {
+        Intent::Stop { .. } => {
+            let others = facts.units_of(item.unit.assignment).next().is_some();
+            // Without an answer of the engine nobody knows whether it is gone.
+            if down.is_some() || others {
+                UnitState::Stopping
+            } else {
+                UnitState::Gone
+            }
+        }
+        Intent::Run if !facts.rules.drivers.contains(&kind) => UnitState::Failed {
+            code: "driver-missing".to_owned(),
+            message: format!("this node has no driver for {kind} workloads"),
+            // Never: trying again would change nothing.
+            retry_at: Timestamp::default(),
+        },
+        Intent::Run => match (down, failed(note)) {
+            (Some(down), _) => UnitState::Failed {
+                code: "engine-down".to_owned(),
+                message: down.problem.clone(),
+                retry_at: down.retry.wall,
+            },
+            (None, Some(failed)) => failed,
+            (None, None) => preparing(note),
+        },
+    }
+}
+
+fn preparing(note: Option<&Note>) -> UnitState {
+    UnitState::Preparing {
+        detail: note.map(|note| note.detail.clone()).unwrap_or_default(),
+    }
+}
+
+fn failed(note: Option<&Note>) -> Option<UnitState> {
+    let trouble = note?.trouble.as_ref()?;
+    Some(UnitState::Failed {
+        code: trouble.code.to_owned(),
+        message: trouble.message.clone(),
+        retry_at: trouble.retry.wall,
+    })
+}

@@ -1,0 +1,43 @@
+//! How an agent stands with its control plane, in a form for people and for waiting on.
+
+use std::fmt;
+
+use hostler_model::NodeId;
+
+/// How an agent stands with its control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentStatus {
+    /// No session; trying to open one. What runs goes on running.
+    Connecting {
+        /// Why the last try failed; none before the first has.
+        problem: Option<String>,
+    },
+    /// A member of the fleet, following its intent.
+    Joined { node_id: NodeId },
+    /// The control plane said no. What runs goes on running, and the agent asks again.
+    Refused {
+        code: String,
+        sentence: String,
+        advice: String,
+    },
+    /// A member of the fleet whose mass-stop guard holds the intent back until an operator accepts it.
+    Held {
+        node_id: NodeId,
+        reason: String,
+        would_stop: u32,
+    },
+}
+
+impl fmt::Display for AgentStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting { problem: None } => f.write_str("connecting"),
+            Self::Connecting {
+                problem: Some(problem),
+            } => write!(f, "connecting: {problem}"),
+            Self::Joined { node_id } => write!(f, "joined as {node_id}"),
+            Self::Refused { code, sentence, .. } => write!(f, "refused: {sentence} ({code})"),
+            Self::Held { reason, .. } => write!(f, "joined, intent held back: {reason}"),
+        }
+    }
+}

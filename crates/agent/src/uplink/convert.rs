@@ -1,0 +1,315 @@
+//! Between the wire and the model. Wire types go no further than the uplink.
+
+use std::sync::Arc;
+
+use hostler_model::spec::{Kind, WorkloadSpec};
+use hostler_model::{
+    AssignmentId, Exit, FleetId, Intent, IntentItem, NodeFacts, NodeId, ObservedUnit, Resources,
+    RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId, UnitState, Usage, WorkloadId,
+};
+use hostler_runtime::{LogLine, LogQuery, Run, Stream};
+use hostler_wire::session::v1;
+
+use crate::ledger::Origin;
+
+/// The other side sent what the contract does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the control plane sent nonsense: {0}")]
+pub(super) struct Nonsense(pub(super) String);
+
+fn nonsense(what: impl std::fmt::Display) -> Nonsense {
+    Nonsense(what.to_string())
+}
+
+pub(super) fn facts(facts: NodeFacts) -> v1::Facts {
+    let disk = |disk: hostler_model::Disk| v1::Disk {
+        mount: disk.mount,
+        total_bytes: disk.total.0,
+        free_bytes: disk.free.0,
+    };
+    v1::Facts {
+        hostname: facts.hostname,
+        os: facts.os,
+        arch: facts.arch,
+        kernel: facts.kernel,
+        cpu_count: facts.cpu_count,
+        memory_bytes: facts.memory.0,
+        disks: facts.disks.into_iter().map(disk).collect(),
+        addresses: facts.addresses,
+        boot_id: facts.boot_id,
+        runtimes: facts.runtimes.into_iter().map(runtime).collect(),
+    }
+}
+
+fn runtime(fact: RuntimeFact) -> v1::RuntimeFact {
+    v1::RuntimeFact {
+        kind: fact.kind.as_str().to_owned(),
+        available: fact.available,
+        version: fact.version,
+        note: fact.note,
+    }
+}
+
+pub(super) const fn resources(resources: Resources) -> v1::Resources {
+    v1::Resources {
+        milli_cpu: resources.cpu.0,
+        memory_bytes: resources.memory.0,
+        disk_bytes: resources.disk.0,
+    }
+}
+
+pub(super) fn usage(usage: Usage) -> v1::Usage {
+    v1::Usage {
+        cpu_percent: usage.cpu_percent,
+        memory_percent: usage.memory_percent,
+        memory_used_bytes: usage.memory_used.0,
+        disk_free_bytes: usage.disk_free.0,
+        running_containers: usage.running_containers,
+    }
+}
+
+pub(super) fn resume(origin: Origin) -> v1::Resume {
+    v1::Resume {
+        fleet_id: origin.fleet_id.to_string(),
+        node_id: origin.node_id.to_string(),
+        store_epoch: origin.store_epoch.to_string(),
+    }
+}
+
+pub(super) fn origin(welcome: &v1::Welcome) -> Result<Origin, Nonsense> {
+    let fleet_id: FleetId = welcome.fleet_id.parse().map_err(nonsense)?;
+    let node_id: NodeId = welcome.node_id.parse().map_err(nonsense)?;
+    let store_epoch: StoreEpoch = welcome.store_epoch.parse().map_err(nonsense)?;
+    Ok(Origin {
+        fleet_id,
+        node_id,
+        store_epoch,
+    })
+}
+
+fn unit_id(unit: UnitId) -> v1::UnitId {
+    v1::UnitId {
+        assignment: unit.assignment.to_string(),
+        generation: unit.generation,
+    }
+}
+
+pub(super) fn read_unit_id(unit: Option<v1::UnitId>) -> Result<UnitId, Nonsense> {
+    let unit = unit.ok_or_else(|| nonsense("a unit without an id"))?;
+    let assignment: AssignmentId = unit.assignment.parse().map_err(nonsense)?;
+    Ok(UnitId {
+        assignment,
+        generation: unit.generation,
+    })
+}
+
+pub(super) fn observed(observed: &ObservedUnit) -> v1::ObservedUnit {
+    v1::ObservedUnit {
+        unit: Some(unit_id(observed.unit)),
+        workload: observed.workload.to_string(),
+        kind: observed.kind.as_str().to_owned(),
+        state: Some(v1::UnitState {
+            state: Some(state(&observed.state)),
+        }),
+        runs: observed.runs,
+    }
+}
+
+fn state(state: &UnitState) -> v1::unit_state::State {
+    use v1::unit_state as wire;
+    match state {
+        UnitState::Preparing { detail } => wire::State::Preparing(wire::Preparing {
+            detail: detail.clone(),
+        }),
+        UnitState::Starting => wire::State::Starting(wire::Starting {}),
+        UnitState::Running { since } => wire::State::Running(wire::Running {
+            since_ms: since.as_millis(),
+        }),
+        UnitState::Waiting {
+            exit: ended,
+            retry_at,
+        } => wire::State::Waiting(wire::Waiting {
+            exit: Some(exit(*ended)),
+            retry_at_ms: retry_at.as_millis(),
+        }),
+        UnitState::Failed {
+            code,
+            message,
+            retry_at,
+        } => wire::State::Failed(wire::Failed {
+            code: code.clone(),
+            message: message.clone(),
+            retry_at_ms: retry_at.as_millis(),
+        }),
+        UnitState::Stopping => wire::State::Stopping(wire::Stopping {}),
+        UnitState::Finished { exit: ended, at } => wire::State::Finished(wire::Finished {
+            exit: Some(exit(*ended)),
+            at_ms: at.as_millis(),
+        }),
+        UnitState::Gone => wire::State::Gone(wire::Gone {}),
+    }
+}
+
+const fn exit(exit: Exit) -> v1::Exit {
+    let exit = match exit {
+        Exit::Code(code) => v1::exit::Exit::Code(code),
+        Exit::Signal(signal) => v1::exit::Exit::Signal(signal),
+        Exit::OutOfMemory => v1::exit::Exit::OutOfMemory(true),
+        Exit::Unknown => v1::exit::Exit::Unknown(true),
+    };
+    v1::Exit { exit: Some(exit) }
+}
+
+/// A spec as JSON, as the control plane holds it.
+pub(super) fn spec(json: &[u8]) -> Result<WorkloadSpec, String> {
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
+
+pub(super) fn spec_key(workload: &str, revision: u64) -> Result<(WorkloadId, u64), Nonsense> {
+    Ok((workload.parse().map_err(nonsense)?, revision))
+}
+
+pub(super) fn item(item: v1::IntentItem, spec: Arc<WorkloadSpec>) -> Result<IntentItem, Nonsense> {
+    Ok(IntentItem {
+        unit: read_unit_id(item.unit)?,
+        workload: item.workload.parse().map_err(nonsense)?,
+        workload_name: item.workload_name,
+        slot: item.slot,
+        intent: intent(&item.stop_cause),
+        revision: item.revision,
+        spec,
+    })
+}
+
+/// A cause that this agent does not know still means stop.
+pub(super) fn intent(stop_cause: &str) -> Intent {
+    let cause = match stop_cause {
+        "" => return Intent::Run,
+        "stopped" => StopCause::Stopped,
+        "deleted" => StopCause::Deleted,
+        "scaled-down" => StopCause::ScaledDown,
+        "updated" => StopCause::Updated,
+        "drained" => StopCause::Drained,
+        "replaced" => StopCause::Replaced,
+        other => {
+            tracing::warn!(
+                cause = other,
+                "stopping for a cause that this agent does not know"
+            );
+            StopCause::Stopped
+        }
+    };
+    Intent::Stop { cause }
+}
+
+pub(super) fn log_query(request: &v1::LogRequest) -> LogQuery {
+    LogQuery {
+        run: if request.previous {
+            Run::Previous
+        } else {
+            Run::Latest
+        },
+        tail: request
+            .has_tail
+            .then(|| usize::try_from(request.tail).unwrap_or(usize::MAX)),
+        since: (request.since_ms > 0).then(|| Timestamp::from_millis(request.since_ms)),
+        follow: request.follow,
+    }
+}
+
+pub(super) fn log_line(line: LogLine) -> v1::LogLine {
+    let stream = match line.stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+        Stream::Notice => "notice",
+    };
+    v1::LogLine {
+        at_ms: line.at.as_millis(),
+        stream: stream.to_owned(),
+        text: line.text,
+        partial: line.is_partial,
+        run: line.run,
+    }
+}
+
+/// The kinds that the facts call available.
+pub(super) fn available(facts: &NodeFacts) -> Vec<Kind> {
+    facts
+        .runtimes
+        .iter()
+        .filter(|fact| fact.available)
+        .map(|fact| fact.kind)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_cause_still_means_stop_and_none_means_run() {
+        assert_eq!(intent(""), Intent::Run);
+        assert_eq!(
+            intent("drained"),
+            Intent::Stop {
+                cause: StopCause::Drained
+            }
+        );
+        assert_eq!(
+            intent("evicted"),
+            Intent::Stop {
+                cause: StopCause::Stopped
+            }
+        );
+    }
+
+    #[test]
+    fn every_state_has_its_place_on_the_wire() {
+        let at = Timestamp::from_millis(7);
+        let states = [
+            UnitState::Preparing {
+                detail: String::new(),
+            },
+            UnitState::Starting,
+            UnitState::Running { since: at },
+            UnitState::Waiting {
+                exit: Exit::Code(1),
+                retry_at: at,
+            },
+            UnitState::Failed {
+                code: "c".into(),
+                message: "m".into(),
+                retry_at: at,
+            },
+            UnitState::Stopping,
+            UnitState::Finished {
+                exit: Exit::OutOfMemory,
+                at,
+            },
+            UnitState::Gone,
+        ];
+        let places: Vec<u32> = states
+            .iter()
+            .map(|of| {
+                hostler_wire::session::state_number(&v1::UnitState {
+                    state: Some(state(of)),
+                })
+            })
+            .collect();
+        assert_eq!(places, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let refused = read_unit_id(Some(v1::UnitId {
+            assignment: "x".into(),
+            generation: 1,
+        }));
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("`x` is no assignment id")
+        );
+    }
+}
