@@ -1,0 +1,178 @@
+//! Copies: the record, and what its node last said of it.
+
+use hostler_control::Control;
+use hostler_control::fleet::State;
+use hostler_model::spec::{Port, Protocol};
+use hostler_model::{
+    Assignment, Exit, Intent, Liveness, Node, ObservedUnit, Outcome, StopCause, Timestamp,
+    UnitState,
+};
+use hostler_wire::api;
+use hostler_wire::api::StateWord;
+
+use super::{moment, resources};
+
+/// A copy as the API shows it.
+pub(in crate::api) fn assignment(
+    control: &Control,
+    state: &State,
+    copy: &Assignment,
+) -> api::Assignment {
+    let workload = state.workload(copy.workload);
+    let node = state.node(copy.node);
+    let observed = control
+        .observed_at(copy.node, copy.id)
+        .filter(|unit| unit.unit == copy.unit());
+    let (intent, cause) = match copy.intent {
+        Intent::Run => (api::Intent::Run, None),
+        Intent::Stop { cause } => (api::Intent::Stop, Some(word_of(cause).to_owned())),
+    };
+    api::Assignment {
+        id: copy.id.to_string(),
+        short: copy.id.short(),
+        workload: copy.workload.to_string(),
+        workload_name: workload.map(|it| it.name.clone()).unwrap_or_default(),
+        slot: copy.slot,
+        node: copy.node.to_string(),
+        node_name: node.map(|node| node.name.clone()).unwrap_or_default(),
+        generation: copy.generation,
+        revision: copy.revision,
+        intent,
+        cause,
+        runs: runs(copy, observed.as_ref()),
+        state: shown(control, copy, node.map(AsRef::as_ref), observed),
+        outcome: copy.outcome.as_ref().map(outcome),
+        is_outdated: workload.is_some_and(|workload| copy.template != workload.template),
+        created_at: moment(copy.created_at),
+        claims: api::Claims {
+            resources: resources(copy.claims.resources),
+            ports: copy.claims.ports.iter().map(port).collect(),
+        },
+    }
+}
+
+/// What is known of a copy at this moment: its end, else its node's word, else why there is none.
+fn shown(
+    control: &Control,
+    copy: &Assignment,
+    node: Option<&Node>,
+    observed: Option<ObservedUnit>,
+) -> api::AssignmentState {
+    if let Some(outcome) = &copy.outcome {
+        return ended(outcome.exit, outcome.at);
+    }
+    let Some(node) = node.filter(|node| !node.is_gone()) else {
+        return unknown("its node was removed");
+    };
+    if let Liveness::Lost { since } = node.liveness {
+        return unknown(&format!(
+            "its node was lost at {since}; the copy may well run there"
+        ));
+    }
+    match observed {
+        Some(unit) => told(unit.state),
+        None if control.live(node.id).is_some_and(|live| live.is_connected) => {
+            plain(StateWord::Assigned)
+        }
+        None => unknown("its node has not said anything of it to this server yet"),
+    }
+}
+
+fn told(state: UnitState) -> api::AssignmentState {
+    match state {
+        UnitState::Preparing { detail } => api::AssignmentState {
+            detail,
+            ..plain(StateWord::Preparing)
+        },
+        UnitState::Starting => plain(StateWord::Starting),
+        UnitState::Running { since } => api::AssignmentState {
+            since: Some(moment(since)),
+            ..plain(StateWord::Running)
+        },
+        UnitState::Waiting { exit, retry_at } => api::AssignmentState {
+            exit: Some(exit.to_string()),
+            retry_at: Some(moment(retry_at)),
+            ..plain(StateWord::Waiting)
+        },
+        UnitState::Failed {
+            code,
+            message,
+            retry_at,
+        } => api::AssignmentState {
+            detail: message,
+            code: Some(code),
+            retry_at: Some(moment(retry_at)),
+            ..plain(StateWord::Failed)
+        },
+        UnitState::Stopping => plain(StateWord::Stopping),
+        UnitState::Finished { exit, at } => ended(exit, at),
+        UnitState::Gone => plain(StateWord::Gone),
+    }
+}
+
+fn ended(exit: Exit, at: Timestamp) -> api::AssignmentState {
+    api::AssignmentState {
+        since: Some(moment(at)),
+        exit: Some(exit.to_string()),
+        ..plain(StateWord::Finished)
+    }
+}
+
+fn unknown(detail: &str) -> api::AssignmentState {
+    api::AssignmentState {
+        detail: detail.to_owned(),
+        ..plain(StateWord::Unknown)
+    }
+}
+
+const fn plain(word: StateWord) -> api::AssignmentState {
+    api::AssignmentState {
+        word,
+        detail: String::new(),
+        code: None,
+        since: None,
+        exit: None,
+        retry_at: None,
+    }
+}
+
+fn runs(copy: &Assignment, observed: Option<&ObservedUnit>) -> u32 {
+    let ended = copy.outcome.as_ref().map(|outcome| outcome.runs);
+    ended
+        .or_else(|| observed.map(|unit| unit.runs))
+        .unwrap_or_default()
+}
+
+fn outcome(outcome: &Outcome) -> api::Outcome {
+    api::Outcome {
+        exit: outcome.exit.to_string(),
+        exit_code: match outcome.exit {
+            Exit::Code(code) => Some(code),
+            Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown => None,
+        },
+        at: moment(outcome.at),
+        runs: outcome.runs,
+    }
+}
+
+fn port(port: &Port) -> api::Port {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    api::Port {
+        number: port.number,
+        protocol: protocol.to_owned(),
+    }
+}
+
+const fn word_of(cause: StopCause) -> &'static str {
+    match cause {
+        StopCause::Stopped => "stopped",
+        StopCause::Deleted => "deleted",
+        StopCause::ScaledDown => "scaled-down",
+        StopCause::Updated => "updated",
+        StopCause::Drained => "drained",
+        StopCause::Replaced => "replaced",
+    }
+}

@@ -1,0 +1,175 @@
+//! What every request passes on its way in and out: its id, the check against foreign pages, its time-out,
+//! and the writing of problem documents. Owns nothing; what it refuses is a [`Failure`] as any other.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hostler_model::{Code, Refusal};
+use hostler_wire::api::media;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+
+use super::refuse::{Failure, Unwritten};
+use super::{Api, miaas};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Most bytes of a request id that a caller chooses.
+const REQUEST_ID_BYTES: usize = 64;
+/// How long a request that is no stream may take, its body included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Gives each request an id and writes the problem documents that the handlers leave.
+pub(super) async fn name(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(REQUEST_ID)
+        .filter(|id| is_request_id(id))
+        .cloned();
+    let id = given.unwrap_or_else(|| api.request_id());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    if let Some(Unwritten(problem)) = response.extensions_mut().remove::<Unwritten>() {
+        let problem = problem.with_request_id(id.to_str().unwrap_or_default());
+        tracing::debug!(%method, path, ?id, code = problem.code, detail = problem.detail, "refused");
+        let content_type = [(header::CONTENT_TYPE, media::PROBLEM)];
+        let written = (response.status(), content_type, Json(problem)).into_response();
+        let headers = std::mem::take(response.headers_mut());
+        response = written;
+        keep(headers, response.headers_mut());
+    } else {
+        tracing::debug!(%method, path, ?id, status = response.status().as_u16(), "answered");
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Takes over what the handlers and the router said beside the body, such as `Allow`.
+fn keep(from: HeaderMap, into: &mut HeaderMap) {
+    for (name, value) in from {
+        let Some(name) = name else { continue };
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            into.insert(name, value);
+        }
+    }
+}
+
+fn is_request_id(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    !bytes.is_empty()
+        && bytes.len() <= REQUEST_ID_BYTES
+        && bytes.iter().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Ends a request that takes too long.
+pub(super) async fn hurry(request: Request, next: Next) -> Response {
+    let answered = tokio::time::timeout(PATIENCE, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        let sentence = format!("the request took longer than {} s", PATIENCE.as_secs());
+        let advice = "whether it took effect is unknown: look before you try again";
+        Failure(Refusal::new(Code::Overloaded, sentence, advice)).into_response()
+    })
+}
+
+/// Without login, a page of another site that a person has open could order this server about: a browser
+/// sends plain posts anywhere. So a write that names an origin must come from this server's own address,
+/// and that must not be a name that another site could point here.
+pub(super) async fn keep_pages_out(request: Request, next: Next) -> Response {
+    let is_write = !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    let is_open = miaas::is_open(request.method(), request.uri().path());
+    if is_write && !is_open && !is_same_origin(request.headers()) {
+        let sentence = "a page of another site may not change this fleet";
+        let advice = "use the command line, or a client that sends no `Origin`";
+        return Failure(Refusal::new(Code::Forbidden, sentence, advice)).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    let authority = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"));
+    let (Some((_, authority)), Some(host)) = (authority, text(header::HOST)) else {
+        return false;
+    };
+    authority == host && is_own_name(host)
+}
+
+/// An address or `localhost`: nobody else can make such a name point here.
+fn is_own_name(host: &str) -> bool {
+    let Ok(authority) = host.parse::<http::uri::Authority>() else {
+        return false;
+    };
+    let name = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// A panic in a handler is a bug of ours, and an answer all the same.
+pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!("a handler panicked");
+    let advice = "look for the request id in the server's log, and report it";
+    Failure(Refusal::new(
+        Code::Internal,
+        "the server has a bug here",
+        advice,
+    ))
+    .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(origin: Option<&str>, host: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn only_our_own_address_may_be_the_origin_of_a_write() {
+        for (origin, host, expected) in [
+            (None, "127.0.0.1:8080", true),
+            (Some("http://127.0.0.1:8080"), "127.0.0.1:8080", true),
+            (Some("http://localhost:8080"), "localhost:8080", true),
+            (Some("http://[::1]:8080"), "[::1]:8080", true),
+            (Some("http://evil.example"), "127.0.0.1:8080", false),
+            (Some("http://evil.example:8080"), "evil.example:8080", false),
+            (Some("null"), "127.0.0.1:8080", false),
+        ] {
+            assert_eq!(
+                is_same_origin(&headers(origin, host)),
+                expected,
+                "{origin:?} {host}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_one_short_word() {
+        for (id, expected) in [("abc-1", true), ("", false), ("a b", false)] {
+            assert_eq!(
+                is_request_id(&HeaderValue::from_static(id)),
+                expected,
+                "{id}"
+            );
+        }
+        assert!(!is_request_id(&"x".repeat(65).parse().unwrap()));
+    }
+}

@@ -1,0 +1,165 @@
+//! The REST API under `/api/v1`, the routes about the server itself, and MIaaS's node routes: `docs/routes.md`
+//! lists them.
+//!
+//! Each handler decodes, makes one `Control` call and encodes. `take` holds what handlers take, `convert` turns
+//! nouns into bodies, `refuse` turns refusals into problem documents, `gate` is what every request passes.
+//! The door owns no state. What can fail is a refusal of the domain, or of `take`.
+
+mod assignments;
+mod convert;
+mod cors;
+mod events;
+mod gate;
+mod logs;
+mod metrics;
+mod miaas;
+mod nodes;
+mod openapi;
+mod page;
+mod plan;
+mod refuse;
+mod server;
+mod take;
+mod workloads;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, patch, post};
+use hostler_control::Control;
+use hostler_kit::Entropy;
+use hostler_model::{Code, Refusal};
+use http::{HeaderValue, header};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::refuse::Failure;
+
+pub use self::openapi::openapi;
+
+/// What every handler has.
+#[derive(Clone)]
+pub(crate) struct Api {
+    control: Control,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Api {
+    /// The door for one control plane; `entropy` makes the ids of requests.
+    #[must_use]
+    pub(crate) fn new(control: Control, entropy: Arc<dyn Entropy>) -> Self {
+        Self { control, entropy }
+    }
+
+    /// All routes of this door, with its fallback.
+    #[must_use]
+    pub(crate) fn router(self) -> Router {
+        // A stream lasts; everything else has its time.
+        let routes = Router::new()
+            .merge(nodes())
+            .merge(workloads())
+            .merge(about())
+            .route_layer(from_fn(gate::hurry))
+            .merge(streams());
+        routes
+            .fallback(no_route)
+            .method_not_allowed_fallback(no_method)
+            .layer(CatchPanicLayer::custom(gate::panicked))
+            .layer(from_fn(gate::keep_pages_out))
+            .layer(from_fn(cors::answer))
+            .layer(from_fn_with_state(self.clone(), gate::name))
+            .with_state(self)
+    }
+
+    fn request_id(&self) -> HeaderValue {
+        let id = format!("{:016x}", self.entropy.next_u64());
+        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+}
+
+fn nodes() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes/register", post(miaas::register))
+        .route("/api/v1/nodes/{id}", get(nodes::show).delete(nodes::remove))
+        .route("/api/v1/nodes/{id}/heartbeat", post(miaas::heartbeat))
+        .route("/api/v1/nodes/{id}/labels", patch(nodes::label))
+        .route("/api/v1/nodes/{id}/cordon", post(nodes::cordon))
+        .route("/api/v1/nodes/{id}/uncordon", post(nodes::uncordon))
+        .route("/api/v1/nodes/{id}/drain", post(nodes::drain))
+        .route("/api/v1/nodes/{id}/undrain", post(nodes::undrain))
+        .route("/api/v1/nodes/{id}/accept", post(nodes::accept))
+        .route("/api/v1/nodes/{id}/cleanup", post(nodes::cleanup))
+        .route("/api/v1/nodes/{id}/commands", get(nodes::commands))
+}
+
+fn workloads() -> Router<Api> {
+    Router::new()
+        .route(
+            "/api/v1/workloads",
+            get(workloads::list).post(workloads::apply),
+        )
+        .route("/api/v1/workloads/plan", post(plan::plan))
+        .route(
+            "/api/v1/workloads/{id}",
+            get(workloads::show).delete(workloads::delete),
+        )
+        .route("/api/v1/workloads/{id}/stop", post(workloads::stop))
+        .route("/api/v1/workloads/{id}/start", post(workloads::start))
+        .route("/api/v1/workloads/{id}/restart", post(workloads::restart))
+        .route("/api/v1/workloads/{id}/history", get(workloads::history))
+        .route("/api/v1/workloads/{id}/why", get(workloads::why))
+        .route("/api/v1/assignments", get(assignments::list))
+        .route("/api/v1/assignments/{id}", get(assignments::show))
+}
+
+fn streams() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/workloads/{id}/logs", get(logs::of_workload))
+        .route("/api/v1/assignments/{id}/logs", get(logs::of_assignment))
+}
+
+fn about() -> Router<Api> {
+    Router::new()
+        .route("/", get(server::root))
+        .route("/version", get(server::version))
+        .route("/healthz", get(server::live))
+        .route("/readyz", get(server::ready))
+        .route("/health", get(server::health))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::serve))
+}
+
+/// No such path: in gRPC's words for a gRPC call, MIaaS's way for its routes with a slash too many, else a
+/// problem document.
+async fn no_route(request: Request) -> Response {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc")) {
+        return tonic::Status::unimplemented("no such service or method")
+            .into_http::<axum::body::Body>();
+    }
+    if let Some(path) = miaas::without_slash(request.uri().path()) {
+        let query = request
+            .uri()
+            .query()
+            .map(|query| format!("?{query}"))
+            .unwrap_or_default();
+        return Redirect::temporary(&format!("{path}{query}")).into_response();
+    }
+    let sentence = format!("there is no route {}", request.uri().path());
+    let advice = "GET /openapi.json lists every route";
+    Failure(Refusal::new(Code::RouteNotFound, sentence, advice)).into_response()
+}
+
+async fn no_method(request: Request) -> Response {
+    let sentence = format!(
+        "{} does not take {}",
+        request.uri().path(),
+        request.method()
+    );
+    let advice = "the `Allow` header lists what it takes";
+    Failure(Refusal::new(Code::MethodNotAllowed, sentence, advice)).into_response()
+}

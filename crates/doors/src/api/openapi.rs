@@ -1,0 +1,81 @@
+//! The description of the API, generated from the handlers. It describes the superset that this door serves.
+
+use axum::response::{IntoResponse, Response};
+use hostler_wire::api::media;
+use http::header;
+use utoipa::OpenApi;
+
+use super::{assignments, events, logs, metrics, miaas, nodes, plan, server, workloads};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Hostler", description = "The REST API of the control plane"),
+    paths(
+        nodes::list,
+        nodes::show,
+        nodes::remove,
+        nodes::label,
+        nodes::cordon,
+        nodes::uncordon,
+        nodes::drain,
+        nodes::undrain,
+        nodes::accept,
+        nodes::cleanup,
+        nodes::commands,
+        miaas::register,
+        miaas::heartbeat,
+        workloads::apply,
+        workloads::list,
+        workloads::show,
+        workloads::delete,
+        workloads::stop,
+        workloads::start,
+        workloads::restart,
+        workloads::history,
+        workloads::why,
+        plan::plan,
+        assignments::list,
+        assignments::show,
+        events::events,
+        logs::of_workload,
+        logs::of_assignment,
+        server::root,
+        server::version,
+        server::live,
+        server::ready,
+        server::health,
+        metrics::metrics,
+        serve,
+    ),
+    components(schemas(hostler_wire::api::EventGap))
+)]
+struct Description;
+
+/// The description as JSON, the same bytes for the same source.
+#[must_use]
+pub fn openapi() -> String {
+    let description = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    let mut text = serde_json::to_string_pretty(&description).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "server",
+    responses((status = 200, body = Object)))]
+pub(super) async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, media::JSON)], openapi()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_openapi_3_1_and_always_the_same() {
+        let description: serde_json::Value = serde_json::from_str(&openapi()).unwrap();
+        assert!(description["openapi"].as_str().unwrap().starts_with("3.1"));
+        assert!(description["paths"]["/api/v1/nodes/{id}"]["delete"].is_object());
+        assert_eq!(openapi(), openapi());
+    }
+}

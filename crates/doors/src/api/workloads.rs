@@ -1,0 +1,302 @@
+//! Workloads: apply, list, show, stop, start, restart, delete, and their history.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use hostler_control::fleet::{self, ApplyOptions, Expect, Reply, Verb};
+use hostler_model::spec::{self, WorkloadSpec};
+use hostler_model::{Actor, Code, Desired, Refusal, WorkloadId};
+use hostler_wire::api;
+use http::{StatusCode, Uri, header};
+
+use super::nodes::{gone_meanwhile, unexpected};
+use super::page::PageQuery;
+use super::refuse::Failure;
+use super::take::{Caller, Condition, Query, SpecText, Target};
+use super::{Api, convert};
+
+impl Api {
+    fn workload_id(&self, text: &str) -> Result<WorkloadId, Refusal> {
+        self.control
+            .view()
+            .find_workload(text)
+            .map(|workload| workload.id)
+    }
+
+    /// The workload as it is now, with its revision as the tag.
+    fn shown_workload(&self, status: StatusCode, id: WorkloadId) -> Result<Response, Failure> {
+        let view = self.control.view();
+        let workload = view.workload(id).ok_or_else(gone_meanwhile)?;
+        let tag = [(header::ETAG, format!("\"{}\"", workload.revision))];
+        let shown = convert::workload_with_copies(&self.control, &view, workload);
+        drop(view);
+        Ok((status, tag, Json(shown)).into_response())
+    }
+
+    async fn change_workload(
+        &self,
+        caller: Actor,
+        target: &str,
+        verb: impl FnOnce(WorkloadId) -> Verb,
+    ) -> Result<Response, Failure> {
+        let id = self.workload_id(target)?;
+        self.control.submit(caller, verb(id)).await?;
+        self.shown_workload(StatusCode::ACCEPTED, id)
+    }
+
+    async fn apply_one(
+        &self,
+        caller: Actor,
+        spec: Arc<WorkloadSpec>,
+        options: ApplyOptions,
+    ) -> Result<api::ApplyResult, Failure> {
+        let name = spec.name.clone();
+        match self
+            .control
+            .submit(caller, Verb::Apply { spec, options })
+            .await?
+        {
+            Reply::Workload {
+                id,
+                revision,
+                changed,
+                created,
+            } => Ok(api::ApplyResult {
+                id: id.to_string(),
+                name,
+                revision,
+                changed,
+                created,
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Applies all documents, or none that is refused at the first look.
+    async fn apply_all(
+        &self,
+        caller: Actor,
+        specs: Vec<Arc<WorkloadSpec>>,
+        options: ApplyOptions,
+    ) -> Result<Vec<api::ApplyResult>, Failure> {
+        if specs.len() > 1 && !options.dry_run {
+            let rehearsal = ApplyOptions {
+                dry_run: true,
+                ..options
+            };
+            for spec in &specs {
+                self.apply_one(caller.clone(), Arc::clone(spec), rehearsal)
+                    .await?;
+            }
+        }
+        let mut results = Vec::with_capacity(specs.len());
+        for spec in specs {
+            results.push(self.apply_one(caller.clone(), spec, options).await?);
+        }
+        Ok(results)
+    }
+}
+
+/// Creates or changes workloads: one or more specs, as YAML or JSON.
+#[utoipa::path(post, path = "/api/v1/workloads", tag = "workloads",
+    params(api::ApplyQuery,
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: it must be new")),
+    request_body(content = String, content_type = "application/yaml"),
+    responses((status = 200, body = Vec<api::ApplyResult>), (status = 201, body = Vec<api::ApplyResult>),
+        (status = "default", body = api::Problem)))]
+pub(super) async fn apply(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Query(query): Query<api::ApplyQuery>,
+    Condition(expect): Condition,
+    SpecText(text): SpecText,
+) -> Result<Response, Failure> {
+    let specs = specs(&text, expect)?;
+    let api::ApplyQuery {
+        dry_run,
+        require_placement,
+    } = query;
+    let options = ApplyOptions {
+        expect,
+        require_placement,
+        dry_run,
+    };
+    let results = api.apply_all(caller, specs, options).await?;
+    let is_new = !dry_run && results.iter().any(|result| result.created);
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let mut response = (status, Json(&results)).into_response();
+    if let ([only], false) = (results.as_slice(), dry_run)
+        && let Ok(tag) = format!("\"{}\"", only.revision).parse()
+    {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// Reads the documents; a condition can only be meant for one.
+pub(super) fn specs(text: &str, expect: Expect) -> Result<Vec<Arc<WorkloadSpec>>, Failure> {
+    let specs = spec::parse(text)?;
+    if specs.len() > 1 && matches!(expect, Expect::Revision(_)) {
+        return Err(Failure::bad(
+            "If-Match is for one document, and the body holds several",
+        ));
+    }
+    let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        let sentence = format!("two documents are named `{}`", pair[0]);
+        let advice = "give each workload a name of its own";
+        return Err(Failure(Refusal::new(Code::SpecInvalid, sentence, advice)));
+    }
+    Ok(specs.into_iter().map(Arc::new).collect())
+}
+
+/// Every workload, without its copies.
+#[utoipa::path(get, path = "/api/v1/workloads", tag = "workloads", params(PageQuery),
+    responses((status = 200, body = Vec<api::Workload>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    uri: Uri,
+    Query(page): Query<PageQuery>,
+) -> Result<Response, Failure> {
+    let view = api.control.view();
+    let page = page.cut(view.workloads(), |workload| workload.id)?;
+    Ok(page
+        .map(|workload| convert::workload(&api.control, &view, workload))
+        .answer(&uri))
+}
+
+/// One workload with its copies.
+#[utoipa::path(get, path = "/api/v1/workloads/{id}", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    responses((status = 200, body = api::Workload), (status = "default", body = api::Problem)))]
+pub(super) async fn show(
+    State(api): State<Api>,
+    Target(target): Target,
+) -> Result<Response, Failure> {
+    let id = api.workload_id(&target)?;
+    api.shown_workload(StatusCode::OK, id)
+}
+
+/// Stops the copies; then the record goes.
+#[utoipa::path(delete, path = "/api/v1/workloads/{id}", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
+    responses((status = 202, body = api::Workload), (status = "default", body = api::Problem)))]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+    Condition(expect): Condition,
+) -> Result<Response, Failure> {
+    let id = api.workload_id(&target)?;
+    let before = api.shown_workload(StatusCode::ACCEPTED, id)?;
+    api.control
+        .submit(
+            caller,
+            Verb::Delete {
+                workload: id,
+                expect,
+            },
+        )
+        .await?;
+    // Without copies the record may be gone already; then the answer is what was deleted.
+    Ok(api
+        .shown_workload(StatusCode::ACCEPTED, id)
+        .unwrap_or(before))
+}
+
+/// Stops the copies and keeps the record.
+#[utoipa::path(post, path = "/api/v1/workloads/{id}/stop", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
+    responses((status = 202, body = api::Workload), (status = "default", body = api::Problem)))]
+pub(super) async fn stop(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+    Condition(expect): Condition,
+) -> Result<Response, Failure> {
+    let desired = Desired::Stopped;
+    let verb = |workload| Verb::SetDesired {
+        workload,
+        desired,
+        expect,
+    };
+    api.change_workload(caller, &target, verb).await
+}
+
+/// Starts copies again.
+#[utoipa::path(post, path = "/api/v1/workloads/{id}/start", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
+    responses((status = 202, body = api::Workload), (status = "default", body = api::Problem)))]
+pub(super) async fn start(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+    Condition(expect): Condition,
+) -> Result<Response, Failure> {
+    let desired = Desired::Running;
+    let verb = |workload| Verb::SetDesired {
+        workload,
+        desired,
+        expect,
+    };
+    api.change_workload(caller, &target, verb).await
+}
+
+/// Gives every copy a new generation, in place.
+#[utoipa::path(post, path = "/api/v1/workloads/{id}/restart", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    responses((status = 202, body = api::Workload), (status = "default", body = api::Problem)))]
+pub(super) async fn restart(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+) -> Result<Response, Failure> {
+    api.change_workload(caller, &target, |workload| Verb::Restart { workload })
+        .await
+}
+
+/// The revisions that are kept, the newest first.
+#[utoipa::path(get, path = "/api/v1/workloads/{id}/history", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name"), PageQuery),
+    responses((status = 200, body = Vec<api::Revision>), (status = "default", body = api::Problem)))]
+pub(super) async fn history(
+    State(api): State<Api>,
+    uri: Uri,
+    Target(target): Target,
+    Query(page): Query<PageQuery>,
+) -> Result<Response, Failure> {
+    let view = api.control.view();
+    let workload = view.find_workload(&target)?.id;
+    let mut revisions: Vec<_> = view.history(workload).collect();
+    revisions.sort_by_key(|revision| std::cmp::Reverse(revision.number));
+    // The cursor counts down, so that the newest comes first.
+    let page = page.cut(revisions, |revision| u64::MAX - revision.number)?;
+    Ok(page
+        .map(|revision| convert::revision(revision))
+        .answer(&uri))
+}
+
+/// Why copies have no node: every reason of every node.
+#[utoipa::path(get, path = "/api/v1/workloads/{id}/why", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    responses((status = 200, body = api::Why), (status = "default", body = api::Problem)))]
+pub(super) async fn why(
+    State(api): State<Api>,
+    Target(target): Target,
+) -> Result<Json<api::Why>, Failure> {
+    let view = api.control.view();
+    let workload = view.find_workload(&target)?.id;
+    let why = fleet::why(&view, workload).ok_or_else(gone_meanwhile)?;
+    Ok(Json(convert::why(&why)))
+}

@@ -1,0 +1,323 @@
+//! Session messages to nouns and back. What makes no sense is refused here and goes no further.
+
+use hostler_control::fleet::NodeAnnouncement;
+use hostler_control::{LogRecord, LogRequest, LogStream};
+use hostler_model::spec::Kind;
+use hostler_model::{
+    AliasKey, Bytes, Code, Contract, Disk, Exit, Intent, IntentItem, MilliCpu, NodeFacts,
+    ObservedUnit, Refusal, Resources, RuntimeFact, StopCause, Timestamp, UnitId, UnitState, Usage,
+};
+use hostler_wire::session::v1;
+
+/// Most bytes of an identity; it becomes part of a key of the store.
+const IDENTITY_BYTES: usize = 128;
+
+/// A hello as the domain's announcement.
+pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal> {
+    let is_plain = hello.identity.bytes().all(|byte| byte.is_ascii_graphic());
+    if hello.identity.is_empty() || hello.identity.len() > IDENTITY_BYTES || !is_plain {
+        return Err(refused("the hello carries no usable identity"));
+    }
+    let foreign = hello.identity;
+    Ok(NodeAnnouncement {
+        identity: AliasKey {
+            contract: Contract::Session,
+            scope: "node".to_owned(),
+            foreign,
+        },
+        contract: Contract::Session,
+        name: hello.name,
+        facts: facts(hello.facts.unwrap_or_default(), hello.agent_version),
+        capacity: resources(hello.capacity.unwrap_or_default()),
+        labels: hello.labels.into_iter().collect(),
+    })
+}
+
+fn facts(facts: v1::Facts, agent_version: String) -> NodeFacts {
+    let disk = |disk: v1::Disk| Disk {
+        mount: disk.mount,
+        total: Bytes(disk.total_bytes),
+        free: Bytes(disk.free_bytes),
+    };
+    // A kind that this version does not know cannot be asked for, so it may as well not be there.
+    let runtime = |fact: v1::RuntimeFact| {
+        Some(RuntimeFact {
+            kind: Kind::parse(&fact.kind)?,
+            available: fact.available,
+            version: fact.version,
+            note: fact.note,
+        })
+    };
+    NodeFacts {
+        hostname: facts.hostname,
+        os: facts.os,
+        arch: facts.arch,
+        kernel: facts.kernel,
+        cpu_count: facts.cpu_count,
+        memory: Bytes(facts.memory_bytes),
+        disks: facts.disks.into_iter().map(disk).collect(),
+        addresses: facts.addresses,
+        boot_id: facts.boot_id,
+        agent_version,
+        runtimes: facts.runtimes.into_iter().filter_map(runtime).collect(),
+        foreign: None,
+    }
+}
+
+const fn resources(resources: v1::Resources) -> Resources {
+    Resources {
+        cpu: MilliCpu(resources.milli_cpu),
+        memory: Bytes(resources.memory_bytes),
+        disk: Bytes(resources.disk_bytes),
+    }
+}
+
+pub(super) fn usage(usage: v1::Usage) -> Usage {
+    Usage {
+        cpu_percent: usage.cpu_percent,
+        memory_percent: usage.memory_percent,
+        memory_used: Bytes(usage.memory_used_bytes),
+        disk_free: Bytes(usage.disk_free_bytes),
+        running_containers: usage.running_containers,
+    }
+}
+
+/// One unit of an observed set.
+pub(super) fn observed(unit: v1::ObservedUnit) -> Result<ObservedUnit, Refusal> {
+    let id = unit
+        .unit
+        .ok_or_else(|| refused("an observed unit has no id"))?;
+    let bad = |_| refused("an observed unit has an id that is no UUID");
+    Ok(ObservedUnit {
+        unit: UnitId {
+            assignment: id.assignment.parse().map_err(bad)?,
+            generation: id.generation,
+        },
+        workload: unit.workload.parse().map_err(bad)?,
+        kind: Kind::parse(&unit.kind)
+            .ok_or_else(|| refused("an observed unit has an unknown kind"))?,
+        state: unit
+            .state
+            .and_then(|state| state.state)
+            .map(state)
+            .ok_or_else(|| refused("an observed unit has no known state"))?,
+        runs: unit.runs,
+    })
+}
+
+fn state(state: v1::unit_state::State) -> UnitState {
+    use v1::unit_state::State;
+    match state {
+        State::Preparing(it) => UnitState::Preparing { detail: it.detail },
+        State::Starting(_) => UnitState::Starting,
+        State::Running(it) => UnitState::Running {
+            since: Timestamp::from_millis(it.since_ms),
+        },
+        State::Waiting(it) => UnitState::Waiting {
+            exit: exit(it.exit),
+            retry_at: Timestamp::from_millis(it.retry_at_ms),
+        },
+        State::Failed(it) => UnitState::Failed {
+            code: it.code,
+            message: it.message,
+            retry_at: Timestamp::from_millis(it.retry_at_ms),
+        },
+        State::Stopping(_) => UnitState::Stopping,
+        State::Finished(it) => UnitState::Finished {
+            exit: exit(it.exit),
+            at: Timestamp::from_millis(it.at_ms),
+        },
+        State::Gone(_) => UnitState::Gone,
+    }
+}
+
+fn exit(exit: Option<v1::Exit>) -> Exit {
+    match exit.and_then(|exit| exit.exit) {
+        Some(v1::exit::Exit::Code(code)) => Exit::Code(code),
+        Some(v1::exit::Exit::Signal(signal)) => Exit::Signal(signal),
+        Some(v1::exit::Exit::OutOfMemory(true)) => Exit::OutOfMemory,
+        Some(v1::exit::Exit::OutOfMemory(false) | v1::exit::Exit::Unknown(_)) | None => {
+            Exit::Unknown
+        }
+    }
+}
+
+/// One item of an intent; its spec travels beside it.
+pub(super) fn intent_item(item: &IntentItem) -> v1::IntentItem {
+    v1::IntentItem {
+        unit: Some(unit_id(item.unit)),
+        workload: item.workload.to_string(),
+        workload_name: item.workload_name.clone(),
+        slot: item.slot,
+        revision: item.revision,
+        stop_cause: match item.intent {
+            Intent::Run => String::new(),
+            Intent::Stop { cause } => stop_cause(cause).to_owned(),
+        },
+    }
+}
+
+const fn stop_cause(cause: StopCause) -> &'static str {
+    match cause {
+        StopCause::Stopped => "stopped",
+        StopCause::Deleted => "deleted",
+        StopCause::ScaledDown => "scaled-down",
+        StopCause::Updated => "updated",
+        StopCause::Drained => "drained",
+        StopCause::Replaced => "replaced",
+    }
+}
+
+fn unit_id(unit: UnitId) -> v1::UnitId {
+    v1::UnitId {
+        assignment: unit.assignment.to_string(),
+        generation: unit.generation,
+    }
+}
+
+pub(super) fn log_request(unit: UnitId, query: LogRequest) -> v1::LogRequest {
+    v1::LogRequest {
+        unit: Some(unit_id(unit)),
+        previous: query.previous,
+        tail: query.tail.unwrap_or_default(),
+        has_tail: query.tail.is_some(),
+        since_ms: query.since.map_or(0, Timestamp::as_millis),
+        follow: query.follow,
+    }
+}
+
+pub(super) fn log_record(line: v1::LogLine) -> LogRecord {
+    LogRecord {
+        at: Timestamp::from_millis(line.at_ms),
+        stream: match line.stream.as_str() {
+            "stdout" => LogStream::Stdout,
+            "stderr" => LogStream::Stderr,
+            _ => LogStream::Notice,
+        },
+        text: line.text,
+        is_partial: line.partial,
+        run: line.run,
+    }
+}
+
+/// Why a transfer ended badly, in the node's words; a code that is unknown here counts as unreachable.
+pub(super) fn end(end: v1::End) -> Refusal {
+    let code = Code::ALL
+        .iter()
+        .copied()
+        .find(|code| code.as_str() == end.code);
+    let code = code.unwrap_or(Code::NodeUnreachable);
+    Refusal::new(
+        code,
+        end.message,
+        "`hostler show` tells the state of each copy",
+    )
+}
+
+pub(super) fn refused_message(refusal: Refusal) -> v1::Refused {
+    v1::Refused {
+        code: refusal.code.as_str().to_owned(),
+        sentence: refusal.sentence,
+        advice: refusal.advice,
+    }
+}
+
+pub(super) fn refused(sentence: &str) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        sentence,
+        "run an agent of the same version as the server",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_model::{AssignmentId, WorkloadId};
+
+    use super::*;
+
+    fn wire_unit() -> v1::ObservedUnit {
+        let now = Timestamp::from_millis(1);
+        v1::ObservedUnit {
+            unit: Some(unit_id(UnitId {
+                assignment: AssignmentId::mint(now, 1),
+                generation: 2,
+            })),
+            workload: WorkloadId::mint(now, 2).to_string(),
+            kind: "process".to_owned(),
+            state: Some(v1::UnitState {
+                state: Some(v1::unit_state::State::Starting(v1::unit_state::Starting {})),
+            }),
+            runs: 1,
+        }
+    }
+
+    #[test]
+    fn an_observed_unit_converts_and_each_missing_part_is_refused() {
+        assert_eq!(observed(wire_unit()).unwrap().state, UnitState::Starting);
+        for broken in [
+            v1::ObservedUnit {
+                unit: None,
+                ..wire_unit()
+            },
+            v1::ObservedUnit {
+                workload: "web".to_owned(),
+                ..wire_unit()
+            },
+            v1::ObservedUnit {
+                kind: "teapot".to_owned(),
+                ..wire_unit()
+            },
+            v1::ObservedUnit {
+                state: None,
+                ..wire_unit()
+            },
+        ] {
+            assert_eq!(observed(broken).unwrap_err().code, Code::BadRequest);
+        }
+    }
+
+    #[test]
+    fn both_sides_compute_the_same_digest() {
+        let units = [observed(wire_unit()).unwrap()];
+        let wire = wire_unit();
+        let item = (
+            *units[0].unit.assignment.as_bytes(),
+            units[0].unit.generation,
+            hostler_wire::session::state_number(wire.state.as_ref().unwrap()),
+            wire.runs,
+        );
+        assert_eq!(
+            hostler_model::digest(&units),
+            hostler_wire::session::digest([item])
+        );
+    }
+
+    #[test]
+    fn an_identity_that_is_no_word_is_refused() {
+        for identity in ["", "a b", "é", &"x".repeat(129)] {
+            let hello = v1::Hello {
+                identity: identity.to_owned(),
+                ..v1::Hello::default()
+            };
+            assert_eq!(
+                announcement(hello).unwrap_err().code,
+                Code::BadRequest,
+                "{identity}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_transfer_keeps_its_code_if_it_is_known() {
+        let of = |code: &str| {
+            end(v1::End {
+                code: code.to_owned(),
+                message: "m".to_owned(),
+            })
+            .code
+        };
+        assert_eq!(of("log-not-found"), Code::LogNotFound);
+        assert_eq!(of("brand-new"), Code::NodeUnreachable);
+    }
+}

@@ -1,0 +1,278 @@
+//! What a node was told on this stream, and what to tell it next: a full set first, then increments that
+//! hold only what differs. Pure but for the log; owned by one conversation.
+
+use std::collections::{HashMap, HashSet};
+
+use hostler_model::{AssignmentId, Command, CommandId, Intent, IntentItem, WorkloadId};
+use hostler_wire::session::{MAX_MESSAGE_BYTES, v1};
+use prost::Message as _;
+
+use super::convert;
+
+/// Room in a message for what wraps it.
+const PART_BYTES: usize = MAX_MESSAGE_BYTES - 512;
+/// Most bytes of the key and length before a field.
+const FIELD_BYTES: usize = 8;
+
+/// What the node was told of one assignment.
+type Known = (u64, u64, Intent);
+
+/// What the node was told on this stream.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    version: u64,
+    is_whole: bool,
+    items: HashMap<AssignmentId, Known>,
+    commands: HashSet<CommandId>,
+}
+
+impl Told {
+    /// The messages that bring the node from what it was told to `intent`: none if nothing differs.
+    pub(super) fn intent(&mut self, intent: &[IntentItem]) -> Vec<v1::Intent> {
+        let is_new = |item: &&IntentItem| {
+            self.items
+                .get(&item.unit.assignment)
+                .is_none_or(|it| *it != known(item))
+        };
+        let news: Vec<&IntentItem> = intent.iter().filter(is_new).collect();
+        let wanted: HashMap<AssignmentId, Known> = intent
+            .iter()
+            .map(|item| (item.unit.assignment, known(item)))
+            .collect();
+        let mut removed: Vec<AssignmentId> = self
+            .items
+            .keys()
+            .filter(|id| !wanted.contains_key(id))
+            .copied()
+            .collect();
+        removed.sort_unstable();
+        self.items = wanted;
+        if self.is_whole {
+            return self.increments(&news, &removed);
+        }
+        self.is_whole = true;
+        self.version += 1;
+        let mut parts = Parts::default();
+        news.iter().for_each(|item| parts.push(item));
+        let mut parts = parts.close();
+        parts.iter_mut().for_each(|part| {
+            part.version = self.version;
+            part.full = true;
+        });
+        if let Some(part) = parts.last_mut() {
+            part.last = true;
+        }
+        parts
+    }
+
+    fn increments(&mut self, news: &[&IntentItem], removed: &[AssignmentId]) -> Vec<v1::Intent> {
+        if news.is_empty() && removed.is_empty() {
+            return Vec::new();
+        }
+        let mut parts = Parts::default();
+        removed.iter().for_each(|id| parts.push_removed(*id));
+        news.iter().for_each(|item| parts.push(item));
+        let mut parts = parts.close();
+        for part in &mut parts {
+            self.version += 1;
+            part.version = self.version;
+            part.last = true;
+        }
+        parts
+    }
+
+    /// The pending commands that were not yet told on this stream.
+    pub(super) fn commands(&mut self, pending: &[Command]) -> Vec<v1::Command> {
+        self.commands
+            .retain(|told| pending.iter().any(|command| command.id == *told));
+        let news = pending
+            .iter()
+            .filter(|command| !self.commands.contains(&command.id));
+        let news: Vec<v1::Command> = news.filter_map(command).collect();
+        self.commands
+            .extend(pending.iter().map(|command| command.id));
+        news
+    }
+}
+
+const fn known(item: &IntentItem) -> Known {
+    (item.unit.generation, item.revision, item.intent)
+}
+
+fn command(command: &Command) -> Option<v1::Command> {
+    let json = serde_json::to_vec(&command.kind);
+    let logged = json.inspect_err(
+        |error| tracing::error!(id = %command.id, %error, "a command cannot be written"),
+    );
+    Some(v1::Command {
+        id: command.id.to_string(),
+        json: logged.ok()?,
+    })
+}
+
+/// A set being cut into messages. Each spec is told once per set, before the first item that needs it.
+#[derive(Debug, Default)]
+struct Parts {
+    done: Vec<v1::Intent>,
+    open: v1::Intent,
+    bytes: usize,
+    specs: HashSet<(WorkloadId, u64)>,
+}
+
+impl Parts {
+    fn push(&mut self, item: &IntentItem) {
+        let key = (item.workload, item.revision);
+        let spec = (!self.specs.contains(&key)).then(|| spec(item));
+        let message = convert::intent_item(item);
+        let spec_bytes = spec
+            .as_ref()
+            .map_or(0, |spec| spec.encoded_len() + FIELD_BYTES);
+        let bytes = message.encoded_len() + FIELD_BYTES + spec_bytes;
+        if bytes > PART_BYTES {
+            let (workload, revision) = (item.workload, item.revision);
+            return tracing::error!(%workload, revision, "a spec is too large for the session");
+        }
+        self.make_room(bytes);
+        self.specs.insert(key);
+        self.open.specs.extend(spec);
+        self.open.items.push(message);
+    }
+
+    fn push_removed(&mut self, id: AssignmentId) {
+        let text = id.to_string();
+        self.make_room(text.len() + FIELD_BYTES);
+        self.open.removed_assignments.push(text);
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        if self.bytes + bytes > PART_BYTES {
+            self.done.push(std::mem::take(&mut self.open));
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+    }
+
+    /// All messages; at least one.
+    fn close(mut self) -> Vec<v1::Intent> {
+        self.done.push(self.open);
+        self.done
+    }
+}
+
+fn spec(item: &IntentItem) -> v1::Spec {
+    v1::Spec {
+        workload: item.workload.to_string(),
+        revision: item.revision,
+        json: serde_json::to_vec(&*item.spec).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hostler_model::spec::WorkloadSpec;
+    use hostler_model::{
+        CommandKind, CommandState, NodeId, StopCause, StoreEpoch, Timestamp, UnitId,
+    };
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn item(number: u32, spec: &Arc<WorkloadSpec>) -> IntentItem {
+        IntentItem {
+            unit: UnitId {
+                assignment: AssignmentId::mint(NOW, u128::from(number)),
+                generation: u64::from(number),
+            },
+            workload: WorkloadId::mint(NOW, 1),
+            workload_name: "web".to_owned(),
+            slot: number,
+            intent: Intent::Run,
+            revision: 1,
+            spec: Arc::clone(spec),
+        }
+    }
+
+    fn web() -> Arc<WorkloadSpec> {
+        Arc::new(WorkloadSpec::of_process("web", vec!["sleep".to_owned()]))
+    }
+
+    #[test]
+    fn an_empty_set_is_told_once_and_whole() {
+        let mut told = Told::default();
+        let parts = told.intent(&[]);
+        assert_eq!(parts.len(), 1);
+        assert!(parts[0].full && parts[0].last && parts[0].version == 1);
+        assert!(told.intent(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_large_set_goes_in_parts_below_the_limit_with_each_spec_once() {
+        let spec = web();
+        let items: Vec<_> = (0..2_000).map(|number| item(number, &spec)).collect();
+        let parts = Told::default().intent(&items);
+        assert!(parts.len() > 1);
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.encoded_len() < MAX_MESSAGE_BYTES && part.full)
+        );
+        assert_eq!(parts.iter().filter(|part| part.last).count(), 1);
+        assert!(parts.last().unwrap().last);
+        assert_eq!(parts.iter().map(|part| part.specs.len()).sum::<usize>(), 1);
+        assert_eq!(
+            parts.iter().map(|part| part.items.len()).sum::<usize>(),
+            2_000
+        );
+    }
+
+    #[test]
+    fn an_increment_holds_only_what_differs() {
+        let spec = web();
+        let mut told = Told::default();
+        let mut items: Vec<_> = (0..3).map(|number| item(number, &spec)).collect();
+        told.intent(&items);
+        let gone = items.remove(0);
+        items[0].intent = Intent::Stop {
+            cause: StopCause::ScaledDown,
+        };
+        let parts = told.intent(&items);
+        assert_eq!(parts.len(), 1);
+        let part = &parts[0];
+        assert_eq!((part.version, part.full, part.items.len()), (2, false, 1));
+        assert_eq!(part.items[0].stop_cause, "scaled-down");
+        assert_eq!(part.removed_assignments, [gone.unit.assignment.to_string()]);
+        assert!(told.intent(&items).is_empty());
+    }
+
+    #[test]
+    fn a_spec_beyond_a_message_is_left_out_and_the_rest_is_told() {
+        let spec = web();
+        let mut large = WorkloadSpec::of_process("web", vec!["x".repeat(MAX_MESSAGE_BYTES)]);
+        large.name = "large".to_owned();
+        let mut odd = item(1, &Arc::new(large));
+        odd.workload = WorkloadId::mint(NOW, 2);
+        let parts = Told::default().intent(&[odd, item(2, &spec)]);
+        assert_eq!(parts.iter().map(|part| part.items.len()).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn a_command_is_told_once_per_stream_until_it_is_answered() {
+        let command = Command {
+            id: CommandId::mint(NOW, 1),
+            node: NodeId::mint(NOW, 2),
+            kind: CommandKind::AcceptIntent {
+                epoch: StoreEpoch::mint(NOW, 3),
+            },
+            created_at: NOW,
+            state: CommandState::Pending,
+        };
+        let mut told = Told::default();
+        assert_eq!(told.commands(std::slice::from_ref(&command)).len(), 1);
+        assert!(told.commands(std::slice::from_ref(&command)).is_empty());
+        assert!(told.commands(&[]).is_empty());
+        assert!(told.commands.is_empty());
+    }
+}

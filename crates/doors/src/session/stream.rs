@@ -1,0 +1,408 @@
+//! One conversation with one node: from its hello to the end of the stream.
+//!
+//! ```text
+//!   greet ──refused──► Refused, end
+//!     │
+//!     ▼            ┌─ listen:  each message; beats are taken at once, the rest is queued
+//!   converse ──────┼─ work:    the queue, in order; each entry may wait for a commit
+//!     │            └─ deliver: once the node has told all it observes: intent and commands, on each wake
+//!     ▼
+//!   end: the stream broke, the node was refused, a newer session took over, or the server stops
+//! ```
+//!
+//! The three run side by side in one task and share the node's `Attachment`, so that a slow commit delays
+//! no beat. Dropping the attachment tells the control plane that the connection is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_control::fleet::{Reply, Verb};
+use hostler_control::{Attachment, BeatVerdict, Control, Link};
+use hostler_model::{Actor, Code, NodeId, ObservedUnit, Refusal};
+use hostler_wire::session::negotiate;
+use hostler_wire::session::v1::{self, NodeMessage, ServerMessage, node_message, server_message};
+use tokio::sync::{Notify, mpsc};
+use tonic::{Status, Streaming};
+
+use super::deliver::Told;
+use super::link::SessionLink;
+use super::tickets::Tickets;
+use super::{FIRST_MESSAGE, convert};
+
+/// How long a node may take to read one answer.
+const READING: Duration = Duration::from_secs(20);
+/// How long a node may take to tell all it observes after its hello.
+const FIRST_OBSERVED: Duration = Duration::from_secs(60);
+/// How long a node may be silent in all; its lease ends long before.
+const SILENCE: Duration = Duration::from_secs(600);
+/// Words of a node that wait for a commit; more make it wait.
+const QUEUE: usize = 16;
+/// Most units in one observed set.
+const MOST_UNITS: usize = 100_000;
+
+/// Where the answers to one node go.
+#[derive(Debug, Clone)]
+pub(super) struct Answers(mpsc::Sender<Result<ServerMessage, Status>>);
+
+/// One conversation.
+pub(super) struct Conversation {
+    control: Control,
+    tickets: Arc<Tickets>,
+    messages: Streaming<NodeMessage>,
+    answers: Answers,
+}
+
+/// Why a conversation is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The node hung up, or reads no more.
+    Broken,
+    /// A typed no.
+    Refused(Refusal),
+    /// The contract was broken, by size or by time.
+    Status(Status),
+}
+
+/// What a node said that may have to wait for a commit.
+#[derive(Debug)]
+enum Word {
+    Full(Vec<ObservedUnit>),
+    Delta(Vec<ObservedUnit>),
+    Acknowledge(v1::Acknowledge),
+    Held(v1::Held),
+}
+
+impl Answers {
+    /// Sends one answer, or notices that nobody reads.
+    pub(super) async fn send(&self, message: server_message::Message) -> Result<(), End> {
+        let message = ServerMessage {
+            message: Some(message),
+        };
+        let sent = tokio::time::timeout(READING, self.0.send(Ok(message))).await;
+        sent.ok().and_then(Result::ok).ok_or(End::Broken)
+    }
+
+    async fn close(&self, status: Status) {
+        // Nobody may be there to read it, and then nothing is lost.
+        let _ = tokio::time::timeout(READING, self.0.send(Err(status))).await;
+    }
+}
+
+impl Conversation {
+    pub(super) const fn new(
+        control: Control,
+        tickets: Arc<Tickets>,
+        messages: Streaming<NodeMessage>,
+        answers: mpsc::Sender<Result<ServerMessage, Status>>,
+    ) -> Self {
+        Self {
+            control,
+            tickets,
+            messages,
+            answers: Answers(answers),
+        }
+    }
+
+    /// Holds the conversation until it ends, and says why.
+    pub(super) async fn run(mut self) {
+        let (tasks, answers) = (self.control.tasks().clone(), self.answers.clone());
+        let held = Box::pin(self.hold());
+        let end = tokio::select! {
+            end = held => end,
+            () = tasks.stopping() => End::Status(Status::unavailable("the server is stopping")),
+        };
+        match end {
+            End::Broken => {}
+            End::Status(status) => answers.close(status).await,
+            End::Refused(refusal) => {
+                tracing::info!(code = %refusal.code, sentence = refusal.sentence, "session refused");
+                let message = convert::refused_message(refusal);
+                // As above: the node may have gone.
+                let _ = answers
+                    .send(server_message::Message::Refused(message))
+                    .await;
+            }
+        }
+    }
+
+    async fn hold(&mut self) -> End {
+        let (attachment, link) = match self.greet().await {
+            Ok(greeted) => greeted,
+            Err(end) => return end,
+        };
+        let end = self.converse(&attachment, &link).await;
+        tracing::info!(node = %attachment.node(), "session ended");
+        end
+    }
+
+    /// Hello, version, announcement, attachment, welcome.
+    async fn greet(&mut self) -> Result<(Attachment, Arc<SessionLink>), End> {
+        let first = tokio::time::timeout(FIRST_MESSAGE, self.messages.message()).await;
+        let first = first.map_err(|_| End::Status(Status::deadline_exceeded("no hello came")))?;
+        let first = first.map_err(End::Status)?.and_then(|first| first.message);
+        let Some(node_message::Message::Hello(hello)) = first else {
+            return Err(End::Refused(convert::refused(
+                "the first message of a session is its hello",
+            )));
+        };
+        let version = negotiate(hello.versions.unwrap_or_default()).ok_or_else(no_version)?;
+        let (node, boot_id) = self.announce(hello).await.map_err(End::Refused)?;
+        let link = Arc::new(SessionLink {
+            woken: Notify::new(),
+            answers: self.answers.clone(),
+            tickets: Arc::clone(&self.tickets),
+        });
+        let attached = self
+            .control
+            .attach(node, &boot_id, Arc::clone(&link) as Arc<dyn Link>);
+        let attachment = attached.map_err(End::Refused)?;
+        let welcome = self.welcome(version, node);
+        self.answers
+            .send(server_message::Message::Welcome(welcome))
+            .await?;
+        Ok((attachment, link))
+    }
+
+    async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {
+        let announcement = convert::announcement(hello)?;
+        let (name, boot_id) = (
+            announcement.name.clone(),
+            announcement.facts.boot_id.clone(),
+        );
+        let verb = Verb::Announce(Box::new(announcement));
+        match self.control.submit(Actor::Node(name.clone()), verb).await? {
+            Reply::Node { id, .. } => {
+                tracing::info!(node = %id, name, contract = "session", "node joined");
+                Ok((id, boot_id))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn welcome(&self, version: u32, node: NodeId) -> v1::Welcome {
+        let rules = &self.control.config().lease;
+        v1::Welcome {
+            version,
+            fleet_id: self.control.fleet_id().to_string(),
+            store_epoch: self.control.store_epoch().to_string(),
+            node_id: node.to_string(),
+            beat_interval_ms: millis(rules.beat),
+            lease_ms: millis(rules.window),
+            server_time_ms: self.control.clock().wall_millis(),
+        }
+    }
+
+    async fn converse(&mut self, attachment: &Attachment, link: &SessionLink) -> End {
+        let (words, queue) = mpsc::channel(QUEUE);
+        let told_all = Notify::new();
+        let listening = Listening {
+            attachment,
+            answers: &self.answers,
+            words,
+        };
+        let working = work(attachment, queue, &told_all);
+        let delivering = deliver(&self.control, attachment.node(), link, &told_all);
+        // Each arm ends the conversation, so nothing that is lost by cancelling is missed.
+        tokio::select! {
+            end = listening.run(&mut self.messages) => end,
+            end = working => end,
+            end = delivering => end,
+            _ = attachment.closed() => End::Status(Status::aborted("a newer session took over")),
+        }
+    }
+}
+
+/// Reads the node's messages: beats are taken at once, words are queued.
+struct Listening<'a> {
+    attachment: &'a Attachment,
+    answers: &'a Answers,
+    words: mpsc::Sender<Word>,
+}
+
+impl Listening<'_> {
+    async fn run(self, messages: &mut Streaming<NodeMessage>) -> End {
+        let mut gathered = Vec::new();
+        loop {
+            let message = match tokio::time::timeout(SILENCE, messages.message()).await {
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) => return End::Broken,
+                Ok(Err(status)) => return End::Status(status),
+                Err(_) => return End::Status(Status::deadline_exceeded("the node fell silent")),
+            };
+            // A message of a newer version is no message to us.
+            let Some(message) = message.message else {
+                continue;
+            };
+            if let Err(end) = self.take(message, &mut gathered).await {
+                return end;
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        message: node_message::Message,
+        gathered: &mut Vec<ObservedUnit>,
+    ) -> Result<(), End> {
+        use node_message::Message;
+        match message {
+            Message::Beat(beat) => self.beat(beat).await,
+            Message::Observed(part) => {
+                let word = observed(part, gathered).map_err(End::Refused)?;
+                self.queue(word).await
+            }
+            Message::Acknowledge(it) => self.queue(Some(Word::Acknowledge(it))).await,
+            Message::Held(held) => self.queue(Some(Word::Held(held))).await,
+            // What the node has on its disk changes nothing here: at the next hello it is told all again.
+            Message::Applied(_) => Ok(()),
+            Message::Hello(_) => Err(End::Refused(convert::refused(
+                "a session has one hello, and it came already",
+            ))),
+        }
+    }
+
+    async fn beat(&self, beat: v1::Beat) -> Result<(), End> {
+        let usage = convert::usage(beat.usage.unwrap_or_default());
+        match self
+            .attachment
+            .beat(beat.sequence, usage, beat.observed_digest)
+        {
+            BeatVerdict::Stale => return Ok(()),
+            BeatVerdict::Accepted => {}
+            BeatVerdict::Resend => {
+                self.answers
+                    .send(server_message::Message::Resend(v1::Resend {}))
+                    .await?;
+            }
+        }
+        let ack = v1::BeatAck {
+            sequence: beat.sequence,
+        };
+        self.answers
+            .send(server_message::Message::BeatAck(ack))
+            .await
+    }
+
+    async fn queue(&self, word: Option<Word>) -> Result<(), End> {
+        let Some(word) = word else { return Ok(()) };
+        self.words.send(word).await.map_err(|_| End::Broken)
+    }
+}
+
+/// One part of what a node observes; a full set is a word only when its last part has come.
+fn observed(part: v1::Observed, gathered: &mut Vec<ObservedUnit>) -> Result<Option<Word>, Refusal> {
+    let units = part.units.into_iter().map(convert::observed);
+    if !part.full {
+        return Ok(Some(Word::Delta(units.collect::<Result<_, _>>()?)));
+    }
+    for unit in units {
+        if gathered.len() == MOST_UNITS {
+            return Err(convert::refused(
+                "the node observes more units than a session takes",
+            ));
+        }
+        gathered.push(unit?);
+    }
+    Ok(part.last.then(|| Word::Full(std::mem::take(gathered))))
+}
+
+/// Takes the words in order. A word that the store does not take ends the session: the node comes again
+/// and says everything anew.
+async fn work(attachment: &Attachment, mut queue: mpsc::Receiver<Word>, told_all: &Notify) -> End {
+    let mut patience = FIRST_OBSERVED;
+    loop {
+        // Cancel-safe: a word that was not received stays in the queue.
+        let word = match tokio::time::timeout(patience, queue.recv()).await {
+            Ok(Some(word)) => word,
+            Ok(None) => return End::Broken,
+            Err(_) if patience == FIRST_OBSERVED => {
+                return End::Status(Status::deadline_exceeded("the observed set did not come"));
+            }
+            Err(_) => continue,
+        };
+        let is_full = matches!(word, Word::Full(_));
+        if let Err(refusal) = say(attachment, word).await {
+            return End::Refused(refusal);
+        }
+        if is_full {
+            patience = SILENCE;
+            told_all.notify_one();
+        }
+    }
+}
+
+async fn say(attachment: &Attachment, word: Word) -> Result<(), Refusal> {
+    match word {
+        Word::Full(units) => attachment.observed_full(units).await,
+        Word::Delta(units) => attachment.observed_delta(units).await,
+        Word::Held(held) => {
+            let reason = (!held.reason.is_empty()).then_some(held.reason);
+            attachment.held_back(reason).await
+        }
+        Word::Acknowledge(it) => {
+            let id = it.command.parse();
+            let id = id.map_err(|_| convert::refused("a command is acknowledged by its id"))?;
+            let result = if it.done {
+                Ok(it.message)
+            } else {
+                Err(it.message)
+            };
+            match attachment.acknowledge(id, result).await {
+                // The record was pruned or its node removed: the answer has nowhere to go.
+                Err(refusal) if refusal.code == Code::CommandNotFound => Ok(()),
+                said => said,
+            }
+        }
+    }
+}
+
+/// Tells the node what to run and do, first in full and then on each wake.
+async fn deliver(control: &Control, node: NodeId, link: &SessionLink, told_all: &Notify) -> End {
+    told_all.notified().await;
+    let mut told = Told::default();
+    loop {
+        for part in told.intent(&control.intent(node)) {
+            if let Err(end) = link
+                .answers
+                .send(server_message::Message::Intent(part))
+                .await
+            {
+                return end;
+            }
+        }
+        for command in told.commands(&control.pending_commands(node)) {
+            if let Err(end) = link
+                .answers
+                .send(server_message::Message::Command(command))
+                .await
+            {
+                return end;
+            }
+        }
+        // Cancel-safe, and a wake that came meanwhile is kept.
+        link.woken.notified().await;
+    }
+}
+
+fn no_version() -> End {
+    let versions = v1::Versions::ours();
+    let sentence = format!(
+        "this server speaks versions {} to {} of the session contract, and the agent none of them",
+        versions.lowest, versions.highest
+    );
+    let advice = "run an agent whose version is at most one behind the server's";
+    End::Refused(Refusal::new(Code::VersionUnsupported, sentence, advice))
+}
+
+fn unexpected(reply: &Reply) -> Refusal {
+    tracing::error!(?reply, "an announcement was answered with something else");
+    Refusal::new(
+        Code::Internal,
+        "the announcement was not understood",
+        "look at the server's log",
+    )
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
