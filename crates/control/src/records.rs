@@ -224,6 +224,7 @@ mod tests {
             generation: u64::MAX,
             revision: u64::MAX,
             template: u64::MAX,
+            restart: u64::MAX,
             intent: Intent::Stop {
                 cause: StopCause::ScaledDown,
             },

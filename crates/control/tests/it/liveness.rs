@@ -1,0 +1,245 @@
+//! Who is believed alive, and what follows when somebody is not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use hostler_control::fake::{FakeMachine, FakeNode};
+use hostler_control::{BeatVerdict, Control, Link, LogRecord, LogRequest};
+use hostler_model::spec::DisconnectPolicy;
+use hostler_model::{Code, Intent, NodeState, Refusal, StopCause, UnitId, Usage};
+
+use crate::world::{World, apply, beat_for, copies, join, spec, state_of, stop, until};
+
+struct NoLink;
+
+#[async_trait]
+impl Link for NoLink {
+    fn wake(&self) {}
+
+    async fn logs(
+        &self,
+        _unit: UnitId,
+        _query: LogRequest,
+    ) -> Result<BoxStream<'static, Result<LogRecord, Refusal>>, Refusal> {
+        Err(Refusal::new(Code::NodeUnreachable, "no link", ""))
+    }
+}
+
+fn is(control: &Control, node: &FakeNode, state: NodeState) -> bool {
+    state_of(control, node.id()) == state
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_is_lost_and_its_copy_replaced_and_the_older_one_told_to_stop() {
+    let world = World::new(1);
+    let control = world.start().await;
+    let first = join(&control, "first").await;
+    let web = apply(&control, spec("web", 1, 100)).await.unwrap();
+    until(&control, "placed", |view| view.pending_copies(web) == 0).await;
+    let second = join(&control, "second").await;
+    beat_for(&[&first, &second], 40).await;
+    let old = copies(&control, web)[0].clone();
+    assert_eq!(old.node, first.id());
+
+    first.freeze(true);
+    beat_for(&[&second], 7).await;
+    assert!(
+        is(&control, &first, NodeState::Lost),
+        "a clean link is judged within six seconds"
+    );
+    let placed = copies(&control, web);
+    let new = placed.iter().find(|copy| copy.is_wanted()).unwrap();
+    assert_eq!(new.node, second.id());
+    assert!(new.generation > old.generation);
+    let stopping = placed.iter().find(|copy| copy.id == old.id).unwrap();
+    assert_eq!(
+        stopping.intent,
+        Intent::Stop {
+            cause: StopCause::Replaced
+        }
+    );
+
+    first.beat();
+    beat_for(&[&first, &second], 2).await;
+    assert!(is(&control, &first, NodeState::Ready), "it beats again");
+    assert_eq!(first.units().len(), 1, "it still runs the old copy");
+    first.freeze(false);
+    until(&control, "the old copy is gone", |view| {
+        view.assignments_of(web).count() == 1
+    })
+    .await;
+    assert!(first.units().is_empty());
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_connection_is_suspected_at_once_and_not_lost() {
+    let world = World::new(2);
+    let control = world.start().await;
+    let mut node = join(&control, "one").await;
+    node.disconnect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(is(&control, &node, NodeState::Suspect));
+    assert!(!control.live(node.id()).unwrap().is_connected);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(
+        is(&control, &node, NodeState::Suspect),
+        "silence, not a broken line, makes it lost"
+    );
+    node.reconnect(&control).await.unwrap();
+    assert!(is(&control, &node, NodeState::Ready));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_closed_in_order_leaves_the_lease_alone() {
+    let world = World::new(3);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    let session = control
+        .attach(node.id(), "boot 1 of one", Arc::new(NoLink))
+        .unwrap();
+    session.close();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(is(&control, &node, NodeState::Ready));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_or_repeated_beat_is_ignored() {
+    let world = World::new(4);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    assert_eq!(node.beat_numbered(5), Some(BeatVerdict::Accepted));
+    let told = control.live(node.id()).unwrap().beats;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in [5, 4, 0] {
+        assert_eq!(node.beat_numbered(number), Some(BeatVerdict::Stale));
+    }
+    let live = control.live(node.id()).unwrap();
+    assert_eq!(live.beats, told);
+    assert!(live.last_beat_age >= Duration::from_secs(1));
+    assert_eq!(control.metrics().beats_stale, 3);
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_session_takes_over_and_the_older_one_counts_for_nothing() {
+    let world = World::new(5);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    let older = node.attachment().unwrap();
+    let closed = older.closed();
+    let newer = control
+        .attach(node.id(), "boot 1 of one", Arc::new(NoLink))
+        .unwrap();
+    closed.await;
+    assert_eq!(older.beat(99, Usage::default(), 0), BeatVerdict::Stale);
+    assert_eq!(
+        older.observed_delta(Vec::new()).await.unwrap_err().code,
+        Code::StaleReport
+    );
+    assert_eq!(newer.beat(1, Usage::default(), 0), BeatVerdict::Accepted);
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_machine_with_the_same_identity_is_refused_while_the_first_is_alive() {
+    let world = World::new(6);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    node.beat();
+    let attach = || control.attach(node.id(), "boot of a clone", Arc::new(NoLink));
+    let refused = attach().err().unwrap();
+    assert_eq!(refused.code, Code::NodeIdentityInUse);
+    node.disconnect();
+    assert!(attach().is_ok(), "a machine that was rebooted comes back");
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_that_differs_is_asked_for_in_full() {
+    let world = World::new(7);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    let attachment = node.attachment().unwrap();
+    assert_eq!(
+        attachment.beat(1, Usage::default(), 0),
+        BeatVerdict::Accepted
+    );
+    assert_eq!(
+        attachment.beat(2, Usage::default(), 77),
+        BeatVerdict::Resend
+    );
+    assert_eq!(
+        control.live(node.id()).unwrap().beats,
+        2,
+        "the node is alive all the same"
+    );
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_singleton_is_replaced_only_when_it_has_surely_stopped() {
+    let world = World::new(8);
+    let control = world.start().await;
+    let first = join(&control, "first").await;
+    let mut only = spec("only", 1, 100);
+    only.disconnect.policy = DisconnectPolicy::Singleton;
+    only.disconnect.stop_after_ms = 30_000;
+    let only = apply(&control, only).await.unwrap();
+    until(&control, "placed", |view| view.pending_copies(only) == 0).await;
+    let second = join(&control, "second").await;
+    beat_for(&[&first, &second], 40).await;
+
+    beat_for(&[&second], 25).await;
+    assert!(is(&control, &first, NodeState::Lost));
+    assert!(
+        copies(&control, only)
+            .iter()
+            .all(|copy| copy.node == first.id()),
+        "too early"
+    );
+    beat_for(&[&second], 15).await;
+    let wanted: Vec<_> = copies(&control, only)
+        .into_iter()
+        .filter(|copy| copy.is_wanted())
+        .collect();
+    assert_eq!(wanted.len(), 1);
+    assert_eq!(wanted[0].node, second.id());
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_polls_is_alive_by_its_polls() {
+    let world = World::new(9);
+    let control = world.start().await;
+    let node = FakeNode::join(&control, FakeMachine::named("polls"))
+        .await
+        .unwrap();
+    let id = node.id();
+    node.attachment().unwrap();
+    node.disconnect();
+    until(&control, "suspect", |view| {
+        view.node(id).unwrap().state() == NodeState::Suspect
+    })
+    .await;
+    let window = Some(Duration::from_secs(90));
+    control
+        .poll_beat(id, Some(Usage::default()), window)
+        .await
+        .unwrap();
+    assert!(is(&control, &node, NodeState::Ready));
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert!(
+        is(&control, &node, NodeState::Ready),
+        "its window is longer"
+    );
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(is(&control, &node, NodeState::Lost));
+    control.poll_beat(id, None, window).await.unwrap();
+    assert!(is(&control, &node, NodeState::Ready));
+    stop(control).await;
+}
