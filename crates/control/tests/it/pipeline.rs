@@ -1,12 +1,18 @@
 //! The owner task and a store that fails in each of its ways.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use hostler_control::fleet::{Reply, Verb};
 use hostler_control::{Control, ControlConfig};
 use hostler_model::{Code, CommandKind, NodeId, Refusal};
-use hostler_store::{Fault, Gate, Page, Store, Write};
+use hostler_store::{
+    CommitError, Entry, Fault, Gate, Guard, LeaseError, LeaseToken, Limits, Listing, MemoryStore,
+    Page, Revision, Store, StoreError, Watch, Write,
+};
 use tokio::task::JoinHandle;
 
 use crate::world::{World, apply, join, spec, stop, user};
@@ -256,4 +262,127 @@ async fn a_lease_that_ran_out_unnoticed_is_kept_if_nobody_wrote() {
         .await
         .unwrap();
     assert_eq!(keys.entries.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn verbs_of_a_lost_batch_come_before_those_behind_it() {
+    let world = World::new(10);
+    let control = world.start().await;
+    world.store.set_gate(Gate::BeforeCommit);
+    let first = {
+        let control = control.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a client of its own, which the test joins"
+        )]
+        tokio::spawn(async move { apply(&control, spec("web", 1, 100)).await })
+    };
+    waiting_at_the_gate(&world).await;
+    let second = {
+        let control = control.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a client of its own, which the test joins"
+        )]
+        tokio::spawn(async move { apply(&control, spec("web", 2, 100)).await })
+    };
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.store.fail_next(Fault::CommitFails);
+    world.store.set_gate(Gate::Open);
+    let (first, second) = (
+        first.await.unwrap().unwrap(),
+        second.await.unwrap().unwrap(),
+    );
+    assert_eq!(first, second);
+    assert_eq!(control.view().workload(first).unwrap().spec.count, 2);
+    stop(control).await;
+}
+
+/// A store whose next commit is answered with `Unavailable` and happens a while later, if it still may.
+struct Late {
+    store: Arc<MemoryStore>,
+    is_late: AtomicBool,
+    landed: Arc<tokio::sync::Mutex<Option<Result<Revision, CommitError>>>>,
+}
+
+#[async_trait]
+impl Store for Late {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.store.get(key).await
+    }
+
+    async fn list(&self, prefix: &str, page: Page) -> Result<Listing, StoreError> {
+        self.store.list(prefix, page).await
+    }
+
+    async fn commit(
+        &self,
+        writes: Vec<Write>,
+        guards: Vec<Guard>,
+    ) -> Result<Revision, CommitError> {
+        if !self.is_late.swap(false, Ordering::SeqCst) {
+            return self.store.commit(writes, guards).await;
+        }
+        let (store, landed) = (Arc::clone(&self.store), Arc::clone(&self.landed));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the engine's own, which the test waits for"
+        )]
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            *landed.lock().await = Some(store.commit(writes, guards).await);
+        });
+        Err(StoreError::Unavailable("the connection broke".into()).into())
+    }
+
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.store.watch(prefix, from).await
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        ttl: Duration,
+        token: Option<&LeaseToken>,
+    ) -> Result<LeaseToken, LeaseError> {
+        self.store.lease(name, ttl, token).await
+    }
+
+    async fn release(&self, token: &LeaseToken) -> Result<(), StoreError> {
+        self.store.release(token).await
+    }
+
+    fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_given_up_cannot_happen_later() {
+    let world = World::new(11);
+    let landed = Arc::default();
+    let late = Arc::new(Late {
+        store: world.store.clone(),
+        is_late: AtomicBool::new(false),
+        landed: Arc::clone(&landed),
+    });
+    let parts = world.parts_over(late.clone());
+    let control = Control::start(ControlConfig::default(), parts)
+        .await
+        .unwrap();
+    late.is_late.store(true, Ordering::SeqCst);
+    let web = apply(&control, spec("web", 1, 100)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let landed = landed.lock().await.take().unwrap();
+    assert!(matches!(landed, Err(CommitError::LeaderLost)), "{landed:?}");
+    assert!(control.is_leading());
+    assert_eq!(
+        control
+            .view()
+            .workloads()
+            .map(|workload| workload.id)
+            .collect::<Vec<_>>(),
+        [web]
+    );
+    stop(control).await;
 }
