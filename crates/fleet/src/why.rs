@@ -50,37 +50,21 @@ pub struct NodeFinding {
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Finding {
     /// The workload is not to run.
-    NotDesired {
-        desired: Desired,
-    },
+    NotDesired { desired: Desired },
     /// The fleet has no nodes.
     NoNodes,
     /// Slots wait for copies that are still being stopped.
-    StillStopping {
-        copies: usize,
-        nodes: Vec<String>,
-    },
+    StillStopping { copies: usize, nodes: Vec<String> },
     /// A singleton's old copy may still run on a node that cannot be reached.
-    AwaitsFence {
-        node: String,
-    },
+    AwaitsFence { node: String },
     /// Copies that run an older revision because the new one fits nowhere.
-    Outdated {
-        copies: usize,
-    },
+    Outdated { copies: usize },
     /// The node is not ready.
-    State {
-        state: NodeState,
-    },
+    State { state: NodeState },
     /// The node's agent holds the fleet's intent back.
-    HeldBack {
-        because: String,
-    },
+    HeldBack { because: String },
     /// The node cannot run this kind; the note is the driver's own.
-    NoDriver {
-        kind: Kind,
-        note: String,
-    },
+    NoDriver { kind: Kind, note: String },
     /// A constraint does not hold there.
     Constraint {
         constraint: Constraint,
@@ -89,20 +73,20 @@ pub enum Finding {
     Cpu {
         short: MilliCpu,
         free: MilliCpu,
+        capacity: MilliCpu,
     },
     Memory {
         short: Bytes,
         free: Bytes,
+        capacity: Bytes,
     },
     Disk {
         short: Bytes,
         free: Bytes,
+        capacity: Bytes,
     },
     /// A host port is held by a copy of that workload.
-    PortTaken {
-        port: Port,
-        holder: String,
-    },
+    PortTaken { port: Port, holder: String },
 }
 
 /// What keeps the workload from running as wanted; `None` if it is unknown.
@@ -271,18 +255,21 @@ fn of_node(state: &State, workload: &Workload, node: &Node) -> Vec<Finding> {
         findings.push(Finding::Cpu {
             short: short.cpu,
             free: free.cpu,
+            capacity: node.capacity.cpu,
         });
     }
     if short.memory.0 > 0 {
         findings.push(Finding::Memory {
             short: short.memory,
             free: free.memory,
+            capacity: node.capacity.memory,
         });
     }
     if short.disk.0 > 0 {
         findings.push(Finding::Disk {
             short: short.disk,
             free: free.disk,
+            capacity: node.capacity.disk,
         });
     }
     for port in spec.claims().ports {
@@ -362,14 +349,29 @@ impl Finding {
             Self::HeldBack { .. } => format!("accept the fleet's intent on {node}"),
             Self::NoDriver { kind, .. } => format!("make the {kind} driver work on {node}"),
             Self::Constraint { constraint, .. } => fix_constraint(constraint, node),
-            Self::Cpu { short, .. } => {
-                format!("free {short} cpu on {node}, or ask for that much less")
+            Self::Cpu {
+                short,
+                free,
+                capacity,
+            } => {
+                let can_be_freed = short.0 + free.0 <= capacity.0;
+                fix_shortage(node, &format!("{short} cpu"), capacity, can_be_freed)
             }
-            Self::Memory { short, .. } => {
-                format!("free {short} memory on {node}, or ask for that much less")
+            Self::Memory {
+                short,
+                free,
+                capacity,
+            } => {
+                let can_be_freed = short.0 + free.0 <= capacity.0;
+                fix_shortage(node, &format!("{short} memory"), capacity, can_be_freed)
             }
-            Self::Disk { short, .. } => {
-                format!("free {short} disk on {node}, or ask for that much less")
+            Self::Disk {
+                short,
+                free,
+                capacity,
+            } => {
+                let can_be_freed = short.0 + free.0 <= capacity.0;
+                fix_shortage(node, &format!("{short} disk"), capacity, can_be_freed)
             }
             Self::PortTaken { port, holder } => {
                 format!(
@@ -383,6 +385,19 @@ impl Finding {
             | Self::AwaitsFence { .. }
             | Self::Outdated { .. } => self.to_string(),
         }
+    }
+}
+
+fn fix_shortage(
+    node: &str,
+    short: &str,
+    capacity: impl fmt::Display,
+    can_be_freed: bool,
+) -> String {
+    if can_be_freed {
+        format!("free {short} on {node} or ask for that much less")
+    } else {
+        format!("ask for {short} less, for {node} has {capacity} in all")
     }
 }
 
@@ -449,9 +464,9 @@ impl fmt::Display for Finding {
                     constraint.key
                 )
             }
-            Self::Cpu { short, free } => write!(f, "{short} cpu short, {free} free"),
-            Self::Memory { short, free } => write!(f, "{short} memory short, {free} free"),
-            Self::Disk { short, free } => write!(f, "{short} disk short, {free} free"),
+            Self::Cpu { short, free, .. } => write!(f, "{short} cpu short, {free} free"),
+            Self::Memory { short, free, .. } => write!(f, "{short} memory short, {free} free"),
+            Self::Disk { short, free, .. } => write!(f, "{short} disk short, {free} free"),
             Self::PortTaken { port, holder } => {
                 write!(f, "port {} is held by {holder}", port_name(*port))
             }

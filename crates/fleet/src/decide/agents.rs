@@ -84,6 +84,9 @@ impl Draft<'_> {
         } else {
             Liveness::Joining
         };
+        if !is_alive {
+            self.lift_fences(old);
+        }
         self.put_node(Node {
             facts: hello.facts.clone(),
             capacity: hello.capacity,
@@ -96,6 +99,18 @@ impl Draft<'_> {
             self.warning(EventKind::NodeRebooted, about_node(old.id), message);
         }
         reply
+    }
+
+    /// An agent that was heard of may start its fenced copies again, unless they were replaced meanwhile.
+    fn lift_fences(&mut self, node: &Node) {
+        let fenced = self.state.assignments_on(node.id);
+        for copy in fenced.filter(|copy| copy.fenced && copy.is_wanted()) {
+            let copy = Assignment {
+                fenced: false,
+                ..Assignment::clone(copy)
+            };
+            self.changes.push(Change::PutAssignment(Arc::new(copy)));
+        }
     }
 
     pub(super) fn resume(&mut self, id: NodeId, units: &[UnitId]) -> Result<Reply, Refusal> {
@@ -123,16 +138,9 @@ impl Draft<'_> {
         Ok(Reply::Done)
     }
 
-    /// The node is alive: its agent starts fenced copies again unless they were replaced meanwhile.
+    /// The node is alive.
     fn revive(&mut self, node: &Node, kind: EventKind, what: &str) {
-        let fenced = self.state.assignments_on(node.id);
-        for copy in fenced.filter(|copy| copy.fenced && copy.is_wanted()) {
-            let copy = Assignment {
-                fenced: false,
-                ..Assignment::clone(copy)
-            };
-            self.changes.push(Change::PutAssignment(Arc::new(copy)));
-        }
+        self.lift_fences(node);
         self.put_node(Node {
             liveness: Liveness::Alive,
             ..node.clone()

@@ -58,6 +58,10 @@ impl<'a> Places<'a> {
             Strategy::Spread => Queue::Spread {
                 fresh: match few {
                     Some(few) => sorted(few, |node| yard.spot(node).map(Spot::load)),
+                    // Where no node has the room, that is known at once.
+                    None if yard.packed(spec.resources).next().is_none() => {
+                        Box::new(std::iter::empty())
+                    }
                     None => Box::new(yard.spread()),
                 },
                 hosts: BTreeSet::new(),

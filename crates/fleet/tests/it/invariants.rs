@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hostler_fleet::{Change, Decision, State, Verb};
 use hostler_model::spec::DisconnectPolicy;
-use hostler_model::{Assignment, Desired, Resources};
+use hostler_model::{Assignment, Desired, Liveness, Resources};
 
 use crate::world::World;
 
@@ -14,6 +14,13 @@ pub(crate) fn check_state(world: &World) {
     check_slots(state);
     check_rooms(state);
     for copy in state.assignments() {
+        let is_lost = state
+            .node(copy.node)
+            .is_some_and(|node| matches!(node.liveness, Liveness::Lost { .. }));
+        assert!(
+            !copy.fenced || !copy.is_wanted() || is_lost,
+            "fenced where it may run: {copy:?}"
+        );
         assert!(
             state.workload(copy.workload).is_some(),
             "a copy without its workload: {copy:?}"
@@ -60,6 +67,7 @@ fn check_placed(before: &State, after: &State, copy: &Assignment) {
     let is_fresh = old.is_none();
     let is_renewed = old.is_some_and(|old| old.generation != copy.generation);
     if is_fresh {
+        check_alone(before, after, copy);
         assert!(
             node.is_eligible(),
             "{copy:?} was placed on {}",
@@ -83,6 +91,22 @@ fn check_placed(before: &State, after: &State, copy: &Assignment) {
             "{} is overcommitted by {copy:?}",
             node.name
         );
+    }
+}
+
+/// A slot has a second live copy only by the disconnect rule, or while its wanted copy moves.
+fn check_alone(before: &State, after: &State, copy: &Assignment) {
+    let in_slot =
+        |other: &&std::sync::Arc<Assignment>| other.slot == copy.slot && other.id != copy.id;
+    let moves = before
+        .assignments_of(copy.workload)
+        .filter(in_slot)
+        .any(|other| other.is_wanted());
+    for other in after.assignments_of(copy.workload).filter(in_slot) {
+        let node = after.node(other.node).expect("its node is there");
+        let is_lost = matches!(node.liveness, Liveness::Lost { .. });
+        let has_ended = other.is_finished() || other.fenced;
+        assert!(moves || is_lost || has_ended, "{copy:?} beside {other:?}");
     }
 }
 

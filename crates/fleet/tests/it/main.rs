@@ -1,6 +1,5 @@
 //! The fleet's proofs: properties over random histories, stories told as snapshots, and placement quality.
 
-mod bounds;
 mod invariants;
 mod properties;
 mod quality;

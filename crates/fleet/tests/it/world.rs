@@ -58,8 +58,12 @@ impl World {
     }
 
     pub(crate) fn join(&mut self, name: &str, capacity: Resources) -> NodeId {
-        let Reply::Node { id, .. } = self.must(&Verb::Announce(Box::new(hello(name, capacity))))
-        else {
+        self.join_as(hello(name, capacity))
+    }
+
+    /// The agent says hello and has nothing running.
+    pub(crate) fn join_as(&mut self, hello: NodeAnnouncement) -> NodeId {
+        let Reply::Node { id, .. } = self.must(&Verb::Announce(Box::new(hello))) else {
             panic!("an announcement answers with the node");
         };
         self.must(&Verb::Resume {
@@ -71,13 +75,6 @@ impl World {
 
     pub(crate) fn node(&self, name: &str) -> NodeId {
         self.state.node_by_name(name).expect("the node is there").id
-    }
-
-    pub(crate) fn workload(&self, name: &str) -> WorkloadId {
-        self.state
-            .workload_by_name(name)
-            .expect("the workload is there")
-            .id
     }
 
     pub(crate) fn apply(&mut self, spec: WorkloadSpec) -> WorkloadId {
