@@ -1,0 +1,101 @@
+//! The long-running parts: `up`, `server` and `agent`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::pair;
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Run two sample workloads and show them
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Where the API listens; port 0 takes any free one [env: HOSTLER_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Where state is kept [env: HOSTLER_DATA_DIR] [default: /var/lib/hostler as root, else
+    /// ~/.local/share/hostler]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The Docker engine's socket [env: HOSTLER_DOCKER_SOCKET] [default: DOCKER_HOST, else
+    /// /var/run/docker.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) docker_socket: Option<String>,
+    /// The node's name [env: HOSTLER_NAME] [default: the host name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// Where the API listens; port 0 takes any free one [env: HOSTLER_LISTEN] [default: 0.0.0.0:8080]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Where state is kept [env: HOSTLER_DATA_DIR] [default: /var/lib/hostler as root, else
+    /// ~/.local/share/hostler]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Let everyone who reaches the address do everything [env: HOSTLER_INSECURE]
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// The configuration file [env: HOSTLER_CONFIG] [default: /etc/hostler/server.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// The control plane [env: HOSTLER_SERVER] [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Where identity, ledger and units are kept [env: HOSTLER_DATA_DIR] [default: /var/lib/hostler as
+    /// root, else ~/.local/share/hostler]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The node's name [env: HOSTLER_NAME] [default: the host name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A label that the node gets when it first joins; repeatable [env: HOSTLER_LABELS, comma-separated]
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// The Docker engine's socket [env: HOSTLER_DOCKER_SOCKET] [default: DOCKER_HOST, else
+    /// /var/run/docker.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) docker_socket: Option<String>,
+    /// Processor time kept for the machine itself [env: HOSTLER_RESERVE_CPU] [default: 0]
+    #[arg(long, value_name = "CPU")]
+    pub(crate) reserve_cpu: Option<String>,
+    /// Memory kept for the machine itself [env: HOSTLER_RESERVE_MEMORY] [default: 0]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) reserve_memory: Option<String>,
+    /// The configuration file [env: HOSTLER_CONFIG] [default: /etc/hostler/agent.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What is logged, on stderr.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct LogArgs {
+    /// What to log, such as `info` or `hostler_agent=debug,warn` [env: HOSTLER_LOG_LEVEL, RUST_LOG]
+    #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
+    pub(crate) log_level: Option<String>,
+    /// How log lines look [env: HOSTLER_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORM", help_heading = "Logging")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}

@@ -1,0 +1,80 @@
+//! `node`: look after nodes.
+
+use clap::{Args, Subcommand};
+
+use super::{ClientArgs, OutputArgs, WaitArgs};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List nodes
+    Ls(NodeLsArgs),
+    /// Show one node
+    Show(NodeTargetArgs),
+    /// Set or remove labels
+    Label(LabelArgs),
+    /// Place nothing new on a node
+    Cordon(NodeTargetArgs),
+    /// Let copies come again
+    Uncordon(NodeTargetArgs),
+    /// Place nothing new on a node and move its copies away
+    Drain(DrainArgs),
+    /// End a drain and let copies come again
+    Undrain(NodeTargetArgs),
+    /// Remove a node from the fleet
+    Rm(NodeRmArgs),
+    /// Let a node that holds our orders back carry them out
+    Accept(NodeTargetArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeLsArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeTargetArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabelArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) node: String,
+    /// `key=value` sets, `key-` removes
+    #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
+    pub(crate) labels: Vec<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeRmArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) node: String,
+    /// Give its copies up as well
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}

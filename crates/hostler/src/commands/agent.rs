@@ -1,0 +1,53 @@
+//! `agent`: this machine's agent, until it is told to stop. What it runs goes on without it.
+
+use hostler_agent::AgentStatus;
+use hostler_kit::{Tasks, telemetry};
+use tokio::sync::watch;
+
+use super::single_thread;
+use crate::compose::{NodeAgent, NodeAgentConfig, Signals, shut_down};
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::settings::AgentSettings;
+use crate::status::ExitStatus;
+
+pub(crate) fn agent(settings: AgentSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
+    telemetry::install(&settings.log.filter, settings.log.format);
+    single_thread()?.block_on(Box::pin(look_after(settings, printer)))
+}
+
+async fn look_after(settings: AgentSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
+    let mut signals = Signals::new()?;
+    let tasks = Tasks::new();
+    let config = NodeAgentConfig {
+        server: settings.server,
+        data_dir: settings.data_dir,
+        name: settings.name,
+        labels: settings.labels,
+        docker_socket: settings.docker_socket,
+        reserve: settings.reserve,
+    };
+    let agent = NodeAgent::start(config, &tasks).await?;
+    // Cancel-safe: both arms only wait and write whole lines.
+    tokio::select! {
+        () = signals.stop() => {}
+        () = tell(agent.status(), printer) => {}
+    }
+    shut_down(&tasks).await;
+    agent.stopped().await;
+    Ok(ExitStatus::Done)
+}
+
+/// One line whenever the agent stands differently with its control plane.
+async fn tell(mut status: watch::Receiver<AgentStatus>, printer: &Printer) {
+    loop {
+        let now = status.borrow_and_update().clone();
+        printer.data(&now.to_string());
+        if let AgentStatus::Refused { advice, .. } = &now {
+            printer.talk(&format!("  {advice}"));
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}

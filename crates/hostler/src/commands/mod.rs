@@ -1,0 +1,185 @@
+//! One file per verb. A verb gets resolved settings, does its one thing over the API or by composing the
+//! long-running parts, and says how it ended.
+
+mod agent;
+mod apply;
+mod completion;
+mod demo;
+mod desired;
+mod drain;
+mod events;
+mod logs;
+mod node;
+mod plan;
+mod ps;
+mod rm;
+mod run;
+mod server;
+mod show;
+mod specs;
+mod up;
+mod version;
+mod wait;
+mod why;
+
+use std::future::Future;
+
+use hostler_kit::{Clock as _, SystemClock};
+use hostler_model::Timestamp;
+use hostler_wire::client::Client;
+use serde::Serialize;
+
+use crate::args::{ClientArgs, Command};
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::settings::{AgentSettings, ClientSettings, Environment, ServerSettings, UpSettings};
+use crate::status::ExitStatus;
+
+/// What a verb that talks to a server works with.
+pub(crate) struct Remote<'a> {
+    pub(crate) printer: &'a Printer,
+    pub(crate) client: Client,
+    pub(crate) addr: String,
+    clock: SystemClock,
+}
+
+/// Runs a command to its end.
+pub(crate) fn execute(
+    command: Command,
+    environment: &Environment,
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
+    let ask = Ask {
+        environment,
+        printer,
+    };
+    match command {
+        Command::Up(args) => up::up(UpSettings::resolve(args, environment)?, printer),
+        Command::Server(args) => {
+            server::server(ServerSettings::resolve(args, environment)?, printer)
+        }
+        Command::Agent(args) => agent::agent(AgentSettings::resolve(args, environment)?, printer),
+        Command::Run(args) => ask.remote(args.client.clone(), async |remote| {
+            run::run(&remote, *args).await
+        }),
+        Command::Apply(args) => ask.remote(args.client.clone(), async |remote| {
+            apply::apply(&remote, args).await
+        }),
+        Command::Plan(args) => ask.remote(args.client.clone(), async |remote| {
+            plan::plan(&remote, args).await
+        }),
+        Command::Ps(args) => ask.remote(args.client.clone(), async |remote| {
+            ps::ps(&remote, args).await
+        }),
+        Command::Show(args) => ask.remote(args.client.clone(), async |remote| {
+            show::show(&remote, args).await
+        }),
+        Command::Why(args) => ask.remote(args.client.clone(), async |remote| {
+            why::why(&remote, args).await
+        }),
+        Command::Logs(args) => ask.remote(args.client.clone(), async |remote| {
+            logs::logs(&remote, args).await
+        }),
+        Command::Stop(args) => ask.remote(args.client.clone(), async |remote| {
+            desired::stop(&remote, args).await
+        }),
+        Command::Start(args) => ask.remote(args.client.clone(), async |remote| {
+            desired::start(&remote, args).await
+        }),
+        Command::Restart(args) => ask.remote(args.client.clone(), async |remote| {
+            desired::restart(&remote, args).await
+        }),
+        Command::Rm(args) => ask.remote(args.client.clone(), async |remote| {
+            rm::rm(&remote, args).await
+        }),
+        Command::Node(command) => {
+            let client = node::client(&command).clone();
+            ask.remote(client, async |remote| node::node(&remote, command).await)
+        }
+        Command::Events(args) => ask.remote(args.client.clone(), async |remote| {
+            events::events(&remote, args).await
+        }),
+        Command::Version(args) => ask.remote(args.client.clone(), async |remote| {
+            version::version(&remote, args).await
+        }),
+        Command::Completion(args) => Ok(completion::completion(&args, printer)),
+        Command::Openapi => {
+            printer.text(&hostler_doors::openapi());
+            Ok(ExitStatus::Done)
+        }
+    }
+}
+
+struct Ask<'a> {
+    environment: &'a Environment,
+    printer: &'a Printer,
+}
+
+impl<'a> Ask<'a> {
+    /// Runs a verb that talks to a server, on one thread.
+    fn remote<F>(
+        &self,
+        args: ClientArgs,
+        verb: impl FnOnce(Remote<'a>) -> F,
+    ) -> Result<ExitStatus, Failure>
+    where
+        F: Future<Output = Result<ExitStatus, Failure>>,
+    {
+        let settings = ClientSettings::resolve(args, self.environment)?;
+        let runtime = single_thread()?;
+        runtime.block_on(async {
+            let remote = Remote::new(&settings, self.printer)?;
+            verb(remote).await
+        })
+    }
+}
+
+impl<'a> Remote<'a> {
+    pub(crate) fn new(settings: &ClientSettings, printer: &'a Printer) -> Result<Self, Failure> {
+        let client = Client::new(&settings.addr, settings.token.as_deref())?;
+        Ok(Self {
+            printer,
+            client,
+            addr: settings.addr.clone(),
+            clock: SystemClock::new(),
+        })
+    }
+
+    /// The wall clock's moment.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.wall_millis())
+    }
+}
+
+/// A runtime for work that needs no second thread.
+pub(crate) fn single_thread() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(no_runtime)
+}
+
+/// A runtime with so many workers.
+pub(crate) fn multi_thread(workers: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(no_runtime)
+}
+
+fn no_runtime(error: std::io::Error) -> Failure {
+    Failure::failed(
+        format!("cannot start: {error}"),
+        "raise the limit of open files and threads",
+    )
+}
+
+/// The word that a value of the API has on the wire.
+pub(crate) fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "unknown".to_owned(),
+    }
+}

@@ -1,0 +1,300 @@
+//! `node`: look after nodes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hostler_model::{Bytes, MilliCpu};
+use hostler_wire::api::{
+    Assignment, AssignmentFilter, CommandProgress, LabelPatch, Node, Resources,
+};
+use hostler_wire::client::{Expect, Force};
+
+use super::ps::copies_table;
+use super::rm::confirm;
+use super::{Remote, drain, word};
+use crate::age;
+use crate::args::{
+    ClientArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs, OutputForm,
+};
+use crate::failure::Failure;
+use crate::settings;
+use crate::status::ExitStatus;
+use crate::table::{self, Table};
+
+/// How long `accept` waits for the node's answer, and how often it looks.
+const ANSWER: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Where the server is, for any of the verbs.
+pub(crate) const fn client(command: &NodeCommand) -> &ClientArgs {
+    match command {
+        NodeCommand::Ls(args) => &args.client,
+        NodeCommand::Show(args)
+        | NodeCommand::Cordon(args)
+        | NodeCommand::Uncordon(args)
+        | NodeCommand::Undrain(args)
+        | NodeCommand::Accept(args) => &args.client,
+        NodeCommand::Label(args) => &args.client,
+        NodeCommand::Drain(args) => &args.client,
+        NodeCommand::Rm(args) => &args.client,
+    }
+}
+
+pub(crate) async fn node(remote: &Remote<'_>, command: NodeCommand) -> Result<ExitStatus, Failure> {
+    let client = &remote.client;
+    match command {
+        NodeCommand::Ls(args) => list(remote, args).await?,
+        NodeCommand::Show(args) => show(remote, args).await?,
+        NodeCommand::Label(args) => label(remote, args).await?,
+        NodeCommand::Cordon(args) => changed(remote, &client.cordon(&args.node).await?),
+        NodeCommand::Uncordon(args) => changed(remote, &client.uncordon(&args.node).await?),
+        NodeCommand::Undrain(args) => changed(remote, &client.undrain(&args.node).await?),
+        NodeCommand::Drain(args) => return drain::drain(remote, args).await,
+        NodeCommand::Rm(args) => remove(remote, args).await?,
+        NodeCommand::Accept(args) => accept(remote, &args.node).await?,
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn changed(remote: &Remote<'_>, node: &Node) {
+    remote
+        .printer
+        .data(&format!("{} is {}", node.name, word(&node.state)));
+}
+
+async fn list(remote: &Remote<'_>, args: NodeLsArgs) -> Result<(), Failure> {
+    let mut nodes = remote.client.nodes().await?;
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    match settings::form(&args.output) {
+        form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &nodes)?,
+        OutputForm::Name => nodes
+            .iter()
+            .for_each(|node| remote.printer.data(&node.name)),
+        OutputForm::Table => nodes_table(remote, &nodes, false),
+        OutputForm::Wide => nodes_table(remote, &nodes, true),
+    }
+    Ok(())
+}
+
+fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
+    let mut head = vec![
+        "NAME",
+        "STATE",
+        "COPIES",
+        "CPU FREE",
+        "MEMORY FREE",
+        "RUNS",
+        "AGE",
+    ];
+    if is_wide {
+        head.extend(["ADDRESS", "AGENT", "LABELS", "ID"]);
+    }
+    let mut table = Table::new(&head);
+    for node in nodes {
+        let kinds: Vec<&str> = (node.facts.runtimes.iter())
+            .filter(|runtime| runtime.available)
+            .map(|runtime| runtime.kind.as_str())
+            .collect();
+        let mut row = vec![
+            node.name.clone().into(),
+            table::state(&word(&node.state)),
+            node.copies.to_string().into(),
+            of(cpu(&node.free), cpu(&node.capacity)).into(),
+            of(
+                memory(node.free.memory_bytes),
+                memory(node.capacity.memory_bytes),
+            )
+            .into(),
+            kinds.join(",").into(),
+            age::since(&node.joined_at, remote.now()).into(),
+        ];
+        if is_wide {
+            row.extend([
+                node.ip.clone().into(),
+                node.facts.agent_version.clone().into(),
+                labels(&node.labels).into(),
+                node.id.clone().into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.print(remote.printer);
+}
+
+fn of(free: String, all: String) -> String {
+    format!("{free} of {all}")
+}
+
+fn cpu(resources: &Resources) -> String {
+    MilliCpu(resources.milli_cpu).to_string()
+}
+
+/// Rounded to whole MiB, so that the text stays short.
+fn memory(bytes: u64) -> String {
+    Bytes(bytes >> 20 << 20).to_string()
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> String {
+    labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+async fn show(remote: &Remote<'_>, args: NodeTargetArgs) -> Result<(), Failure> {
+    let node = remote.client.node(&args.node).await?;
+    match settings::form(&args.output) {
+        form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &node)?,
+        OutputForm::Name => remote.printer.data(&node.name),
+        OutputForm::Table | OutputForm::Wide => {
+            page(remote, &node);
+            let copies = copies(remote, &node).await?;
+            remote.printer.data("");
+            copies_table(remote, &copies, false);
+        }
+    }
+    Ok(())
+}
+
+fn page(remote: &Remote<'_>, node: &Node) {
+    let facts = &node.facts;
+    let lease = node.lease.map_or_else(
+        || "none".to_owned(),
+        |lease| {
+            format!(
+                "last beat {} ms ago, lost after {} ms",
+                lease.age_ms, lease.window_ms
+            )
+        },
+    );
+    let used = node.metrics.as_ref().map_or_else(String::new, |metrics| {
+        format!(
+            "cpu {:.0} %, memory {:.0} %",
+            metrics.cpu_usage, metrics.mem_usage
+        )
+    });
+    let lines = [
+        ("name", node.name.clone()),
+        ("id", node.id.clone()),
+        ("state", word(&node.state)),
+        ("held back", node.held_back.clone().unwrap_or_default()),
+        ("lease", lease),
+        ("address", node.ip.clone()),
+        ("labels", labels(&node.labels)),
+        (
+            "machine",
+            format!("{} {} {}", node.capabilities.os, facts.arch, facts.kernel),
+        ),
+        (
+            "agent",
+            format!("{} over {}", facts.agent_version, node.contract),
+        ),
+        ("cpu", of(cpu(&node.free), cpu(&node.capacity)) + " free"),
+        (
+            "memory",
+            of(
+                memory(node.free.memory_bytes),
+                memory(node.capacity.memory_bytes),
+            ) + " free",
+        ),
+        ("in use", used),
+        ("joined", node.joined_at.clone()),
+    ];
+    for (key, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
+        remote.printer.data(&format!("{key:<11}{value}"));
+    }
+    for runtime in &facts.runtimes {
+        let can = if runtime.available { "yes" } else { "no" };
+        let words = [can, runtime.version.as_str(), runtime.note.as_str()];
+        let said: Vec<&str> = words.into_iter().filter(|text| !text.is_empty()).collect();
+        remote
+            .printer
+            .data(&format!("{:<11}{}", runtime.kind, said.join(", ")));
+    }
+}
+
+/// The copies on a node.
+pub(crate) async fn copies(remote: &Remote<'_>, node: &Node) -> Result<Vec<Assignment>, Failure> {
+    let filter = AssignmentFilter {
+        node: Some(node.id.clone()),
+        workload: None,
+    };
+    Ok(remote.client.assignments(&filter).await?)
+}
+
+async fn label(remote: &Remote<'_>, args: LabelArgs) -> Result<(), Failure> {
+    let mut patch = LabelPatch::default();
+    for text in &args.labels {
+        let (key, value) = match (text.split_once('='), text.strip_suffix('-')) {
+            (Some((key, value)), _) if !key.is_empty() => (key, Some(value.to_owned())),
+            (None, Some(key)) if !key.is_empty() => (key, None),
+            _ => {
+                let sentence = format!("`{text}` neither sets nor removes a label");
+                return Err(Failure::usage(sentence, "write `key=value` or `key-`"));
+            }
+        };
+        patch.0.insert(key.to_owned(), value);
+    }
+    let node = remote.client.label(&args.node, &patch, Expect::Any).await?;
+    remote.printer.data(&format!(
+        "{} has the labels {}",
+        node.name,
+        labels(&node.labels)
+    ));
+    Ok(())
+}
+
+async fn remove(remote: &Remote<'_>, args: NodeRmArgs) -> Result<(), Failure> {
+    let node = remote.client.node(&args.node).await?;
+    let loss = if args.force {
+        " and give its copies up"
+    } else {
+        ""
+    };
+    confirm(
+        remote,
+        args.yes,
+        &format!("remove the node {}{loss}", node.name),
+    )?;
+    let force = if args.force {
+        Force::GiveUpCopies
+    } else {
+        Force::No
+    };
+    let node = remote.client.remove_node(&node.id, force).await?;
+    remote.printer.data(&format!("{} is removed", node.name));
+    Ok(())
+}
+
+async fn accept(remote: &Remote<'_>, node: &str) -> Result<(), Failure> {
+    let order = remote.client.accept(node).await?;
+    let answered = async {
+        loop {
+            let commands = remote.client.commands(node).await?;
+            let ours = commands.into_iter().find(|command| command.id == order.id);
+            if let Some(command) =
+                ours.filter(|command| command.state.word != CommandProgress::Pending)
+            {
+                return Ok::<_, Failure>(command);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(ANSWER, answered).await {
+        Ok(command) => {
+            let command = command?;
+            if command.state.word == CommandProgress::Failed {
+                return Err(Failure::failed(
+                    command.state.message,
+                    "`hostler node show` says how it stands",
+                ));
+            }
+            remote.printer.data("accepted");
+        }
+        Err(_) => remote
+            .printer
+            .data("ordered; the node has not answered yet"),
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! `show`: one workload with its copies, its history and what is missing.
+
+use hostler_wire::api::{Revision, Workload};
+
+use super::ps::copies_table;
+use super::wait::reasons;
+use super::{Remote, word};
+use crate::age;
+use crate::args::{OutputForm, ShowArgs};
+use crate::failure::Failure;
+use crate::settings;
+use crate::status::ExitStatus;
+
+/// How many steps of the history a person sees.
+const STEPS: usize = 5;
+
+pub(crate) async fn show(remote: &Remote<'_>, args: ShowArgs) -> Result<ExitStatus, Failure> {
+    let workload = remote.client.workload(&args.workload).await?;
+    match settings::form(&args.output) {
+        form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &workload)?,
+        OutputForm::Name => remote.printer.data(&workload.name),
+        OutputForm::Table | OutputForm::Wide => {
+            let history = remote.client.history(&workload.id).await?;
+            page(remote, &workload, &history)?;
+            if workload.pending > 0 {
+                let why = remote.client.why(&workload.id).await?;
+                remote.printer.data("\npending:");
+                reasons(&why)
+                    .iter()
+                    .for_each(|line| remote.printer.data(&format!("  {line}")));
+            }
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn page(remote: &Remote<'_>, workload: &Workload, history: &[Revision]) -> Result<(), Failure> {
+    let printer = remote.printer;
+    let now = remote.now();
+    let lines = [
+        ("name", workload.name.clone()),
+        ("id", workload.id.clone()),
+        ("kind", workload.kind.clone()),
+        (
+            "wanted",
+            format!("{}, {} copies", word(&workload.desired), workload.count),
+        ),
+        (
+            "status",
+            format!(
+                "{}, {} running, {} pending",
+                word(&workload.status),
+                workload.running,
+                workload.pending
+            ),
+        ),
+        ("revision", workload.revision.to_string()),
+        (
+            "created",
+            format!(
+                "{} ({} ago)",
+                workload.created_at,
+                age::since(&workload.created_at, now)
+            ),
+        ),
+    ];
+    for (key, value) in lines {
+        printer.data(&format!("{key:<10}{value}"));
+    }
+    printer.data("\nspec:");
+    printer.document(OutputForm::Yaml, &workload.spec)?;
+    printer.data("\nhistory:");
+    for step in history.iter().take(STEPS) {
+        let line = format!(
+            "  {:<4}{}  {}  {}",
+            step.revision,
+            step.at,
+            word(&step.desired),
+            step.actor
+        );
+        printer.data(&line);
+    }
+    printer.data("");
+    copies_table(
+        remote,
+        workload.copies.as_deref().unwrap_or_default(),
+        false,
+    );
+    Ok(())
+}

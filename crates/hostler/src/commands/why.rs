@@ -1,0 +1,27 @@
+//! `why`: every reason why copies of a workload wait for a node.
+
+use super::Remote;
+use super::wait::reasons;
+use crate::args::{OutputForm, WhyArgs};
+use crate::failure::Failure;
+use crate::settings;
+use crate::status::ExitStatus;
+
+pub(crate) async fn why(remote: &Remote<'_>, args: WhyArgs) -> Result<ExitStatus, Failure> {
+    let why = remote.client.why(&args.workload).await?;
+    match settings::form(&args.output) {
+        form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &why)?,
+        OutputForm::Name => remote.printer.data(&why.workload_name),
+        OutputForm::Table | OutputForm::Wide => {
+            if why.pending == 0 {
+                remote
+                    .printer
+                    .data(&format!("{}: {}", why.workload_name, why.summary));
+            }
+            reasons(&why)
+                .iter()
+                .for_each(|line| remote.printer.data(line));
+        }
+    }
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,23 @@
+//! The compositions: which engine stands behind which seam, for the control plane and for the agent.
+
+mod control_plane;
+mod node_agent;
+mod signals;
+
+pub(crate) use control_plane::ControlPlane;
+pub(crate) use node_agent::{NodeAgent, NodeAgentConfig};
+pub(crate) use signals::Signals;
+
+use std::time::Duration;
+
+use hostler_kit::Tasks;
+
+/// How long everything may take to end once it is told to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Ends a family of tasks; units on the node run on.
+pub(crate) async fn shut_down(tasks: &Tasks) {
+    if let Err(left) = tasks.shut_down(GRACE).await {
+        tracing::warn!(left, "some tasks did not end in time");
+    }
+}

@@ -1,0 +1,155 @@
+//! The agent of this machine: drivers, ledger and the session with the control plane.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hostler_agent::{Agent, AgentConfig, AgentStatus, Parts, StartError};
+use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
+use hostler_model::Resources;
+use hostler_runtime::Runtime;
+use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
+use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
+use tokio::sync::watch;
+
+use crate::failure::Failure;
+use crate::status::ExitStatus;
+
+/// What the agent is composed with.
+#[derive(Debug)]
+pub(crate) struct NodeAgentConfig {
+    pub(crate) server: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) name: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) docker_socket: String,
+    pub(crate) reserve: Resources,
+}
+
+/// A running agent.
+pub(crate) struct NodeAgent {
+    agent: Agent,
+}
+
+impl NodeAgent {
+    /// Starts the agent; it looks for the control plane by itself.
+    pub(crate) async fn start(config: NodeAgentConfig, tasks: &Tasks) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let units = config.data_dir.join("units");
+        let unwritable = |error: std::io::Error| data_failure(&config.data_dir, &error);
+        std::fs::create_dir_all(&units).map_err(unwritable)?;
+        let owner = owner(&units, entropy.as_ref()).map_err(unwritable)?;
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::failed(
+                format!("cannot find this program's own file: {error}"),
+                "mount /proc",
+            )
+        })?;
+        let process = ProcessRuntime::new(ProcessConfig {
+            dir: units.join("process"),
+            shim: ShimCommand {
+                program,
+                args: vec!["shim".to_owned()],
+            },
+            clock: Arc::clone(&clock),
+            tasks: tasks.clone(),
+        });
+        let container = ContainerRuntime::new(ContainerConfig {
+            engine: config.docker_socket,
+            dir: units.join("container"),
+            clock: Arc::clone(&clock),
+            tasks: tasks.clone(),
+            owner,
+        });
+        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), Arc::new(container)];
+        let agent_config = AgentConfig {
+            name: config.name,
+            labels: config.labels,
+            reserved: config.reserve,
+            ..AgentConfig::new(config.server, config.data_dir)
+        };
+        let agent = Agent::start(
+            agent_config,
+            Parts::new(runtimes, clock, entropy, tasks.clone()),
+        )
+        .await?;
+        Ok(Self { agent })
+    }
+
+    /// How it stands with the control plane.
+    pub(crate) fn status(&self) -> watch::Receiver<AgentStatus> {
+        self.agent.status()
+    }
+
+    /// Completes when the agent has ended; its units run on.
+    pub(crate) async fn stopped(&self) {
+        self.agent.stopped().await;
+    }
+}
+
+/// Tells the units of this data directory from those of another agent on the same machine. Made once, and
+/// moves with the directory.
+fn owner(units: &Path, entropy: &dyn Entropy) -> std::io::Result<String> {
+    let path = units.join("owner");
+    match std::fs::read_to_string(&path) {
+        Ok(owner) if !owner.trim().is_empty() => return Ok(owner.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let owner = format!("{:032x}", entropy.next_u128());
+    let fresh = units.join("owner.new");
+    let mut file = std::fs::File::create(&fresh)?;
+    file.write_all(owner.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, &path)?;
+    std::fs::File::open(units)?.sync_all()?;
+    Ok(owner)
+}
+
+fn data_failure(data_dir: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        ExitStatus::DataUnwritable,
+        format!(
+            "cannot write to the data directory: {}: {error}",
+            data_dir.display()
+        ),
+        "choose another --data-dir, or give this user the right to write there",
+    )
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let (status, advice) = match error {
+            StartError::InUse { .. } => (ExitStatus::DataInUse, ""),
+            StartError::Server { .. } => (ExitStatus::Usage, ""),
+            StartError::Data { .. } => {
+                let advice =
+                    "choose another --data-dir, or give this user the right to write there";
+                (ExitStatus::DataUnwritable, advice)
+            }
+        };
+        // The first two hold their advice behind a semicolon.
+        let text = error.to_string();
+        let (sentence, told) = text.split_once("; ").unwrap_or((&text, advice));
+        Self::new(status, sentence, told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_kit::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn an_owner_is_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = owner(directory.path(), &SeededEntropy::new(1)).unwrap();
+        let again = owner(directory.path(), &SeededEntropy::new(2)).unwrap();
+        assert_eq!(first, again);
+        assert_eq!(first.len(), 32);
+    }
+}

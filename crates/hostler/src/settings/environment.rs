@@ -1,0 +1,47 @@
+//! The environment behind a seam: read once in `main`, handed down as data, so that tests never touch the
+//! process's own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What the program's surroundings say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    variables: BTreeMap<String, String>,
+    /// Whether it runs as root.
+    pub(crate) is_root: bool,
+    /// Where configuration files are looked for.
+    pub(crate) etc: PathBuf,
+}
+
+impl Environment {
+    /// That of this process. Variables that are no UTF-8 are none of ours.
+    pub(crate) fn of_process() -> Self {
+        let text = |(key, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((key.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self {
+            variables: std::env::vars_os().filter_map(text).collect(),
+            is_root: rustix::process::geteuid().is_root(),
+            etc: PathBuf::from("/etc/hostler"),
+        }
+    }
+
+    /// A variable that is set and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.variables
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        Self {
+            variables: variables.iter().map(owned).collect(),
+            is_root: false,
+            etc: PathBuf::from("/nonexistent"),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Resolved settings: one struct per command, without anything optional that has a default.
+//!
+//! Flag > environment (`HOSTLER_…`) > configuration file > default. The environment comes as data.
+
+mod environment;
+mod file;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use hostler_kit::telemetry;
+use hostler_model::{Bytes, MilliCpu, Resources};
+
+use crate::args::{AgentArgs, ClientArgs, LogArgs, LogFormat, OutputArgs, OutputForm, ServerArgs};
+use crate::args::{UpArgs, WaitArgs};
+use crate::failure::Failure;
+
+pub(crate) use environment::Environment;
+use file::{AgentFile, ServerFile};
+
+const DEFAULT_ADDR: &str = "http://127.0.0.1:8080";
+const DEFAULT_WAIT: Duration = Duration::from_secs(60);
+
+/// What `up` runs with.
+#[derive(Debug)]
+pub(crate) struct UpSettings {
+    pub(crate) demo: bool,
+    pub(crate) server: ServerSettings,
+    pub(crate) name: Option<String>,
+    pub(crate) docker_socket: String,
+}
+
+/// What `server` runs with.
+#[derive(Debug)]
+pub(crate) struct ServerSettings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) log: LogSettings,
+}
+
+/// What `agent` runs with.
+#[derive(Debug)]
+pub(crate) struct AgentSettings {
+    pub(crate) server: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) name: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) docker_socket: String,
+    pub(crate) reserve: Resources,
+    pub(crate) log: LogSettings,
+}
+
+/// What is logged.
+#[derive(Debug, Clone)]
+pub(crate) struct LogSettings {
+    pub(crate) filter: String,
+    pub(crate) format: telemetry::Format,
+}
+
+/// How the command line reaches the server.
+#[derive(Debug)]
+pub(crate) struct ClientSettings {
+    pub(crate) addr: String,
+    pub(crate) token: Option<String>,
+}
+
+/// Whether and how long to wait for the effect; none means not at all.
+pub(crate) type Wait = Option<Duration>;
+
+impl UpSettings {
+    /// `up` takes no configuration file: it is for one machine and one person.
+    pub(crate) fn resolve(args: UpArgs, environment: &Environment) -> Result<Self, Failure> {
+        let layers = Layers { environment };
+        let listen = layers.text(args.listen, "HOSTLER_LISTEN", None);
+        let listen = address(listen.as_deref().unwrap_or("127.0.0.1:8080"))?;
+        if !listen.ip().is_loopback() {
+            return Err(Failure::usage(
+                format!(
+                    "`up` has no login and would let everyone who reaches {listen} do everything"
+                ),
+                "listen on 127.0.0.1, or run `hostler server --insecure` and `hostler agent`",
+            ));
+        }
+        Ok(Self {
+            demo: args.demo,
+            server: ServerSettings {
+                listen,
+                data_dir: layers.data_dir(args.data_dir, None)?,
+                log: layers.log(args.log, (None, None), "warn")?,
+            },
+            name: layers.text(args.name, "HOSTLER_NAME", None),
+            docker_socket: layers.docker_socket(args.docker_socket, None),
+        })
+    }
+}
+
+impl ServerSettings {
+    pub(crate) fn resolve(args: ServerArgs, environment: &Environment) -> Result<Self, Failure> {
+        let layers = Layers { environment };
+        let named = args
+            .config
+            .or_else(|| environment.get("HOSTLER_CONFIG").map(PathBuf::from));
+        let file: ServerFile = file::read(named.as_deref(), &environment.etc.join("server.toml"))?;
+        let listen = layers.text(args.listen, "HOSTLER_LISTEN", file.listen);
+        let listen = address(listen.as_deref().unwrap_or("0.0.0.0:8080"))?;
+        let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
+        if !listen.ip().is_loopback() && !insecure {
+            return Err(Failure::usage(
+                format!("there is no login, so everyone who reaches {listen} could do everything"),
+                "listen on loopback with `--listen 127.0.0.1:8080`, or say that you want this with --insecure",
+            ));
+        }
+        Ok(Self {
+            listen,
+            data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
+            log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
+        })
+    }
+}
+
+impl AgentSettings {
+    pub(crate) fn resolve(args: AgentArgs, environment: &Environment) -> Result<Self, Failure> {
+        let layers = Layers { environment };
+        let named = args
+            .config
+            .or_else(|| environment.get("HOSTLER_CONFIG").map(PathBuf::from));
+        let file: AgentFile = file::read(named.as_deref(), &environment.etc.join("agent.toml"))?;
+        let server = layers.text(args.server, "HOSTLER_SERVER", file.server);
+        let kept = file.reserve.unwrap_or_default();
+        let cpu = layers.text(args.reserve_cpu, "HOSTLER_RESERVE_CPU", None);
+        let memory = layers.text(args.reserve_memory, "HOSTLER_RESERVE_MEMORY", None);
+        Ok(Self {
+            server: url(server.as_deref().unwrap_or(DEFAULT_ADDR), "--server")?,
+            data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
+            name: layers.text(args.name, "HOSTLER_NAME", file.name),
+            labels: layers.labels(args.labels, file.labels)?,
+            docker_socket: layers.docker_socket(args.docker_socket, file.docker_socket),
+            reserve: Resources {
+                cpu: quantity::<MilliCpu>(cpu.as_deref(), kept.cpu)?,
+                memory: quantity::<Bytes>(memory.as_deref(), kept.memory)?,
+                disk: kept.disk,
+            },
+            log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
+        })
+    }
+}
+
+impl ClientSettings {
+    pub(crate) fn resolve(args: ClientArgs, environment: &Environment) -> Result<Self, Failure> {
+        let addr = Layers { environment }.text(args.addr, "HOSTLER_ADDR", None);
+        Ok(Self {
+            addr: url(addr.as_deref().unwrap_or(DEFAULT_ADDR), "--addr")?,
+            token: environment.get("HOSTLER_TOKEN").map(str::to_owned),
+        })
+    }
+}
+
+/// How data is shown: the flag, else a table.
+pub(crate) fn form(args: &OutputArgs) -> OutputForm {
+    args.output.unwrap_or(OutputForm::Table)
+}
+
+/// Waiting is the default.
+pub(crate) fn wait(args: &WaitArgs) -> Wait {
+    (!args.detach).then(|| args.wait_timeout.unwrap_or(DEFAULT_WAIT))
+}
+
+/// The layers under a flag.
+struct Layers<'a> {
+    environment: &'a Environment,
+}
+
+impl Layers<'_> {
+    fn text(&self, flag: Option<String>, variable: &str, file: Option<String>) -> Option<String> {
+        flag.or_else(|| self.environment.get(variable).map(str::to_owned))
+            .or(file)
+    }
+
+    fn switch(&self, flag: bool, variable: &str, file: Option<bool>) -> Result<bool, Failure> {
+        if flag {
+            return Ok(true);
+        }
+        match self.environment.get(variable) {
+            Some("1" | "true" | "yes") => Ok(true),
+            Some("0" | "false" | "no") => Ok(false),
+            Some(other) => {
+                let sentence = format!("{variable} is `{other}`, which is neither true nor false");
+                Err(Failure::usage(sentence, "set it to `true` or `false`"))
+            }
+            None => Ok(file.unwrap_or(false)),
+        }
+    }
+
+    fn data_dir(&self, flag: Option<PathBuf>, file: Option<PathBuf>) -> Result<PathBuf, Failure> {
+        let environment = self.environment;
+        let named = flag
+            .or_else(|| environment.get("HOSTLER_DATA_DIR").map(PathBuf::from))
+            .or(file);
+        let home = || {
+            environment
+                .get("HOME")
+                .map(|home| PathBuf::from(home).join(".local/share"))
+        };
+        let usual = || {
+            if environment.is_root {
+                return Some(PathBuf::from("/var/lib/hostler"));
+            }
+            let data = environment.get("XDG_DATA_HOME").map(PathBuf::from);
+            data.or_else(home).map(|data| data.join("hostler"))
+        };
+        let chosen = named.or_else(usual).ok_or_else(|| {
+            Failure::usage(
+                "there is no home directory to keep data in",
+                "name a directory with --data-dir",
+            )
+        })?;
+        std::path::absolute(&chosen).map_err(|error| {
+            Failure::usage(
+                format!("no data directory: {error}"),
+                "name a directory with --data-dir",
+            )
+        })
+    }
+
+    fn docker_socket(&self, flag: Option<String>, file: Option<String>) -> String {
+        let named = self.text(flag, "HOSTLER_DOCKER_SOCKET", file);
+        let usual = || self.environment.get("DOCKER_HOST").map(str::to_owned);
+        named
+            .or_else(usual)
+            .unwrap_or_else(|| "/var/run/docker.sock".to_owned())
+    }
+
+    fn labels(
+        &self,
+        flags: Vec<(String, String)>,
+        file: BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let mut labels = file;
+        let words = self
+            .environment
+            .get("HOSTLER_LABELS")
+            .unwrap_or("")
+            .split(',');
+        for word in words.filter(|word| !word.is_empty()) {
+            let pair = crate::args::pair(word.trim());
+            let (key, value) =
+                pair.map_err(|sentence| Failure::usage(sentence, "see HOSTLER_LABELS"))?;
+            labels.insert(key, value);
+        }
+        labels.extend(flags);
+        Ok(labels)
+    }
+
+    fn log(
+        &self,
+        flags: LogArgs,
+        file: (Option<String>, Option<LogFormat>),
+        usual: &str,
+    ) -> Result<LogSettings, Failure> {
+        let rust_log = || self.environment.get("RUST_LOG").map(str::to_owned);
+        let level = flags
+            .log_level
+            .or_else(|| self.environment.get("HOSTLER_LOG_LEVEL").map(str::to_owned));
+        let filter = level
+            .or_else(rust_log)
+            .or(file.0)
+            .unwrap_or_else(|| usual.to_owned());
+        let named = match self.environment.get("HOSTLER_LOG_FORMAT") {
+            None => None,
+            Some("text") => Some(LogFormat::Text),
+            Some("json") => Some(LogFormat::Json),
+            Some(other) => {
+                let sentence =
+                    format!("HOSTLER_LOG_FORMAT is `{other}`, which is no form of log lines");
+                return Err(Failure::usage(sentence, "set it to `text` or `json`"));
+            }
+        };
+        let format = match flags
+            .log_format
+            .or(named)
+            .or(file.1)
+            .unwrap_or(LogFormat::Text)
+        {
+            LogFormat::Text => telemetry::Format::Text,
+            LogFormat::Json => telemetry::Format::Json,
+        };
+        Ok(LogSettings { filter, format })
+    }
+}
+
+fn quantity<T: FromStr<Err: std::fmt::Display>>(
+    text: Option<&str>,
+    usual: T,
+) -> Result<T, Failure> {
+    text.map_or(Ok(usual), |text| {
+        text.parse()
+            .map_err(|error| Failure::usage(error, "see `--help`"))
+    })
+}
+
+/// `HOST:PORT`, where the host may be a name.
+fn address(text: &str) -> Result<SocketAddr, Failure> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Failure::usage(
+            format!("`{text}` is no address to listen on: {why}"),
+            "write HOST:PORT, such as `127.0.0.1:8080`",
+        )
+    };
+    let mut found = text.to_socket_addrs().map_err(|error| refused(&error))?;
+    found
+        .next()
+        .ok_or_else(|| refused(&"the name has no address"))
+}
+
+/// A plain `http://host:port`; a bare `host:port` is taken as one.
+fn url(text: &str, flag: &str) -> Result<String, Failure> {
+    let advice = format!("write {flag} http://HOST:PORT");
+    let with_scheme = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    match with_scheme.split_once("://") {
+        Some(("http", rest)) if !rest.trim_end_matches('/').is_empty() => {
+            Ok(with_scheme.trim_end_matches('/').to_owned())
+        }
+        _ => Err(Failure::usage(
+            format!("`{text}` is no address of a server"),
+            advice,
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The order of the layers, and what they refuse.
+
+use super::*;
+use crate::args::{Cli, Command};
+use crate::status::ExitStatus;
+use clap::Parser as _;
+
+fn server(line: &[&str], environment: &Environment) -> Result<ServerSettings, Failure> {
+    let words = ["hostler", "server"].iter().chain(line);
+    let Command::Server(args) = Cli::try_parse_from(words).unwrap().command else {
+        unreachable!()
+    };
+    ServerSettings::resolve(args, environment)
+}
+
+fn agent(line: &[&str], environment: &Environment) -> Result<AgentSettings, Failure> {
+    let words = ["hostler", "agent"].iter().chain(line);
+    let Command::Agent(args) = Cli::try_parse_from(words).unwrap().command else {
+        unreachable!()
+    };
+    AgentSettings::resolve(args, environment)
+}
+
+fn with_file(
+    name: &str,
+    text: &str,
+    variables: &[(&str, &str)],
+) -> (tempfile::TempDir, Environment) {
+    let etc = tempfile::tempdir().unwrap();
+    std::fs::write(etc.path().join(name), text).unwrap();
+    let mut environment = Environment::of(variables);
+    environment.etc = etc.path().to_owned();
+    (etc, environment)
+}
+
+#[test]
+fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+    let text = "listen = \"127.0.0.1:3\"\ndata_dir = \"/from/file\"\nlog_level = \"error\"\n";
+    let variables = [
+        ("HOSTLER_LISTEN", "127.0.0.1:2"),
+        ("HOSTLER_DATA_DIR", "/from/env"),
+    ];
+    let (_etc, environment) = with_file("server.toml", text, &variables);
+    let settings = server(&["--listen", "127.0.0.1:1"], &environment).unwrap();
+    assert_eq!(settings.listen.port(), 1);
+    assert_eq!(settings.data_dir, PathBuf::from("/from/env"));
+    assert_eq!(settings.log.filter, "error");
+    assert_eq!(settings.log.format, telemetry::Format::Text);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let (_etc, environment) = with_file("server.toml", "insecure = true\n\nlisen = \"x\"\n", &[]);
+    let refused = server(&[], &environment).unwrap_err();
+    assert_eq!(refused.status, ExitStatus::Usage);
+    assert!(
+        refused.sentence.contains("server.toml:3:1"),
+        "{}",
+        refused.sentence
+    );
+    assert!(refused.sentence.contains("lisen"), "{}", refused.sentence);
+}
+
+#[test]
+fn a_named_file_must_exist_and_the_usual_one_need_not() {
+    let environment = Environment::of(&[("HOME", "/home/ada")]);
+    let refused = server(&["--config", "/nonexistent/a.toml"], &environment).unwrap_err();
+    assert_eq!(refused.status, ExitStatus::Usage);
+    assert!(server(&["--insecure"], &environment).is_ok());
+}
+
+#[test]
+fn a_server_without_login_listens_beyond_loopback_only_when_told_so() {
+    let environment = Environment::of(&[("HOME", "/home/ada")]);
+    let refused = server(&[], &environment).unwrap_err();
+    assert_eq!(refused.status, ExitStatus::Usage);
+    assert!(refused.advice.contains("--insecure"), "{}", refused.advice);
+    assert!(server(&["--listen", "127.0.0.1:0"], &environment).is_ok());
+    assert!(server(&["--listen", "[::1]:0"], &environment).is_ok());
+    let told = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "true")]);
+    assert!(server(&[], &told).is_ok());
+    let vague = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "maybe")]);
+    assert!(server(&[], &vague).is_err());
+}
+
+#[test]
+fn the_data_directory_follows_the_user() {
+    let mut environment = Environment::of(&[("HOME", "/home/ada")]);
+    let line = ["--listen", "127.0.0.1:0"];
+    let directory = |environment: &Environment| server(&line, environment).unwrap().data_dir;
+    assert_eq!(
+        directory(&environment),
+        PathBuf::from("/home/ada/.local/share/hostler")
+    );
+    environment.is_root = true;
+    assert_eq!(directory(&environment), PathBuf::from("/var/lib/hostler"));
+    let moved = Environment::of(&[("HOME", "/home/ada"), ("XDG_DATA_HOME", "/data")]);
+    assert_eq!(directory(&moved), PathBuf::from("/data/hostler"));
+    assert!(server(&line, &Environment::of(&[])).is_err());
+}
+
+#[test]
+fn labels_of_all_layers_come_together() {
+    let text = "name = \"box\"\n[labels]\nzone = \"a\"\nrack = \"1\"\n[reserve]\ncpu = \"250m\"\n";
+    let variables = [("HOSTLER_LABELS", "zone=b,disk=ssd"), ("HOME", "/home/ada")];
+    let (_etc, environment) = with_file("agent.toml", text, &variables);
+    let settings = agent(
+        &["--label", "disk=nvme", "--reserve-memory", "1GiB"],
+        &environment,
+    )
+    .unwrap();
+    let expected = [("disk", "nvme"), ("rack", "1"), ("zone", "b")];
+    let labels: Vec<_> = settings
+        .labels
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    assert_eq!(labels, expected);
+    assert_eq!(settings.name.as_deref(), Some("box"));
+    assert_eq!(settings.reserve.cpu, MilliCpu(250));
+    assert_eq!(settings.reserve.memory, Bytes(1 << 30));
+}
+
+#[test]
+fn an_address_of_a_server_is_plain_http_for_this_version() {
+    assert_eq!(
+        url("localhost:8080", "--addr").unwrap(),
+        "http://localhost:8080"
+    );
+    assert_eq!(url("http://box:1/", "--addr").unwrap(), "http://box:1");
+    assert!(url("https://box:1", "--addr").is_err());
+    assert!(url("http://", "--addr").is_err());
+}
+
+#[test]
+fn waiting_is_the_default() {
+    assert_eq!(wait(&WaitArgs::default()), Some(DEFAULT_WAIT));
+    assert_eq!(
+        wait(&WaitArgs {
+            detach: true,
+            ..WaitArgs::default()
+        }),
+        None
+    );
+}

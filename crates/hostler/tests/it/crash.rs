@@ -1,0 +1,181 @@
+//! `kill -9` of server and agent at any moment: nothing acknowledged is lost, nothing stops, no second copy.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use hostler_kit::{Entropy as _, SeededEntropy};
+
+use crate::fleet::Fleet;
+use crate::program::{eventually, is_alive};
+
+const COPIES: usize = 3;
+
+#[test]
+fn kill_9_of_server_or_agent_at_random_points_loses_nothing_and_stops_nothing() {
+    let seed = number("HOSTLER_TEST_SEED", 1);
+    println!("repeat with HOSTLER_TEST_SEED={seed}");
+    let random = SeededEntropy::new(seed);
+    let mut fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &["--count", "3"]).with_code(0);
+    let mut pids = fleet.starts("sleeper");
+    pids.sort_unstable();
+    let mut acknowledged = BTreeMap::new();
+    for round in 0..number("HOSTLER_TEST_ROUNDS", 3) {
+        let choice = random.next_u64() % 3;
+        let moment = Duration::from_millis(random.next_u64() % 400);
+        kill_under_load(&mut fleet, (choice, moment), &mut acknowledged, round);
+        restart(&mut fleet);
+        for (name, revision) in &acknowledged {
+            let shown = fleet.run(&["show", name, "-o", "json"]).with_code(0).json();
+            assert!(
+                shown["revision"].as_u64() >= Some(*revision),
+                "{name}: {shown}"
+            );
+        }
+        assert_same(&fleet, &pids);
+    }
+    fleet.run(&["rm", "-y", "sleeper"]).with_code(0);
+    assert!(
+        !pids.into_iter().any(is_alive),
+        "adopted copies are stopped like any other"
+    );
+}
+
+/// Writes all the while, and notes what was acknowledged.
+fn kill_under_load(
+    fleet: &mut Fleet,
+    (choice, moment): (u64, Duration),
+    acknowledged: &mut BTreeMap<String, u64>,
+    round: u64,
+) {
+    let is_over = AtomicBool::new(false);
+    let (mut server, mut agent) = (fleet.server.take(), fleet.agent.take());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until(fleet, &is_over, round));
+        sleep(moment);
+        if choice != 1 {
+            server.take().unwrap().kill();
+        }
+        if choice != 0 {
+            agent.take().unwrap().kill();
+        }
+        sleep(moment);
+        is_over.store(true, Ordering::Relaxed);
+        acknowledged.extend(writer.join().unwrap());
+    });
+    (fleet.server, fleet.agent) = (server, agent);
+}
+
+fn write_until(fleet: &Fleet, is_over: &AtomicBool, round: u64) -> Vec<(String, u64)> {
+    let mut acknowledged = Vec::new();
+    for count in 0.. {
+        let name = format!("note-{round}-{count}");
+        let ended = fleet.run(&[
+            "run", &name, "--count", "0", "-d", "-o", "json", "--", "true",
+        ]);
+        if ended.code == Some(0) {
+            acknowledged.push((name, ended.json()[0]["revision"].as_u64().unwrap()));
+        }
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    acknowledged
+}
+
+fn restart(fleet: &mut Fleet) {
+    if fleet.server.is_none() {
+        fleet.start_server();
+    }
+    if fleet.agent.is_none() {
+        fleet.start_agent();
+    }
+    fleet.wait_ready();
+}
+
+/// The same processes run, the fleet knows all of them as running, and no other was ever started.
+fn assert_same(fleet: &Fleet, pids: &[u32]) {
+    eventually("all copies are seen running", || {
+        let copies = fleet.copies("sleeper");
+        copies.len() == COPIES && copies.iter().all(|copy| copy["state"]["word"] == "running")
+    });
+    let mut now = fleet.starts("sleeper");
+    now.sort_unstable();
+    assert_eq!(now, pids, "no second copy was started");
+    assert!(pids.iter().all(|pid| is_alive(*pid)), "none was stopped");
+}
+
+#[test]
+fn a_process_that_died_while_the_agent_was_dead_is_started_again_when_it_returns() {
+    let mut fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &[]).with_code(0);
+    fleet.kill_agent();
+    let pid = fleet.starts("sleeper")[0];
+    crate::program::signal(pid, rustix::process::Signal::KILL);
+    eventually("it is dead", || !is_alive(pid));
+    fleet.start_agent();
+    eventually("it is started again", || fleet.starts("sleeper").len() == 2);
+}
+
+#[test]
+fn an_agent_facing_an_emptied_store_kills_nothing_until_an_operator_says_so() {
+    let mut fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &[]).with_code(0);
+    let pid = fleet.starts("sleeper")[0];
+    fleet.kill_server();
+    std::fs::remove_dir_all(fleet.server_dir()).unwrap();
+    fleet.start_server();
+    eventually("the intent is held back", || is_held_back(&fleet));
+    assert!(is_alive(pid));
+    let shown = fleet.run(&["node", "show", "box"]).with_code(0).stdout;
+    assert!(shown.contains("held back"), "{shown}");
+    fleet.run(&["node", "accept", "box"]).with_code(0);
+    eventually("the operator's word counts", || !is_alive(pid));
+}
+
+#[test]
+fn an_agent_facing_a_restored_older_store_kills_nothing() {
+    let mut fleet = Fleet::start();
+    assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
+    let backup = fleet.path().join("backup");
+    copy(&fleet.server_dir(), &backup);
+    fleet.start_server();
+    fleet.wait_ready();
+    fleet.run_sleeper("sleeper", &["--count", "2"]).with_code(0);
+    fleet.kill_server();
+    std::fs::remove_dir_all(fleet.server_dir()).unwrap();
+    copy(&backup, &fleet.server_dir());
+    fleet.start_server();
+    eventually("the intent is held back", || is_held_back(&fleet));
+    assert!(fleet.starts("sleeper").into_iter().all(is_alive));
+}
+
+fn is_held_back(fleet: &Fleet) -> bool {
+    fleet
+        .node()
+        .is_some_and(|node| node["held_back"].is_string())
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a campaign is comes from outside"
+)]
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(usual)
+}

@@ -1,0 +1,190 @@
+//! What a user does on an ordinary day, through a server and an agent that are separate processes.
+
+use rustix::process::Signal;
+
+use crate::fleet::Fleet;
+use crate::program::{eventually, is_alive, signal};
+
+#[test]
+fn a_process_runs_logs_stops_starts_and_goes() {
+    let fleet = Fleet::start();
+    let ran = fleet.run_sleeper("sleeper", &[]).with_code(0);
+    assert!(
+        ran.stdout.contains("sleeper created, revision 1"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stderr.contains("sleeper: running on box"),
+        "{}",
+        ran.stderr
+    );
+    let listed = fleet.run(&["ps"]).with_code(0).stdout;
+    assert!(
+        listed.contains("sleeper") && listed.contains("1/1"),
+        "{listed}"
+    );
+    eventually("the line is logged", || {
+        fleet.run(&["logs", "sleeper"]).stdout == "started\n"
+    });
+    let pid = fleet.starts("sleeper")[0];
+
+    fleet.run(&["stop", "sleeper"]).with_code(0);
+    assert!(!is_alive(pid));
+    assert_eq!(
+        fleet.run(&["ps", "-o", "json"]).json()[0]["status"],
+        "stopped"
+    );
+    fleet.run(&["start", "sleeper"]).with_code(0);
+    assert_eq!(fleet.starts("sleeper").len(), 2);
+
+    fleet.run(&["rm", "-y", "sleeper"]).with_code(0);
+    assert!(!fleet.starts("sleeper").into_iter().any(is_alive));
+    fleet.run(&["show", "sleeper"]).with_code(1);
+    assert_eq!(fleet.run(&["ps", "-o", "name"]).with_code(0).stdout, "");
+}
+
+#[test]
+fn a_process_that_dies_is_started_again_and_its_former_log_is_kept() {
+    let fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &[]).with_code(0);
+    signal(fleet.starts("sleeper")[0], Signal::KILL);
+    eventually("it is started again", || fleet.starts("sleeper").len() == 2);
+    eventually("the second run is told", || {
+        fleet.copies("sleeper")[0]["runs"] == 2
+    });
+    eventually("the former log can be read", || {
+        fleet.run(&["logs", "--previous", "sleeper"]).stdout == "started\n"
+    });
+}
+
+#[test]
+fn a_restart_gives_every_copy_a_new_process_on_the_same_node() {
+    let fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &["--count", "2"]).with_code(0);
+    let before = fleet.starts("sleeper");
+    fleet.run(&["restart", "sleeper"]).with_code(0);
+    assert!(!before.into_iter().any(is_alive));
+    assert_eq!(
+        fleet
+            .starts("sleeper")
+            .into_iter()
+            .filter(|pid| is_alive(*pid))
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn following_a_log_shows_what_is_still_to_be_written() {
+    let fleet = Fleet::start();
+    let script = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.2; done";
+    fleet
+        .run(&["run", "ticker", "--", "sh", "-c", script])
+        .with_code(0);
+    let mut command = crate::program::hostler(fleet.path());
+    command
+        .env("HOSTLER_ADDR", fleet.addr())
+        .args(["logs", "-f", "ticker"]);
+    let mut follower = crate::program::Running::start(&mut command);
+    follower.line("tick 1");
+    follower.line("tick 9");
+}
+
+#[test]
+fn two_appliers_that_race_for_the_last_slot_end_with_one_placed_and_one_pending_with_reasons() {
+    let fleet = Fleet::start();
+    let capacity = fleet.node().unwrap()["capacity"]["memory_bytes"]
+        .as_u64()
+        .unwrap();
+    let memory = (capacity / 10 * 6).to_string();
+    let flags = ["--memory", &memory, "--wait-timeout", "5s"];
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| fleet.run_sleeper("first", &flags));
+        let second = scope.spawn(|| fleet.run_sleeper("second", &flags));
+        (first.join().unwrap(), second.join().unwrap())
+    });
+    let (placed, pending) = if first.code == Some(0) {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    placed.with_code(0);
+    let pending = pending.with_code(5);
+    assert!(pending.stderr.contains("memory"), "{}", pending.stderr);
+    assert!(pending.stderr.contains("box"), "{}", pending.stderr);
+    assert_eq!(
+        fleet.starts("first").len() + fleet.starts("second").len(),
+        1
+    );
+}
+
+#[test]
+fn a_drain_waits_until_the_processes_are_gone_and_says_what_blocks_it() {
+    let fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &[]).with_code(0);
+    let blocked = fleet
+        .run(&["node", "drain", "box", "--wait-timeout", "2s"])
+        .with_code(5);
+    assert!(blocked.stderr.contains("sleeper.0"), "{}", blocked.stderr);
+    assert!(
+        is_alive(fleet.starts("sleeper")[0]),
+        "there is no other place, so it stays"
+    );
+    fleet.run(&["rm", "-y", "sleeper"]).with_code(0);
+    fleet.run(&["node", "drain", "box"]).with_code(0);
+    assert_eq!(fleet.node().unwrap()["state"], "drained");
+    fleet.run(&["node", "undrain", "box"]).with_code(0);
+    fleet.wait_ready();
+}
+
+#[test]
+fn labels_and_constraints_decide_where_copies_go() {
+    let fleet = Fleet::start();
+    let waiting = fleet.run_sleeper(
+        "picky",
+        &["--constraint", "zone == eu-1", "--wait-timeout", "1s"],
+    );
+    assert!(waiting.with_code(5).stderr.contains("zone"));
+    let why = fleet.run(&["why", "picky"]).with_code(0).stdout;
+    assert!(why.contains("zone == eu-1"), "{why}");
+    fleet
+        .run(&["node", "label", "box", "zone=eu-1"])
+        .with_code(0);
+    eventually("it runs once a node fits", || {
+        fleet.starts("picky").len() == 1
+    });
+}
+
+#[test]
+fn events_tell_what_happened_and_who_did_it() {
+    let fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &[]).with_code(0);
+    let events = fleet.run(&["events", "-o", "json"]).with_code(0).stdout;
+    let events: Vec<serde_json::Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let numbers: Vec<u64> = events
+        .iter()
+        .map(|event| event["sequence"].as_u64().unwrap())
+        .collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[0] < pair[1]),
+        "{numbers:?}"
+    );
+    assert!(
+        events
+            .iter()
+            .any(|event| event["message"].as_str().unwrap().contains("sleeper"))
+    );
+    assert_eq!(
+        fleet
+            .run(&["events", "--tail", "1"])
+            .with_code(0)
+            .stdout
+            .lines()
+            .count(),
+        1
+    );
+}

@@ -1,0 +1,183 @@
+//! A fleet of separate processes: one server and its agents, in a directory of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::program::{self, Ended, Running, eventually, hostler};
+
+/// One server and one agent, each of which can be killed and started again.
+pub(crate) struct Fleet {
+    directory: TempDir,
+    /// Kept over restarts of the server.
+    listen: String,
+    docker_socket: String,
+    pub(crate) server: Option<Running>,
+    pub(crate) agent: Option<Running>,
+}
+
+impl Fleet {
+    /// A server and an agent that has joined. No container engine is in reach.
+    pub(crate) fn start() -> Self {
+        Self::start_with("/nonexistent/docker.sock")
+    }
+
+    pub(crate) fn start_with(docker_socket: &str) -> Self {
+        let mut fleet = Self::without_agent(docker_socket);
+        fleet.start_agent();
+        fleet.wait_ready();
+        fleet
+    }
+
+    pub(crate) fn without_agent(docker_socket: &str) -> Self {
+        let mut fleet = Self {
+            directory: tempfile::tempdir().unwrap(),
+            listen: "127.0.0.1:0".to_owned(),
+            docker_socket: docker_socket.to_owned(),
+            server: None,
+            agent: None,
+        };
+        fleet.start_server();
+        fleet
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn server_dir(&self) -> PathBuf {
+        self.path().join("server")
+    }
+
+    pub(crate) fn agent_dir(&self) -> PathBuf {
+        self.path().join("agent")
+    }
+
+    pub(crate) fn addr(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    pub(crate) fn start_server(&mut self) {
+        let mut command = hostler(self.path());
+        command
+            .args(["server", "--listen", &self.listen, "--data-dir"])
+            .arg(self.server_dir());
+        let mut server = Running::start(&mut command);
+        let line = server.line("listening on http://");
+        self.listen = line.rsplit("http://").next().unwrap().to_owned();
+        self.server = Some(server);
+    }
+
+    pub(crate) fn agent_command(&self) -> Command {
+        let mut command = hostler(self.path());
+        command.args([
+            "agent",
+            "--name",
+            "box",
+            "--server",
+            &self.addr(),
+            "--data-dir",
+        ]);
+        command
+            .arg(self.agent_dir())
+            .args(["--docker-socket", &self.docker_socket]);
+        command
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        self.agent = Some(Running::start(&mut self.agent_command()));
+    }
+
+    pub(crate) fn kill_server(&mut self) {
+        self.server.take().unwrap().kill();
+    }
+
+    pub(crate) fn kill_agent(&mut self) {
+        self.agent.take().unwrap().kill();
+    }
+
+    /// Waits until the node takes copies.
+    pub(crate) fn wait_ready(&self) {
+        eventually("the node is ready", || {
+            self.node().is_some_and(|node| node["state"] == "ready")
+        });
+    }
+
+    /// The node, if there is one.
+    pub(crate) fn node(&self) -> Option<Value> {
+        let listed = self.run(&["node", "ls", "-o", "json"]);
+        let nodes: Vec<Value> = serde_json::from_str(&listed.stdout).ok()?;
+        nodes.into_iter().next()
+    }
+
+    /// Runs a command of the command line to its end.
+    pub(crate) fn run(&self, words: &[&str]) -> Ended {
+        let mut command = hostler(self.path());
+        command
+            .env("HOSTLER_ADDR", self.addr())
+            .args(words)
+            .current_dir(self.path());
+        command.output().unwrap().into()
+    }
+
+    /// The copies of a workload.
+    pub(crate) fn copies(&self, workload: &str) -> Vec<Value> {
+        let shown = self
+            .run(&["show", workload, "-o", "json"])
+            .with_code(0)
+            .json();
+        shown["copies"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Runs a process that leaves a file named by its pid each time it starts, and then sleeps.
+    pub(crate) fn run_sleeper(&self, name: &str, flags: &[&str]) -> Ended {
+        let marks = self.marks(name);
+        std::fs::create_dir_all(&marks).unwrap();
+        let script = format!(
+            "touch {}/$$; echo started; exec sleep 100000",
+            marks.display()
+        );
+        let command = ["run", name, "--kind", "process"];
+        self.run(&[&command[..], flags, &["--", "sh", "-c", &script]].concat())
+    }
+
+    /// The pids of all starts of a sleeper, dead or alive.
+    pub(crate) fn starts(&self, name: &str) -> Vec<u32> {
+        let pid = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry
+                .unwrap()
+                .file_name()
+                .into_string()
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        std::fs::read_dir(self.marks(name))
+            .unwrap()
+            .map(pid)
+            .collect()
+    }
+
+    fn marks(&self, name: &str) -> PathBuf {
+        self.path().join("starts").join(name)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said =
+                |program: &Option<Running>| program.as_ref().map(Running::said).unwrap_or_default();
+            println!(
+                "--- server\n{}\n--- agent\n{}",
+                said(&self.server),
+                said(&self.agent)
+            );
+        }
+        drop(self.agent.take());
+        drop(self.server.take());
+        program::end_units(self.directory.path());
+    }
+}

@@ -1,0 +1,213 @@
+//! The transcripts of `docs/guide`, run against a real `hostler up`.
+//!
+//! A fence ```` ```console ```` holds commands after `$ ` and, below each, what it says on both streams.
+//! `? 3` as the last line is its exit code, 0 if left out. `[..]` stands for any text within a line, a line
+//! `...` for any lines. A fence ```` ```yaml web.yaml ```` is written to that file first. Each page has a
+//! fleet of its own; its commands run in order, in one directory.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::program::{Running, end_units, hostler};
+
+#[test]
+fn the_page_on_the_command_line_is_true() {
+    check("cli.md");
+}
+
+#[test]
+fn the_page_on_specs_is_true() {
+    check("specs.md");
+}
+
+#[test]
+fn the_page_on_configuration_is_true() {
+    check("config.md");
+}
+
+#[test]
+fn the_page_on_exit_codes_is_true() {
+    check("exit-codes.md");
+}
+
+/// One fence of a page.
+struct Fence {
+    /// What stands behind the three backticks.
+    info: String,
+    line: usize,
+    text: String,
+}
+
+/// One command with what it is to say.
+struct Step {
+    line: usize,
+    command: String,
+    expected: Vec<String>,
+    code: i32,
+}
+
+struct Page {
+    directory: tempfile::TempDir,
+    addr: String,
+    up: Running,
+}
+
+fn check(name: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/guide")
+        .join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let page = Page::start();
+    for fence in fences(&text) {
+        let mut info = fence.info.split(' ');
+        match (info.next(), info.next()) {
+            (Some("console"), _) => steps(&fence).iter().for_each(|step| page.step(name, step)),
+            (Some(_), Some(file)) => {
+                std::fs::write(page.directory.path().join(file), &fence.text).unwrap()
+            }
+            _ => {}
+        }
+    }
+}
+
+fn fences(text: &str) -> Vec<Fence> {
+    let mut fences = Vec::new();
+    let mut open: Option<Fence> = None;
+    for (number, line) in text.lines().enumerate() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => fences.extend(open.take()),
+            (Some(info), None) => {
+                open = Some(Fence {
+                    info: info.to_owned(),
+                    line: number + 1,
+                    text: String::new(),
+                });
+            }
+            (None, Some(fence)) => {
+                fence.text.push_str(line);
+                fence.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    fences
+}
+
+fn steps(fence: &Fence) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (number, line) in fence.text.lines().enumerate() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            let step = Step {
+                line: fence.line + number + 1,
+                command: command.to_owned(),
+                expected: Vec::new(),
+                code: 0,
+            };
+            steps.push(step);
+            continue;
+        }
+        let step = steps.last_mut().expect("a console begins with a command");
+        match line.strip_prefix("? ") {
+            Some(code) => step.code = code.parse().unwrap(),
+            None => step.expected.push(line.to_owned()),
+        }
+    }
+    steps
+}
+
+impl Page {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = hostler(directory.path());
+        command.args([
+            "up",
+            "--listen",
+            "127.0.0.1:0",
+            "--name",
+            "box",
+            "--docker-socket",
+            "/nonexistent/sock",
+        ]);
+        let mut up = Running::start(command.arg("--data-dir").arg(directory.path().join("data")));
+        up.line("the API is at");
+        let addr = up.line("listening on ").replace("listening on ", "");
+        Self {
+            directory,
+            addr,
+            up,
+        }
+    }
+
+    fn step(&self, page: &str, step: &Step) {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_hostler"));
+        let path = format!(
+            "{}:/usr/local/bin:/usr/bin:/bin",
+            program.parent().unwrap().display()
+        );
+        let mut shell = Command::new("bash");
+        shell
+            .env_clear()
+            .env("PATH", path)
+            .env("HOSTLER_ADDR", &self.addr)
+            .env("NO_COLOR", "1");
+        shell
+            .env("HOME", self.directory.path())
+            .current_dir(self.directory.path());
+        let output = shell
+            .arg("-c")
+            .arg(format!("exec 2>&1 </dev/null\n{}", step.command))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<&str> = said.lines().map(str::trim_end).collect();
+        let expected: Vec<&str> = step.expected.iter().map(|line| line.trim_end()).collect();
+        let is_true = fits(&expected, &lines) && output.status.code() == Some(step.code);
+        let Step { line, command, .. } = step;
+        assert!(
+            is_true,
+            "docs/guide/{page}:{line}: `{command}` says ({:?}):\n{said}",
+            output.status.code()
+        );
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        let _ = self.up.terminate();
+        end_units(self.directory.path());
+    }
+}
+
+fn fits(expected: &[&str], lines: &[&str]) -> bool {
+    match (expected, lines) {
+        ([], []) => true,
+        (["..."], _) => true,
+        (["...", rest @ ..], _) => (0..=lines.len()).any(|skipped| fits(rest, &lines[skipped..])),
+        ([first, rest @ ..], [line, more @ ..]) => line_fits(first, line) && fits(rest, more),
+        _ => false,
+    }
+}
+
+fn line_fits(expected: &str, line: &str) -> bool {
+    let mut parts = expected.split("[..]");
+    let Some(mut left) = parts.next().and_then(|head| line.strip_prefix(head)) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else {
+        return left.is_empty();
+    };
+    for part in middle {
+        match left.split_once(part) {
+            Some((_, rest)) => left = rest,
+            None => return false,
+        }
+    }
+    left.ends_with(last)
+}
+
+#[test]
+fn wildcards_stand_for_text_and_lines() {
+    assert!(line_fits("a[..]c", "abbc") && line_fits("[..]", "") && !line_fits("a[..]c", "abb"));
+    assert!(fits(&["a", "...", "z"], &["a", "b", "c", "z"]) && !fits(&["a"], &["a", "b"]));
+}

@@ -1,0 +1,14 @@
+//! The whole program, as a user starts it: real processes, real sockets, a data directory of its own for
+//! each test. Every process that a test starts, and every unit that those started, ends with the test.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod crash;
+mod end_to_end;
+mod fleet;
+mod guide;
+mod needs_docker;
+mod program;
+mod refusals;
+mod starts;
+mod up;

@@ -1,0 +1,218 @@
+//! The program as a child: started with arguments, ended with the value, and its lines kept.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+/// Generous: a busy machine is no failure.
+const LOOKS: u32 = 1_200;
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A long-running child; killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+/// The program with a clean environment, so that nothing of the machine's own configuration counts.
+pub(crate) fn hostler(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
+    command
+        .env_clear()
+        .env("HOME", home)
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    command.env(
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    );
+    command
+}
+
+/// Waits until it is so; the text says what was awaited.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..LOOKS {
+        if is_so() {
+            return;
+        }
+        sleep(LOOK);
+    }
+    panic!("never came: {what}");
+}
+
+/// Sends a signal to a process that this test, or what it started, has started.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // One that has ended already is fine.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Whether the process lives; a zombie does not.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// Ends the units below the directory: the processes of each shim that was started with a path in it.
+pub(crate) fn end_units(directory: &Path) {
+    let shims = processes(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let is_ours = |word: &&[u8]| word.starts_with(directory.as_os_str().as_encoded_bytes());
+        words.get(1) == Some(&&b"shim"[..]) && words.iter().any(is_ours)
+    });
+    for shim in shims {
+        let units = processes(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let parent = stat
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.split(' ').nth(1));
+            parent.and_then(|parent| parent.parse().ok()) == Some(shim)
+        });
+        units
+            .into_iter()
+            .for_each(|unit| signal(unit, Signal::KILL));
+        eventually("a shim without a unit ends", || !is_alive(shim));
+    }
+}
+
+fn processes(is_meant: impl Fn(u32) -> bool) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pid =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    entries
+        .filter_map(pid)
+        .filter(|pid| is_meant(*pid))
+        .collect()
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ended {
+    /// The same, if it ended with that code.
+    #[track_caller]
+    pub(crate) fn with_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout: {}\nstderr: {}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    /// Its data as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+impl Running {
+    /// Starts it and keeps what it says on both streams.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        keep(child.stdout.take().unwrap(), &lines);
+        keep(child.stderr.take().unwrap(), &lines);
+        Self { child, lines }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has said.
+    pub(crate) fn said(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// The first line with this in it, once it is there.
+    pub(crate) fn line(&mut self, part: &str) -> String {
+        for _ in 0..LOOKS {
+            let found = self
+                .lines
+                .lock()
+                .unwrap()
+                .iter()
+                .find(|line| line.contains(part))
+                .cloned();
+            if let Some(line) = found {
+                return line;
+            }
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "it ended without `{part}`:\n{}",
+                self.said()
+            );
+            sleep(LOOK);
+        }
+        panic!("it never said `{part}`:\n{}", self.said());
+    }
+
+    /// Kills it as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and gives its exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        signal(self.pid(), Signal::TERM);
+        self.code()
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        eventually("the program ends", || {
+            self.child.try_wait().unwrap().is_some()
+        });
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn keep(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    });
+}

@@ -1,0 +1,87 @@
+//! `up`: what a newcomer types.
+
+use std::path::Path;
+
+use crate::program::{Ended, Running, end_units, hostler};
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn up(&self, words: &[&str]) -> Running {
+        let mut command = hostler(self.path());
+        command.args(["up", "--listen", "127.0.0.1:0", "--name", "box"]);
+        command.args(["--docker-socket", "/nonexistent/docker.sock", "--data-dir"]);
+        Running::start(command.arg(self.path().join("data")).args(words))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        end_units(self.path());
+    }
+}
+
+#[test]
+fn the_demo_runs_shows_its_work_and_finds_it_again() {
+    let home = Home::new();
+    let mut first = home.up(&["--demo"]);
+    first.line("no Docker engine answers at /nonexistent/docker.sock");
+    first.line("the API is at http://127.0.0.1:");
+    let said = first.said();
+    for part in [
+        "demo-ticker: running on box",
+        "demo-ticker",
+        "1/1",
+        "tick 1",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing:\n{said}");
+    }
+    assert_eq!(first.terminate(), Some(0));
+
+    let mut second = home.up(&["--demo"]);
+    second.line("found 1 workload of an earlier start, and 1 copy of it still running");
+    second.line("the API is at");
+    let said = second.said();
+    assert!(
+        !said.contains("tick 1\n"),
+        "the same process goes on:\n{said}"
+    );
+    let addr = second.line("listening on ").replace("listening on ", "");
+    let mut command = hostler(home.path());
+    let removed: Ended = command
+        .args(["rm", "-y", "demo-ticker", "--addr", &addr])
+        .output()
+        .unwrap()
+        .into();
+    removed.with_code(0);
+    assert_eq!(second.terminate(), Some(0));
+}
+
+#[test]
+fn up_without_the_demo_is_an_empty_fleet_of_one_node() {
+    let home = Home::new();
+    let mut up = home.up(&[]);
+    up.line("the API is at");
+    let addr = up.line("listening on ").replace("listening on ", "");
+    let mut command = hostler(home.path());
+    let listed: Ended = command
+        .args(["node", "ls", "--addr", &addr, "-o", "json"])
+        .output()
+        .unwrap()
+        .into();
+    let nodes = listed.with_code(0).json();
+    assert_eq!(nodes.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (nodes[0]["name"].as_str(), nodes[0]["state"].as_str()),
+        (Some("box"), Some("ready"))
+    );
+    assert_eq!(up.terminate(), Some(0));
+}
