@@ -7,8 +7,10 @@
 //!
 //! A unit outlives the agent: no way of stopping the agent takes its units along.
 
+pub mod container;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+mod disk;
 #[cfg(any(test, feature = "contract"))]
 pub mod fake;
 pub mod logs;

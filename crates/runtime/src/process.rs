@@ -40,6 +40,7 @@ use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
+use crate::disk;
 use crate::logs::{LogLine, LogQuery};
 use crate::{Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
 use cgroup::Cgroups;
@@ -117,7 +118,7 @@ impl Runtime for ProcessRuntime {
 
     async fn probe(&self) -> RuntimeFact {
         let inner = Arc::clone(&self.inner);
-        let looked = blocking("look at the machine", move || {
+        let looked = disk::off_thread("look at the machine", move || {
             let is_there = inner.shim.program.exists();
             let note = if is_there {
                 inner.cgroups.note()
@@ -147,7 +148,7 @@ impl Runtime for ProcessRuntime {
             slot: unit.slot,
             spec: Arc::clone(&unit.spec),
         };
-        blocking("prepare the unit", move || prepare(&inner.dir, &record)).await
+        disk::off_thread("prepare the unit", move || prepare(&inner.dir, &record)).await
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
@@ -167,7 +168,7 @@ impl Runtime for ProcessRuntime {
             Err(error) => return Err(error),
         }
         let inner = Arc::clone(&self.inner);
-        blocking("remove the unit", move || {
+        disk::off_thread("remove the unit", move || {
             inner.cgroups.remove(id);
             delete(&inner.dir, id)
         })
@@ -180,7 +181,7 @@ impl Runtime for ProcessRuntime {
 
     async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
         let inner = Arc::clone(&self.inner);
-        let found = blocking("look at the units", move || inner.observe()).await?;
+        let found = disk::off_thread("look at the units", move || inner.observe()).await?;
         for unit in &found {
             if matches!(unit.state, FoundState::Running { .. }) {
                 self.inner.watch(unit.id, unit.runs);
@@ -214,7 +215,7 @@ impl Runtime for ProcessRuntime {
 impl Fencing for ProcessRuntime {
     async fn extend(&self, id: UnitId, span: Duration) -> Result<(), RuntimeError> {
         let inner = Arc::clone(&self.inner);
-        blocking("extend the switch", move || inner.extend(id, span)).await?
+        disk::off_thread("extend the switch", move || inner.extend(id, span)).await?
     }
 }
 
@@ -222,7 +223,7 @@ impl Fencing for ProcessRuntime {
 impl Stats for ProcessRuntime {
     async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError> {
         let inner = Arc::clone(&self.inner);
-        blocking("measure the unit", move || inner.measure(id)).await?
+        disk::off_thread("measure the unit", move || inner.measure(id)).await?
     }
 }
 
@@ -271,7 +272,7 @@ fn prepare(base: &Path, record: &UnitRecord) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    record::write_durably(&dir.unit_file(), record)
+    disk::write_durably(&dir.unit_file(), record)
 }
 
 /// Deletes a unit's directory. It is moved aside first, so that half a unit is never seen.
@@ -299,28 +300,6 @@ fn stop_of(spec: &WorkloadSpec) -> (Signal, Duration) {
         _ => Signal::TERM,
     };
     (signal, Duration::from_millis(spec.stop.grace_ms))
-}
-
-/// Runs file work off the async threads.
-async fn blocking<T, F>(context: &'static str, work: F) -> Result<T, RuntimeError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> io::Result<T> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|source| io_error(context, source)),
-        Err(error) => Err(io_error(context, io::Error::other(error))),
-    }
-}
-
-fn io_error(context: impl Into<String>, source: io::Error) -> RuntimeError {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RuntimeError::DiskFull,
-        _ => RuntimeError::Io {
-            context: context.into(),
-            source,
-        },
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -15,9 +15,10 @@ use hostler_model::{Timestamp, UnitId};
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
+use super::kernel;
 use super::record::UnitDir;
-use super::{blocking, io_error, kernel};
 use crate::RuntimeError;
+use crate::disk;
 use crate::logs::{LogLine, LogQuery, Run, Stream};
 
 /// So much is read at once.
@@ -57,13 +58,13 @@ pub(super) async fn read(
     let does_follow = query.follow;
     // Watched before the first look, so that nothing falls between the two.
     let changes = if does_follow { watch(&dir).ok() } else { None };
-    let opened = blocking("open the log", move || Cursor::open(dir, id, &query));
+    let opened = disk::off_thread("open the log", move || Cursor::open(dir, id, &query));
     let cursor = opened.await??;
     let state = Some((cursor, changes));
     let batches = futures::stream::unfold(state, |state| async move {
         let (mut cursor, changes) = state?;
         loop {
-            let looked = blocking("read the log", move || {
+            let looked = disk::off_thread("read the log", move || {
                 let look = cursor.look();
                 Ok((cursor, look))
             });
@@ -81,7 +82,7 @@ pub(super) async fn read(
                 }
                 Ok(Look::Idle) => wait(changes.as_ref()).await,
                 Ok(Look::End) => return None,
-                Err(error) => return Some((vec![Err(io_error("read the log", error))], None)),
+                Err(error) => return Some((vec![Err(disk::error("read the log", error))], None)),
             }
         }
     });

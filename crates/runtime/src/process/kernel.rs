@@ -35,12 +35,6 @@ pub(super) enum Holder {
     Unseen,
 }
 
-/// The machine's present boot; empty if the kernel does not say.
-pub(super) fn boot_id() -> String {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
-}
-
 /// Takes the shim's lock for the life of this process, or answers `WouldBlock`. It must be opened only once
 /// in a process: closing any other handle of the file gives the lock back.
 pub(super) fn take_lock(path: &Path) -> io::Result<File> {
@@ -213,6 +207,6 @@ mod tests {
         let held = take_lock(&path).unwrap();
         drop(held);
         assert_eq!(lock_holder(&path).unwrap(), Holder::Nobody);
-        assert!(!boot_id().is_empty());
+        assert!(!crate::disk::boot_id().is_empty());
     }
 }

@@ -13,22 +13,18 @@
 //!     runs/3-1.log     the first segment of its log, then 3-2.log and so on
 //! ```
 //!
-//! A record is complete or absent: it is written beside its place and moved there. What must outlive a power
-//! cut (unit, start, exit) is synced; the rest only has to outlive processes.
+//! What must outlive a power cut (unit, start, exit) is synced; the rest only has to outlive processes.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{Exit, Timestamp, UnitId, WorkloadId};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Room for the exit record, taken when a run starts so that a full disk cannot keep it from being written.
-const EXIT_ROOM: u64 = 512;
+use crate::disk;
 
 /// A unit's directory.
 #[derive(Debug, Clone)]
@@ -125,7 +121,7 @@ impl UnitDir {
 
     /// The unit's record, if the directory was ever prepared.
     pub(super) fn unit(&self) -> io::Result<Option<UnitRecord>> {
-        read(&self.unit_file())
+        disk::read(&self.unit_file())
     }
 
     /// The number of the latest run; 0 if it never ran.
@@ -184,84 +180,6 @@ impl UnitDir {
     }
 }
 
-/// Reads a record; none if there is no file.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes a record that outlives a power cut.
-pub(super) fn write_durably<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
-    let beside = beside(path);
-    let mut file = create(&beside)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    sync_parent(path)
-}
-
-/// Writes a record that outlives every process, but not a power cut.
-pub(super) fn write_whole<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
-    let beside = beside(path);
-    create(&beside)?.write_all(&serde_json::to_vec(record)?)?;
-    fs::rename(&beside, path)
-}
-
-/// Takes the room on disk that [`write_reserved`] will need.
-pub(super) fn reserve(path: &Path) -> io::Result<()> {
-    let file = create(&beside(path))?;
-    let flags = rustix::fs::FallocateFlags::empty();
-    match rustix::fs::fallocate(&file, flags, 0, EXIT_ROOM) {
-        // A file system that cannot reserve is no reason not to run.
-        Err(rustix::io::Errno::NOTSUP) | Ok(()) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Writes a durable record into the room taken before, so that it needs no new block.
-pub(super) fn write_reserved<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
-    let beside = beside(path);
-    let bytes = serde_json::to_vec(record)?;
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(&bytes)?;
-    file.set_len(bytes.len() as u64)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    sync_parent(path)
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = fs::OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    PathBuf::from(name)
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,16 +202,20 @@ mod tests {
                 boot_id: "boot".to_owned(),
                 shim,
             };
-            write_durably(&dir.start_file(run), &start).unwrap();
-            reserve(&dir.exit_file(run)).unwrap();
-            assert!(read::<ExitRecord>(&dir.exit_file(run)).unwrap().is_none());
-            write_reserved(&dir.exit_file(run), &exit).unwrap();
+            disk::write_durably(&dir.start_file(run), &start).unwrap();
+            disk::reserve(&dir.exit_file(run)).unwrap();
+            assert!(
+                disk::read::<ExitRecord>(&dir.exit_file(run))
+                    .unwrap()
+                    .is_none()
+            );
+            disk::write_reserved(&dir.exit_file(run), &exit).unwrap();
             fs::write(dir.segment(run, 2), "").unwrap();
             fs::write(dir.segment(run, 11), "").unwrap();
         }
         assert_eq!(dir.latest_run().unwrap(), 12);
         assert_eq!(dir.segments(1).unwrap(), [2, 11]);
-        let kept: ExitRecord = read(&dir.exit_file(12)).unwrap().unwrap();
+        let kept: ExitRecord = disk::read(&dir.exit_file(12)).unwrap().unwrap();
         assert_eq!(kept.exit, Exit::Code(3));
         dir.forget_before(11).unwrap();
         assert_eq!(dir.segments(10).unwrap(), [0_u32; 0]);

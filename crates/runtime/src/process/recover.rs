@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal};
 
 use super::cgroup::Cgroups;
 use super::kernel;
-use super::record::{self, ExitRecord, ProcessName, StartRecord, UnitDir};
+use super::record::{ExitRecord, ProcessName, StartRecord, UnitDir};
+use crate::disk;
 
 const LOOKS: u32 = 500;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -27,9 +28,9 @@ pub(super) fn settle(
     cgroups: &Cgroups,
     at: Timestamp,
 ) -> io::Result<ExitRecord> {
-    let start: Option<StartRecord> = record::read(&dir.start_file(run))?;
+    let start: Option<StartRecord> = disk::read(&dir.start_file(run))?;
     // After a reboot nothing of it runs, and its numbers belong to others.
-    if start.is_none_or(|start| start.boot_id == kernel::boot_id()) {
+    if start.is_none_or(|start| start.boot_id == disk::boot_id()) {
         kill_all(dir, id, run, cgroups)?;
     }
     cgroups.remove(id);
@@ -37,14 +38,14 @@ pub(super) fn settle(
         exit: Exit::Unknown,
         at,
     };
-    record::write_reserved(&dir.exit_file(run), &record)?;
+    disk::write_reserved(&dir.exit_file(run), &record)?;
     tracing::warn!(unit = %id, run, "the shim is gone; what was left of the run has been killed");
     Ok(record)
 }
 
 /// Kills every process of the unit, whoever watches over it, until none is left.
 pub(super) fn kill_all(dir: &UnitDir, id: UnitId, run: u32, cgroups: &Cgroups) -> io::Result<()> {
-    let main: Option<ProcessName> = record::read(&dir.child_file(run)).unwrap_or_default();
+    let main: Option<ProcessName> = disk::read(&dir.child_file(run)).unwrap_or_default();
     for _ in 0..LOOKS {
         let left = processes_of(id, main, cgroups);
         if left.is_empty() {

@@ -11,9 +11,10 @@ use hostler_model::{Exit, UnitId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::kernel::{self, Holder};
-use super::record::{self, ExitRecord, StartRecord, UnitDir, UnitRecord};
+use super::record::{ExitRecord, StartRecord, UnitDir, UnitRecord};
 use super::shim::{Failure, Order, Report, Unsatisfiable, send};
-use super::{Inner, blocking, io_error, lock, recover, stop_of};
+use super::{Inner, lock, recover, stop_of};
+use crate::disk;
 use crate::{Found, FoundState, RuntimeError, UnitStats};
 
 /// A shim says within this time whether its run began; only a disk that hangs takes longer.
@@ -111,11 +112,11 @@ impl Inner {
             return seen(FoundState::Prepared);
         }
         // Read after the lock was looked at: a shim records the exit before it gives the lock back.
-        if let Some(ExitRecord { exit, at }) = record::read(&dir.exit_file(run))? {
+        if let Some(ExitRecord { exit, at }) = disk::read(&dir.exit_file(run))? {
             return seen(FoundState::Exited { exit, at });
         }
         if is_held || settle == Settle::No {
-            let start: Option<StartRecord> = record::read(&dir.start_file(run))?;
+            let start: Option<StartRecord> = disk::read(&dir.start_file(run))?;
             let since = start.map_or_else(|| self.now(), |start| start.at);
             return seen(FoundState::Running { since });
         }
@@ -126,7 +127,8 @@ impl Inner {
     /// Looks on behalf of the verb that has the turn.
     async fn look_in_turn(self: &Arc<Self>, id: UnitId) -> Result<Seen, RuntimeError> {
         let inner = Arc::clone(self);
-        let seen = blocking("look at the unit", move || inner.look_as(id, Settle::Yes)).await?;
+        let seen =
+            disk::off_thread("look at the unit", move || inner.look_as(id, Settle::Yes)).await?;
         seen.ok_or(RuntimeError::NotFound(id))
     }
 
@@ -149,14 +151,17 @@ impl Inner {
             }
             tokio::time::sleep(LOOK_PAUSE / 10).await;
         }
-        Err(io_error("start the shim", io::ErrorKind::TimedOut.into()))
+        Err(disk::error(
+            "start the shim",
+            io::ErrorKind::TimedOut.into(),
+        ))
     }
 
     /// Starts a shim and hears what it says. If this is dropped half-way, the shim either has the number and
     /// carries the run on, or has not and ends.
     async fn spawn_shim(&self, id: UnitId, run: u32) -> Result<Report, RuntimeError> {
         let dir = UnitDir::of(&self.dir, id);
-        let failed = |source| io_error("start the shim", source);
+        let failed = |source| disk::error("start the shim", source);
         let mut child = tokio::process::Command::new(&self.shim.program)
             .args(&self.shim.args)
             .arg(dir.path())
@@ -198,7 +203,7 @@ impl Inner {
         let (signal, grace) = stop_of(&seen.record.spec);
         let dir = UnitDir::of(&self.dir, id);
         let control = dir.control();
-        let asked = blocking("ask the shim", move || {
+        let asked = disk::off_thread("ask the shim", move || {
             send(&control, Order::Stop { signal, grace })
         });
         let mut is_over = false;
@@ -222,7 +227,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let dir = UnitDir::of(&self.dir, id);
         let of_unit = dir.clone();
-        let killed = blocking("kill the unit", move || {
+        let killed = disk::off_thread("kill the unit", move || {
             let killed = recover::kill_all(&of_unit, id, run, &inner.cgroups);
             if let Some(shim) = kernel::holder_handle(&of_unit.lock_file())? {
                 let _ = rustix::process::pidfd_send_signal(&shim, rustix::process::Signal::KILL);
@@ -337,7 +342,9 @@ impl Failure {
                 program,
                 source: io::Error::from_raw_os_error(errno),
             },
-            Self::Io { context, errno } => io_error(context, io::Error::from_raw_os_error(errno)),
+            Self::Io { context, errno } => {
+                disk::error(context, io::Error::from_raw_os_error(errno))
+            }
         }
     }
 }

@@ -38,7 +38,8 @@ pub(super) use orders::{Order, send};
 
 use super::cgroup::{Bounds, Cgroups};
 use super::kernel;
-use super::record::{self, StartRecord, UnitDir, UnitRecord};
+use super::record::{StartRecord, UnitDir, UnitRecord};
+use crate::disk;
 
 /// How long an earlier shim may take to end after it recorded the exit.
 const LOCK_TRIES: u32 = 400;
@@ -140,14 +141,14 @@ fn begin(unit_dir: &Path) -> Result<(RunOf, watch::Living), Report> {
 
 /// The order matters: whoever finds the start on record and no lock knows that the run is over.
 fn write_start(run: &RunOf) -> io::Result<()> {
-    record::reserve(&run.dir.exit_file(run.run))?;
+    disk::reserve(&run.dir.exit_file(run.run))?;
     let shim = kernel::name_of(rustix::process::getpid());
     let start = StartRecord {
         at: now(),
-        boot_id: kernel::boot_id(),
+        boot_id: disk::boot_id(),
         shim: shim.ok_or(io::ErrorKind::NotFound)?,
     };
-    record::write_durably(&run.dir.start_file(run.run), &start)?;
+    disk::write_durably(&run.dir.start_file(run.run), &start)?;
     // The latest run and the one before it are kept.
     run.dir.forget_before(run.run.saturating_sub(1))
 }
@@ -181,7 +182,7 @@ fn spawn(run: &RunOf) -> Result<child::Child, Report> {
     })?;
     if let Some(name) = kernel::name_of(child.pid) {
         // The mark in its environment finds the process too, so this record is only the shorter way.
-        let _ = record::write_whole(&run.dir.child_file(run.run), &name);
+        let _ = disk::write_whole(&run.dir.child_file(run.run), &name);
     }
     tracing::trace!(%unit, "spawned");
     Ok(child)

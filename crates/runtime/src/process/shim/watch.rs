@@ -19,9 +19,10 @@ use super::capture::Capture;
 use super::child::Child;
 use super::orders::{self, Order};
 use super::{RunOf, now, since_boot};
+use crate::disk;
 use crate::logs::Stream;
 use crate::process::kernel;
-use crate::process::record::{self, ExitRecord, ProcessName};
+use crate::process::record::{ExitRecord, ProcessName};
 
 /// Between two looks at killed processes that have not ended yet.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
@@ -345,7 +346,7 @@ impl Watch<'_> {
         }
         let record = ExitRecord { exit, at: now() };
         let path = self.run.dir.exit_file(self.run.run);
-        while record::write_reserved(&path, &record).is_err() && self.run.dir.runs().exists() {
+        while disk::write_reserved(&path, &record).is_err() && self.run.dir.runs().exists() {
             std::thread::sleep(RECORD_PAUSE);
         }
     }

@@ -1,0 +1,405 @@
+//! The container driver: containers of a Docker-compatible engine, through its API (1.40 or later; Podman's
+//! compatible socket works too).
+//!
+//! The engine keeps the state; what it does not know is in one small file per unit (see `starts`): when each
+//! run began, because a container that is started again keeps one log. Everything of ours carries labels, so
+//! that it is found again whatever became of the agent:
+//!
+//! ```text
+//!   hostler.owner      which agent made it: two agents on one machine leave each other's alone
+//!   hostler.unit       <assignment>.<generation>
+//!   hostler.workload   the workload's id
+//!   hostler.grace-ms   how long it may take to stop, which the engine knows only in whole seconds
+//! ```
+//!
+//! The engine's own restart policy is always `no`: it would revive what has moved away. An engine that does
+//! not answer is an error of its own; its containers may well run.
+
+mod create;
+mod engine;
+mod found;
+mod output;
+mod pull;
+mod starts;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::query_parameters::{
+    CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, StartContainerOptions,
+    StatsOptions, WaitContainerOptions,
+};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use hostler_kit::{Clock, Tasks};
+use hostler_model::spec::{Kind, PullPolicy};
+use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
+
+use crate::logs::{LogLine, LogQuery};
+use crate::{Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use engine::{Attempt as _, Engine};
+use found::Changes;
+use starts::Starts;
+
+const LABEL_OWNER: &str = "hostler.owner";
+const LABEL_UNIT: &str = "hostler.unit";
+const LABEL_WORKLOAD: &str = "hostler.workload";
+const LABEL_GRACE: &str = "hostler.grace-ms";
+/// How long a killed container may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a container whose end could not be waited for.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the driver is made of.
+pub struct ContainerConfig {
+    /// Where the engine listens: `unix:///var/run/docker.sock`, a path, or `tcp://host:port`.
+    pub engine: String,
+    /// The driver's own directory, for its small files.
+    pub dir: PathBuf,
+    /// Names this agent among those of the machine, such as its node id. Containers of other owners are
+    /// neither seen nor touched.
+    pub owner: String,
+    pub clock: Arc<dyn Clock>,
+    /// The watch over the engine's events belongs to this family.
+    pub tasks: Tasks,
+}
+
+/// Runs containers.
+pub struct ContainerRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    starts: Starts,
+    owner: String,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    changes: Changes,
+    /// The engine's ids of units that were met before.
+    ids: Mutex<HashMap<UnitId, String>>,
+    /// One verb at a time for each unit.
+    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl ContainerRuntime {
+    /// Makes the driver; connects to nothing yet.
+    #[must_use]
+    pub fn new(config: ContainerConfig) -> Self {
+        let ContainerConfig {
+            engine,
+            dir,
+            owner,
+            clock,
+            tasks,
+        } = config;
+        let inner = Inner {
+            engine: Engine::at(engine),
+            starts: Starts::in_dir(dir),
+            owner,
+            clock,
+            tasks,
+            changes: Changes::default(),
+            ids: Mutex::default(),
+            verbs: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for ContainerRuntime {
+    fn kind(&self) -> Kind {
+        Kind::Container
+    }
+
+    async fn probe(&self) -> RuntimeFact {
+        let answer = async {
+            let docker = self.inner.engine.docker().await?;
+            docker.version().await.or_down()
+        };
+        let (available, version, note) = match answer.await {
+            Ok(version) => (true, version.version.unwrap_or_default(), String::new()),
+            Err(error) => (false, String::new(), error.to_string()),
+        };
+        RuntimeFact {
+            kind: Kind::Container,
+            available,
+            version,
+            note,
+        }
+    }
+
+    async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(unit.id).await;
+        self.inner.prepare(unit, progress).await
+    }
+
+    async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        let started = self.inner.start(id).await;
+        self.inner.changes.forget(id);
+        started
+    }
+
+    async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        let stopped = self.inner.stop(id).await;
+        self.inner.changes.forget(id);
+        stopped
+    }
+
+    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let turn = self.inner.turn(id).await;
+        let removed = self.inner.remove(id).await;
+        self.inner.changes.forget(id);
+        drop(turn);
+        if removed.is_ok() {
+            lock(&self.inner.verbs).remove(&id);
+            lock(&self.inner.ids).remove(&id);
+        }
+        removed
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
+        self.inner.watch_events();
+        self.inner.observe().await
+    }
+
+    async fn changed(&self) {
+        self.inner.watch_events();
+        self.inner.changes.wake().await;
+    }
+
+    async fn logs(
+        &self,
+        id: UnitId,
+        query: LogQuery,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+        output::read(Arc::clone(&self.inner), id, query).await
+    }
+
+    fn stats(&self) -> Option<&dyn Stats> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Stats for ContainerRuntime {
+    async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError> {
+        let container = self.inner.container(id).await?;
+        let docker = self.inner.engine.docker().await?;
+        let options = StatsOptions {
+            stream: false,
+            one_shot: true,
+        };
+        let first = docker.stats(&container, Some(options)).next().await;
+        let Some(stats) = first
+            .transpose()
+            .or_refused(|refused| refused.of_unit(id))?
+        else {
+            return Ok(UnitStats::default());
+        };
+        let pids = stats.pids_stats.and_then(|pids| pids.current).unwrap_or(0);
+        Ok(UnitStats {
+            cpu_nanos: stats
+                .cpu_stats
+                .and_then(|cpu| cpu.cpu_usage)
+                .and_then(|usage| usage.total_usage)
+                .unwrap_or(0),
+            memory: stats
+                .memory_stats
+                .and_then(|memory| memory.usage)
+                .unwrap_or(0),
+            pids: u32::try_from(pids).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+impl Inner {
+    async fn turn(&self, id: UnitId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
+        turn.lock_owned().await
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.wall_millis())
+    }
+
+    async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
+        if self.find_container(unit.id).await?.is_some() {
+            return Ok(());
+        }
+        let Some(spec) = &unit.spec.container else {
+            return Err(RuntimeError::Unsatisfiable {
+                code: "container-refused",
+                message: "the spec has no container section".to_owned(),
+            });
+        };
+        let docker = self.engine.docker().await?;
+        let is_here = match spec.pull {
+            PullPolicy::Always => false,
+            PullPolicy::Missing | PullPolicy::Never => pull::is_here(&docker, &spec.image).await?,
+        };
+        if !is_here {
+            pull::image(&docker, spec, progress).await?;
+        }
+        progress(format!("creating a container of {}", spec.image));
+        // Of an earlier container of the unit, removed behind our back.
+        self.starts.forget(unit.id).await?;
+        let options = CreateContainerOptions {
+            name: Some(create::name_of(unit)),
+            ..CreateContainerOptions::default()
+        };
+        let body = create::body_of(unit, &self.owner);
+        match docker
+            .create_container(Some(options), body)
+            .await
+            .attempt()?
+        {
+            Ok(created) => {
+                lock(&self.ids).insert(unit.id, created.id);
+                Ok(())
+            }
+            // The name derives from the unit: an earlier try got this far although its answer was lost.
+            Err(refused) if refused.is_conflict() => match self.find_container(unit.id).await? {
+                Some(_) => Ok(()),
+                None => Err(refused.of_spec(&unit.spec)),
+            },
+            Err(refused) => Err(refused.of_spec(&unit.spec)),
+        }
+    }
+
+    async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let container = self.container(id).await?;
+        let seen = self.inspect(id, &container).await?;
+        if matches!(seen.found.state, FoundState::Running { .. }) {
+            return Ok(());
+        }
+        let docker = self.engine.docker().await?;
+        // On record before it begins: an engine that starts it although its answer is lost has a run that
+        // is known, and a start that failed is told by its moment, which the engine never saw.
+        self.starts
+            .begin(id, seen.found.runs + 1, self.now())
+            .await?;
+        let started = docker
+            .start_container(&container, None::<StartContainerOptions>)
+            .await;
+        match started.attempt()? {
+            Ok(()) => Ok(()),
+            Err(refused) => Err(refused.of_start(id, &seen)),
+        }
+    }
+
+    async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
+        let container = self.container(id).await?;
+        let seen = self.inspect(id, &container).await?;
+        if let Some(exit) = exit_of(&seen.found.state) {
+            return Ok(exit);
+        }
+        if self.kill(id, &container, &seen.stop_signal).await? {
+            self.wait(id, &container, seen.grace).await?;
+        }
+        let seen = self.inspect(id, &container).await?;
+        if let Some(exit) = exit_of(&seen.found.state) {
+            return Ok(exit);
+        }
+        self.kill(id, &container, "SIGKILL").await?;
+        self.wait(id, &container, KILL_PATIENCE).await?;
+        let seen = self.inspect(id, &container).await?;
+        exit_of(&seen.found.state).ok_or(RuntimeError::Unkillable(id))
+    }
+
+    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError> {
+        match self.stop(id).await {
+            Ok(_) | Err(RuntimeError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(container) = self.find_container(id).await? {
+            let docker = self.engine.docker().await?;
+            let options = RemoveContainerOptions {
+                v: true,
+                force: true,
+                link: false,
+            };
+            match docker
+                .remove_container(&container, Some(options))
+                .await
+                .attempt()?
+            {
+                Ok(()) => {}
+                Err(refused) if refused.is_not_found() => {}
+                // Somebody else removes it already.
+                Err(refused) if refused.is_conflict() => self.wait_until_gone(id).await?,
+                Err(refused) => return Err(refused.of_unit(id)),
+            }
+        }
+        self.starts.forget(id).await
+    }
+
+    /// Sends a signal. Answers whether there was something to send it to.
+    async fn kill(&self, id: UnitId, container: &str, signal: &str) -> Result<bool, RuntimeError> {
+        let docker = self.engine.docker().await?;
+        let options = KillContainerOptions {
+            signal: signal.to_owned(),
+        };
+        match docker
+            .kill_container(container, Some(options))
+            .await
+            .attempt()?
+        {
+            Ok(()) => Ok(true),
+            // It ended in between.
+            Err(refused) if refused.is_conflict() => Ok(false),
+            Err(refused) => Err(refused.of_unit(id)),
+        }
+    }
+
+    /// Waits until the container does not run, at most so long.
+    async fn wait(&self, id: UnitId, container: &str, most: Duration) -> Result<(), RuntimeError> {
+        let docker = self.engine.docker().await?;
+        let waiting = async {
+            loop {
+                let options = WaitContainerOptions {
+                    condition: "not-running".to_owned(),
+                };
+                // How it ended is read afterwards; here it only matters that it has.
+                let _ = docker.wait_container(container, Some(options)).next().await;
+                if exit_of(&self.inspect(id, container).await?.found.state).is_some() {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(most, waiting).await.unwrap_or(Ok(()))
+    }
+
+    async fn wait_until_gone(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let waiting = async {
+            while self.find_container(id).await?.is_some() {
+                tokio::time::sleep(LOOK_PAUSE).await;
+            }
+            Ok(())
+        };
+        let gone = tokio::time::timeout(KILL_PATIENCE, waiting).await;
+        gone.unwrap_or(Err(RuntimeError::Unkillable(id)))
+    }
+}
+
+/// How it ended, if it does not run. What has never run has not ended in any way that is known.
+const fn exit_of(state: &FoundState) -> Option<Exit> {
+    match state {
+        FoundState::Running { .. } => None,
+        FoundState::Exited { exit, .. } => Some(*exit),
+        FoundState::Prepared => Some(Exit::Unknown),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,236 @@
+//! The connection to the engine, and what its refusals mean.
+//!
+//! The API has status codes, and they decide wherever they can. Three causes have none of their own and are
+//! told by the engine's text: a port that is taken, a program that is not in the image, a full disk. The
+//! texts are those of Docker 19.03 to 29 and of Podman's compatible API; one that is not recognised still
+//! is a refusal with the engine's own words.
+
+use std::io;
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::{ClientVersion, Docker};
+use hostler_model::UnitId;
+use hostler_model::spec::WorkloadSpec;
+use tokio::sync::OnceCell;
+
+use super::found::Inspected;
+use crate::RuntimeError;
+
+/// A request that is not answered in this time will not be. Pulls and waits are streams, of which this
+/// bounds only the beginning.
+const ANSWER_SECONDS: u64 = 120;
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// New engines refuse the old version, old engines the new one; each engine takes one of the two.
+const VERSIONS: [ClientVersion; 2] = [
+    ClientVersion {
+        major_version: 1,
+        minor_version: 44,
+    },
+    ClientVersion {
+        major_version: 1,
+        minor_version: 40,
+    },
+];
+
+/// Where the engine is, and the client once it has answered.
+pub(super) struct Engine {
+    address: String,
+    docker: OnceCell<Docker>,
+}
+
+/// The engine's "no".
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: u16,
+    message: String,
+}
+
+/// Tells an engine that refuses from one that does not answer.
+pub(super) trait Attempt<T> {
+    fn attempt(self) -> Result<Result<T, Refused>, RuntimeError>;
+
+    /// The answer, where the caller has one meaning for every refusal.
+    fn or_refused(self, meaning: impl FnOnce(Refused) -> RuntimeError) -> Result<T, RuntimeError>
+    where
+        Self: Sized,
+    {
+        self.attempt()?.map_err(meaning)
+    }
+
+    /// The answer, where a refusal can only mean that the engine is not well.
+    fn or_down(self) -> Result<T, RuntimeError>
+    where
+        Self: Sized,
+    {
+        self.or_refused(|refused| down(refused.message))
+    }
+}
+
+impl<T> Attempt<T> for Result<T, Error> {
+    fn attempt(self) -> Result<Result<T, Refused>, RuntimeError> {
+        match self {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Error::DockerResponseServerError {
+                status_code,
+                message,
+            }) => Ok(Err(Refused {
+                status: status_code,
+                message,
+            })),
+            // Said in the middle of an answer that began well.
+            Err(Error::DockerStreamError { error }) => Ok(Err(Refused {
+                status: 500,
+                message: error,
+            })),
+            Err(error) => Err(down(chain(&error))),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn at(address: String) -> Self {
+        Self {
+            address,
+            docker: OnceCell::new(),
+        }
+    }
+
+    /// The client. The first call finds out which version of the API the engine speaks.
+    pub(super) async fn docker(&self) -> Result<Docker, RuntimeError> {
+        self.docker
+            .get_or_try_init(|| self.connect())
+            .await
+            .cloned()
+    }
+
+    async fn connect(&self) -> Result<Docker, RuntimeError> {
+        let mut last = None;
+        for version in VERSIONS {
+            let docker = match self.address.strip_prefix("tcp://") {
+                Some(address) => Docker::connect_with_http(address, ANSWER_SECONDS, &version),
+                None => Docker::connect_with_unix(&self.address, ANSWER_SECONDS, &version),
+            };
+            let docker = docker.or_down()?;
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, docker.version()).await;
+            match answer
+                .unwrap_or(Err(Error::RequestTimeoutError))
+                .attempt()?
+            {
+                Ok(_) => return Ok(docker),
+                Err(refused) => last = Some(refused),
+            }
+        }
+        Err(down(
+            last.map_or_else(String::new, |refused| refused.message),
+        ))
+    }
+}
+
+impl Refused {
+    pub(super) const fn is_not_found(&self) -> bool {
+        self.status == 404
+    }
+
+    pub(super) const fn is_conflict(&self) -> bool {
+        self.status == 409
+    }
+
+    /// What it means for a verb on a container that was there.
+    pub(super) fn of_unit(self, id: UnitId) -> RuntimeError {
+        if self.is_not_found() {
+            RuntimeError::NotFound(id)
+        } else {
+            self.of_engine()
+        }
+    }
+
+    /// What it means for the creation of a container.
+    pub(super) fn of_spec(self, spec: &WorkloadSpec) -> RuntimeError {
+        match &spec.container {
+            Some(container) if self.is_not_found() => RuntimeError::Image {
+                image: container.image.clone(),
+                message: self.message,
+            },
+            _ => self.of_engine(),
+        }
+    }
+
+    /// What it means for the start of a container.
+    pub(super) fn of_start(self, id: UnitId, seen: &Inspected) -> RuntimeError {
+        let text = self.message.to_ascii_lowercase();
+        if text.contains("port is already allocated") || text.contains("address already in use") {
+            // The text names it as `0.0.0.0:8081`, among other numbers.
+            let named = |port: &&u16| self.message.contains(&format!(":{port}"));
+            let port = seen.ports.iter().find(named).or_else(|| seen.ports.first());
+            return RuntimeError::PortInUse {
+                port: port.copied().unwrap_or(0),
+            };
+        }
+        let is_missing = text.contains("executable file not found")
+            || text.contains("no such file or directory") && text.contains("exec");
+        if is_missing {
+            let source = io::ErrorKind::NotFound.into();
+            return RuntimeError::Command {
+                program: seen.program.clone(),
+                source,
+            };
+        }
+        if text.contains("exec") && text.contains("permission denied") {
+            let source = io::ErrorKind::PermissionDenied.into();
+            return RuntimeError::Command {
+                program: seen.program.clone(),
+                source,
+            };
+        }
+        self.of_unit(id)
+    }
+
+    /// What it means when nothing more is known.
+    pub(super) fn of_engine(self) -> RuntimeError {
+        if self.message.contains("no space left on device") {
+            return RuntimeError::DiskFull;
+        }
+        match self.status {
+            400..=499 => RuntimeError::Unsatisfiable {
+                code: "container-refused",
+                message: self.message,
+            },
+            _ => RuntimeError::Io {
+                context: "the container engine".to_owned(),
+                source: io::Error::other(self.message),
+            },
+        }
+    }
+
+    pub(super) fn of_image(self, image: &str) -> RuntimeError {
+        if self.message.contains("no space left on device") {
+            return RuntimeError::DiskFull;
+        }
+        RuntimeError::Image {
+            image: image.to_owned(),
+            message: self.message,
+        }
+    }
+}
+
+pub(super) const fn down(message: String) -> RuntimeError {
+    RuntimeError::EngineDown {
+        engine: "container",
+        message,
+    }
+}
+
+/// The error and all its causes: the outermost alone says little more than that there was one.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
