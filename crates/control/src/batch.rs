@@ -21,6 +21,11 @@ pub(crate) struct Request {
 /// A request with what was decided, to be told when everything before it is durable.
 pub(crate) struct Decided {
     pub(crate) request: Request,
+    /// What the decision saw beside the state, for the journal.
+    #[cfg_attr(
+        not(feature = "fake"),
+        expect(dead_code, reason = "only the journal reads it")
+    )]
     pub(crate) moment: Moment,
     pub(crate) result: Result<Reply, Refusal>,
 }

@@ -186,8 +186,7 @@ impl Control {
     pub fn live(&self, node: NodeId) -> Option<LiveNode> {
         let entry = self.shared.live.get(node)?;
         let now = self.shared.parts.clock.uptime();
-        let live = entry.lock().snapshot(now);
-        Some(live)
+        Some(entry.lock().snapshot(now))
     }
 
     /// What its node last told about the copy: the newest generation.
@@ -202,8 +201,7 @@ impl Control {
     #[must_use]
     pub fn observed_at(&self, node: NodeId, assignment: AssignmentId) -> Option<ObservedUnit> {
         let entry = self.shared.live.get(node)?;
-        let observed = entry.lock().observed(assignment).cloned();
-        observed
+        entry.lock().observed(assignment).cloned()
     }
 
     /// Everything that the node last told, also units that the fleet knows nothing of.

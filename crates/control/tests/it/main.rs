@@ -1,4 +1,8 @@
 //! Tests of the whole control plane over stores that can fail, in simulated time.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in test functions, not in what they share"
+)]
 
 mod liveness;
 mod logs;
