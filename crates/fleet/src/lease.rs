@@ -51,8 +51,8 @@ pub struct Lease {
     beats: u32,
 }
 
-/// The window covers the mean and so many deviations: 30 % loss makes a deviation of about 0.7 beats, so
-/// that some 17 beats in a row must be lost, which happens once in 10⁹.
+/// The window covers the mean and so many deviations. With 30 % loss the deviation is 0.7 beats or more, so
+/// that at least 15 beats in a row must be lost, which happens once in 10⁷.
 const DEVIATIONS: f64 = 20.0;
 /// How much of a surprise is believed at once.
 const ATTACK: f64 = 0.25;
