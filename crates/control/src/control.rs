@@ -1,7 +1,7 @@
 //! `Control`: what doors and the simulation hold. Clones are one control plane.
 //!
-//! Owns the view, the live table, the event ring and the inlet to the owner task. Locks are leaves: nothing
-//! is awaited under one. Verbs fail with a [`Refusal`]; reading cannot fail.
+//! Owns nothing by itself: what there is lies in `shared`. Verbs fail with a [`Refusal`]; reading cannot
+//! fail.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -44,7 +44,13 @@ impl Control {
     pub async fn start(config: ControlConfig, parts: Parts) -> Result<Self, StartError> {
         let clock = Arc::clone(&parts.clock);
         let leader = Leader::take(Arc::clone(&parts.store), clock, config.leader_ttl).await?;
-        let loaded = load(parts.store.as_ref()).await?;
+        let loaded = match load(parts.store.as_ref()).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                leader.release().await;
+                return Err(error);
+            }
+        };
         let new_epoch = config.new_epoch;
         let head = (loaded.state.clone(), loaded.revision);
         let (inbox, requests) = mpsc::channel(config.queue.max(1));
@@ -53,7 +59,11 @@ impl Control {
         let owner = Owner::new(Arc::clone(&shared), head, leader, requests);
         shared.spawn("owner", owner.run());
         let control = Self { shared };
-        control.found(new_epoch).await.map_err(StartError::Found)?;
+        if let Err(refusal) = control.found(new_epoch).await {
+            control.shared.over();
+            control.shared.end();
+            return Err(StartError::Found(refusal));
+        }
         keepers::start(&control);
         Ok(control)
     }
@@ -85,7 +95,8 @@ impl Control {
         }
     }
 
-    /// The committed state, under a read lock: never hold it across an await.
+    /// The committed state, under a read lock: never hold it across an await, and never take it twice on
+    /// one thread (a writer that waits in between would wait for ever).
     #[must_use]
     pub fn view(&self) -> impl Deref<Target = State> + '_ {
         self.shared.view()

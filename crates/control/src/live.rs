@@ -2,7 +2,7 @@
 //!
 //! Each node has its own lock, and a session holds its node's entry directly: a beat locks one node and
 //! touches nothing else. The table's lock is taken for writing only when a node is seen for the first time.
-//! All locks here are leaves: nothing is awaited and no other lock is taken under one.
+//! Nothing is awaited and no other lock is taken under one of these.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

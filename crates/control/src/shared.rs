@@ -1,8 +1,9 @@
 //! What the owner task, the keepers and the sessions share: the view, the live table, the event ring, the
 //! signals.
 //!
-//! Only the owner task calls the verbs that change the view. Locks are leaves: nothing is awaited and no
-//! other lock is taken under one. Nothing here can fail.
+//! Only the owner task calls the verbs that change the view. Nothing is awaited under a lock. The lock of
+//! a node may be taken while the view is held, never the other way round; all other locks are leaves.
+//! Nothing here can fail.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -115,11 +116,8 @@ impl Shared {
         self.revision.store(loaded.revision, Ordering::Relaxed);
         self.newest_event.send_replace(self.events.newest());
         self.tell_change();
-        for entry in self.live.all() {
-            if let Some(session) = entry.lock().session() {
-                session.link.wake();
-            }
-        }
+        let connected = self.live.all().into_iter().map(|entry| entry.node);
+        self.wake_links(&connected.collect());
     }
 
     /// A batch is durable: it goes into the view, and whoever it concerns is woken.

@@ -20,10 +20,22 @@ use crate::Control;
 
 /// Everything is tried anew this often, whatever was remembered.
 const PERIOD: Duration = Duration::from_secs(30);
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Most workloads of one pass.
 const PASS: usize = 4_096;
 /// More than a copy takes in a commit, times the records that moving one touches.
 const BYTES_PER_COPY: usize = 4_096;
+
+/// How a pass ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// All that can be done was done.
+    Rest,
+    /// The view showed more workloads than one pass takes.
+    More,
+    /// Verbs were refused: the store is away, or this server is too busy.
+    Failed,
+}
 
 /// What a workload and the fleet looked like when nothing could be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +52,8 @@ struct Keeper {
     /// Most verbs under way.
     width: usize,
     stuck: BTreeMap<WorkloadId, Sight>,
+    /// When what was stuck was last forgotten, in uptime.
+    forgot_at: Duration,
 }
 
 /// Chunks of one workload that are still to be submitted.
@@ -51,10 +65,14 @@ struct Job {
 pub(super) async fn run(control: Control) {
     let mut keeper = Keeper::new(control.clone());
     loop {
-        while keeper.pass().await {}
-        let signal = control.shared.signals.placement.notified();
-        if tokio::time::timeout(PERIOD, signal).await.is_err() {
-            keeper.stuck.clear();
+        match keeper.pass().await {
+            Pass::More => {}
+            Pass::Failed => tokio::time::sleep(AFTER_FAILURE).await,
+            Pass::Rest => {
+                let signal = control.shared.signals.placement.notified();
+                // Either way the next pass looks at everything anew.
+                let _ = tokio::time::timeout(PERIOD, signal).await;
+            }
         }
     }
 }
@@ -71,17 +89,21 @@ impl Keeper {
         let limits = control.shared.parts.store.limits();
         let chunk = chunk(control.config().settle_limit, limits);
         let width = (2 * limits.writes / (chunk + 8)).clamp(2, 64);
+        let forgot_at = control.clock().uptime();
+        let stuck = BTreeMap::new();
         Self {
             control,
             chunk,
             width,
-            stuck: BTreeMap::new(),
+            stuck,
+            forgot_at,
         }
     }
 
-    /// Says whether the view showed more workloads than one pass takes.
-    async fn pass(&mut self) -> bool {
+    async fn pass(&mut self) -> Pass {
+        self.forget_now_and_then();
         let (mut jobs, is_more) = self.jobs();
+        let mut pass = if is_more { Pass::More } else { Pass::Rest };
         let mut under_way = FuturesOrdered::new();
         loop {
             while under_way.len() < self.width
@@ -90,25 +112,40 @@ impl Keeper {
                 under_way.push_back(self.settle(workload));
             }
             let Some((workload, reply)) = under_way.next().await else {
-                return is_more;
+                return pass;
             };
+            let is_queued = || jobs.iter().any(|job| job.workload == workload);
             match reply {
                 Some(Reply::Touched {
                     count: 1..,
                     more: true,
+                }) if is_queued() => {}
+                Some(Reply::Touched {
+                    count: 1..,
+                    more: true,
                 }) => {
-                    if !jobs.iter().any(|job| job.workload == workload) {
-                        jobs.push_front(Job {
-                            workload,
-                            rounds: 1,
-                        });
-                    }
+                    jobs.push_front(Job {
+                        workload,
+                        rounds: 1,
+                    });
                 }
-                _ => {
+                Some(_) => {
                     jobs.retain(|job| job.workload != workload);
                     self.remember(workload);
                 }
+                None => {
+                    jobs.clear();
+                    pass = Pass::Failed;
+                }
             }
+        }
+    }
+
+    fn forget_now_and_then(&mut self) {
+        let now = self.control.clock().uptime();
+        if now.saturating_sub(self.forgot_at) >= PERIOD {
+            self.forgot_at = now;
+            self.stuck.clear();
         }
     }
 
