@@ -140,11 +140,10 @@ impl Ledger {
         entropy: &dyn Entropy,
     ) -> Result<Identity, StartError> {
         let path = self.dir.join("identity.json");
-        let known: Option<Identity> = files::read(&path).unwrap_or_else(|_| None);
+        let known: Option<Identity> = files::read(&path).unwrap_or(None);
         let (wanted, own) = names;
-        let name = wanted
-            .or(known.as_ref().map(|known| known.name.as_str()))
-            .unwrap_or(own);
+        let before = known.as_ref().map(|known| known.name.as_str());
+        let name = wanted.or(before).unwrap_or(own);
         let identity = Identity {
             identity: known.as_ref().map_or_else(
                 || format!("{:032x}", entropy.next_u128()),
@@ -205,7 +204,7 @@ impl Ledger {
 
     /// What is on record about a command.
     pub(crate) fn command(&self, id: CommandId) -> Option<CommandRecord> {
-        files::read(&self.command_path(id)).unwrap_or_else(|_| None)
+        files::read(&self.command_path(id)).unwrap_or(None)
     }
 
     /// Puts a command, or its result, on record.

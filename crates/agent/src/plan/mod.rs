@@ -26,6 +26,9 @@ use hostler_runtime::FoundState;
 use crate::ledger::Finished;
 use crate::notes::{Moment, Note, Seen};
 
+/// How often the age of the last contact is looked at while a singleton runs.
+const SINGLETON_LOOK: Duration = Duration::from_secs(1);
+
 /// Everything that should be, by assignment.
 pub(crate) type Intents = BTreeMap<AssignmentId, IntentItem>;
 
@@ -261,10 +264,9 @@ impl Planner<'_> {
             return;
         }
         let left = stop_after(item).saturating_sub(self.facts.rules.contact.age);
-        if self.is_past(self.now.uptime + left) && self.is_due(item.unit) {
-            self.plan
-                .steps
-                .push(Step::Stop(item.unit, StopReason::CutOff));
+        // A suspended machine brings the moment closer without any notice, hence the short looks.
+        if self.is_past(self.now.uptime + left.min(SINGLETON_LOOK)) && self.is_due(item.unit) {
+            self.plan.steps.push(Step::Stop(item.unit, StopReason::CutOff));
         }
     }
 

@@ -300,6 +300,7 @@ impl Reconciler {
         self.flush();
         self.forget();
         self.publish(&rules);
+        self.saves.answer_written();
         let due = [wake, self.saves.retry(), self.next_question()];
         self.wake = due.into_iter().flatten().min();
     }

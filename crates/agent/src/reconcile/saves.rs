@@ -27,6 +27,8 @@ pub(super) struct Saves {
     under_way: Option<Batch>,
     under_way_answers: Vec<oneshot::Sender<()>>,
     failing: Option<(String, Moment)>,
+    /// Written, and to be answered once the picture shows what came of it.
+    written: Vec<oneshot::Sender<()>>,
 }
 
 impl Saves {
@@ -38,6 +40,7 @@ impl Saves {
             under_way: None,
             under_way_answers: Vec::new(),
             failing: None,
+            written: Vec::new(),
         }
     }
 
@@ -56,6 +59,14 @@ impl Saves {
         } else if self.under_way.is_some() {
             self.under_way_answers.push(done);
         } else {
+            self.written.push(done);
+        }
+    }
+
+    /// Answers for all that was written.
+    pub(super) fn answer_written(&mut self) {
+        for done in self.written.drain(..) {
+            // A session that has gone asks for everything anew.
             let _ = done.send(());
         }
     }
@@ -90,9 +101,7 @@ impl Saves {
                 if self.failing.take().is_some() {
                     tracing::info!("the ledger can be written again");
                 }
-                for answer in self.under_way_answers.drain(..) {
-                    let _ = answer.send(());
-                }
+                self.written.append(&mut self.under_way_answers);
             }
             Err(error) => {
                 if self.failing.is_none() {

@@ -92,6 +92,7 @@ impl Uplink {
             out,
             sent,
             told_held: None,
+            is_judged: false,
             gather: Gather::default(),
             has_intent: false,
             answers: FuturesUnordered::new(),
@@ -171,7 +172,10 @@ struct Session<'a> {
     out: mpsc::Sender<v1::NodeMessage>,
     /// The units as the other side knows them.
     sent: BTreeMap<UnitId, ObservedUnit>,
+    /// What the other side was told in this session about intents that are held back.
     told_held: Option<v1::Held>,
+    /// The intent of this session was judged.
+    is_judged: bool,
     gather: Gather,
     /// The full intent of this session was handed to the reconciler.
     has_intent: bool,
@@ -191,7 +195,9 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn run(mut self, mut inbound: Streaming<v1::ServerMessage>, interval: Duration) -> Ended {
-        let mut beats = tokio::time::interval(interval);
+        // The first beat waits for the intent, which says that the observed set was taken in; a digest that
+        // came before it would only make the other side ask for the set again.
+        let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut picture = self.uplink.handle.picture.clone();
         picture.mark_changed();
@@ -213,12 +219,15 @@ impl Session<'_> {
                     Err(_) => Err(Ended::Stopping),
                 },
                 answer = next_of(&mut self.answers) => match answer {
-                    Some(answer) => self.send(answer).await,
+                    Some(answer) => self.answer(answer).await,
                     None => Ok(()),
                 },
             };
             if let Err(ended) = done {
                 return ended;
+            }
+            if self.has_intent && self.sequence == 0 {
+                beats.reset_immediately();
             }
         }
     }
@@ -429,16 +438,21 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Before the intent of this session was judged, only the news that one is held back is certain.
     async fn tell_held(&mut self, picture: &Picture) -> Result<(), Ended> {
         let held = picture.held.as_ref().map(|held| v1::Held {
             reason: held.reason.clone(),
             would_stop: held.would_stop,
         });
-        if held == self.told_held {
+        if held.is_none() && !self.is_judged {
             return Ok(());
         }
-        self.told_held.clone_from(&held);
-        self.send(Out::Held(held.unwrap_or_default())).await
+        let held = held.unwrap_or_default();
+        if self.told_held.as_ref() == Some(&held) {
+            return Ok(());
+        }
+        self.told_held = Some(held.clone());
+        self.send(Out::Held(held)).await
     }
 
     fn show_status(&self, picture: &Picture) {
@@ -456,6 +470,18 @@ impl Session<'_> {
             *status = next;
             is_new
         });
+    }
+
+    /// Passes on what the reconciler has answered.
+    async fn answer(&mut self, answer: Out) -> Result<(), Ended> {
+        let is_judgement = matches!(answer, Out::Applied(_));
+        self.send(answer).await?;
+        if is_judgement && !self.is_judged {
+            self.is_judged = true;
+            let picture = Arc::clone(&self.uplink.handle.picture.borrow());
+            self.tell_held(&picture).await?;
+        }
+        Ok(())
     }
 
     async fn resend(&mut self) -> Result<(), Ended> {

@@ -1,0 +1,223 @@
+//! The mass-stop guard, through a whole agent.
+
+use std::time::Duration;
+
+use hostler_agent::AgentStatus;
+use hostler_model::{CommandKind, Exit};
+
+use crate::control::{epoch, unit};
+use crate::node::{Running, World, serve};
+
+/// Three units that run, on disk.
+async fn three(world: &World) -> Running {
+    for unit in all() {
+        world.control.state().want(unit, &serve("web"));
+    }
+    let agent = world.start().await;
+    for unit in all() {
+        world.control.until_shown(unit, "running").await;
+    }
+    world.control.until("on disk", |state| !state.applied.is_empty()).await;
+    agent
+}
+
+fn all() -> [hostler_model::UnitId; 3] {
+    [unit(1, 1), unit(2, 1), unit(3, 1)]
+}
+
+/// The control plane forgets everything, and comes up again.
+fn forget(world: &World) {
+    world.control.die();
+    let mut state = world.control.state();
+    state.wanted.clear();
+    state.observed.clear();
+    drop(state);
+    world.control.serve();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_store_stops_nothing() {
+    let world = World::new();
+    let agent = three(&world).await;
+    forget(&world);
+    world.control.until("held", |state| state.is_held()).await;
+    assert_eq!(world.control.state().held.as_ref().unwrap().would_stop, 3);
+    agent
+        .until(|status| matches!(status, AgentStatus::Held { would_stop: 3, .. }))
+        .await;
+    world.machine.crash(unit(1, 1), Exit::Signal(9));
+    world.pass(Duration::from_secs(600)).await;
+    assert_eq!(
+        world.machine.running(),
+        all(),
+        "kept, and still restarted by policy"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_store_stops_nothing_until_an_operator_accepts() {
+    let world = World::new();
+    let _agent = three(&world).await;
+    forget(&world);
+    {
+        let mut state = world.control.state();
+        state.epoch = epoch(2);
+        state.want(unit(1, 1), &serve("web"));
+        state.want(unit(2, 1), &serve("web"));
+        state.wanted.get_mut(&unit(2, 1).assignment).unwrap().stop = Some("deleted");
+        state.want(unit(9, 1), &serve("new"));
+    }
+    world.control.until("held", |state| state.is_held()).await;
+    world.control.until_shown(unit(9, 1), "running").await;
+    world.pass(Duration::from_secs(600)).await;
+    assert_eq!(world.machine.running().len(), 4);
+
+    world
+        .control
+        .order(1, CommandKind::AcceptIntent { epoch: epoch(1) });
+    world
+        .control
+        .until("refused", |state| state.acknowledged.len() == 1)
+        .await;
+    assert!(
+        !world.control.state().acknowledged[0].done,
+        "another epoch than the one held back"
+    );
+    assert_eq!(world.machine.running().len(), 4);
+
+    world
+        .control
+        .order(2, CommandKind::AcceptIntent { epoch: epoch(2) });
+    world
+        .control
+        .until("followed", |state| !state.is_held())
+        .await;
+    world
+        .control
+        .until("gone", |state| {
+            state.gone.contains(&unit(2, 1)) && state.gone.contains(&unit(3, 1))
+        })
+        .await;
+    assert_eq!(world.machine.running(), [unit(1, 1), unit(9, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_is_still_held_back_by_the_next_agent() {
+    let world = World::new();
+    let agent = three(&world).await;
+    forget(&world);
+    world.control.state().epoch = epoch(2);
+    world.control.until("held", |state| state.is_held()).await;
+    agent.stop().await;
+    world.control.state().held = None;
+    let _again = world.start().await;
+    world.control.until("held", |state| state.is_held()).await;
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.machine.running(), all());
+    let state = world.control.state();
+    let resume = state.hellos.last().unwrap().resume.as_ref().unwrap();
+    assert_eq!(resume.store_epoch, epoch(1).to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_right_store_ends_the_holding_back_by_itself() {
+    let world = World::new();
+    let _agent = three(&world).await;
+    let wanted = world.control.state().wanted.clone();
+    forget(&world);
+    world.control.state().epoch = epoch(2);
+    world.control.until("held", |state| state.is_held()).await;
+    world.control.die();
+    {
+        let mut state = world.control.state();
+        state.epoch = epoch(1);
+        state.wanted = wanted;
+    }
+    world.control.serve();
+    world
+        .control
+        .until("followed", |state| !state.is_held())
+        .await;
+    assert_eq!(world.machine.running(), all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_ledger_and_an_empty_intent_stop_nothing() {
+    let world = World::new();
+    let agent = three(&world).await;
+    agent.stop().await;
+    std::fs::remove_dir_all(world.dir.path().join("agent")).unwrap();
+    {
+        let mut state = world.control.state();
+        state.wanted.clear();
+        state.observed.clear();
+    }
+    let _again = world.start().await;
+    world.control.until("held", |state| state.is_held()).await;
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.machine.running(), all());
+    world
+        .control
+        .order(1, CommandKind::AcceptIntent { epoch: epoch(1) });
+    world
+        .control
+        .until("all gone", |state| {
+            all().iter().all(|unit| state.gone.contains(unit))
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_answers_late_does_not_slip_past_the_guard() {
+    let world = World::new();
+    let agent = three(&world).await;
+    agent.stop().await;
+    std::fs::remove_dir_all(world.dir.path().join("agent")).unwrap();
+    world.machine.set_down(Some("asleep"));
+    {
+        let mut state = world.control.state();
+        state.wanted.clear();
+        state.observed.clear();
+    }
+    let _again = world.start().await;
+    world
+        .control
+        .until("judged", |state| state.applied.len() >= 2)
+        .await;
+    assert!(!world.control.state().is_held(), "nothing is known to run");
+    world.machine.set_down(None);
+    world.control.until("held", |state| state.is_held()).await;
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.machine.running(), all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stops_by_name_are_never_held_back() {
+    let world = World::new();
+    let _agent = three(&world).await;
+    for unit in all() {
+        world.control.stop(unit, "stopped");
+    }
+    world
+        .control
+        .until("all gone", |state| {
+            all().iter().all(|unit| state.gone.contains(unit))
+        })
+        .await;
+    assert!(!world.control.state().is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_stray_among_many_is_removed() {
+    let world = World::new();
+    let _agent = three(&world).await;
+    world.control.die();
+    world.control.state().wanted.remove(&unit(3, 1).assignment);
+    world.control.serve();
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(3, 1)))
+        .await;
+    assert!(!world.control.state().is_held());
+    assert_eq!(world.machine.running(), [unit(1, 1), unit(2, 1)]);
+}

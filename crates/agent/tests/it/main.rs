@@ -1,0 +1,19 @@
+//! The agent against a control plane and a machine that are doubles, in simulated time: every test is as fast
+//! as its work, and none depends on how busy the machine under it is.
+//!
+//! The names of the tests for a cell of the table of states and failures are those of
+//! `docs/decisions/0005-state-and-failure.md`.
+
+#[cfg(test)]
+mod control;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod node;
+
+mod commands;
+mod failures;
+mod guarding;
+mod joining;
+mod logs;
+mod running;

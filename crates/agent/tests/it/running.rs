@@ -1,0 +1,212 @@
+//! Running what should run, and nothing else.
+
+use std::time::Duration;
+
+use hostler_model::spec::RestartPolicy;
+use hostler_model::spec::{ComposeSpec, WorkloadSpec};
+use hostler_model::{CommandKind, Exit};
+use hostler_runtime::fake::Fault;
+
+use crate::control::unit;
+use crate::node::{World, program, serve};
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_unit_runs_again_at_once() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "running").await;
+    let before = tokio::time::Instant::now();
+    world.machine.crash(unit(1, 1), Exit::Signal(9));
+    let again = |state: &crate::control::State| {
+        state.shows(unit(1, 1), "running") && state.runs(unit(1, 1)) == 2
+    };
+    world.control.until("running again", again).await;
+    // Simulated time: only waits that the agent makes count.
+    assert!(
+        before.elapsed() < Duration::from_millis(10),
+        "{:?}",
+        before.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_keeps_dying_is_restarted_less_and_less_often() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.control.run(
+        unit(1, 1),
+        &program("web", "exit-after 10 1", RestartPolicy::Always),
+    );
+    world
+        .control
+        .until("some runs", |state| state.runs(unit(1, 1)) >= 2)
+        .await;
+    world.control.until_shown(unit(1, 1), "waiting").await;
+    world.pass(Duration::from_secs(30)).await;
+    let runs = world.control.state().runs(unit(1, 1));
+    assert!((5..=8).contains(&runs), "{runs} runs in half a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_as_its_policy_allows_is_finished_and_stays_so() {
+    let world = World::new();
+    let agent = world.start().await;
+    world
+        .control
+        .run(unit(1, 1), &program("once", "exit 3", RestartPolicy::No));
+    world.control.run(
+        unit(2, 1),
+        &program("job", "exit 0", RestartPolicy::OnFailure),
+    );
+    world.control.until_shown(unit(1, 1), "finished").await;
+    world.control.until_shown(unit(2, 1), "finished").await;
+    agent.stop().await;
+    world.control.state().observed.clear();
+    let _again = world.start().await;
+    world.control.until_shown(unit(1, 1), "finished").await;
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.control.state().runs(unit(1, 1)), 1);
+    assert_eq!(world.machine.running(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_removes_what_has_finished_and_runs_none_of_it_again() {
+    let world = World::new();
+    let agent = world.start().await;
+    world
+        .control
+        .run(unit(1, 1), &program("once", "exit 0", RestartPolicy::No));
+    world.control.until_shown(unit(1, 1), "finished").await;
+    world.control.order(1, CommandKind::Cleanup);
+    world
+        .control
+        .until("acknowledged", |state| !state.acknowledged.is_empty())
+        .await;
+    world.pass(Duration::from_secs(10)).await;
+    agent.stop().await;
+    let _again = world.start().await;
+    world.control.until_shown(unit(1, 1), "finished").await;
+    world.pass(Duration::from_secs(10)).await;
+    assert_eq!(world.control.state().runs(unit(1, 1)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_stop_stops_and_is_said_to_be_gone() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "running").await;
+    world.control.stop(unit(1, 1), "stopped");
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+    world
+        .control
+        .until("forgotten", |state| state.wanted.is_empty())
+        .await;
+    assert_eq!(world.machine.running(), []);
+    world.pass(Duration::from_secs(1)).await;
+    let kept = std::fs::read_dir(world.dir.path().join("agent/intent"))
+        .unwrap()
+        .count();
+    assert_eq!(kept, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_to_stop_what_never_was_here_is_answered_with_gone() {
+    let world = World::new();
+    world.control.state().want(unit(1, 1), &serve("web"));
+    world
+        .control
+        .state()
+        .wanted
+        .get_mut(&unit(1, 1).assignment)
+        .unwrap()
+        .stop = Some("drained");
+    let _agent = world.start().await;
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_generation_takes_the_place_of_the_older() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "running").await;
+    world.control.run(unit(1, 2), &serve("web"));
+    world.control.until_shown(unit(1, 2), "running").await;
+    assert_eq!(world.machine.running(), [unit(1, 2)]);
+    world
+        .control
+        .until("the older gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_cannot_be_prepared_leaves_the_older_running() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "running").await;
+    world.machine.fail_prepare(Fault::Image, 1_000);
+    world.control.run(unit(1, 2), &serve("web"));
+    world.control.until_shown(unit(1, 2), "failed").await;
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.machine.running(), [unit(1, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_failed_is_tried_again() {
+    let world = World::new();
+    world.machine.fail_prepare(Fault::Image, 2);
+    world.machine.fail_start(Fault::Command, 2);
+    let _agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "failed").await;
+    world.control.until_shown(unit(1, 1), "running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_without_driver_is_said_to_have_none() {
+    let world = World::new();
+    let _agent = world.start().await;
+    let spec = WorkloadSpec {
+        process: None,
+        compose: Some(ComposeSpec {
+            file: "services: {}".to_owned(),
+        }),
+        ..serve("stack")
+    };
+    world.control.run(unit(1, 1), &spec);
+    world
+        .control
+        .until_shown(unit(1, 1), "driver-missing")
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_copies_start_side_by_side() {
+    let world = World::new();
+    world
+        .machine
+        .set_preparation_time(Duration::from_millis(100));
+    let _agent = world.start().await;
+    world.control.until("a beat", |state| state.beats > 0).await;
+    let before = tokio::time::Instant::now();
+    for n in 0..32 {
+        world.control.run(unit(n, 1), &serve("web"));
+    }
+    let all = |state: &crate::control::State| (0..32).all(|n| state.shows(unit(n, 1), "running"));
+    world.control.until("all run", all).await;
+    // Simulated time: 32 preparations, 8 at a time.
+    assert!(
+        before.elapsed() < Duration::from_millis(450),
+        "{:?}",
+        before.elapsed()
+    );
+}
