@@ -60,15 +60,7 @@ async fn apply(up: &Up<'_>, text: &str) -> Result<Target, Failure> {
 
 async fn show_container(up: &Up<'_>) -> Result<(), Failure> {
     let printer = up.remote.printer;
-    let runtimes = &up.node.facts.runtimes;
-    let is_there = runtimes
-        .iter()
-        .any(|runtime| runtime.kind == "container" && runtime.available);
-    if !is_there {
-        let socket = &up.docker_socket;
-        printer.talk(&format!(
-            "no Docker engine answers at {socket}, so the sample container is left out"
-        ));
+    if !up.has_engine() {
         return Ok(());
     }
     let has_local =

@@ -156,7 +156,17 @@ async fn join(remote: &Remote<'_>, agent: &NodeAgent) -> Result<Node, Failure> {
         })
 }
 
-/// Says who is here, and what of an earlier start goes on.
+impl Up<'_> {
+    /// Whether containers can run here.
+    pub(crate) fn has_engine(&self) -> bool {
+        let runtimes = &self.node.facts.runtimes;
+        runtimes
+            .iter()
+            .any(|runtime| runtime.kind == "container" && runtime.available)
+    }
+}
+
+/// Says who is here, what it cannot run, and what of an earlier start goes on.
 async fn greet(up: &Up<'_>, started: Timestamp) -> Result<(), Failure> {
     let printer = up.remote.printer;
     printer.talk(&format!(
@@ -164,6 +174,12 @@ async fn greet(up: &Up<'_>, started: Timestamp) -> Result<(), Failure> {
         up.node.name,
         super::word(&up.node.state)
     ));
+    if !up.has_engine() {
+        let socket = &up.docker_socket;
+        printer.talk(&format!(
+            "no Docker engine answers at {socket}, so only processes can run here"
+        ));
+    }
     if let Some(reason) = &up.node.held_back {
         printer.talk(&format!(
             "its orders are held back: {reason}; `hostler node accept` lets them go"

@@ -166,6 +166,10 @@ impl Fleet {
 }
 
 impl Drop for Fleet {
+    #[expect(
+        clippy::print_stdout,
+        reason = "says what the programs said when a test fails"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let said =

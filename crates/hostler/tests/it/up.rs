@@ -49,19 +49,34 @@ fn the_demo_runs_shows_its_work_and_finds_it_again() {
     let mut second = home.up(&["--demo"]);
     second.line("found 1 workload of an earlier start, and 1 copy of it still running");
     second.line("the API is at");
-    let said = second.said();
-    assert!(
-        !said.contains("tick 1\n"),
-        "the same process goes on:\n{said}"
-    );
     let addr = second.line("listening on ").replace("listening on ", "");
     let mut command = hostler(home.path());
-    let removed: Ended = command
-        .args(["rm", "-y", "demo-ticker", "--addr", &addr])
+    let shown: Ended = command
+        .args(["show", "demo-ticker", "--addr", &addr, "-o", "json"])
         .output()
         .unwrap()
         .into();
-    removed.with_code(0);
+    assert_eq!(
+        shown.with_code(0).json()["copies"][0]["runs"],
+        1,
+        "the same process goes on"
+    );
+    let ask = |words: &[&str]| -> Ended {
+        let mut command = hostler(home.path());
+        command
+            .args(words)
+            .args(["--addr", &addr])
+            .output()
+            .unwrap()
+            .into()
+    };
+    let shown = ask(&["show", "demo-ticker", "-o", "json"]).with_code(0);
+    assert_eq!(
+        shown.json()["copies"][0]["runs"],
+        1,
+        "the same process goes on"
+    );
+    ask(&["rm", "-y", "demo-ticker"]).with_code(0);
     assert_eq!(second.terminate(), Some(0));
 }
 
