@@ -14,7 +14,7 @@ use hostler_runtime::contract::{self, Behaviour};
 use hostler_runtime::{FoundState, LogQuery, Run, Runtime as _, RuntimeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{is_running, quiet, started, until};
+use crate::{is_alive, is_running, quiet, started, until};
 
 /// An owner of its own on the engine; its containers are removed when the test is over.
 struct Yard {
@@ -356,6 +356,17 @@ impl OwnEngine {
             process.kill().unwrap();
             process.wait().unwrap();
             let _ = std::fs::remove_file(self.dir.path().join("pid"));
+            // Its containerd dies with it, but a number that is not yet forgotten misleads the next daemon.
+            let file = self.dir.path().join("exec/containerd/containerd.pid");
+            let pid = std::fs::read_to_string(&file)
+                .unwrap()
+                .trim()
+                .parse()
+                .unwrap();
+            while is_alive(pid) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            std::fs::remove_file(file).unwrap();
         }
     }
 
@@ -394,6 +405,14 @@ impl Drop for OwnEngine {
             self.docker(&["rm", "-f", container]);
         }
         self.end();
+        // The daemon leaves its directories mounted, which would keep them from being deleted.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let below = self.dir.path().to_str().unwrap();
+        let ours: Vec<&str> = targets.filter(|target| target.starts_with(below)).collect();
+        for target in ours.into_iter().rev() {
+            let _ = Command::new("umount").args(["-l", target]).status();
+        }
     }
 }
 
