@@ -42,6 +42,7 @@ enum Pass {
 struct Sight {
     room: u64,
     revision: u64,
+    restart: u64,
     generation: u64,
 }
 
@@ -111,7 +112,7 @@ impl Keeper {
             {
                 under_way.push_back(self.settle(workload));
             }
-            let Some((workload, reply)) = under_way.next().await else {
+            let Some((workload, before, reply)) = under_way.next().await else {
                 return pass;
             };
             let is_queued = || jobs.iter().any(|job| job.workload == workload);
@@ -131,7 +132,7 @@ impl Keeper {
                 }
                 Some(_) => {
                     jobs.retain(|job| job.workload != workload);
-                    self.remember(workload);
+                    self.remember(workload, before);
                 }
                 None => {
                     jobs.clear();
@@ -152,13 +153,16 @@ impl Keeper {
     fn settle(
         &self,
         workload: WorkloadId,
-    ) -> impl Future<Output = (WorkloadId, Option<Reply>)> + Send + use<> {
+    ) -> impl Future<Output = (WorkloadId, Option<Sight>, Option<Reply>)> + Send + use<> {
         let control = self.control.clone();
+        // Looked at before it is decided: what changes from here on is tried anew.
+        let room = control.shared.signals.room.load(Ordering::Acquire);
+        let before = sight(&control.view(), workload, room);
         let verb = Verb::Settle {
             workload,
             limit: self.chunk,
         };
-        async move { (workload, submit(&control, "placement", verb).await) }
+        async move { (workload, before, submit(&control, "placement", verb).await) }
     }
 
     fn jobs(&mut self) -> (VecDeque<Job>, bool) {
@@ -181,11 +185,9 @@ impl Keeper {
         (jobs, is_more)
     }
 
-    fn remember(&mut self, workload: WorkloadId) {
-        let room = self.control.shared.signals.room.load(Ordering::Acquire);
-        let sight = sight(&self.control.view(), workload, room);
-        match sight {
-            Some(sight) => self.stuck.insert(workload, sight),
+    fn remember(&mut self, workload: WorkloadId, before: Option<Sight>) {
+        match before {
+            Some(before) => self.stuck.insert(workload, before),
             None => self.stuck.remove(&workload),
         };
     }
@@ -196,6 +198,7 @@ fn sight(view: &State, workload: WorkloadId, room: u64) -> Option<Sight> {
     Some(Sight {
         room,
         revision: record.revision,
+        restart: record.restart,
         generation: record.generation,
     })
 }
