@@ -19,7 +19,6 @@ pub use self::listener::{Accept, BindError, Bound, Listener, Peer, Tls, serve};
 use self::session::SessionDoor;
 
 /// Every door of the main listener: the session and the REST API.
-#[must_use]
 pub fn router(control: &Control, entropy: &Arc<dyn Entropy>) -> Router {
     let session = SessionDoor::new(control.clone(), Arc::clone(entropy)).into_server();
     let api = api::Api::new(control.clone(), Arc::clone(entropy)).router();

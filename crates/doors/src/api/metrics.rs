@@ -112,7 +112,7 @@ impl Snapshot {
             "The store's revision",
             [([("", ""); 0], it.store_revision)],
         )?;
-        let seconds = (Some(&Unit::Seconds), 1e-6);
+        let seconds = (Some(&Unit::Seconds), 1e6);
         histogram(
             to,
             "commit_duration",
@@ -140,6 +140,9 @@ fn gauge<const N: usize>(
     let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in values {
         let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        if labels.is_empty() {
+            return value.encode(family);
+        }
         value.encode(family.encode_family(&labels)?)?;
     }
     Ok(())
@@ -153,7 +156,11 @@ fn counter<const N: usize>(
 ) -> fmt::Result {
     let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in values {
-        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        let value = ConstCounter::new(value);
+        if labels.is_empty() {
+            return value.encode(family);
+        }
+        value.encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }
@@ -166,10 +173,10 @@ fn histogram(
     (figures, (unit, scale)): (&Histogram, (Option<&Unit>, f64)),
 ) -> fmt::Result {
     let mut encoder = to.encode_descriptor(name, help, unit, MetricType::Histogram)?;
-    let bounds = figures.bounds.iter().map(|bound| *bound as f64 * scale);
-    let bounds = bounds.chain(std::iter::once(f64::MAX));
+    let bounds = figures.bounds.iter().map(|bound| *bound as f64 / scale);
+    let bounds = bounds.chain(std::iter::once(f64::INFINITY));
     let buckets: Vec<(f64, u64)> = bounds.zip(figures.counts.iter().copied()).collect();
     let count = figures.counts.iter().sum();
-    let sum = figures.sum as f64 * scale;
+    let sum = figures.sum as f64 / scale;
     encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
 }

@@ -54,7 +54,6 @@ impl Api {
     }
 
     /// All routes of this door, with its fallback.
-    #[must_use]
     pub(crate) fn router(self) -> Router {
         // A stream lasts; everything else has its time.
         let routes = Router::new()

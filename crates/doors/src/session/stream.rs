@@ -14,6 +14,7 @@
 //! no beat. Dropping the attachment tells the control plane that the connection is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hostler_control::fleet::{Reply, Verb};
@@ -195,12 +196,14 @@ impl Conversation {
     async fn converse(&mut self, attachment: &Attachment, link: &SessionLink) -> End {
         let (words, queue) = mpsc::channel(QUEUE);
         let told_all = Notify::new();
+        let unsaid = AtomicUsize::new(0);
         let listening = Listening {
+            unsaid: &unsaid,
             attachment,
             answers: &self.answers,
             words,
         };
-        let working = work(attachment, queue, &told_all);
+        let working = work(attachment, queue, (&told_all, &unsaid));
         let delivering = deliver(&self.control, attachment.node(), link, &told_all);
         // Each arm ends the conversation, so nothing that is lost by cancelling is missed.
         tokio::select! {
@@ -217,6 +220,8 @@ struct Listening<'a> {
     attachment: &'a Attachment,
     answers: &'a Answers,
     words: mpsc::Sender<Word>,
+    /// Words that are queued or being said.
+    unsaid: &'a AtomicUsize,
 }
 
 impl Listening<'_> {
@@ -269,6 +274,8 @@ impl Listening<'_> {
         {
             BeatVerdict::Stale => return Ok(()),
             BeatVerdict::Accepted => {}
+            // What differs may well be in a word that waits for a commit.
+            BeatVerdict::Resend if self.unsaid.load(Ordering::Acquire) > 0 => {}
             BeatVerdict::Resend => {
                 self.answers
                     .send(server_message::Message::Resend(v1::Resend {}))
@@ -285,6 +292,7 @@ impl Listening<'_> {
 
     async fn queue(&self, word: Option<Word>) -> Result<(), End> {
         let Some(word) = word else { return Ok(()) };
+        self.unsaid.fetch_add(1, Ordering::AcqRel);
         self.words.send(word).await.map_err(|_| End::Broken)
     }
 }
@@ -308,7 +316,11 @@ fn observed(part: v1::Observed, gathered: &mut Vec<ObservedUnit>) -> Result<Opti
 
 /// Takes the words in order. A word that the store does not take ends the session: the node comes again
 /// and says everything anew.
-async fn work(attachment: &Attachment, mut queue: mpsc::Receiver<Word>, told_all: &Notify) -> End {
+async fn work(
+    attachment: &Attachment,
+    mut queue: mpsc::Receiver<Word>,
+    (told_all, unsaid): (&Notify, &AtomicUsize),
+) -> End {
     let mut patience = FIRST_OBSERVED;
     loop {
         // Cancel-safe: a word that was not received stays in the queue.
@@ -324,6 +336,7 @@ async fn work(attachment: &Attachment, mut queue: mpsc::Receiver<Word>, told_all
         if let Err(refusal) = say(attachment, word).await {
             return End::Refused(refusal);
         }
+        unsaid.fetch_sub(1, Ordering::AcqRel);
         if is_full {
             patience = SILENCE;
             told_all.notify_one();

@@ -5,7 +5,7 @@ use hostler_control::fleet::State;
 use hostler_model::spec::{Port, Protocol};
 use hostler_model::{
     Assignment, Exit, Intent, Liveness, Node, ObservedUnit, Outcome, StopCause, Timestamp,
-    UnitState,
+    UnitState, Workload,
 };
 use hostler_wire::api;
 use hostler_wire::api::StateWord;
@@ -42,7 +42,7 @@ pub(in crate::api) fn assignment(
         runs: runs(copy, observed.as_ref()),
         state: shown(control, copy, node.map(AsRef::as_ref), observed),
         outcome: copy.outcome.as_ref().map(outcome),
-        is_outdated: workload.is_some_and(|workload| copy.template != workload.template),
+        is_outdated: workload.is_some_and(|it| is_outdated(it, copy)),
         created_at: moment(copy.created_at),
         claims: api::Claims {
             resources: resources(copy.claims.resources),
@@ -134,6 +134,11 @@ const fn plain(word: StateWord) -> api::AssignmentState {
         exit: None,
         retry_at: None,
     }
+}
+
+/// Whether it runs an older template, or waits for a restart.
+fn is_outdated(workload: &Workload, copy: &Assignment) -> bool {
+    (copy.template, copy.restart) != (workload.template, workload.restart)
 }
 
 fn runs(copy: &Assignment, observed: Option<&ObservedUnit>) -> u32 {

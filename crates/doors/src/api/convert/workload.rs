@@ -44,7 +44,7 @@ pub(in crate::api) fn workload(
         count: workload.spec.count,
         running: tally.running,
         pending: tally.pending,
-        spec: value(&*workload.spec),
+        spec: value(&workload.spec),
         created_at: moment(workload.created_at),
         updated_at: moment(workload.updated_at),
         copies: None,
@@ -76,7 +76,7 @@ pub(in crate::api) fn revision(revision: &Revision) -> api::Revision {
         desired: desired(revision.desired),
         at: moment(revision.at),
         actor: revision.actor.clone(),
-        spec: value(&*revision.spec),
+        spec: value(&revision.spec),
     }
 }
 

@@ -1,0 +1,116 @@
+//! The listener on raw sockets.
+
+use std::time::Duration;
+
+use hostler_doors::{BindError, Listener};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::server::{DEADLINE, Server};
+
+#[tokio::test]
+async fn a_taken_port_is_one_clear_sentence() {
+    let bound = Listener::plain(([127, 0, 0, 1], 0).into())
+        .bind()
+        .await
+        .unwrap();
+    let error = Listener::plain(bound.addr()).bind().await.unwrap_err();
+    assert!(matches!(error, BindError::PortTaken { .. }));
+    let sentence = error.to_string();
+    assert!(
+        sentence.contains(&format!("port {}", bound.addr().port())),
+        "{sentence}"
+    );
+    let error = Listener::plain(([192, 0, 2, 1], 0).into())
+        .bind()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BindError::NoSuchAddress { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn both_http_versions_share_the_port() {
+    let server = Server::start().await;
+    let one = server.get("/healthz").await;
+    assert_eq!(one.json()["status"], "ok");
+    let stream = TokioIo::new(TcpStream::connect(server.addr).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await.unwrap();
+    server
+        .tasks
+        .spawn("client", async move { connection.await.unwrap() });
+    let request = http::Request::get(server.url("/healthz"))
+        .body(String::new())
+        .unwrap();
+    let two = sender.send_request(request).await.unwrap();
+    assert_eq!(
+        (two.version(), two.status().as_u16()),
+        (http::Version::HTTP_2, 200)
+    );
+    drop((sender, two));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_no_http_or_too_large_is_refused() {
+    let server = Server::start().await;
+    let large = format!(
+        "GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+        "x".repeat(64 << 10)
+    );
+    for (text, status) in [("\u{1}\u{2}\u{3}\r\n\r\n", "400"), (large.as_str(), "431")] {
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut answer))
+            .await
+            .unwrap();
+        // A server that closes with unread bytes may take the answer back.
+        if read.is_ok() {
+            assert_eq!(&answer[9..], status.as_bytes());
+        }
+    }
+    assert_eq!(server.get("/healthz").await.status.as_u16(), 200);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn idle_and_half_open_connections_do_not_hold_the_end_up() {
+    let server = Server::start().await;
+    let _silent = TcpStream::connect(server.addr).await.unwrap();
+    let mut half = TcpStream::connect(server.addr).await.unwrap();
+    half.write_all(b"GET /healthz HTT").await.unwrap();
+    server.get("/healthz").await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_their_turn() {
+    use hostler_doors::serve;
+    use hostler_kit::Tasks;
+
+    let tasks = Tasks::new();
+    let listener = Listener {
+        connections: 1,
+        ..Listener::plain(([127, 0, 0, 1], 0).into())
+    };
+    let bound = listener.bind().await.unwrap();
+    let addr = bound.addr();
+    let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
+    tasks.spawn("listener", serve(bound, router, tasks.clone()));
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let first = TcpStream::connect(addr).await.unwrap();
+    let mut second = TcpStream::connect(addr).await.unwrap();
+    second.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let waited = tokio::time::timeout(Duration::from_millis(50), second.read_to_end(&mut answer));
+    assert!(waited.await.is_err() && answer.is_empty());
+    drop(first);
+    tokio::time::timeout(DEADLINE, second.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.ends_with(b"here"));
+    assert_eq!(tasks.shut_down(DEADLINE).await, Ok(()));
+}

@@ -1,0 +1,12 @@
+//! The doors over real sockets on loopback: a real control plane over a store in memory, fake nodes, real
+//! clients. Nothing here measures time; waits are for conditions, with generous deadlines.
+
+mod fuzz;
+mod listener;
+mod logs;
+mod miaas;
+mod nodes;
+mod routes;
+mod server;
+mod streams;
+mod workloads;

@@ -1,0 +1,267 @@
+//! MIaaS's seed steps, as its documents write them, against this server.
+
+use hostler_control::ControlConfig;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+const REGISTER: &str = "/api/v1/nodes/register";
+
+fn worker() -> Value {
+    json!({
+        "name": "worker-node-01",
+        "ip": "192.168.1.10",
+        "capabilities": {
+            "os": "linux", "cpu_count": 8, "mem_mb": 16000, "disk_mb": 500_000, "gpus": [],
+        },
+    })
+}
+
+async fn register(server: &Server, body: &Value) -> String {
+    let answer = server.post(REGISTER, &body.to_string()).await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+    let registered = answer.json();
+    let id = registered["node_id"].as_str().expect("an id").to_owned();
+    assert_eq!(registered["node_token"], format!("node-token-{id}"));
+    assert_eq!(
+        registered["control_plane_url"],
+        format!("http://{}", server.addr)
+    );
+    id
+}
+
+#[tokio::test]
+async fn curl_steps_work_without_credentials() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/health").await.json()["status"], "healthy");
+    assert_eq!(server.get("/api/v1/nodes").await.json(), json!([]));
+    let id = register(&server, &worker()).await;
+    let beat = json!({"cpu_usage": 15.2, "mem_usage": 45.8, "disk_free_mb": 102_400,
+        "running_containers": ["db"]});
+    let path = format!("/api/v1/nodes/{id}/heartbeat");
+    let beaten = server.post(&path, &beat.to_string()).await;
+    assert_eq!(
+        (beaten.status.as_u16(), &beaten.json()["status"]),
+        (200, &"ok".into())
+    );
+    assert!(beaten.json()["timestamp"].is_f64());
+    let list = server.get("/api/v1/nodes").await.json();
+    let node = &list[0];
+    assert_eq!(
+        (&node["id"], &node["status"]),
+        (&id.as_str().into(), &"online".into())
+    );
+    assert_eq!(
+        (&node["name"], &node["ip"]),
+        (&worker()["name"], &worker()["ip"])
+    );
+    assert_eq!(node["metrics"], beat);
+    assert!(node["last_seen"].is_f64());
+    assert_eq!(node["contract"], "miaas");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn capabilities_come_back_as_they_were_written() {
+    let server = Server::start().await;
+    let mut body = worker();
+    body["capabilities"]["gpus"] = json!([{"id": 0, "model": "a", "mem_mb": 24}]);
+    body["capabilities"]["docker"] = json!({"version": "27", "available": true});
+    register(&server, &body).await;
+    let node = server.get("/api/v1/nodes/worker-node-01").await.json();
+    let mut expected = body["capabilities"].clone();
+    expected["k8s"] = Value::Null;
+    assert_eq!(node["capabilities"], expected);
+    let least = json!({"name": "b", "ip": "", "capabilities":
+        {"os": "linux", "cpu_count": "8", "mem_mb": 32000.0, "unknown": 1}});
+    register(&server, &least).await;
+    let node = server.get("/api/v1/nodes/b").await.json();
+    let expected = json!({"os": "linux", "cpu_count": 8, "mem_mb": 32_000, "disk_mb": null,
+        "gpus": [], "docker": null, "k8s": null});
+    assert_eq!(node["capabilities"], expected);
+    assert!(node.get("metrics").is_none());
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_same_name_is_the_same_node_and_any_name_is_taken() {
+    let server = Server::start().await;
+    let first = register(&server, &worker()).await;
+    let mut more = worker();
+    more["capabilities"]["mem_mb"] = 32_000.into();
+    assert_eq!(register(&server, &more).await, first);
+    let node = server.get(&format!("/api/v1/nodes/{first}")).await.json();
+    assert_eq!(node["capabilities"]["mem_mb"], 32_000);
+    let mut others = Vec::new();
+    for name in ["", "Über Box / 1", "worker-node-02"] {
+        let mut body = worker();
+        body["name"] = name.into();
+        others.push(register(&server, &body).await);
+    }
+    others.sort();
+    others.dedup();
+    assert_eq!(others.len(), 3);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_a_list_of_findings() {
+    let server = Server::start().await;
+    let id = register(&server, &worker()).await;
+    let beat = format!("/api/v1/nodes/{id}/heartbeat");
+    for (path, body, kind, loc) in [
+        (REGISTER, "", "missing", json!(["body"])),
+        (REGISTER, "[]", "model_attributes_type", json!(["body"])),
+        (REGISTER, "{}", "missing", json!(["body", "name"])),
+        (
+            REGISTER,
+            r#"{"name": 1}"#,
+            "string_type",
+            json!(["body", "name"]),
+        ),
+        (
+            beat.as_str(),
+            r#"{"disk_free_mb": 1.5}"#,
+            "int_parsing",
+            json!(["body", "disk_free_mb"]),
+        ),
+        (
+            beat.as_str(),
+            r#"{"cpu_usage": []}"#,
+            "float_parsing",
+            json!(["body", "cpu_usage"]),
+        ),
+    ] {
+        let answer = server.post(path, body).await;
+        assert_eq!(answer.status.as_u16(), 422, "{body}: {}", answer.text);
+        let found = &answer.json()["detail"][0];
+        assert_eq!(
+            (&found["type"], &found["loc"]),
+            (&kind.into(), &loc),
+            "{body}"
+        );
+        assert!(found["msg"].is_string());
+    }
+    let answer = server.post(REGISTER, "{\"name\":").await;
+    assert_eq!(answer.json()["detail"][0]["type"], "json_invalid");
+    assert_eq!(server.post(&beat, "{}").await.status.as_u16(), 200);
+    assert_eq!(
+        server
+            .post(&beat, r#"{"cpu_usage": 250, "mem_usage": -3}"#)
+            .await
+            .status
+            .as_u16(),
+        200
+    );
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_beat_of_nobody_is_told_to_register() {
+    let server = Server::start().await;
+    for id in ["nobody", "0199c0de-0000-7000-8000-000000000001"] {
+        let answer = server
+            .post(&format!("/api/v1/nodes/{id}/heartbeat"), "{}")
+            .await;
+        assert_eq!(
+            answer.is_problem(404, "node-not-found")["detail"],
+            "Node not found"
+        );
+    }
+    let id = register(&server, &worker()).await;
+    server
+        .send(Method::DELETE, &format!("/api/v1/nodes/{id}"), &[], "")
+        .await;
+    let answer = server
+        .post(&format!("/api/v1/nodes/{id}/heartbeat"), "{}")
+        .await;
+    assert_eq!(
+        answer.is_problem(404, "node-not-found")["detail"],
+        "Node not found"
+    );
+    server
+        .post(REGISTER, &worker().to_string())
+        .await
+        .is_problem(410, "node-gone");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_silent_node_goes_offline_and_a_beat_brings_it_back() {
+    let mut config = ControlConfig::default();
+    config.polled.beat = std::time::Duration::from_millis(50);
+    config.polled.window = std::time::Duration::from_millis(400);
+    config.polled.suspect_after = std::time::Duration::from_millis(300);
+    config.polled.most = std::time::Duration::from_millis(800);
+    let server = Server::with(config).await;
+    let id = register(&server, &worker()).await;
+    let path = format!("/api/v1/nodes/{id}");
+    server
+        .until(&path, |node| node["status"] == "offline")
+        .await;
+    server.post(&format!("{path}/heartbeat"), "{}").await;
+    server.until(&path, |node| node["status"] == "online").await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn nothing_is_placed_on_a_node_without_drivers() {
+    let server = Server::start().await;
+    register(&server, &worker()).await;
+    server.apply("web", 1).await;
+    let why = server.get("/api/v1/workloads/web/why").await.json();
+    assert_eq!(why["nodes"][0]["reasons"][0]["code"], "no-driver", "{why}");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_slash_too_many_leads_to_the_route_without() {
+    let server = Server::start().await;
+    for (path, location) in [
+        ("/api/v1/nodes/?limit=3", "/api/v1/nodes?limit=3"),
+        ("/api/v1/nodes/register/", "/api/v1/nodes/register"),
+        ("/api/v1/nodes/x/heartbeat/", "/api/v1/nodes/x/heartbeat"),
+    ] {
+        let answer = server.post(path, "").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("location")),
+            (307, location)
+        );
+    }
+    server
+        .get("/api/v1/workloads/")
+        .await
+        .is_problem(404, "route-not-found");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn its_page_may_live_anywhere() {
+    let server = Server::start().await;
+    let page = [("origin", "http://localhost:3000")];
+    let list = server.send(Method::GET, "/api/v1/nodes", &page, "").await;
+    assert_eq!(list.header("access-control-allow-origin"), "*");
+    assert!(
+        list.headers
+            .get("access-control-allow-credentials")
+            .is_none()
+    );
+    let preflight = [
+        ("origin", "http://localhost:3000"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type"),
+    ];
+    let answer = server.send(Method::OPTIONS, REGISTER, &preflight, "").await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, "OK"));
+    assert_eq!(
+        answer.header("access-control-allow-headers"),
+        "content-type"
+    );
+    assert_eq!(answer.header("access-control-max-age"), "600");
+    let registered = server
+        .send(Method::POST, REGISTER, &page, worker().to_string())
+        .await;
+    assert_eq!(registered.status.as_u16(), 200);
+    server.shut_down().await;
+}
