@@ -28,8 +28,6 @@ pub(crate) struct Picture {
     pub(crate) origin: Option<Origin>,
     /// Kinds whose engine does not answer.
     pub(crate) down: Vec<Kind>,
-    /// Something an operator should put right, such as a full disk.
-    pub(crate) problem: Option<String>,
 }
 
 /// Draws the units.

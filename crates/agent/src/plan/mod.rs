@@ -266,7 +266,9 @@ impl Planner<'_> {
         let left = stop_after(item).saturating_sub(self.facts.rules.contact.age);
         // A suspended machine brings the moment closer without any notice, hence the short looks.
         if self.is_past(self.now.uptime + left.min(SINGLETON_LOOK)) && self.is_due(item.unit) {
-            self.plan.steps.push(Step::Stop(item.unit, StopReason::CutOff));
+            self.plan
+                .steps
+                .push(Step::Stop(item.unit, StopReason::CutOff));
         }
     }
 

@@ -103,13 +103,13 @@ impl Reconciler {
         self.serial += 1;
         self.touched.insert(unit, self.serial);
         self.notes.entry(unit).or_default().doing = None;
+        let kind = self.kind_of(unit);
         match answer {
             Ok(exit) => self.succeeded(unit, step, exit),
             Err(error) => self.failed(unit, step, &error),
         }
-        // The driver's own figures follow: the moment of the start, the number of runs.
-        if let Some(kind) = self.kind_of(unit) {
-            self.observe(kind);
+        if let Some(kind) = kind {
+            self.confirm(kind);
         }
     }
 

@@ -18,6 +18,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// An engine that takes longer than this for one answer counts as one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Wait before a driver is asked to confirm what its steps said. What ends by itself it tells at once.
+const CONFIRM: Duration = Duration::from_millis(250);
+
 /// How it stands with one driver.
 #[derive(Debug, Default)]
 pub(super) struct Driver {
@@ -28,6 +31,8 @@ pub(super) struct Driver {
     /// It has answered once, or failed to.
     was_asked: bool,
     tries: u32,
+    /// Uptime of a look that confirms what steps have said; one for many steps.
+    confirm: Option<Duration>,
 }
 
 impl Reconciler {
@@ -75,6 +80,7 @@ impl Reconciler {
         }
         driver.observing = Some(serial);
         driver.is_dirty = false;
+        driver.confirm = None;
         let (runtime, sender) = (Arc::clone(&self.runtimes[&kind]), self.sender.clone());
         self.tasks.spawn_until_stop("observation", async move {
             let answer = tokio::time::timeout(PATIENCE, runtime.observe()).await;
@@ -143,28 +149,42 @@ impl Reconciler {
         self.observed.down.insert(kind, down);
     }
 
-    /// Asks the engines whose time has come.
+    /// Asks the driver soon what became of its steps.
+    pub(super) fn confirm(&mut self, kind: Kind) {
+        let at = self.clock.uptime() + CONFIRM;
+        if let Some(driver) = self.drivers.get_mut(&kind) {
+            driver.confirm.get_or_insert(at);
+        }
+    }
+
+    /// Asks the drivers whose time has come.
     pub(super) fn ask_again(&mut self) {
-        let now = self.now();
+        let now = self.clock.uptime();
         let due: Vec<Kind> = self
-            .observed
-            .down
-            .iter()
-            .filter(|(kind, down)| {
-                down.retry.uptime <= now.uptime && self.drivers[*kind].observing.is_none()
-            })
-            .map(|(kind, _)| *kind)
+            .questions()
+            .filter(|(_, at)| *at <= now)
+            .map(|(kind, _)| kind)
             .collect();
         for kind in due {
             self.observe(kind);
         }
     }
 
-    /// When the next engine is to be asked again.
+    /// When the next driver is to be asked.
     pub(super) fn next_question(&self) -> Option<Duration> {
-        let idle = |kind: &Kind| self.drivers[kind].observing.is_none();
-        let down = self.observed.down.iter().filter(|(kind, _)| idle(kind));
-        down.map(|(_, down)| down.retry.uptime).min()
+        self.questions().map(|(_, at)| at).min()
+    }
+
+    /// The drivers that wait to be asked, and when.
+    fn questions(&self) -> impl Iterator<Item = (Kind, Duration)> {
+        let idle = self
+            .drivers
+            .iter()
+            .filter(|(_, driver)| driver.observing.is_none());
+        idle.filter_map(|(kind, driver)| {
+            let again = self.observed.down.get(kind).map(|down| down.retry.uptime);
+            Some((*kind, [again, driver.confirm].into_iter().flatten().min()?))
+        })
     }
 
     /// Takes over what was found, except for units on which a step was done since the observation began;

@@ -155,6 +155,8 @@ struct Reconciler {
     starts: Arc<Semaphore>,
     wake: Option<Duration>,
     picture: watch::Sender<Arc<Picture>>,
+    /// Held by whoever may still use the ledger.
+    alive: Arc<watch::Sender<()>>,
 }
 
 /// Reads the ledger and starts the task. It ends when the tasks are told to stop, and lets go of `alive`.
@@ -210,11 +212,9 @@ pub(crate) fn start(
         starts: Arc::new(Semaphore::new(PARALLEL_STARTS)),
         wake: None,
         picture,
+        alive,
     };
-    parts.tasks.spawn("reconciler", async move {
-        reconciler.run().await;
-        drop(alive);
-    });
+    parts.tasks.spawn("reconciler", reconciler.run());
     handle
 }
 
@@ -349,7 +349,6 @@ impl Reconciler {
             held: self.held.clone(),
             origin: self.origin,
             down: self.observed.down.keys().copied().collect(),
-            problem: self.saves.problem(),
         };
         self.picture.send_if_modified(|shown| {
             let is_new = **shown != picture;

@@ -3,7 +3,7 @@
 //! Starts do not wait for the disk: a unit that runs is found again anyway. Ends do: an order to stop that
 //! is not on disk could be forgotten after its effect was reported, and the next agent would start the unit
 //! again. A disk that does not take the order is no reason to keep the unit, though: the intent is then
-//! followed from memory, the problem is shown, and the write is tried again.
+//! followed from memory, the log says so, and the write is tried again.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub(super) struct Saves {
     waiting_answers: Vec<oneshot::Sender<()>>,
     under_way: Option<Batch>,
     under_way_answers: Vec<oneshot::Sender<()>>,
-    failing: Option<(String, Moment)>,
+    /// Set while the disk takes nothing: when it is tried again.
+    failing: Option<Moment>,
     /// Written, and to be answered once the picture shows what came of it.
     written: Vec<oneshot::Sender<()>>,
 }
@@ -79,15 +80,9 @@ impl Saves {
         self.failing.is_some() || !is_unsaved
     }
 
-    /// What an operator should know.
-    pub(super) fn problem(&self) -> Option<String> {
-        let (problem, _) = self.failing.as_ref()?;
-        Some(format!("the ledger cannot be written: {problem}"))
-    }
-
     /// Uptime at which a failed write is tried again.
     pub(super) fn retry(&self) -> Option<Duration> {
-        let (_, retry) = self.failing.as_ref().filter(|_| self.under_way.is_none())?;
+        let retry = self.failing.filter(|_| self.under_way.is_none())?;
         Some(retry.uptime)
     }
 
@@ -107,7 +102,7 @@ impl Saves {
                 if self.failing.is_none() {
                     tracing::error!(%error, "cannot write the ledger; the intent is followed from memory");
                 }
-                self.failing = Some((error.to_string(), now.later(RETRY)));
+                self.failing = Some(now.later(RETRY));
                 let newer = std::mem::replace(&mut self.waiting, batch);
                 self.waiting.entries.extend(newer.entries);
                 self.waiting.origin = newer.origin.or(self.waiting.origin);
@@ -118,10 +113,7 @@ impl Saves {
 
     /// The batch to write now, if there is any.
     fn take(&mut self, now: Moment) -> Option<Batch> {
-        let is_early = self
-            .failing
-            .as_ref()
-            .is_some_and(|(_, retry)| retry.uptime > now.uptime);
+        let is_early = self.failing.is_some_and(|retry| retry.uptime > now.uptime);
         if self.waiting.is_empty() || self.under_way.is_some() || is_early {
             return None;
         }
@@ -143,12 +135,13 @@ impl Reconciler {
         match self.saves.io {
             LedgerIo::Inline => self.saves.done(ledger.save(&batch), now),
             LedgerIo::Threads => {
-                let sender = self.sender.clone();
+                let (sender, alive) = (self.sender.clone(), Arc::clone(&self.alive));
                 self.tasks.spawn("ledger write", async move {
                     let written = tokio::task::spawn_blocking(move || ledger.save(&batch)).await;
                     let result = written.unwrap_or_else(|error| Err(io::Error::other(error)));
                     // The receiver is gone only when the agent stops.
                     let _ = sender.send(Input::Saved(result)).await;
+                    drop(alive);
                 });
             }
         }

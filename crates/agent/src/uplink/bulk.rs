@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{chain, connect, convert};
+use super::{SignsOfLife, chain, connect, convert};
 use crate::dial::{Dial, Server};
 
 /// Transfers at once; a control plane that asks for more gets none.
@@ -104,7 +104,7 @@ impl Line {
         if let Some(channel) = kept.as_ref() {
             return Ok(channel.clone());
         }
-        let channel = connect(&self.server, &self.dial).await?;
+        let channel = connect(&self.server, &self.dial, SignsOfLife::Pings).await?;
         *kept = Some(channel.clone());
         Ok(channel)
     }

@@ -42,7 +42,7 @@ const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const IN_USE_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection on which nothing comes back is asked after this long, and given up after as long again.
+/// A connection without beats is asked after this long for a sign of life, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long the first look at the node may delay the first session.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
@@ -230,8 +230,20 @@ fn refusal_wait(code: &str) -> Option<Duration> {
     }
 }
 
+/// How a connection is known to be alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SignsOfLife {
+    /// By the beats on it; pings beside them would only wake everybody up.
+    Beats,
+    Pings,
+}
+
 /// Opens a connection of its own.
-async fn connect(server: &Server, dial: &Arc<dyn Dial>) -> Result<Channel, String> {
+async fn connect(
+    server: &Server,
+    dial: &Arc<dyn Dial>,
+    life: SignsOfLife,
+) -> Result<Channel, String> {
     // Everything is small or flows slowly here; large windows would only hold memory.
     const WINDOW: u32 = 256 * 1024;
     let endpoint = Endpoint::from_shared(server.origin())
@@ -241,10 +253,13 @@ async fn connect(server: &Server, dial: &Arc<dyn Dial>) -> Result<Channel, Strin
         .map_err(|error| chain(&error))?
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true);
+        .initial_connection_window_size(WINDOW);
+    let endpoint = match life {
+        SignsOfLife::Beats => endpoint,
+        SignsOfLife::Pings => endpoint
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE),
+    };
     let (server, dial) = (server.clone(), Arc::clone(dial));
     let connector = tower::service_fn(move |_: Uri| {
         let (server, dial) = (server.clone(), Arc::clone(&dial));

@@ -28,7 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::gather::{Gather, Gathered};
-use super::{Ended, Uplink, connect, convert, next_of, parts};
+use super::{Ended, SignsOfLife, Uplink, connect, convert, next_of, parts};
 use crate::ledger::Origin;
 use crate::reconcile::{Input, Proof};
 use crate::show::Picture;
@@ -63,8 +63,10 @@ impl Uplink {
     }
 
     async fn converse(&mut self, was_joined: &mut bool) -> Result<Infallible, Ended> {
-        let (channel, facts) =
-            futures::join!(connect(&self.server, &self.parts.dial), self.facts());
+        let (channel, facts) = futures::join!(
+            connect(&self.server, &self.parts.dial, SignsOfLife::Beats),
+            self.facts()
+        );
         let channel = channel.map_err(Ended::Lost)?;
         let available = convert::available(&facts);
         let picture = Arc::clone(&self.handle.picture.borrow_and_update());

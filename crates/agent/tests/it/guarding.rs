@@ -17,7 +17,10 @@ async fn three(world: &World) -> Running {
     for unit in all() {
         world.control.until_shown(unit, "running").await;
     }
-    world.control.until("on disk", |state| !state.applied.is_empty()).await;
+    world
+        .control
+        .until("on disk", |state| !state.applied.is_empty())
+        .await;
     agent
 }
 

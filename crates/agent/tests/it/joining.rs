@@ -256,3 +256,57 @@ async fn an_address_that_is_none_is_refused_with_its_form() {
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("http://host:port"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_real_time_with_a_ledger_written_on_threads_it_does_the_same() {
+    let world = World::new();
+    let threads = |config: &mut hostler_agent::AgentConfig| {
+        config.ledger_io = hostler_agent::LedgerIo::Threads;
+    };
+    let agent = world.try_start(threads).await.unwrap();
+    for n in 1..=20 {
+        world.control.run(unit(n, 1), &serve("web"));
+    }
+    let all = |state: &crate::control::State| (1..=20).all(|n| state.shows(unit(n, 1), "running"));
+    world.control.until("all run", all).await;
+    world.control.stop(unit(1, 1), "stopped");
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+    world
+        .control
+        .until("forgotten", |state| state.wanted.len() == 19)
+        .await;
+    let before = world.control.state().applied.len();
+    world.control.run(unit(2, 2), &serve("web"));
+    world
+        .control
+        .until("on disk", |state| state.applied.len() > before)
+        .await;
+    agent.stop().await;
+
+    let kept = std::fs::read_dir(world.dir.path().join("agent/intent"))
+        .unwrap()
+        .count();
+    assert_eq!(kept, 19);
+    let again = world.try_start(threads).await.unwrap();
+    world.control.until_shown(unit(2, 2), "running").await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn the_real_way_out_is_tcp() {
+    use hostler_agent::{Dial as _, TcpDial};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (dialled, accepted) = tokio::join!(TcpDial.dial("127.0.0.1", port), listener.accept());
+    accepted.unwrap().0.write_all(b"hello").await.unwrap();
+    let mut read = [0; 5];
+    dialled.unwrap().read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"hello");
+    drop(listener);
+    assert!(TcpDial.dial("127.0.0.1", port).await.is_err());
+}
