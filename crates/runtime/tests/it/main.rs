@@ -78,10 +78,14 @@ impl Drop for Home {
 }
 
 pub(crate) fn driver(dir: PathBuf) -> ProcessRuntime {
+    driver_with_shim(dir, example("shim"))
+}
+
+pub(crate) fn driver_with_shim(dir: PathBuf, shim: PathBuf) -> ProcessRuntime {
     ProcessRuntime::new(ProcessConfig {
         dir,
         shim: ShimCommand {
-            program: example("shim"),
+            program: shim,
             args: Vec::new(),
         },
         clock: Arc::new(SystemClock::new()),

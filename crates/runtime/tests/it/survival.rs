@@ -9,7 +9,10 @@ use hostler_model::{Exit, UnitId};
 use hostler_runtime::{FoundState, Runtime as _, contract};
 use rustix::process::Signal;
 
-use crate::{Home, example, is_alive, is_running, kill, lines, quiet, shell, started, until};
+use crate::{
+    Home, driver_with_shim, example, is_alive, is_running, kill, lines, quiet, shell, started,
+    until,
+};
 
 /// An agent as a process of its own, killed with `SIGKILL` once its unit runs.
 fn killed_agent(home: &Home, script: &str) -> UnitId {
@@ -215,4 +218,106 @@ async fn a_unit_that_cannot_be_read_does_not_hide_the_others() {
     );
     driver.remove(bad.id).await.unwrap_err();
     std::fs::remove_dir_all(home.unit_dir(bad.id)).unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_goes_on_without_the_agent_that_asked_for_it() {
+    let home = Home::new();
+    let driver = home.driver();
+    let mut spec = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    spec.stop.grace_ms = 500;
+    let unit = started(&driver, spec).await;
+    lines(&driver, unit.id, 1).await;
+    let shim = home.shim_pid(unit.id, 1);
+    let asked = tokio::time::timeout(Duration::from_millis(200), driver.stop(unit.id)).await;
+    drop(driver);
+    assert!(
+        asked.is_err(),
+        "the agent went away in the middle of the stop"
+    );
+    until("the shim stopped it alone", async || !is_alive(shim)).await;
+    let found = contract::find(&home.driver(), unit.id).await.unwrap();
+    assert!(
+        matches!(
+            found.state,
+            FoundState::Exited {
+                exit: Exit::Signal(9),
+                ..
+            }
+        ),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_half_way_makes_no_second_run() {
+    let home = Home::new();
+    let driver = home.driver();
+    for micros in [0, 200, 1000, 2000, 4000, 8000] {
+        let unit = contract::unit(shell("exec sleep 1000"));
+        driver.prepare(&unit, &quiet).await.unwrap();
+        let most = Duration::from_micros(micros);
+        let _ = tokio::time::timeout(most, driver.start(unit.id)).await;
+        home.driver().start(unit.id).await.unwrap();
+        let found = contract::find(&driver, unit.id).await.unwrap();
+        assert!(
+            matches!(found.state, FoundState::Running { .. }),
+            "{found:?}"
+        );
+        assert_eq!(found.runs, 1, "given up after {micros} µs");
+    }
+}
+
+#[tokio::test]
+async fn a_shim_whose_agent_died_before_it_gave_the_number_leaves_no_trace() {
+    let home = Home::new();
+    let driver = home.driver();
+    let unit = contract::unit(shell("exec sleep 1000"));
+    driver.prepare(&unit, &quiet).await.unwrap();
+    let shim = Command::new(example("shim"))
+        .arg(home.unit_dir(unit.id))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!shim.success());
+    let found = contract::find(&driver, unit.id).await.unwrap();
+    assert_eq!((found.state, found.runs), (FoundState::Prepared, 0));
+}
+
+#[tokio::test]
+async fn a_shim_that_dies_while_it_starts_is_an_error_and_the_start_can_be_tried_again() {
+    let home = Home::new();
+    let unit = contract::unit(shell("exec sleep 1000"));
+    let broken = driver_with_shim(home.dir(), "/bin/true".into());
+    broken.prepare(&unit, &quiet).await.unwrap();
+    let error = broken.start(unit.id).await.unwrap_err();
+    assert_eq!(error.code(), "node-io", "{error}");
+    let driver = home.driver();
+    assert_eq!(
+        contract::find(&driver, unit.id).await.unwrap().state,
+        FoundState::Prepared
+    );
+    driver.start(unit.id).await.unwrap();
+    assert!(is_running(&driver, unit.id).await);
+}
+
+#[tokio::test]
+async fn an_exit_before_a_reboot_stays_as_it_was() {
+    let home = Home::new();
+    let driver = home.driver();
+    let unit = started(&driver, shell("exit 3")).await;
+    assert_eq!(contract::ended(&driver, unit.id).await, Exit::Code(3));
+    forge_run(&home, unit.id, "an earlier boot", 1, 1);
+    let found = contract::find(&driver, unit.id).await.unwrap();
+    assert!(
+        matches!(
+            found.state,
+            FoundState::Exited {
+                exit: Exit::Code(3),
+                ..
+            }
+        ),
+        "{found:?}"
+    );
 }
