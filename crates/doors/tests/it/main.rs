@@ -8,5 +8,6 @@ mod miaas;
 mod nodes;
 mod routes;
 mod server;
+mod session;
 mod streams;
 mod workloads;

@@ -1,0 +1,742 @@
+//! The session contract, spoken by a client that says exactly what each test wants.
+
+use std::collections::HashMap;
+
+use hostler_model::UnitId;
+use hostler_wire::session::v1::session_client::SessionClient;
+use hostler_wire::session::v1::{self, bulk_frame, node_message, open, server_message, unit_state};
+use hostler_wire::session::{DigestItem, digest};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use crate::server::{DEADLINE, Server, spec};
+use crate::streams::Sse;
+
+/// The node's side of a control stream.
+struct Node {
+    client: SessionClient<Channel>,
+    says: mpsc::Sender<v1::NodeMessage>,
+    hears: Streaming<v1::ServerMessage>,
+}
+
+fn hello(name: &str) -> v1::Hello {
+    let kinds = ["process", "container"].map(|kind| v1::RuntimeFact {
+        kind: kind.to_owned(),
+        available: true,
+        ..v1::RuntimeFact::default()
+    });
+    v1::Hello {
+        versions: Some(v1::Versions::ours()),
+        agent_version: "0.1.0".to_owned(),
+        identity: format!("key-of-{name}"),
+        name: name.to_owned(),
+        facts: Some(v1::Facts {
+            hostname: name.to_owned(),
+            boot_id: "boot-1".to_owned(),
+            runtimes: kinds.into(),
+            ..v1::Facts::default()
+        }),
+        capacity: Some(v1::Resources {
+            milli_cpu: 4_000,
+            memory_bytes: 8 << 30,
+            disk_bytes: 8 << 30,
+        }),
+        ..v1::Hello::default()
+    }
+}
+
+impl Node {
+    async fn connect(server: &Server) -> Self {
+        let mut client = SessionClient::connect(server.url(""))
+            .await
+            .expect("a connection");
+        let (says, stream) = mpsc::channel(64);
+        let hears = client
+            .control(ReceiverStream::new(stream))
+            .await
+            .expect("a stream");
+        Self {
+            client,
+            says,
+            hears: hears.into_inner(),
+        }
+    }
+
+    /// Says hello and observes nothing; answers the welcome.
+    async fn join(server: &Server, name: &str) -> (Self, v1::Welcome) {
+        let mut node = Self::connect(server).await;
+        node.say(node_message::Message::Hello(hello(name))).await;
+        node.observe(true, Vec::new()).await;
+        let server_message::Message::Welcome(welcome) = node.hear().await else {
+            panic!("a welcome is expected")
+        };
+        (node, welcome)
+    }
+
+    async fn say(&self, message: node_message::Message) {
+        let message = v1::NodeMessage {
+            message: Some(message),
+        };
+        self.says.send(message).await.expect("the stream takes it");
+    }
+
+    async fn observe(&self, full: bool, units: Vec<v1::ObservedUnit>) {
+        self.say(node_message::Message::Observed(v1::Observed {
+            full,
+            last: full,
+            units,
+        }))
+        .await;
+    }
+
+    async fn beat(&self, sequence: u64, observed_digest: u64) {
+        let usage = Some(v1::Usage {
+            cpu_percent: 12.5,
+            ..v1::Usage::default()
+        });
+        let beat = v1::Beat {
+            sequence,
+            usage,
+            observed_digest,
+        };
+        self.say(node_message::Message::Beat(beat)).await;
+    }
+
+    async fn heard(&mut self) -> Result<Option<server_message::Message>, Status> {
+        let heard = tokio::time::timeout(DEADLINE, self.hears.message()).await;
+        let heard = heard.expect("something is said")?;
+        Ok(heard.and_then(|it| it.message))
+    }
+
+    async fn hear(&mut self) -> server_message::Message {
+        self.heard()
+            .await
+            .expect("the stream lasts")
+            .expect("a message")
+    }
+
+    /// Hears intents until `is_enough`, and answers what the node should run, by assignment.
+    async fn intent(
+        &mut self,
+        intent: &mut HashMap<String, v1::IntentItem>,
+        is_enough: impl Fn(&HashMap<String, v1::IntentItem>, bool) -> bool,
+    ) {
+        loop {
+            let server_message::Message::Intent(part) = self.hear().await else {
+                panic!("an intent is expected")
+            };
+            for id in &part.removed_assignments {
+                intent.remove(id);
+            }
+            for item in part.items {
+                intent.insert(item.unit.clone().expect("a unit").assignment, item);
+            }
+            if is_enough(intent, part.full && part.last) {
+                return;
+            }
+        }
+    }
+
+    async fn refusal(&mut self) -> String {
+        let server_message::Message::Refused(refused) = self.hear().await else {
+            panic!("a refusal is expected")
+        };
+        assert!(
+            !refused.sentence.is_empty() && !refused.advice.is_empty(),
+            "{refused:?}"
+        );
+        assert!(
+            self.heard().await.is_ok_and(|it| it.is_none()),
+            "nothing follows a refusal"
+        );
+        refused.code
+    }
+
+    async fn status(&mut self) -> Status {
+        loop {
+            match self.heard().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a status"),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+fn observed(item: &v1::IntentItem, state: unit_state::State) -> v1::ObservedUnit {
+    v1::ObservedUnit {
+        unit: item.unit.clone(),
+        workload: item.workload.clone(),
+        kind: "process".to_owned(),
+        state: Some(v1::UnitState { state: Some(state) }),
+        runs: 1,
+    }
+}
+
+fn running() -> unit_state::State {
+    unit_state::State::Running(unit_state::Running { since_ms: 1 })
+}
+
+fn digest_item(item: &v1::IntentItem, state: u32) -> DigestItem {
+    let unit = item.unit.as_ref().expect("a unit");
+    let id: hostler_model::AssignmentId = unit.assignment.parse().expect("an id");
+    let unit = UnitId {
+        assignment: id,
+        generation: unit.generation,
+    };
+    (*unit.assignment.as_bytes(), unit.generation, state, 1)
+}
+
+#[tokio::test]
+async fn a_node_joins_beats_and_is_told_everything() {
+    let server = Server::start().await;
+    server.apply("web", 1).await;
+    let (mut node, welcome) = Node::join(&server, "box").await;
+    assert_eq!(welcome.version, 1);
+    assert_eq!(welcome.fleet_id, server.control.fleet_id().to_string());
+    assert_eq!(
+        welcome.store_epoch,
+        server.control.store_epoch().to_string()
+    );
+    assert!(welcome.beat_interval_ms > 0 && welcome.lease_ms > welcome.beat_interval_ms);
+    let mut intent = HashMap::new();
+    node.intent(&mut intent, |intent, _| intent.len() == 1)
+        .await;
+    node.beat(1, 0).await;
+    let server_message::Message::BeatAck(ack) = node.hear().await else {
+        panic!("an ack")
+    };
+    assert_eq!(ack.sequence, 1);
+    let shown = server.get("/api/v1/nodes/box").await.json();
+    assert_eq!(
+        (&shown["state"], &shown["id"]),
+        (&"ready".into(), &welcome.node_id.into())
+    );
+    assert_eq!(shown["metrics"]["cpu_usage"], 12.5);
+    drop(node);
+    server
+        .until("/api/v1/nodes/box", |node| node["state"] == "suspect")
+        .await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_beat_that_is_not_newer_is_ignored() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    for sequence in [5, 5, 4, 6] {
+        node.beat(sequence, 0).await;
+    }
+    for expected in [5, 6] {
+        let server_message::Message::BeatAck(ack) = node.hear().await else {
+            panic!("an ack")
+        };
+        assert_eq!(ack.sequence, expected);
+    }
+    assert_eq!(server.control.metrics().beats_stale, 2);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_digest_that_differs_asks_for_everything_anew() {
+    let server = Server::start().await;
+    server.apply("web", 1).await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    let mut intent = HashMap::new();
+    node.intent(&mut intent, |intent, _| intent.len() == 1)
+        .await;
+    let item = intent.values().next().expect("an item").clone();
+    let ours = digest([digest_item(&item, 3)]);
+    node.beat(1, ours).await;
+    assert!(matches!(
+        node.hear().await,
+        server_message::Message::Resend(_)
+    ));
+    assert!(matches!(
+        node.hear().await,
+        server_message::Message::BeatAck(_)
+    ));
+    node.observe(true, vec![observed(&item, running())]).await;
+    server
+        .until("/api/v1/workloads/web", |it| it["status"] == "running")
+        .await;
+    node.beat(2, ours).await;
+    assert!(matches!(
+        node.hear().await,
+        server_message::Message::BeatAck(_)
+    ));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn intent_goes_in_increments_until_the_record_is_gone() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    let mut intent = HashMap::new();
+    node.intent(&mut intent, |intent, whole| whole && intent.is_empty())
+        .await;
+    server.apply("web", 2).await;
+    node.intent(&mut intent, |intent, whole| !whole && intent.len() == 2)
+        .await;
+    let units = intent
+        .values()
+        .map(|item| observed(item, running()))
+        .collect();
+    node.observe(false, units).await;
+    server
+        .until("/api/v1/workloads/web", |it| it["running"] == 2)
+        .await;
+    server.apply("web", 1).await;
+    let stopping = |intent: &HashMap<String, v1::IntentItem>| {
+        intent
+            .values()
+            .find(|item| !item.stop_cause.is_empty())
+            .cloned()
+    };
+    node.intent(&mut intent, |intent, _| stopping(intent).is_some())
+        .await;
+    let stopped = stopping(&intent).expect("an item");
+    assert_eq!(
+        (stopped.stop_cause.as_str(), stopped.slot),
+        ("scaled-down", 1)
+    );
+    node.observe(
+        false,
+        vec![observed(
+            &stopped,
+            unit_state::State::Gone(unit_state::Gone {}),
+        )],
+    )
+    .await;
+    node.intent(&mut intent, |intent, _| intent.len() == 1)
+        .await;
+    let copies = server.get("/api/v1/assignments").await.json();
+    assert_eq!(copies.as_array().expect("a list").len(), 1);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_increment_carries_the_spec_that_it_needs() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    server.apply("web", 1).await;
+    let server_message::Message::Intent(part) = node.hear().await else {
+        panic!("an intent")
+    };
+    assert_eq!(
+        (part.version, part.items.len(), part.specs.len()),
+        (2, 1, 1)
+    );
+    let spec: Value = serde_json::from_slice(&part.specs[0].json).expect("JSON");
+    assert_eq!(
+        (&spec["name"], &spec["process"]["command"]),
+        (&"web".into(), &json!(["sleep", "inf"]))
+    );
+    assert_eq!(part.specs[0].revision, part.items[0].revision);
+    let applied = v1::Applied {
+        version: part.version,
+    };
+    node.say(node_message::Message::Applied(applied)).await;
+    node.beat(1, 0).await;
+    assert!(matches!(
+        node.hear().await,
+        server_message::Message::BeatAck(_)
+    ));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn large_sets_go_in_parts_both_ways() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    let mut intent = HashMap::new();
+    node.intent(&mut intent, |_, whole| whole).await;
+    server.apply("web", 1_500).await;
+    node.intent(&mut intent, |intent, _| intent.len() == 1_500)
+        .await;
+    drop(node);
+    server
+        .until("/api/v1/nodes/box", |node| node["state"] == "suspect")
+        .await;
+
+    let mut node = Node::connect(&server).await;
+    node.say(node_message::Message::Hello(hello("box"))).await;
+    assert!(matches!(
+        node.hear().await,
+        server_message::Message::Welcome(_)
+    ));
+    let units: Vec<_> = intent
+        .values()
+        .map(|item| observed(item, running()))
+        .collect();
+    let chunks: Vec<_> = units.chunks(200).collect();
+    for (number, chunk) in chunks.iter().enumerate() {
+        let last = number + 1 == chunks.len();
+        let part = v1::Observed {
+            full: true,
+            last,
+            units: chunk.to_vec(),
+        };
+        node.say(node_message::Message::Observed(part)).await;
+    }
+    let mut again = HashMap::new();
+    node.intent(&mut again, |_, whole| whole).await;
+    assert_eq!(again.len(), 1_500);
+    server
+        .until("/api/v1/workloads/web", |it| it["running"] == 1_500)
+        .await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_command_is_told_once_and_its_answer_recorded() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    server.post("/api/v1/nodes/box/cleanup", "").await;
+    let server_message::Message::Command(command) = node.hear().await else {
+        panic!("a command")
+    };
+    assert_eq!(
+        serde_json::from_slice::<Value>(&command.json).expect("JSON")["kind"],
+        "cleanup"
+    );
+    // Another change wakes the link; the command is not told again.
+    server.apply("web", 1).await;
+    node.intent(&mut HashMap::new(), |intent, _| intent.len() == 1)
+        .await;
+    for command in [
+        command.id.clone(),
+        "0199c0de-0000-7000-8000-000000000001".to_owned(),
+    ] {
+        let answer = v1::Acknowledge {
+            command,
+            done: true,
+            message: "3 deleted".to_owned(),
+        };
+        node.say(node_message::Message::Acknowledge(answer)).await;
+    }
+    let done = |list: &Value| list[0]["state"]["word"] == "done";
+    let list = server.until("/api/v1/nodes/box/commands", done).await;
+    assert_eq!(list[0]["state"]["message"], "3 deleted");
+    node.beat(1, 0).await;
+    assert!(matches!(
+        node.hear().await,
+        server_message::Message::BeatAck(_)
+    ));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_node_that_holds_back_is_shown_with_its_reason() {
+    let server = Server::start().await;
+    let (node, _) = Node::join(&server, "box").await;
+    let held = |reason: &str| v1::Held {
+        reason: reason.to_owned(),
+        would_stop: 3,
+    };
+    node.say(node_message::Message::Held(held("3 of 4 would stop")))
+        .await;
+    server
+        .until("/api/v1/nodes/box", |it| {
+            it["held_back"] == "3 of 4 would stop"
+        })
+        .await;
+    node.say(node_message::Message::Held(held(""))).await;
+    server
+        .until("/api/v1/nodes/box", |it| it.get("held_back").is_none())
+        .await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_spoken_is_refused() {
+    let server = Server::start().await;
+    for versions in [
+        None,
+        Some(v1::Versions {
+            lowest: 7,
+            highest: 9,
+        }),
+    ] {
+        let mut node = Node::connect(&server).await;
+        let hello = v1::Hello {
+            versions,
+            ..hello("box")
+        };
+        node.say(node_message::Message::Hello(hello)).await;
+        assert_eq!(node.refusal().await, "version-unsupported");
+    }
+    assert_eq!(server.get("/api/v1/nodes").await.json(), json!([]));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_hello_that_makes_no_sense_is_refused() {
+    let server = Server::start().await;
+    let mut node = Node::connect(&server).await;
+    node.beat(1, 0).await;
+    assert_eq!(node.refusal().await, "bad-request");
+    let mut node = Node::connect(&server).await;
+    let nameless = v1::Hello {
+        identity: String::new(),
+        ..hello("box")
+    };
+    node.say(node_message::Message::Hello(nameless)).await;
+    assert_eq!(node.refusal().await, "bad-request");
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    node.say(node_message::Message::Hello(hello("box"))).await;
+    assert_eq!(node.refusal().await, "bad-request");
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    node.observe(false, vec![v1::ObservedUnit::default()]).await;
+    assert_eq!(node.refusal().await, "bad-request");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_limit_ends_the_stream() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    let large = v1::Held {
+        reason: "x".repeat(70_000),
+        would_stop: 0,
+    };
+    node.say(node_message::Message::Held(large)).await;
+    assert_eq!(node.status().await.code(), Code::OutOfRange);
+    server
+        .until("/api/v1/nodes/box", |node| node["state"] == "suspect")
+        .await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_second_session_ends_the_first_unless_it_is_another_machine() {
+    let server = Server::start().await;
+    let (mut first, welcome) = Node::join(&server, "box").await;
+    let (mut second, again) = Node::join(&server, "box").await;
+    assert_eq!(welcome.node_id, again.node_id);
+    assert_eq!(first.status().await.code(), Code::Aborted);
+    second.intent(&mut HashMap::new(), |_, whole| whole).await;
+    let mut other = Node::connect(&server).await;
+    let mut copied = hello("box");
+    copied.facts = Some(v1::Facts {
+        hostname: "other".to_owned(),
+        boot_id: "boot-9".to_owned(),
+        ..v1::Facts::default()
+    });
+    other.say(node_message::Message::Hello(copied)).await;
+    assert_eq!(other.refusal().await, "node-identity-in-use");
+    second.beat(1, 0).await;
+    assert!(matches!(
+        second.hear().await,
+        server_message::Message::BeatAck(_)
+    ));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_removed_is_told_so() {
+    let server = Server::start().await;
+    let (mut node, welcome) = Node::join(&server, "box").await;
+    let path = format!("/api/v1/nodes/{}", welcome.node_id);
+    let removed = server.send(Method::DELETE, &path, &[], "").await;
+    assert_eq!(removed.status.as_u16(), 200, "{}", removed.text);
+    assert_eq!(node.status().await.code(), Code::Aborted);
+    let mut node = Node::connect(&server).await;
+    node.say(node_message::Message::Hello(hello("box"))).await;
+    assert_eq!(node.refusal().await, "node-gone");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    server.tasks.stop();
+    let code = node.status().await.code();
+    assert!(
+        matches!(code, Code::Unavailable | Code::Aborted),
+        "{code:?}"
+    );
+    server.shut_down().await;
+}
+
+/// A node with one running copy, and its intent.
+async fn with_a_copy(server: &Server) -> (Node, v1::IntentItem) {
+    server.apply("web", 1).await;
+    let (mut node, _) = Node::join(server, "box").await;
+    let mut intent = HashMap::new();
+    node.intent(&mut intent, |intent, _| intent.len() == 1)
+        .await;
+    let item = intent.into_values().next().expect("an item");
+    node.observe(false, vec![observed(&item, running())]).await;
+    server
+        .until("/api/v1/workloads/web", |it| it["status"] == "running")
+        .await;
+    (node, item)
+}
+
+fn line(text: &str) -> v1::LogLine {
+    v1::LogLine {
+        at_ms: 1,
+        stream: "stderr".to_owned(),
+        text: text.to_owned(),
+        partial: false,
+        run: 1,
+    }
+}
+
+fn frame(frame: bulk_frame::Frame) -> v1::BulkFrame {
+    v1::BulkFrame { frame: Some(frame) }
+}
+
+fn end(code: &str) -> v1::BulkFrame {
+    let (code, message) = (code.to_owned(), "nothing is left of it".to_owned());
+    frame(bulk_frame::Frame::End(v1::End { code, message }))
+}
+
+/// Waits for the request of a transfer.
+async fn opened(node: &mut Node) -> (String, v1::LogRequest) {
+    let server_message::Message::Open(open) = node.hear().await else {
+        panic!("an open")
+    };
+    let Some(open::Request::Logs(logs)) = open.request else {
+        panic!("a request for logs")
+    };
+    (open.ticket, logs)
+}
+
+#[tokio::test]
+async fn logs_come_over_a_stream_that_the_node_opens_with_a_ticket() {
+    let server = Server::start().await;
+    let (mut node, item) = with_a_copy(&server).await;
+    let reading = Sse::open(
+        &server,
+        "/api/v1/workloads/web/logs?tail=2&previous=true",
+        &[],
+    );
+    let sending = async {
+        let (ticket, request) = opened(&mut node).await;
+        assert_eq!(request.unit, item.unit);
+        assert_eq!(
+            (request.tail, request.has_tail, request.previous),
+            (2, true, true)
+        );
+        let lines = vec![line("one"), line("two")];
+        let frames = [
+            frame(bulk_frame::Frame::Ticket(ticket)),
+            frame(bulk_frame::Frame::LogLines(v1::LogLines { lines })),
+            end(""),
+        ];
+        node.client
+            .bulk(tokio_stream::iter(frames))
+            .await
+            .expect("a transfer")
+    };
+    let (mut stream, _transfer) = tokio::join!(reading, sending);
+    for text in ["one", "two"] {
+        let (event, body) = stream.next().await.expect("a line");
+        assert_eq!(
+            (event.event.as_str(), &body["text"]),
+            ("line", &text.into())
+        );
+        assert_eq!(body["stream"], "stderr");
+    }
+    assert_eq!(stream.next().await.expect("an end").0.event, "end");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_log_that_the_node_refuses_is_refused_in_its_words() {
+    let server = Server::start().await;
+    let (mut node, _) = with_a_copy(&server).await;
+    let reading = Sse::open(&server, "/api/v1/workloads/web/logs", &[]);
+    let sending = async {
+        let (ticket, _) = opened(&mut node).await;
+        let frames = [
+            frame(bulk_frame::Frame::Ticket(ticket)),
+            end("log-not-found"),
+        ];
+        node.client
+            .bulk(tokio_stream::iter(frames))
+            .await
+            .expect("a transfer")
+    };
+    let (mut stream, _transfer) = tokio::join!(reading, sending);
+    let (event, body) = stream.next().await.expect("a problem");
+    assert_eq!(
+        (event.event.as_str(), &body["code"]),
+        ("problem", &"log-not-found".into())
+    );
+    assert!(stream.next().await.is_none());
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_transfer_that_nobody_asked_for_is_refused() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    let frames = [frame(bulk_frame::Frame::Ticket("0".repeat(32)))];
+    let refused = node
+        .client
+        .bulk(tokio_stream::iter(frames))
+        .await
+        .expect_err("a refusal");
+    assert_eq!(refused.code(), Code::NotFound);
+    let refused = node
+        .client
+        .bulk(tokio_stream::iter([end("")]))
+        .await
+        .expect_err("a refusal");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_ends_the_transfer() {
+    let server = Server::start().await;
+    let (mut node, _) = with_a_copy(&server).await;
+    let (frames, stream) = mpsc::channel(8);
+    let reading = Sse::open(&server, "/api/v1/workloads/web/logs?follow=true", &[]);
+    let sending = async {
+        let (ticket, request) = opened(&mut node).await;
+        assert!(request.follow);
+        frames
+            .send(frame(bulk_frame::Frame::Ticket(ticket)))
+            .await
+            .expect("sent");
+        node.client
+            .bulk(ReceiverStream::new(stream))
+            .await
+            .expect("a transfer")
+            .into_inner()
+    };
+    let (reader, mut transfer) = tokio::join!(reading, sending);
+    drop(reader);
+    let ended = tokio::time::timeout(DEADLINE, transfer.message())
+        .await
+        .expect("the end is told");
+    assert!(ended.is_ok_and(|it| it.is_none()));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_spec_that_no_message_carries_is_refused_when_it_is_applied() {
+    let server = Server::start().await;
+    let text = format!("{}env: {{A: {}}}\n", spec("web", 1), "x".repeat(50 << 10));
+    server
+        .post("/api/v1/workloads", &text)
+        .await
+        .is_problem(413, "body-too-large");
+    server.shut_down().await;
+}
