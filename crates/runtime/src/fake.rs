@@ -2,7 +2,7 @@
 //!
 //! The units live in a [`FakeMachine`] that outlives its drivers, as a real machine outlives the agent:
 //! drop a [`FakeRuntime`] and make another, and it finds what the first one left. The machine can be told to
-//! fail, to be down, to crash a unit and to reboot. Time comes from a [`Clock`], so that simulated time works.
+//! fail, to be down, to crash a unit and to reboot. Time comes from a [`Clock`](hostler_kit::Clock), so that simulated time works.
 //!
 //! The program of a unit is the first word of its command:
 //!

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The section (`process`, `container`, `compose`, `vm`, `job`, `model`) names the kind; there is exactly
-//! one. Unknown keys are refused with line and column. [`parse`] reads one or more documents; a
+//! one. Unknown keys are refused with line and column. [`parse()`] reads one or more documents; a
 //! [`WorkloadSpec`] that exists has passed [`WorkloadSpec::check`].
 
 mod constraint;
