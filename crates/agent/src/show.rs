@@ -144,7 +144,9 @@ fn of_item(facts: Facts<'_>, item: &IntentItem) -> UnitState {
         Some(Doing::Stopping | Doing::Removing) => return UnitState::Stopping,
         None => {}
     }
-    if let Some(finished) = note.and_then(|note| note.finished) {
+    // How it ended is the last word only while it is wanted; whoever stops it waits to hear that it is gone.
+    let finished = note.and_then(|note| note.finished);
+    if let (Some(finished), Intent::Run) = (finished, item.intent) {
         return UnitState::Finished {
             exit: finished.exit,
             at: finished.at,

@@ -231,13 +231,14 @@ impl Reconciler {
             // Both first arms only wait, and an input that was taken is taken in: nothing is lost when one
             // of the others completes first.
             tokio::select! {
+                biased;
+                () = tasks.stopping() => return,
                 input = self.inputs.recv() => {
                     if let Some(input) = input {
                         self.take(input).await;
                     }
                 }
                 () = tokio::time::sleep(span.unwrap_or(Duration::MAX)), if span.is_some() => {}
-                () = tasks.stopping() => return,
             }
             for _ in 1..INPUTS_PER_TURN {
                 let Ok(input) = self.inputs.try_recv() else {

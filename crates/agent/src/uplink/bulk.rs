@@ -138,6 +138,7 @@ async fn transfer(
     // The call ends early when the reader has had enough; the feeding is then dropped, which only closes
     // its files.
     let ended = tokio::select! {
+        biased;
         ended = &mut call => ended,
         () = &mut feeding => match tokio::time::timeout(CLOSE_TIMEOUT, call).await {
             Ok(ended) => ended,

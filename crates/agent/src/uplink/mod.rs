@@ -142,8 +142,9 @@ impl Uplink {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = tasks.stopping() => return,
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -154,10 +155,11 @@ impl Uplink {
         let complete = picture.wait_for(|picture| picture.is_complete);
         // The watch closes only when the reconciler ends, and it ends only when all stops.
         tokio::select! {
+            biased;
+            () = self.parts.tasks.stopping() => false,
             looked = tokio::time::timeout(FIRST_LOOK, complete) => {
                 !matches!(looked, Ok(Err(_)))
             }
-            () = self.parts.tasks.stopping() => false,
         }
     }
 

@@ -56,8 +56,9 @@ impl Uplink {
         let mut was_joined = false;
         // Dropping the conversation closes its streams; nothing else is held.
         let ended = tokio::select! {
-            Err(ended) = Box::pin(self.converse(&mut was_joined)) => ended,
+            biased;
             () = tasks.stopping() => Ended::Stopping,
+            Err(ended) = Box::pin(self.converse(&mut was_joined)) => ended,
         };
         (ended, was_joined)
     }
@@ -205,14 +206,15 @@ impl Session<'_> {
         picture.mark_changed();
         loop {
             // Every arm only waits until it completes; dropping it at that point loses nothing. A message
-            // that is half received stays in the stream.
+            // that is half received stays in the stream. In this order nothing starves: beats are rare,
+            // answers follow from what was received, and only the newest picture counts.
             let done = tokio::select! {
-                received = inbound.message() => match received {
-                    Ok(Some(received)) => self.take(received).await,
-                    Ok(None) => Err(Ended::Lost("the control plane closed the session".to_owned())),
-                    Err(status) => Err(lost(status)),
-                },
+                biased;
                 _ = beats.tick() => self.beat().await,
+                answer = next_of(&mut self.answers) => match answer {
+                    Some(answer) => self.answer(answer).await,
+                    None => Ok(()),
+                },
                 changed = picture.changed() => match changed {
                     Ok(()) => {
                         let shown = Arc::clone(&picture.borrow_and_update());
@@ -220,9 +222,10 @@ impl Session<'_> {
                     }
                     Err(_) => Err(Ended::Stopping),
                 },
-                answer = next_of(&mut self.answers) => match answer {
-                    Some(answer) => self.answer(answer).await,
-                    None => Ok(()),
+                received = inbound.message() => match received {
+                    Ok(Some(received)) => self.take(received).await,
+                    Ok(None) => Err(Ended::Lost("the control plane closed the session".to_owned())),
+                    Err(status) => Err(lost(status)),
                 },
             };
             if let Err(ended) = done {

@@ -61,7 +61,8 @@ pub(crate) struct State {
     pub(crate) applied: Vec<u64>,
     pub(crate) acknowledged: Vec<v1::Acknowledge>,
     pub(crate) bulk: Vec<BulkFrame>,
-    version: u64,
+    /// The last version of the intent that was sent.
+    pub(crate) version: u64,
     sessions: Vec<mpsc::UnboundedSender<Result<ServerMessage, Status>>>,
 }
 
