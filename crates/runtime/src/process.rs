@@ -165,6 +165,8 @@ impl Runtime for ProcessRuntime {
         let turn = self.inner.turn(id).await;
         match self.inner.stop(id).await {
             Ok(_) | Err(RuntimeError::NotFound(_)) => {}
+            // Records that cannot be read say nothing of how to stop it, or whether it runs.
+            Err(RuntimeError::Io { .. }) => self.inner.force(id).await?,
             Err(error) => return Err(error),
         }
         let inner = Arc::clone(&self.inner);
@@ -244,10 +246,12 @@ impl Inner {
     }
 }
 
-/// Makes the directory and all that is in it, the unit's record last.
+/// Makes the directory and all that is in it, the unit's record last. Nothing is synced: what a power cut
+/// takes is prepared again, and the first start syncs what it builds on.
 fn prepare(base: &Path, record: &UnitRecord) -> io::Result<()> {
     let dir = UnitDir::of(base, record.unit);
-    if dir.unit_file().exists() {
+    // A record that cannot be read is as good as none.
+    if matches!(dir.unit(), Ok(Some(_))) {
         return Ok(());
     }
     let make = |path: &Path, mode| {
@@ -262,17 +266,12 @@ fn prepare(base: &Path, record: &UnitRecord) -> io::Result<()> {
     make(&dir.work(), 0o755)?;
     make(&dir.runs(), 0o700)?;
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    match rustix::fs::mknodat(
-        rustix::fs::CWD,
-        dir.control(),
-        rustix::fs::FileType::Fifo,
-        mode,
-        0,
-    ) {
+    let fifo = rustix::fs::FileType::Fifo;
+    match rustix::fs::mknodat(rustix::fs::CWD, dir.control(), fifo, mode, 0) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    disk::write_durably(&dir.unit_file(), record)
+    disk::write_whole(&dir.unit_file(), record)
 }
 
 /// Deletes a unit's directory. It is moved aside first, so that half a unit is never seen.

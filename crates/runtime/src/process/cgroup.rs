@@ -232,12 +232,15 @@ impl Cgroups {
         })
     }
 
+    /// Moves in every hierarchy, whatever one of them says, and answers the first refusal.
     fn move_here(&self, place: &str) -> io::Result<()> {
+        let mut moved = Ok(());
         for (_, base) in self.bases() {
             // 0 is the kernel's word for the process that writes.
-            fs::write(base.join(place).join("cgroup.procs"), "0")?;
+            let here = fs::write(base.join(place).join("cgroup.procs"), "0");
+            moved = moved.and(here);
         }
-        Ok(())
+        moved
     }
 
     /// Our directory in each hierarchy, with the hierarchy's name (none for v2).

@@ -214,7 +214,7 @@ impl Inner {
                 .is_ok();
         }
         if !is_over {
-            self.force(id, seen.run).await?;
+            self.force(id).await?;
         }
         match self.look_in_turn(id).await?.state {
             FoundState::Exited { exit, .. } => Ok(exit),
@@ -223,11 +223,12 @@ impl Inner {
     }
 
     /// For a shim that does not do as asked: kills the unit, then the shim.
-    async fn force(self: &Arc<Self>, id: UnitId, run: u32) -> Result<(), RuntimeError> {
+    pub(super) async fn force(self: &Arc<Self>, id: UnitId) -> Result<(), RuntimeError> {
         let inner = Arc::clone(self);
         let dir = UnitDir::of(&self.dir, id);
         let of_unit = dir.clone();
         let killed = disk::off_thread("kill the unit", move || {
+            let run = of_unit.latest_run().unwrap_or(0);
             let killed = recover::kill_all(&of_unit, id, run, &inner.cgroups);
             if let Some(shim) = kernel::holder_handle(&of_unit.lock_file())? {
                 let _ = rustix::process::pidfd_send_signal(&shim, rustix::process::Signal::KILL);

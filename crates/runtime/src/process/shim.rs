@@ -148,7 +148,15 @@ fn write_start(run: &RunOf) -> io::Result<()> {
         boot_id: disk::boot_id(),
         shim: shim.ok_or(io::ErrorKind::NotFound)?,
     };
+    if run.run == 1 {
+        // All that the record builds on; once these are on disk they stay as they are.
+        disk::sync(&run.dir.unit_file())?;
+    }
     disk::write_durably(&run.dir.start_file(run.run), &start)?;
+    if run.run == 1 {
+        disk::sync(run.dir.path())?;
+        run.dir.path().parent().map_or(Ok(()), disk::sync)?;
+    }
     // The latest run and the one before it are kept.
     run.dir.forget_before(run.run.saturating_sub(1))
 }
@@ -159,7 +167,6 @@ fn take_back_start(run: &RunOf) {
 }
 
 fn spawn(run: &RunOf) -> Result<child::Child, Report> {
-    let unit = run.record.unit;
     let prepared = child::prepare(&run.record, &run.dir).map_err(Report::Failed)?;
     let me = Some(rustix::process::getpid());
     rustix::process::set_child_subreaper(me)
@@ -184,7 +191,6 @@ fn spawn(run: &RunOf) -> Result<child::Child, Report> {
         // The mark in its environment finds the process too, so this record is only the shorter way.
         let _ = disk::write_whole(&run.dir.child_file(run.run), &name);
     }
-    tracing::trace!(%unit, "spawned");
     Ok(child)
 }
 

@@ -18,6 +18,7 @@ use crate::{is_alive, is_running, quiet, started, until};
 
 /// An owner of its own on the engine; its containers are removed when the test is over.
 struct Yard {
+    engine: String,
     dir: tempfile::TempDir,
     owner: String,
 }
@@ -26,7 +27,11 @@ impl Yard {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let owner = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
-        Self { dir, owner }
+        Self {
+            engine: engine(),
+            dir,
+            owner,
+        }
     }
 
     fn driver(&self) -> ContainerRuntime {
@@ -48,7 +53,7 @@ impl Yard {
     fn docker(&self, words: &[&str]) -> String {
         let output = Command::new("docker")
             .arg("-H")
-            .arg(engine())
+            .arg(&self.engine)
             .args(words)
             .output()
             .unwrap();

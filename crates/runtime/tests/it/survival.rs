@@ -216,8 +216,16 @@ async fn a_unit_that_cannot_be_read_does_not_hide_the_others() {
         found.iter().map(|unit| unit.id).collect::<Vec<_>>(),
         [good.id]
     );
-    driver.remove(bad.id).await.unwrap_err();
-    std::fs::remove_dir_all(home.unit_dir(bad.id)).unwrap();
+    driver.prepare(&bad, &quiet).await.unwrap();
+    assert_eq!(
+        driver.observe().await.unwrap().len(),
+        2,
+        "it is prepared again"
+    );
+    std::fs::write(home.unit_dir(good.id).join("unit.json"), "{ torn").unwrap();
+    let shim = home.shim_pid(good.id, 1);
+    driver.remove(good.id).await.unwrap();
+    assert!(!is_alive(shim) && !home.unit_dir(good.id).exists());
 }
 
 #[tokio::test]
