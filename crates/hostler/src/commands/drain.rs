@@ -36,10 +36,7 @@ async fn drained(remote: &Remote<'_>, node: &Node) -> Result<(), Failure> {
             NodeState::Drained => break,
             NodeState::Draining => {
                 let left = now.drain.map_or(now.copies, |drain| drain.left);
-                progress.tell(&format!(
-                    "{}: {left} of its copies are still there",
-                    now.name
-                ));
+                progress.tell(&format!("{}: {left} copies not gone yet", now.name));
             }
             NodeState::Lost | NodeState::Suspect | NodeState::Joining => {
                 progress.tell(&format!(

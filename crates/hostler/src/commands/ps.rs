@@ -86,6 +86,7 @@ pub(crate) fn copies_table(remote: &Remote<'_>, copies: &[Assignment], is_wide: 
     for copy in copies {
         let since = copy.state.since.as_deref().unwrap_or_default();
         let detail = standing(copy);
+        let why = detail.split_once(": ").map_or("", |(_, why)| why);
         let mut row = vec![
             format!("{}.{}", copy.workload_name, copy.slot).into(),
             copy.short.clone().into(),
@@ -93,7 +94,7 @@ pub(crate) fn copies_table(remote: &Remote<'_>, copies: &[Assignment], is_wide: 
             table::state(&word(&copy.state.word)),
             copy.runs.to_string().into(),
             age::since(since, remote.now()).into(),
-            detail.split_once(": ").map_or("", |(_, why)| why).into(),
+            shown(why, is_wide).into(),
         ];
         if is_wide {
             let cause = copy
@@ -109,4 +110,13 @@ pub(crate) fn copies_table(remote: &Remote<'_>, copies: &[Assignment], is_wide: 
         table.row(row);
     }
     table.print(remote.printer);
+}
+
+/// A long reason would push everything else off the screen; `wide` has all of it.
+fn shown(why: &str, is_wide: bool) -> String {
+    const MOST: usize = 60;
+    if is_wide || why.chars().count() <= MOST {
+        return why.to_owned();
+    }
+    why.chars().take(MOST - 3).chain("...".chars()).collect()
 }

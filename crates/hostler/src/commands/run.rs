@@ -60,6 +60,7 @@ fn spec(args: RunArgs) -> Result<WorkloadSpec, Failure> {
     Ok(spec)
 }
 
+/// The section that names the kind, and nothing else.
 fn template(args: &RunArgs) -> Result<WorkloadSpec, Failure> {
     let by_image = || {
         if args.image.is_some() {
@@ -68,62 +69,55 @@ fn template(args: &RunArgs) -> Result<WorkloadSpec, Failure> {
             RunKind::Process
         }
     };
-    let kind = args.kind.unwrap_or_else(by_image);
-    let mut spec = match (kind, &args.image) {
-        (RunKind::Container, Some(image)) => {
-            WorkloadSpec::of_container(&args.name, image, args.command.clone())
-        }
-        (RunKind::Process, None) => WorkloadSpec::of_process(&args.name, args.command.clone()),
-        (RunKind::Container, None) => {
-            return Err(Failure::usage(
-                "a container needs an image",
-                "write `hostler run NAME IMAGE`",
-            ));
-        }
-        (RunKind::Process, Some(image)) => {
-            return Err(Failure::usage(
-                format!("a process has no image, and `{image}` stands where one would"),
-                "write the command after `--`: `hostler run NAME --kind process -- COMMAND`",
-            ));
-        }
-    };
-    if let Some(process) = &mut spec.process {
-        refuse_pull(args)?;
-        if process.command.is_empty() {
-            return Err(Failure::usage(
-                "a process needs a command",
-                "write it after `--`",
-            ));
-        }
-        *process = ProcessSpec {
-            command: std::mem::take(&mut process.command),
-            working_dir: args.workdir.clone(),
-            user: args.user.clone(),
-        };
+    match (args.kind.unwrap_or_else(by_image), &args.image) {
+        (RunKind::Container, Some(image)) => Ok(container(args, image)),
+        (RunKind::Process, None) => process(args),
+        (RunKind::Container, None) => Err(Failure::usage(
+            "a container needs an image",
+            "write `hostler run NAME IMAGE`",
+        )),
+        (RunKind::Process, Some(image)) => Err(Failure::usage(
+            format!("a process has no image, and `{image}` stands where one would"),
+            "write the command after `--`: `hostler run NAME --kind process -- COMMAND`",
+        )),
     }
-    if let Some(container) = &mut spec.container {
-        *container = ContainerSpec {
-            working_dir: args.workdir.clone(),
-            user: args.user.clone(),
-            pull: match args.pull {
-                Some(RunPull::Always) => PullPolicy::Always,
-                Some(RunPull::Never) => PullPolicy::Never,
-                Some(RunPull::Missing) | None => PullPolicy::Missing,
-            },
-            ..container.clone()
-        };
-    }
-    Ok(spec)
 }
 
-fn refuse_pull(args: &RunArgs) -> Result<(), Failure> {
+fn process(args: &RunArgs) -> Result<WorkloadSpec, Failure> {
     if args.pull.is_some() {
         return Err(Failure::usage(
             "a process has no image to pull",
             "leave --pull out",
         ));
     }
-    Ok(())
+    if args.command.is_empty() {
+        return Err(Failure::usage(
+            "a process needs a command",
+            "write it after `--`",
+        ));
+    }
+    let mut spec = WorkloadSpec::of_process(&args.name, args.command.clone());
+    spec.process = Some(ProcessSpec {
+        command: args.command.clone(),
+        working_dir: args.workdir.clone(),
+        user: args.user.clone(),
+    });
+    Ok(spec)
+}
+
+fn container(args: &RunArgs, image: &str) -> WorkloadSpec {
+    let mut spec = WorkloadSpec::of_container(&args.name, image, args.command.clone());
+    spec.container = Some(ContainerSpec {
+        working_dir: args.workdir.clone(),
+        user: args.user.clone(),
+        pull: match args.pull {
+            Some(RunPull::Always) => PullPolicy::Always,
+            Some(RunPull::Never) => PullPolicy::Never,
+            Some(RunPull::Missing) | None => PullPolicy::Missing,
+        },
+        ..ContainerSpec::new(image, args.command.clone())
+    });
+    spec
 }
 
 const fn policy(flag: Option<RunRestart>) -> RestartPolicy {

@@ -43,7 +43,7 @@ fn page(remote: &Remote<'_>, workload: &Workload, history: &[Revision]) -> Resul
         ("kind", workload.kind.clone()),
         (
             "wanted",
-            format!("{}, {} copies", word(&workload.desired), workload.count),
+            format!("{}, {}", word(&workload.desired), copies(workload.count)),
         ),
         (
             "status",
@@ -87,4 +87,12 @@ fn page(remote: &Remote<'_>, workload: &Workload, history: &[Revision]) -> Resul
         false,
     );
     Ok(())
+}
+
+fn copies(count: u32) -> String {
+    if count == 1 {
+        "1 copy".to_owned()
+    } else {
+        format!("{count} copies")
+    }
 }

@@ -120,10 +120,7 @@ fn judge(workload: &Workload, goal: Goal) -> Look {
         }
         Goal::Stopped | Goal::Gone => {
             let left = workload.copies.as_ref().map_or(0, Vec::len);
-            Look::NotYet(format!(
-                "{}: {left} of its copies are still there",
-                workload.name
-            ))
+            Look::NotYet(format!("{}: {left} copies not gone yet", workload.name))
         }
     }
 }

@@ -22,8 +22,9 @@ pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 
 const DEFAULT_ADDR: &str = "http://127.0.0.1:8080";
-/// `up` keeps the screen calm: an engine that is not there is told in one line of its own.
-const UP_FILTER: &str = "warn,hostler_agent::reconcile::drivers=error";
+/// `up` keeps the screen calm: what troubles single copies is in `ps`, and an engine that is not there is told
+/// in one line.
+const UP_FILTER: &str = "warn,hostler_agent::reconcile=error";
 const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
 /// What `up` runs with.

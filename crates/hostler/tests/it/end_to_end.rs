@@ -59,6 +59,74 @@ fn a_process_that_dies_is_started_again_and_its_former_log_is_kept() {
 }
 
 #[test]
+fn work_that_ends_is_told_with_its_exit_and_can_be_removed() {
+    let fleet = Fleet::start();
+    fleet
+        .run(&[
+            "run",
+            "well",
+            "--restart",
+            "no",
+            "--",
+            "sh",
+            "-c",
+            "echo done",
+        ])
+        .with_code(0);
+    let badly = [
+        "run",
+        "badly",
+        "--restart",
+        "no",
+        "-d",
+        "--",
+        "sh",
+        "-c",
+        "exit 3",
+    ];
+    fleet.run(&badly).with_code(0);
+    for (name, status, exit) in [
+        ("well", "finished", "exit code 0"),
+        ("badly", "failed", "exit code 3"),
+    ] {
+        eventually("it is told", || {
+            fleet.run(&["show", name, "-o", "json"]).json()["status"] == status
+        });
+        assert_eq!(fleet.copies(name)[0]["outcome"]["exit"], exit);
+    }
+    assert_eq!(
+        fleet.run(&["logs", "well"]).with_code(0).stdout,
+        "done\n",
+        "its log is kept"
+    );
+    let started = fleet.run(&["start", "badly"]).with_code(1);
+    assert!(started.stderr.contains("exit code 3"), "{}", started.stderr);
+    fleet.run(&["rm", "-y", "well", "badly"]).with_code(0);
+    assert_eq!(fleet.run(&["ps", "-o", "name"]).with_code(0).stdout, "");
+}
+
+#[test]
+fn a_command_that_cannot_be_run_is_told_and_tried_again() {
+    let fleet = Fleet::start();
+    let ran = fleet
+        .run(&[
+            "run",
+            "typo",
+            "--wait-timeout",
+            "2s",
+            "--",
+            "/no/such/program",
+        ])
+        .with_code(5);
+    assert!(ran.stderr.contains("/no/such/program"), "{}", ran.stderr);
+    assert_eq!(
+        fleet.copies("typo")[0]["state"]["code"],
+        "command-not-runnable"
+    );
+    fleet.run(&["rm", "-y", "typo"]).with_code(0);
+}
+
+#[test]
 fn a_restart_gives_every_copy_a_new_process_on_the_same_node() {
     let fleet = Fleet::start();
     fleet.run_sleeper("sleeper", &["--count", "2"]).with_code(0);

@@ -16,6 +16,8 @@ pub(crate) struct Fleet {
     docker_socket: String,
     pub(crate) server: Option<Running>,
     pub(crate) agent: Option<Running>,
+    /// A second node, where a test wants one.
+    spare: Option<Running>,
 }
 
 impl Fleet {
@@ -38,6 +40,7 @@ impl Fleet {
             docker_socket: docker_socket.to_owned(),
             server: None,
             agent: None,
+            spare: None,
         };
         fleet.start_server();
         fleet
@@ -70,20 +73,24 @@ impl Fleet {
         self.server = Some(server);
     }
 
+    /// The agent of `box`.
     pub(crate) fn agent_command(&self) -> Command {
+        self.agent_of("box", &self.agent_dir())
+    }
+
+    fn agent_of(&self, name: &str, data_dir: &Path) -> Command {
         let mut command = hostler(self.path());
-        command.args([
-            "agent",
-            "--name",
-            "box",
-            "--server",
-            &self.addr(),
-            "--data-dir",
-        ]);
+        command.args(["agent", "--name", name, "--server", &self.addr()]);
+        command.args(["--docker-socket", &self.docker_socket, "--data-dir"]);
+        command.arg(data_dir);
         command
-            .arg(self.agent_dir())
-            .args(["--docker-socket", &self.docker_socket]);
-        command
+    }
+
+    /// Adds a second node, `spare`, with all its room free.
+    pub(crate) fn add_spare(&mut self) {
+        let mut command = self.agent_of("spare", &self.path().join("spare"));
+        self.spare = Some(Running::start(&mut command));
+        eventually("the spare is ready", || self.state_of("spare") == "ready");
     }
 
     pub(crate) fn start_agent(&mut self) {
@@ -98,18 +105,29 @@ impl Fleet {
         self.agent.take().unwrap().kill();
     }
 
-    /// Waits until the node takes copies.
+    /// Waits until `box` takes copies.
     pub(crate) fn wait_ready(&self) {
-        eventually("the node is ready", || {
-            self.node().is_some_and(|node| node["state"] == "ready")
-        });
+        eventually("the node is ready", || self.state_of("box") == "ready");
     }
 
-    /// The node, if there is one.
+    /// The node `box`, if there is one.
     pub(crate) fn node(&self) -> Option<Value> {
-        let listed = self.run(&["node", "ls", "-o", "json"]);
-        let nodes: Vec<Value> = serde_json::from_str(&listed.stdout).ok()?;
-        nodes.into_iter().next()
+        let shown = self.run(&["node", "show", "box", "-o", "json"]);
+        serde_json::from_str(&shown.stdout).ok()
+    }
+
+    /// The word for a node; empty if there is none.
+    pub(crate) fn state_of(&self, node: &str) -> String {
+        let shown = self.run(&["node", "show", node, "-o", "json"]);
+        let node: Option<Value> = serde_json::from_str(&shown.stdout).ok();
+        let state = node.and_then(|node| node["state"].as_str().map(str::to_owned));
+        state.unwrap_or_default()
+    }
+
+    /// The kinds of everything that has happened.
+    pub(crate) fn happened(&self) -> Vec<String> {
+        let events = self.run(&["events", "-o", "name"]).with_code(0).stdout;
+        events.lines().map(str::to_owned).collect()
     }
 
     /// Runs a command of the command line to its end.
@@ -175,12 +193,14 @@ impl Drop for Fleet {
             let said =
                 |program: &Option<Running>| program.as_ref().map(Running::said).unwrap_or_default();
             println!(
-                "--- server\n{}\n--- agent\n{}",
+                "--- server\n{}\n--- agent\n{}\n--- spare\n{}",
                 said(&self.server),
-                said(&self.agent)
+                said(&self.agent),
+                said(&self.spare)
             );
         }
         drop(self.agent.take());
+        drop(self.spare.take());
         drop(self.server.take());
         program::end_units(self.directory.path());
     }
