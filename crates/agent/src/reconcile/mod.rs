@@ -228,8 +228,8 @@ impl Reconciler {
             let span = self
                 .wake
                 .map(|wake| wake.saturating_sub(self.clock.uptime()));
-            // Both first arms only wait, and an input that was taken is taken in: nothing is lost when one
-            // of the others completes first.
+            // The stop and the sleep only wait, and an input that was taken is taken in: nothing is lost when
+            // one of the others completes first.
             tokio::select! {
                 biased;
                 () = tasks.stopping() => return,

@@ -11,6 +11,7 @@
 mod bulk;
 mod convert;
 mod gather;
+mod joined;
 mod parts;
 mod session;
 
