@@ -190,8 +190,9 @@ pub async fn serve<A: Accept>(mut source: A, router: Router, tasks: Tasks) {
             (source.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
-            next = next => next,
+            biased;
             () = tasks.stopping() => return,
+            next = next => next,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -263,8 +264,9 @@ impl Protocols {
         });
         let service = TowerToHyperService::new(service);
         let sniffed = tokio::select! {
-            sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
+            biased;
             () = tasks.stopping() => return,
+            sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
         };
         let Ok(Ok((protocol, first))) = sniffed else {
             return tracing::debug!(%peer, "a connection said nothing");
@@ -298,6 +300,7 @@ where
 {
     // Cancel-safe: the connection is only borrowed.
     tokio::select! {
+        biased;
         ended = connection.as_mut() => return ended,
         () = tasks.stopping() => finish(connection.as_mut()),
     }

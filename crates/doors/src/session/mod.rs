@@ -7,8 +7,8 @@
 //!   node ── Bulk stream, with a ticket ──────────────────────────────────────► whoever asked for a log
 //! ```
 //!
-//! - [`SessionDoor`] is the gRPC service. `stream` holds one conversation and owns what was told to its node
-//!   (`deliver`); `link` is how the control plane reaches it; `tickets` pairs a bulk stream with its asker.
+//! - [`SessionDoor`] is the gRPC service. `stream` holds one conversation, `listen` reads its node, and
+//!   `deliver` knows what the node was told; `link` is how the control plane reaches it; `tickets` pairs a bulk stream with its asker.
 //! - What a node says is converted in `convert` and goes no further as wire types.
 //!
 //! What can fail: a hello that is refused is answered with a typed refusal; everything else ends the
@@ -18,6 +18,7 @@
 mod convert;
 mod deliver;
 mod link;
+mod listen;
 mod stream;
 mod tickets;
 

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hostler_control::fleet::{Reply, Verb};
-use hostler_control::{Attachment, BeatVerdict, Control, Link};
-use hostler_model::{Actor, Code, NodeId, ObservedUnit, Refusal};
+use hostler_control::{Attachment, Control, Link};
+use hostler_model::{Actor, Code, NodeId, Refusal};
 use hostler_wire::session::negotiate;
 use hostler_wire::session::v1::{self, NodeMessage, ServerMessage, node_message, server_message};
 use tokio::sync::{Notify, mpsc};
@@ -27,6 +27,7 @@ use tonic::{Status, Streaming};
 
 use super::deliver::Told;
 use super::link::SessionLink;
+use super::listen::{Listening, SILENCE, Word};
 use super::tickets::Tickets;
 use super::{FIRST_MESSAGE, convert};
 
@@ -34,12 +35,8 @@ use super::{FIRST_MESSAGE, convert};
 const READING: Duration = Duration::from_secs(20);
 /// How long a node may take to tell all it observes after its hello.
 const FIRST_OBSERVED: Duration = Duration::from_secs(60);
-/// How long a node may be silent in all; its lease ends long before.
-const SILENCE: Duration = Duration::from_secs(600);
 /// Words of a node that wait for a commit; more make it wait.
 const QUEUE: usize = 16;
-/// Most units in one observed set.
-const MOST_UNITS: usize = 100_000;
 
 /// Where the answers to one node go.
 #[derive(Debug, Clone)]
@@ -62,15 +59,6 @@ pub(super) enum End {
     Refused(Refusal),
     /// The contract was broken, by size or by time.
     Status(Status),
-}
-
-/// What a node said that may have to wait for a commit.
-#[derive(Debug)]
-enum Word {
-    Full(Vec<ObservedUnit>),
-    Delta(Vec<ObservedUnit>),
-    Acknowledge(v1::Acknowledge),
-    Held(v1::Held),
 }
 
 impl Answers {
@@ -109,6 +97,7 @@ impl Conversation {
         let (tasks, answers) = (self.control.tasks().clone(), self.answers.clone());
         let held = Box::pin(self.hold());
         let end = tokio::select! {
+            biased;
             end = held => end,
             () = tasks.stopping() => End::Status(Status::unavailable("the server is stopping")),
         };
@@ -207,111 +196,13 @@ impl Conversation {
         let delivering = deliver(&self.control, attachment.node(), link, &told_all);
         // Each arm ends the conversation, so nothing that is lost by cancelling is missed.
         tokio::select! {
+            biased;
             end = listening.run(&mut self.messages) => end,
             end = working => end,
             end = delivering => end,
             _ = attachment.closed() => End::Status(Status::aborted("a newer session took over")),
         }
     }
-}
-
-/// Reads the node's messages: beats are taken at once, words are queued.
-struct Listening<'a> {
-    attachment: &'a Attachment,
-    answers: &'a Answers,
-    words: mpsc::Sender<Word>,
-    /// Words that are queued or being said.
-    unsaid: &'a AtomicUsize,
-}
-
-impl Listening<'_> {
-    async fn run(self, messages: &mut Streaming<NodeMessage>) -> End {
-        let mut gathered = Vec::new();
-        loop {
-            let message = match tokio::time::timeout(SILENCE, messages.message()).await {
-                Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return End::Broken,
-                Ok(Err(status)) => return End::Status(status),
-                Err(_) => return End::Status(Status::deadline_exceeded("the node fell silent")),
-            };
-            // A message of a newer version is no message to us.
-            let Some(message) = message.message else {
-                continue;
-            };
-            if let Err(end) = self.take(message, &mut gathered).await {
-                return end;
-            }
-        }
-    }
-
-    async fn take(
-        &self,
-        message: node_message::Message,
-        gathered: &mut Vec<ObservedUnit>,
-    ) -> Result<(), End> {
-        use node_message::Message;
-        match message {
-            Message::Beat(beat) => self.beat(beat).await,
-            Message::Observed(part) => {
-                let word = observed(part, gathered).map_err(End::Refused)?;
-                self.queue(word).await
-            }
-            Message::Acknowledge(it) => self.queue(Some(Word::Acknowledge(it))).await,
-            Message::Held(held) => self.queue(Some(Word::Held(held))).await,
-            // What the node has on its disk changes nothing here: at the next hello it is told all again.
-            Message::Applied(_) => Ok(()),
-            Message::Hello(_) => Err(End::Refused(convert::refused(
-                "a session has one hello, and it came already",
-            ))),
-        }
-    }
-
-    async fn beat(&self, beat: v1::Beat) -> Result<(), End> {
-        let usage = convert::usage(beat.usage.unwrap_or_default());
-        match self
-            .attachment
-            .beat(beat.sequence, usage, beat.observed_digest)
-        {
-            BeatVerdict::Stale => return Ok(()),
-            BeatVerdict::Accepted => {}
-            // What differs may well be in a word that waits for a commit.
-            BeatVerdict::Resend if self.unsaid.load(Ordering::Acquire) > 0 => {}
-            BeatVerdict::Resend => {
-                self.answers
-                    .send(server_message::Message::Resend(v1::Resend {}))
-                    .await?;
-            }
-        }
-        let ack = v1::BeatAck {
-            sequence: beat.sequence,
-        };
-        self.answers
-            .send(server_message::Message::BeatAck(ack))
-            .await
-    }
-
-    async fn queue(&self, word: Option<Word>) -> Result<(), End> {
-        let Some(word) = word else { return Ok(()) };
-        self.unsaid.fetch_add(1, Ordering::AcqRel);
-        self.words.send(word).await.map_err(|_| End::Broken)
-    }
-}
-
-/// One part of what a node observes; a full set is a word only when its last part has come.
-fn observed(part: v1::Observed, gathered: &mut Vec<ObservedUnit>) -> Result<Option<Word>, Refusal> {
-    let units = part.units.into_iter().map(convert::observed);
-    if !part.full {
-        return Ok(Some(Word::Delta(units.collect::<Result<_, _>>()?)));
-    }
-    for unit in units {
-        if gathered.len() == MOST_UNITS {
-            return Err(convert::refused(
-                "the node observes more units than a session takes",
-            ));
-        }
-        gathered.push(unit?);
-    }
-    Ok(part.last.then(|| Word::Full(std::mem::take(gathered))))
 }
 
 /// Takes the words in order. A word that the store does not take ends the session: the node comes again

@@ -301,6 +301,7 @@ async fn lists_page_by_link_header() {
             path.to_owned()
         });
     }
+    names.sort();
     assert_eq!(names, ["web-0", "web-1", "web-2", "web-3", "web-4"]);
     server.shut_down().await;
 }

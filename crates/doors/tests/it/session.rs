@@ -660,7 +660,7 @@ async fn logs_come_over_a_stream_that_the_node_opens_with_a_ticket() {
 async fn a_log_that_the_node_refuses_is_refused_in_its_words() {
     let server = Server::start().await;
     let (mut node, _) = with_a_copy(&server).await;
-    let reading = Sse::open(&server, "/api/v1/workloads/web/logs", &[]);
+    let reading = server.get("/api/v1/workloads/web/logs");
     let sending = async {
         let (ticket, _) = opened(&mut node).await;
         let frames = [
@@ -672,11 +672,37 @@ async fn a_log_that_the_node_refuses_is_refused_in_its_words() {
             .await
             .expect("a transfer")
     };
+    let (refused, _transfer) = tokio::join!(reading, sending);
+    let problem = refused.is_problem(404, "log-not-found");
+    assert_eq!(problem["detail"], "nothing is left of it");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_transfer_that_breaks_off_ends_the_stream_with_a_problem() {
+    let server = Server::start().await;
+    let (mut node, _) = with_a_copy(&server).await;
+    let reading = Sse::open(&server, "/api/v1/workloads/web/logs", &[]);
+    let sending = async {
+        let (ticket, _) = opened(&mut node).await;
+        let lines = v1::LogLines {
+            lines: vec![line("one")],
+        };
+        let frames = [
+            frame(bulk_frame::Frame::Ticket(ticket)),
+            frame(bulk_frame::Frame::LogLines(lines)),
+        ];
+        node.client
+            .bulk(tokio_stream::iter(frames))
+            .await
+            .expect("a transfer")
+    };
     let (mut stream, _transfer) = tokio::join!(reading, sending);
+    assert_eq!(stream.next().await.expect("a line").1["text"], "one");
     let (event, body) = stream.next().await.expect("a problem");
     assert_eq!(
         (event.event.as_str(), &body["code"]),
-        ("problem", &"log-not-found".into())
+        ("problem", &"node-unreachable".into())
     );
     assert!(stream.next().await.is_none());
     server.shut_down().await;

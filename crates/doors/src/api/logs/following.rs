@@ -1,0 +1,177 @@
+//! What is being written, by the copies that are there and by those that come later, for as long as the reader
+//! stays and something can still be written.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::sse;
+use futures::stream::{self, BoxStream, SelectAll};
+use futures::{Stream, StreamExt as _};
+use hostler_control::{LogRecord, LogRequest};
+use hostler_model::{Code, Refusal, Timestamp, UnitId};
+use hostler_wire::api::{self, LogLine};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{Copy, Records, Source, convert, sse_event, trouble};
+
+/// How long to wait before a copy that could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A copy's next record, or that it has no more.
+type Told = (Copy, Option<Result<LogRecord, Refusal>>);
+
+/// What is being written.
+pub(super) struct Following {
+    source: Source,
+    request: LogRequest,
+    changes: watch::Receiver<u64>,
+    merged: SelectAll<BoxStream<'static, Told>>,
+    /// Units that are read, or were read to their end.
+    known: HashSet<UnitId>,
+    /// Units that could not be read and are tried again after a rest.
+    resting: HashSet<UnitId>,
+    /// The last moment told of each unit, so that one that broke off goes on there.
+    told_until: HashMap<UnitId, Timestamp>,
+    notices: Vec<LogLine>,
+    is_over: bool,
+}
+
+impl Following {
+    pub(super) fn start(
+        source: Source,
+        request: LogRequest,
+        opened: Vec<(Copy, Records)>,
+        failed: Vec<(Copy, Refusal)>,
+    ) -> Self {
+        let changes = source.control.watch_changes();
+        let mut following = Self {
+            source,
+            request,
+            changes,
+            merged: SelectAll::new(),
+            known: HashSet::new(),
+            resting: HashSet::new(),
+            told_until: HashMap::new(),
+            notices: Vec::new(),
+            is_over: false,
+        };
+        following.take(opened, failed);
+        following
+    }
+
+    pub(super) fn lines(self) -> impl Stream<Item = sse::Event> + Send + 'static {
+        stream::unfold(self, async |mut following| {
+            if following.is_over {
+                return None;
+            }
+            let shown = match following.next().await {
+                Some(line) => sse_event(api::stream::LINE, &line),
+                None => {
+                    following.is_over = true;
+                    sse_event(api::stream::END, &Value::Null)
+                }
+            };
+            Some((shown, following))
+        })
+    }
+
+    fn take(&mut self, opened: Vec<(Copy, Records)>, failed: Vec<(Copy, Refusal)>) {
+        for (copy, records) in opened {
+            self.known.insert(copy.unit());
+            let ended = Arc::clone(&copy);
+            let records = records.map(move |record| (Arc::clone(&copy), Some(record)));
+            let end = stream::once(async move { (ended, None) });
+            self.merged.push(records.chain(end).boxed());
+        }
+        for (copy, refusal) in failed {
+            self.rest(&copy, &refusal);
+        }
+    }
+
+    /// A copy that has written nothing yet is waited for in silence; any other trouble is told.
+    fn rest(&mut self, copy: &Copy, refusal: &Refusal) {
+        self.known.remove(&copy.unit());
+        self.resting.insert(copy.unit());
+        if refusal.code != Code::LogNotFound {
+            self.notices
+                .push(trouble(&self.source.control, copy, refusal));
+        }
+    }
+
+    /// The next line, or none if nothing more can come.
+    async fn next(&mut self) -> Option<LogLine> {
+        loop {
+            if let Some(notice) = self.notices.pop() {
+                return Some(notice);
+            }
+            if self.merged.is_empty() && self.is_settled() {
+                return None;
+            }
+            // Every arm is cancel-safe: the streams are only borrowed, and the watch keeps its mark.
+            tokio::select! {
+                Some((copy, record)) = self.merged.next() => match record {
+                    Some(Ok(record)) => {
+                        self.told_until.insert(copy.unit(), record.at);
+                        return Some(convert::line(record, &copy));
+                    }
+                    Some(Err(refusal)) => self.rest(&copy, &refusal),
+                    None => {}
+                },
+                changed = self.changes.changed() => {
+                    changed.ok()?;
+                    self.join_new().await;
+                }
+                () = tokio::time::sleep(RETRY), if !self.resting.is_empty() => {
+                    self.resting.clear();
+                    self.join_new().await;
+                }
+            }
+        }
+    }
+
+    /// Whether no copy can write any more: the workload is gone, or everything has ended for good.
+    fn is_settled(&self) -> bool {
+        let view = self.source.control.view();
+        let Some(workload) = view.workload(self.source.workload) else {
+            return true;
+        };
+        let mut copies = view.assignments_of(workload.id);
+        let has_ended = copies.all(|copy| copy.is_finished());
+        has_ended && view.pending_copies(workload.id) == 0 && self.resting.is_empty()
+    }
+
+    /// Opens the logs of copies that are not read yet.
+    async fn join_new(&mut self) {
+        let copies = self.source.copies();
+        let units: HashSet<UnitId> = copies.iter().map(|copy| copy.unit()).collect();
+        self.known.retain(|unit| units.contains(unit));
+        self.resting.retain(|unit| units.contains(unit));
+        self.told_until.retain(|unit, _| units.contains(unit));
+        for copy in copies {
+            let unit = copy.unit();
+            if self.known.contains(&unit) || self.resting.contains(&unit) {
+                continue;
+            }
+            let request = self.request_from(unit);
+            let (opened, failed) = self.source.open_all(&[copy], request).await;
+            self.take(opened, failed);
+        }
+    }
+
+    /// Goes on where a unit broke off.
+    fn request_from(&self, unit: UnitId) -> LogRequest {
+        match self.told_until.get(&unit) {
+            None => self.request,
+            Some(at) => {
+                let since = Some(at.plus(Duration::from_millis(1)));
+                LogRequest {
+                    since,
+                    tail: None,
+                    ..self.request
+                }
+            }
+        }
+    }
+}
