@@ -16,12 +16,19 @@ impl Backoff {
     /// A fresh sequence.
     #[must_use]
     pub const fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, tries: 0 }
+        Self {
+            first,
+            most,
+            tries: 0,
+        }
     }
 
     /// How long to wait before the next try.
     pub fn next(&mut self, entropy: &dyn Entropy) -> Duration {
-        let span = self.first.saturating_mul(1 << self.tries.min(20)).min(self.most);
+        let span = self
+            .first
+            .saturating_mul(1 << self.tries.min(20))
+            .min(self.most);
         self.tries = self.tries.saturating_add(1);
         let half = span / 2;
         let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);

@@ -57,7 +57,9 @@ impl SystemClock {
     /// Starts counting uptime now.
     #[must_use]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 
@@ -70,7 +72,9 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     fn wall_millis(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -83,20 +87,27 @@ impl SimulatedClock {
     /// A clock that shows `wall_millis` now.
     #[must_use]
     pub fn starting_at(wall_millis: u64) -> Self {
-        Self { start: Instant::now(), wall_at_start: AtomicU64::new(wall_millis) }
+        Self {
+            start: Instant::now(),
+            wall_at_start: AtomicU64::new(wall_millis),
+        }
     }
 
     /// Makes the wall clock jump; uptime does not notice.
     pub fn jump(&self, millis: i64) {
         let moved = |wall: u64| Some(wall.saturating_add_signed(millis));
-        let _ = self.wall_at_start.fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
+        let _ = self
+            .wall_at_start
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
     }
 }
 
 impl Clock for SimulatedClock {
     fn wall_millis(&self) -> u64 {
         let passed = u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX);
-        self.wall_at_start.load(Ordering::Relaxed).saturating_add(passed)
+        self.wall_at_start
+            .load(Ordering::Relaxed)
+            .saturating_add(passed)
     }
 
     fn uptime(&self) -> Duration {
@@ -124,13 +135,18 @@ impl SeededEntropy {
     /// The same seed gives the same numbers.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { state: Mutex::new(seed) }
+        Self {
+            state: Mutex::new(seed),
+        }
     }
 }
 
 impl Entropy for SeededEntropy {
     fn next_u64(&self) -> u64 {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = *state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -149,7 +165,11 @@ mod tests {
         tokio::time::advance(Duration::from_secs(5)).await;
         clock.jump(-3_600_000);
         assert_eq!(clock.uptime(), Duration::from_secs(5));
-        assert_eq!(clock.wall_millis(), 5_000, "the wall stops at the epoch, not before it");
+        assert_eq!(
+            clock.wall_millis(),
+            5_000,
+            "the wall stops at the epoch, not before it"
+        );
         clock.jump(3_600_000);
         assert_eq!(clock.wall_millis(), 3_605_000);
     }
@@ -158,6 +178,9 @@ mod tests {
     fn the_same_seed_gives_the_same_numbers() {
         let (a, b) = (SeededEntropy::new(7), SeededEntropy::new(7));
         assert!((0..100).all(|_| a.next_u64() == b.next_u64()));
-        assert_ne!(SeededEntropy::new(8).next_u64(), SeededEntropy::new(7).next_u64());
+        assert_ne!(
+            SeededEntropy::new(8).next_u64(),
+            SeededEntropy::new(7).next_u64()
+        );
     }
 }

@@ -24,7 +24,10 @@ impl Tasks {
     /// A family that stops with this one, and may stop before it.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { tracker: self.tracker.clone(), stop: self.stop.child_token() }
+        Self {
+            tracker: self.tracker.clone(),
+            stop: self.stop.child_token(),
+        }
     }
 
     /// Starts a task that must end soon after [`Tasks::stopping`] fires. A panic inside is logged by name.
@@ -83,7 +86,9 @@ impl Tasks {
     pub async fn shut_down(&self, grace: Duration) -> Result<(), usize> {
         self.stop();
         self.tracker.close();
-        tokio::time::timeout(grace, self.tracker.wait()).await.map_err(|_| self.tracker.len())
+        tokio::time::timeout(grace, self.tracker.wait())
+            .await
+            .map_err(|_| self.tracker.len())
     }
 }
 

@@ -17,7 +17,9 @@ pub enum Format {
 /// `hostler=debug,warn`; text that is none falls back to `info`. A second call does nothing.
 pub fn install(filter: &str, format: Format) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let installed = match format {
         Format::Text => {
             let colour = std::io::stderr().is_terminal();
