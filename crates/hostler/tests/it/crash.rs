@@ -165,6 +165,46 @@ fn a_process_that_died_while_the_agent_was_dead_is_started_again_when_it_returns
 }
 
 #[test]
+fn a_process_that_dies_while_the_server_is_away_is_started_again_at_once() {
+    let mut fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &[]).with_code(0);
+    fleet.kill_server();
+    crate::program::signal(fleet.starts("sleeper")[0], rustix::process::Signal::KILL);
+    eventually("it is started again", || fleet.starts("sleeper").len() == 2);
+    fleet.start_server();
+    fleet.wait_ready();
+    eventually("the server learns of it", || {
+        fleet.copies("sleeper")[0]["runs"] == 2
+    });
+}
+
+#[test]
+fn following_a_log_goes_on_after_the_server_was_away() {
+    let mut fleet = Fleet::start();
+    let script = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.1; done";
+    fleet
+        .run(&["run", "ticker", "--", "sh", "-c", script])
+        .with_code(0);
+    let mut command = crate::program::hostler(fleet.path());
+    command
+        .env("HOSTLER_ADDR", fleet.addr())
+        .args(["logs", "-f", "ticker"]);
+    let mut follower = crate::program::Running::start(&mut command);
+    follower.line("tick 3");
+    fleet.kill_server();
+    fleet.start_server();
+    follower.line("the stream broke off");
+    follower.line("tick 60");
+    let said = follower.said();
+    let ticks: Vec<u32> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("tick ")?.parse().ok())
+        .collect();
+    let expected: Vec<u32> = (1..=u32::try_from(ticks.len()).unwrap()).collect();
+    assert_eq!(ticks, expected, "no line is missing and none comes twice");
+}
+
+#[test]
 fn an_agent_facing_an_emptied_store_kills_nothing_until_an_operator_says_so() {
     let mut fleet = Fleet::start();
     fleet.run_sleeper("sleeper", &[]).with_code(0);

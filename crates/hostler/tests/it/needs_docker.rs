@@ -133,3 +133,29 @@ fn kill_9_of_the_agent_and_of_the_server_leaves_the_container_and_adopts_it() {
     );
     assert!(web.page().contains("hello"));
 }
+
+#[test]
+#[ignore = "needs docker"]
+fn the_demo_runs_its_container_too() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = crate::program::hostler(home.path());
+    command.args([
+        "up",
+        "--demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--docker-socket",
+        &socket(),
+    ]);
+    let mut up =
+        crate::program::Running::start(command.arg("--data-dir").arg(home.path().join("data")));
+    up.line("the API is at");
+    let addr = up.line("listening on ").replace("listening on ", "");
+    let mut command = crate::program::hostler(home.path());
+    let words = ["rm", "-y", "demo-ticker", "demo-web", "--addr", &addr];
+    let removed: crate::program::Ended = command.args(words).output().unwrap().into();
+    removed.with_code(0);
+    let said = up.said();
+    assert!(said.contains("demo-web: running on"), "{said}");
+    assert_eq!(up.terminate(), Some(0));
+}
