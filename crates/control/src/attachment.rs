@@ -135,6 +135,7 @@ impl Attachment {
         let over = self.control.over();
         async move {
             tokio::select! {
+                biased;
                 () = closed.cancelled_owned() => {}
                 () = tasks.stopping() => {}
                 () = over => {}

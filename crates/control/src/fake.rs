@@ -235,7 +235,7 @@ impl FakeNode {
         self.world.lock().values().cloned().collect()
     }
 
-    /// From now on the node does not follow its intent (`true`), or follows it again.
+    /// From now on the node follows neither intent nor commands (`true`), or follows them again.
     pub fn freeze(&self, is_frozen: bool) {
         *self
             .world
@@ -309,11 +309,12 @@ impl World {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_frozen(&self) -> bool {
+        *self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes the machine be as the intent says; answers what changed.
     fn obey(&self, intent: &[IntentItem]) -> Vec<ObservedUnit> {
-        if *self.frozen.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Vec::new();
-        }
         let mut units = self.lock();
         let mut told = Vec::new();
         let wanted: BTreeMap<UnitId, &IntentItem> = intent
@@ -377,6 +378,9 @@ impl Agent {
     }
 
     async fn follow(&self, attachment: &Attachment) -> Result<(), Refusal> {
+        if self.world.is_frozen() {
+            return Ok(());
+        }
         let told = self.world.obey(&self.control.intent(self.node));
         if !told.is_empty() {
             attachment.observed_delta(told).await?;

@@ -68,8 +68,9 @@ impl Relay {
         let sender = self.sender.clone();
         loop {
             let record = tokio::select! {
-                record = source.next() => record,
+                biased;
                 () = sender.closed() => return,
+                record = source.next() => record,
             };
             let passed = match record {
                 Some(record) => self.pass(record).await,

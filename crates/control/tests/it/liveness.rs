@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use hostler_control::fake::{FakeMachine, FakeNode};
 use hostler_control::{BeatVerdict, Control, Link, LogRecord, LogRequest};
 use hostler_model::spec::DisconnectPolicy;
-use hostler_model::{Code, Intent, NodeState, Refusal, StopCause, UnitId, Usage};
+use hostler_model::{Code, Event, EventKind, Intent, NodeState, Refusal, StopCause, UnitId, Usage};
 
 use crate::world::{World, apply, beat_for, copies, join, spec, state_of, stop, until};
 
@@ -241,5 +241,47 @@ async fn a_node_that_polls_is_alive_by_its_polls() {
     assert!(is(&control, &node, NodeState::Lost));
     control.poll_beat(id, None, window).await.unwrap();
     assert!(is(&control, &node, NodeState::Ready));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_held_up_or_whose_clock_jumped_loses_nobody() {
+    let world = World::new(10);
+    let control = world.start().await;
+    let nodes = [join(&control, "one").await, join(&control, "two").await];
+    let [one, two] = &nodes;
+    beat_for(&[one, two], 30).await;
+    for held_up in [4, 60, 600] {
+        tokio::time::advance(Duration::from_secs(held_up)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(
+            nodes
+                .iter()
+                .all(|node| !is(&control, node, NodeState::Lost)),
+            "{held_up} s"
+        );
+        beat_for(&[one, two], 10).await;
+        assert!(
+            nodes
+                .iter()
+                .all(|node| is(&control, node, NodeState::Ready)),
+            "{held_up} s"
+        );
+    }
+    for jump in [3_600_000, -7_200_000] {
+        world.clock.jump(jump);
+        beat_for(&[one, two], 10).await;
+    }
+    assert!(
+        nodes
+            .iter()
+            .all(|node| is(&control, node, NodeState::Ready))
+    );
+    let lost = |event: &Arc<Event>| event.kind == EventKind::NodeLost;
+    assert!(!control.events(None, 1_000).0.iter().any(lost));
+    assert!(
+        control.is_leading(),
+        "nobody wrote while the lease had run out"
+    );
     stop(control).await;
 }
