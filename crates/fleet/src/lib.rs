@@ -1,6 +1,6 @@
 //! The pure core: what the fleet decides, and what that changes. No I/O, no clock, no tokio.
 //!
-//! [`decide`] looks at the [`State`], the [`Moment`] and a [`Verb`] and answers [`Decision`] or
+//! [`decide()`] looks at the [`State`], the [`Moment`] and a [`Verb`] and answers [`Decision`] or
 //! [`hostler_model::Refusal`]. It is total, takes microseconds, and is deterministic: ids and jitter come from
 //! the moment's seed. [`State::apply`] then makes the changes. Nothing else changes a state.
 //!
@@ -13,6 +13,8 @@ mod decide;
 mod lease;
 mod moment;
 mod placement;
+#[cfg(feature = "quality")]
+pub mod quality;
 mod state;
 mod verb;
 mod why;
