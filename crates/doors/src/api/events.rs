@@ -105,31 +105,26 @@ pub(super) fn sse_event(name: &str, body: &impl Serialize) -> sse::Event {
 struct Following {
     control: Control,
     newest: watch::Receiver<u64>,
-    after: u64,
+    /// The last event that was told; none yet means all that is kept.
+    after: Option<u64>,
     ready: VecDeque<Arc<Event>>,
-    /// Whether the client named a place, so that a hole behind it must be told.
-    is_resumed: bool,
 }
 
 impl Following {
-    /// Without a place to resume, only what is still to happen is told.
     fn start(control: &Control, after: Option<u64>) -> Self {
-        let newest = control.watch_events();
-        let here = *newest.borrow();
+        let (control, newest) = (control.clone(), control.watch_events());
         Self {
-            control: control.clone(),
+            control,
             newest,
-            after: after.unwrap_or(here),
+            after,
             ready: VecDeque::new(),
-            is_resumed: after.is_some(),
         }
     }
 
     async fn next(mut self) -> Option<(sse::Event, Self)> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                self.after = event.sequence;
-                self.is_resumed = true;
+                self.after = Some(event.sequence);
                 let shown = sse_event(api::stream::EVENT, &convert::event(&event));
                 return Some((shown.id(event.sequence.to_string()), self));
             }
@@ -145,22 +140,27 @@ impl Following {
 
     /// Takes what the log holds now, and says whether something between is forgotten.
     fn read(&mut self) -> Option<EventGap> {
-        self.newest.mark_unchanged();
-        let (events, oldest) = self.control.events(Some(self.after), CHUNK);
+        let newest = *self.newest.borrow_and_update();
+        let (events, oldest) = self.kept();
         self.ready = events.into();
-        let is_ahead = self.after > *self.newest.borrow();
-        let has_hole = oldest > self.after.saturating_add(1);
-        if !self.is_resumed || !(has_hole || is_ahead) {
+        let after = self.after?;
+        // A place that this fleet has not reached was another fleet's, or is from before a restore.
+        let is_ahead = after > newest;
+        if !is_ahead && oldest <= after.saturating_add(1) {
             return None;
         }
-        // A place that this fleet has not reached was another fleet's, or a restored one's.
-        self.after = if is_ahead {
-            0
-        } else {
-            oldest.saturating_sub(1)
-        };
-        self.is_resumed = false;
-        self.ready = self.control.events(Some(self.after), CHUNK).0.into();
+        self.after = None;
+        self.ready = self.kept().0.into();
         Some(EventGap { oldest })
+    }
+
+    /// The next events of the log, which is bounded; without a place all of them.
+    fn kept(&self) -> (Vec<Arc<Event>>, u64) {
+        let limit = if self.after.is_some() {
+            CHUNK
+        } else {
+            usize::MAX
+        };
+        self.control.events(self.after, limit)
     }
 }

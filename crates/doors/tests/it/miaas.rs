@@ -1,5 +1,8 @@
 //! MIaaS's seed steps, as its documents write them, against this server.
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use hostler_control::ControlConfig;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -263,5 +266,41 @@ async fn its_page_may_live_anywhere() {
         .send(Method::POST, REGISTER, &page, worker().to_string())
         .await;
     assert_eq!(registered.status.as_u16(), 200);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_log_names_a_node_before_it_is_answered() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    // The test's runtime has one thread, so the server's tasks log here as well.
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let server = Server::start().await;
+    let id = register(&server, &worker()).await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let joined = text
+        .lines()
+        .find(|line| line.contains("node joined"))
+        .expect("a line");
+    for word in [id.as_str(), "worker-node-01", "miaas", "INFO"] {
+        assert!(joined.contains(word), "{word} in {joined}");
+    }
     server.shut_down().await;
 }

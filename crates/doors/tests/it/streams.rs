@@ -66,6 +66,9 @@ async fn a_stream_resumes_where_it_stopped() {
         .len();
     let accept = ("accept", "text/event-stream");
     let mut stream = Sse::open(&server, "/api/v1/events", &[accept]).await;
+    for _ in 0..newest {
+        assert_eq!(stream.next().await.unwrap().0.event, "event");
+    }
     server.apply("two", 0).await;
     let (event, body) = stream.next().await.unwrap();
     assert_eq!(event.event, "event");
