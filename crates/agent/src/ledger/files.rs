@@ -38,28 +38,64 @@ pub(super) fn overwrite(mut file: &File, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Replaces a file; it is synced under its name once its directory is, too. Only the owner may read it.
+/// A file that is written beside the one it is to replace.
+#[derive(Debug)]
+pub(super) struct Staged {
+    file: File,
+    beside: PathBuf,
+    path: PathBuf,
+}
+
+/// Replaces a file; it is durable under its name once its directory is synced, too.
 pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    stage(path, value)?.settle()
+}
+
+/// Writes a file beside the one it is to replace. Several that are staged before the first is settled cost
+/// the disk little more than one. Only the owner may read it.
+pub(super) fn stage<T: Serialize>(path: &Path, value: &T) -> io::Result<Staged> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!("{UNFINISHED}{name}"));
-    let written = write_synced(&beside, &text).and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
+    let mut options = OpenOptions::new();
+    let file = options
         .create(true)
         .write(true)
         .truncate(true)
         .mode(0o600)
-        .open(path)?;
-    file.write_all(text)?;
-    file.sync_data()
+        .open(&beside)?;
+    let mut staged = Staged {
+        file,
+        beside,
+        path: path.to_owned(),
+    };
+    match staged.file.write_all(&text) {
+        Ok(()) => Ok(staged),
+        Err(error) => {
+            staged.abandon();
+            Err(error)
+        }
+    }
+}
+
+impl Staged {
+    /// Syncs the content and gives it its name.
+    pub(super) fn settle(self) -> io::Result<()> {
+        let settled = self
+            .file
+            .sync_data()
+            .and_then(|()| fs::rename(&self.beside, &self.path));
+        if settled.is_err() {
+            self.abandon();
+        }
+        settled
+    }
+
+    /// A full disk needs the room.
+    fn abandon(self) {
+        let _ = fs::remove_file(&self.beside);
+    }
 }
 
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {

@@ -33,6 +33,9 @@ use crate::StartError;
 /// Results of commands are kept for this many commands; a control plane repeats only the latest ones.
 const KEPT_COMMANDS: usize = 256;
 
+/// Files that are open at once while a batch is written.
+const STAGED_AT_ONCE: usize = 64;
+
 /// The agent's files. Holds the lock on them.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -185,12 +188,21 @@ impl Ledger {
     /// of it otherwise; doing it again is fine.
     pub(crate) fn save(&self, batch: &Batch) -> io::Result<()> {
         let dir = self.dir.join("intent");
-        for (assignment, entry) in &batch.entries {
-            let path = dir.join(format!("{assignment}.json"));
-            match entry {
-                Some(entry) => files::write(&path, entry)?,
-                None => files::delete(&path)?,
-            }
+        let path = |assignment: &AssignmentId| dir.join(format!("{assignment}.json"));
+        let kept: Vec<_> = batch
+            .entries
+            .iter()
+            .filter_map(|(assignment, entry)| Some((assignment, entry.as_ref()?)))
+            .collect();
+        for chunk in kept.chunks(STAGED_AT_ONCE) {
+            let staged = chunk
+                .iter()
+                .map(|(assignment, entry)| files::stage(&path(assignment), entry));
+            let staged: Vec<_> = staged.collect::<io::Result<_>>()?;
+            staged.into_iter().try_for_each(files::Staged::settle)?;
+        }
+        for (assignment, _) in batch.entries.iter().filter(|(_, entry)| entry.is_none()) {
+            files::delete(&path(assignment))?;
         }
         if !batch.entries.is_empty() {
             files::sync_dir(&dir)?;

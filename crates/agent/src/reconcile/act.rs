@@ -33,7 +33,10 @@ impl Reconciler {
             Step::Remove(unit) if self.saves.is_open(unit.assignment) => {
                 self.spawn(unit, step, Doing::Removing);
             }
-            Step::Stop(..) | Step::Remove(_) => {}
+            Step::Stop(..) | Step::Remove(_) => {
+                let now = self.now();
+                self.saves.hurry(now);
+            }
         }
     }
 
@@ -58,12 +61,15 @@ impl Reconciler {
             return;
         };
         let (sender, starts) = (self.sender.clone(), Arc::clone(&self.starts));
+        let clock = Arc::clone(&self.clock);
         self.begin(unit, Doing::Preparing);
         self.tasks.spawn_until_stop("prepare", async move {
             let permit = starts.acquire().await;
+            let begun = clock.uptime();
             let progress = progress_of(unit, sender.clone());
             let answer = runtime.prepare(&wanted, &progress).await;
             drop(permit);
+            note_duration(unit, Doing::Preparing, clock.uptime().saturating_sub(begun));
             report(&sender, Step::Prepare(unit), unit, answer.map(|()| None)).await;
         });
     }
@@ -73,18 +79,21 @@ impl Reconciler {
             return;
         };
         let (sender, starts) = (self.sender.clone(), Arc::clone(&self.starts));
+        let clock = Arc::clone(&self.clock);
         self.begin(unit, doing);
         self.tasks.spawn_until_stop("step", async move {
             let permit = match doing {
                 Doing::Starting => starts.acquire().await.ok(),
                 Doing::Preparing | Doing::Stopping | Doing::Removing => None,
             };
+            let begun = clock.uptime();
             let answer = match doing {
                 Doing::Starting => runtime.start(unit).await.map(|()| None),
                 Doing::Stopping => runtime.stop(unit).await.map(Some),
                 Doing::Preparing | Doing::Removing => runtime.remove(unit).await.map(|()| None),
             };
             drop(permit);
+            note_duration(unit, doing, clock.uptime().saturating_sub(begun));
             report(&sender, step, unit, answer).await;
         });
     }
@@ -233,6 +242,10 @@ impl Reconciler {
     fn runtime_of(&self, unit: UnitId) -> Option<Arc<dyn Runtime>> {
         self.runtimes.get(&self.kind_of(unit)?).map(Arc::clone)
     }
+}
+
+fn note_duration(unit: UnitId, doing: Doing, took: Duration) {
+    tracing::debug!(%unit, ?doing, took_us = took.as_micros(), "step ended");
 }
 
 /// Progress is for people: where there is no room for it, it is left out.

@@ -131,13 +131,13 @@ impl Reconciler {
         let is_ours = held
             .as_ref()
             .is_none_or(|held| held.scope == Scope::Omissions);
-        let from = wish.from;
+        let (from, now) = (wish.from, self.now());
         if let Some(wish) = &mut self.wish {
             wish.is_new = false;
         }
         if is_ours && self.origin != Some(from) {
             self.origin = Some(from);
-            self.saves.set_origin(from);
+            self.saves.set_origin(from, now);
         }
         self.set_held(held);
         self.set_intents(next);
@@ -161,11 +161,12 @@ impl Reconciler {
 
     fn set_intents(&mut self, next: Intents) {
         let before = std::mem::replace(&mut self.intents, next);
+        let now = self.now();
         let dropped = before
             .keys()
             .filter(|assignment| !self.intents.contains_key(assignment));
         for assignment in dropped {
-            self.saves.set_entry(*assignment, None);
+            self.saves.set_entry(*assignment, None, now);
         }
         let changed: Vec<AssignmentId> = self
             .intents
@@ -184,13 +185,12 @@ impl Reconciler {
             return;
         };
         let finished = self.notes.get(&item.unit).and_then(|note| note.finished);
-        self.saves.set_entry(
-            assignment,
-            Some(Entry {
-                item: item.clone(),
-                finished,
-            }),
-        );
+        let entry = Entry {
+            item: item.clone(),
+            finished,
+        };
+        let now = self.now();
+        self.saves.set_entry(assignment, Some(entry), now);
     }
 
     /// What runs, and what may run where an engine does not answer.
@@ -265,8 +265,10 @@ impl Reconciler {
         let stopped = held.would_stop;
         let mut given_up = self.running();
         given_up.retain(|assignment| !wish.items.contains_key(assignment));
-        self.origin = Some(wish.from);
-        self.saves.set_origin(wish.from);
+        let from = wish.from;
+        self.origin = Some(from);
+        let now = self.now();
+        self.saves.set_origin(from, now);
         self.given_up = given_up;
         self.follow();
         Ok(format!(

@@ -232,7 +232,7 @@ impl Reconciler {
             // one of the others completes first.
             tokio::select! {
                 biased;
-                () = tasks.stopping() => return,
+                () = tasks.stopping() => return self.write_the_rest(),
                 input = self.inputs.recv() => {
                     if let Some(input) = input {
                         self.take(input).await;
@@ -302,7 +302,7 @@ impl Reconciler {
         self.forget();
         self.publish(&rules);
         self.saves.answer_written();
-        let due = [wake, self.saves.retry(), self.next_question()];
+        let due = [wake, self.saves.due(), self.next_question()];
         self.wake = due.into_iter().flatten().min();
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_model::AssignmentId;
+use hostler_model::{AssignmentId, Intent};
 use tokio::sync::oneshot;
 
 use super::{Input, Reconciler};
@@ -17,12 +17,17 @@ use crate::config::LedgerIo;
 use crate::ledger::{Batch, Entry, Ledger, Origin};
 use crate::notes::Moment;
 
+/// How long copies that are to run may gather before they are written: a disk that syncs the ledger at the
+/// moment of a start makes the start wait.
+const GATHER: Duration = Duration::from_millis(100);
 /// Wait before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
 pub(super) struct Saves {
     io: LedgerIo,
     waiting: Batch,
+    /// Uptime at which what waits is written; none while nothing does.
+    due: Option<Duration>,
     waiting_answers: Vec<oneshot::Sender<()>>,
     under_way: Option<Batch>,
     under_way_answers: Vec<oneshot::Sender<()>>,
@@ -37,6 +42,7 @@ impl Saves {
         Self {
             io,
             waiting: Batch::default(),
+            due: None,
             waiting_answers: Vec::new(),
             under_way: None,
             under_way_answers: Vec::new(),
@@ -45,12 +51,27 @@ impl Saves {
         }
     }
 
-    pub(super) fn set_entry(&mut self, assignment: AssignmentId, entry: Option<Entry>) {
+    /// Only a copy that is to run can wait: it is found again in any case.
+    pub(super) fn set_entry(
+        &mut self,
+        assignment: AssignmentId,
+        entry: Option<Entry>,
+        now: Moment,
+    ) {
+        let can_wait = entry
+            .as_ref()
+            .is_some_and(|entry| entry.item.intent == Intent::Run && entry.finished.is_none());
         self.waiting.entries.insert(assignment, entry);
+        self.write_by(if can_wait { now.later(GATHER) } else { now });
     }
 
-    pub(super) fn set_origin(&mut self, origin: Origin) {
+    pub(super) fn set_origin(&mut self, origin: Origin, now: Moment) {
         self.waiting.origin = Some(origin);
+        self.write_by(now);
+    }
+
+    fn write_by(&mut self, moment: Moment) {
+        self.due = Some(self.due.map_or(moment.uptime, |due| due.min(moment.uptime)));
     }
 
     /// Answers once all that was set until now is on disk.
@@ -80,10 +101,17 @@ impl Saves {
         self.failing.is_some() || !is_unsaved
     }
 
-    /// Uptime at which a failed write is tried again.
-    pub(super) fn retry(&self) -> Option<Duration> {
-        let retry = self.failing.filter(|_| self.under_way.is_none())?;
-        Some(retry.uptime)
+    /// Somebody waits for what is not on disk.
+    pub(super) fn hurry(&mut self, now: Moment) {
+        if self.due.is_some() {
+            self.write_by(now);
+        }
+    }
+
+    /// Uptime at which there is something to write.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let due = self.due.filter(|_| self.under_way.is_none())?;
+        Some(self.failing.map_or(due, |retry| due.max(retry.uptime)))
     }
 
     /// A write has ended.
@@ -107,16 +135,17 @@ impl Saves {
                 self.waiting.entries.extend(newer.entries);
                 self.waiting.origin = newer.origin.or(self.waiting.origin);
                 self.waiting_answers.append(&mut self.under_way_answers);
+                self.write_by(now);
             }
         }
     }
 
     /// The batch to write now, if there is any.
     fn take(&mut self, now: Moment) -> Option<Batch> {
-        let is_early = self.failing.is_some_and(|retry| retry.uptime > now.uptime);
-        if self.waiting.is_empty() || self.under_way.is_some() || is_early {
+        if self.due().is_none_or(|due| due > now.uptime) {
             return None;
         }
+        self.due = None;
         let batch = std::mem::take(&mut self.waiting);
         self.under_way_answers.append(&mut self.waiting_answers);
         self.under_way = Some(batch.clone());
@@ -125,6 +154,16 @@ impl Saves {
 }
 
 impl Reconciler {
+    /// Writes what still gathers when the agent is told to stop. What a write under way leaves over is lost,
+    /// and found again.
+    pub(super) fn write_the_rest(&mut self) {
+        if self.saves.under_way.is_none()
+            && let Err(error) = self.ledger.save(&self.saves.waiting)
+        {
+            tracing::error!(%error, "cannot write the ledger at the end");
+        }
+    }
+
     /// Begins to write what has gathered.
     pub(super) fn flush(&mut self) {
         let now = self.now();
