@@ -12,10 +12,10 @@
 //!                         └──► watchers (events, changes)
 //! ```
 //!
-//! - [`owner`] alone holds `head` and decides; [`commit`] makes a batch durable; `view` is what all others
+//! - `owner` alone holds `head` and decides; `commit` makes a batch durable; `view` is what all others
 //!   read. `docs/decisions/0007-one-loop.md` says what happens when a commit fails.
-//! - [`live`] holds what is never persisted: leases, usage, what nodes observe.
-//! - [`link`] is how a node is reached; the doors implement it.
+//! - `live` holds what is never persisted: leases, usage, what nodes observe.
+//! - `link` is how a node is reached; the doors implement it.
 //!
 //! What can fail: starting ([`StartError`]); a verb, with a typed [`hostler_model::Refusal`]. A server that
 //! loses the leader lease ends its loop and refuses everything with `not-leader`; it never takes it back.
