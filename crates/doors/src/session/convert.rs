@@ -154,6 +154,7 @@ pub(super) fn intent_item(item: &IntentItem) -> v1::IntentItem {
             Intent::Run => String::new(),
             Intent::Stop { cause } => stop_cause(cause).to_owned(),
         },
+        finished: item.is_finished,
     }
 }
 

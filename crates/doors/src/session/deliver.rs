@@ -192,6 +192,7 @@ mod tests {
             intent: Intent::Run,
             revision: 1,
             spec: Arc::clone(spec),
+            is_finished: false,
         }
     }
 

@@ -161,6 +161,28 @@ async fn what_does_not_fit_is_a_list_of_findings() {
 }
 
 #[tokio::test]
+async fn figures_beyond_all_measure_do_not_spoil_the_list() {
+    let server = Server::start().await;
+    let mut body = worker();
+    body["capabilities"]["mem_mb"] = i64::MAX.into();
+    body["capabilities"]["cpu_count"] = u32::MAX.into();
+    let id = register(&server, &body).await;
+    let beat = r#"{"cpu_usage": 1e300, "disk_free_mb": 9223372036854775807}"#;
+    assert_eq!(
+        server
+            .post(&format!("/api/v1/nodes/{id}/heartbeat"), beat)
+            .await
+            .status
+            .as_u16(),
+        200
+    );
+    let node = server.get("/api/v1/nodes").await.json()[0].clone();
+    let read: hostler_wire::api::Node = serde_json::from_value(node).expect("a node");
+    assert_eq!(read.capabilities.mem_mb, u64::MAX / 2);
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_beat_of_nobody_is_told_to_register() {
     let server = Server::start().await;
     for id in ["nobody", "0199c0de-0000-7000-8000-000000000001"] {

@@ -87,8 +87,10 @@ fn metrics(usage: &Usage) -> api::Metrics {
     }
 }
 
-/// The shortest decimal that the figure came from: 15.2 stays 15.2 on its way through an `f32`.
+/// The shortest decimal that the figure came from: 15.2 stays 15.2 on its way through an `f32`. JSON has no word
+/// for what is not finite.
 fn percent(figure: f32) -> f64 {
+    let figure = if figure.is_finite() { figure } else { 0.0 };
     figure.to_string().parse().unwrap_or_default()
 }
 
@@ -194,7 +196,11 @@ mod tests {
     #[test]
     fn a_figure_keeps_its_decimals() {
         assert!((percent(15.2) - 15.2).abs() < f64::EPSILON);
-        assert!(percent(f32::NAN).is_nan());
+        assert!(
+            [f32::NAN, f32::INFINITY]
+                .into_iter()
+                .all(|odd| percent(odd).abs() < f64::EPSILON)
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(super) async fn register(
 ) -> Result<Json<Registered>, No> {
     let registration = Findings::read(request).await?.registration()?;
     let name = registration.name.clone();
-    let verb = Verb::Announce(Box::new(announcement(registration)?));
+    let verb = Verb::Announce(Box::new(announcement(registration)));
     match api.control.submit(Actor::Node(name.clone()), verb).await? {
         Reply::Node { id, .. } => {
             api.control.poll_beat(id, None, None).await?;
@@ -146,46 +146,57 @@ pub(super) fn without_slash(path: &str) -> Option<&str> {
     is_known.then_some(path)
 }
 
-fn announcement(registration: Registration) -> Result<NodeAnnouncement, Refusal> {
+fn announcement(registration: Registration) -> NodeAnnouncement {
     let Registration {
         name,
         ip,
         capabilities,
     } = registration;
-    let foreign = serde_json::to_string(&capabilities).ok();
-    let memory = Bytes(capabilities.mem_mb << 20);
-    let disk = Bytes(capabilities.disk_mb.unwrap_or_default() << 20);
-    let disks = Disk {
+    let capacity = Resources {
+        cpu: MilliCpu(u64::from(capabilities.cpu_count) * 1000),
+        memory: megabytes(capabilities.mem_mb),
+        disk: megabytes(capabilities.disk_mb.unwrap_or_default()),
+    };
+    let (contract, scope) = (Contract::Miaas, "node".to_owned());
+    NodeAnnouncement {
+        identity: AliasKey {
+            contract,
+            scope,
+            foreign: name.clone(),
+        },
+        contract,
+        facts: facts(name.clone(), ip, capabilities),
+        name,
+        capacity,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn facts(name: String, ip: String, capabilities: api::Capabilities) -> NodeFacts {
+    let root = |total| Disk {
         mount: "/".to_owned(),
-        total: disk,
+        total,
         free: Bytes(0),
     };
-    let facts = NodeFacts {
-        hostname: name.clone(),
-        os: capabilities.os,
+    NodeFacts {
+        hostname: name,
         cpu_count: capabilities.cpu_count,
-        memory,
-        disks: capabilities.disk_mb.map(|_| disks).into_iter().collect(),
+        memory: megabytes(capabilities.mem_mb),
+        disks: capabilities
+            .disk_mb
+            .map(megabytes)
+            .map(root)
+            .into_iter()
+            .collect(),
         addresses: vec![ip],
-        foreign,
+        foreign: serde_json::to_string(&capabilities).ok(),
+        os: capabilities.os,
         ..NodeFacts::default()
-    };
-    let cpu = MilliCpu(u64::from(facts.cpu_count) * 1000);
-    let identity = AliasKey {
-        contract: Contract::Miaas,
-        scope: "node".to_owned(),
-        foreign: name.clone(),
-    };
-    let capacity = Resources { cpu, memory, disk };
-    let labels = BTreeMap::new();
-    Ok(NodeAnnouncement {
-        identity,
-        contract: Contract::Miaas,
-        name,
-        facts,
-        capacity,
-        labels,
-    })
+    }
+}
+
+const fn megabytes(count: u64) -> Bytes {
+    Bytes(count.saturating_mul(1 << 20))
 }
 
 #[expect(
@@ -197,7 +208,7 @@ fn usage(beat: Heartbeat) -> Usage {
         cpu_percent: beat.cpu_usage as f32,
         memory_percent: beat.mem_usage as f32,
         memory_used: Bytes(0),
-        disk_free: Bytes(u64::try_from(beat.disk_free_mb).unwrap_or_default() << 20),
+        disk_free: megabytes(u64::try_from(beat.disk_free_mb).unwrap_or_default()),
         running_containers: beat.running_containers,
     }
 }
