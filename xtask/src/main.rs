@@ -10,6 +10,7 @@
 )]
 
 mod arch;
+mod bench;
 mod check;
 mod contracts;
 mod openapi;
@@ -40,6 +41,12 @@ enum Verb {
     Nightly,
     /// What CI runs before the tests: fmt, clippy, arch, size, contracts, proto, openapi, doc.
     Check,
+    /// Measures the release build against its targets; arguments go to the harness, `--help` lists them.
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Compares the edges between crates with the table in ARCHITECTURE.md.
     Arch,
     /// Lists files and functions over budget; fails above the walls.
@@ -74,6 +81,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Test => return test::main(Length::Short),
         Verb::Nightly => return test::main(Length::Full),
+        Verb::Bench { arguments } => return bench::main(&arguments),
         Verb::Check => check::main()?,
         Verb::Arch => arch::main()?,
         Verb::Size => size::main()?,
