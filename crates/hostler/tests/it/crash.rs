@@ -28,7 +28,10 @@ fn kill_9_of_server_or_agent_at_random_points_loses_nothing_and_stops_nothing() 
     for round in 0..number("HOSTLER_TEST_ROUNDS", 3) {
         let choice = random.next_u64() % 3;
         let moment = Duration::from_millis(random.next_u64() % 400);
-        kill_under_load(&mut fleet, (choice, moment), &mut acknowledged, round);
+        let noted = kill_under_load(&mut fleet, (choice, moment), |fleet, is_over| {
+            write_until(fleet, is_over, round)
+        });
+        acknowledged.extend(noted);
         restart(&mut fleet);
         for (name, revision) in &acknowledged {
             let shown = fleet.run(&["show", name, "-o", "json"]).with_code(0).json();
@@ -46,17 +49,16 @@ fn kill_9_of_server_or_agent_at_random_points_loses_nothing_and_stops_nothing() 
     );
 }
 
-/// Writes all the while, and notes what was acknowledged.
-fn kill_under_load(
+/// Kills server (0), agent (1) or both (2) at a moment while the load goes on, and gives what the load noted.
+pub(crate) fn kill_under_load<T: Send>(
     fleet: &mut Fleet,
     (choice, moment): (u64, Duration),
-    acknowledged: &mut BTreeMap<String, u64>,
-    round: u64,
-) {
+    load: impl FnOnce(&Fleet, &AtomicBool) -> T + Send,
+) -> T {
     let is_over = AtomicBool::new(false);
     let (mut server, mut agent) = (fleet.server.take(), fleet.agent.take());
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write_until(fleet, &is_over, round));
+    let noted = std::thread::scope(|scope| {
+        let load = scope.spawn(|| load(fleet, &is_over));
         sleep(moment);
         if choice != 1 {
             server.take().unwrap().kill();
@@ -66,11 +68,13 @@ fn kill_under_load(
         }
         sleep(moment);
         is_over.store(true, Ordering::Relaxed);
-        acknowledged.extend(writer.join().unwrap());
+        load.join().unwrap()
     });
     (fleet.server, fleet.agent) = (server, agent);
+    noted
 }
 
+/// Writes all the while, and notes what was acknowledged.
 fn write_until(fleet: &Fleet, is_over: &AtomicBool, round: u64) -> Vec<(String, u64)> {
     let mut acknowledged = Vec::new();
     for count in 0.. {
@@ -88,7 +92,8 @@ fn write_until(fleet: &Fleet, is_over: &AtomicBool, round: u64) -> Vec<(String, 
     acknowledged
 }
 
-fn restart(fleet: &mut Fleet) {
+/// Starts again what was killed.
+pub(crate) fn restart(fleet: &mut Fleet) {
     if fleet.server.is_none() {
         fleet.start_server();
     }
@@ -257,7 +262,7 @@ fn copy(from: &Path, to: &Path) {
     clippy::disallowed_methods,
     reason = "how long a campaign is comes from outside"
 )]
-fn number(variable: &str, usual: u64) -> u64 {
+pub(crate) fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable)
         .ok()
         .and_then(|text| text.parse().ok())
