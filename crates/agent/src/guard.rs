@@ -168,6 +168,7 @@ mod tests {
             intent,
             revision: 1,
             spec: Arc::new(WorkloadSpec::of_process("w", vec!["sleep".to_owned()])),
+            is_finished: false,
         }
     }
 

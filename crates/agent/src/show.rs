@@ -46,6 +46,14 @@ pub(crate) fn units(facts: Facts<'_>) -> BTreeMap<UnitId, ObservedUnit> {
         if facts.observed.units.contains_key(&item.unit) {
             continue;
         }
+        let has_record = facts
+            .notes
+            .get(&item.unit)
+            .is_some_and(|note| note.finished.is_some());
+        if item.is_finished && !has_record {
+            // The control plane told us that it has ended; there is nothing to tell back.
+            continue;
+        }
         let state = of_item(facts, item);
         let runs = match facts.notes.get(&item.unit).and_then(|note| note.finished) {
             Some(finished) => finished.runs,

@@ -128,6 +128,10 @@ pub struct IntentItem {
     pub revision: u64,
     /// The spec at that revision.
     pub spec: Arc<WorkloadSpec>,
+    /// It has ended for good, as the control plane knows: a node that lost its own record of that must
+    /// not run it again.
+    #[serde(default)]
+    pub is_finished: bool,
 }
 
 /// What an agent sees of one unit.

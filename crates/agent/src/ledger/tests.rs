@@ -23,6 +23,7 @@ fn entry(seed: u128) -> Entry {
         intent: Intent::Run,
         revision: 1,
         spec: Arc::new(spec),
+        is_finished: false,
     };
     Entry {
         item,

@@ -185,12 +185,14 @@ impl Planner<'_> {
             return self.clean_up(unit);
         }
         let Some(seen) = self.facts.observed.units.get(&unit) else {
-            if self.is_due(unit) {
+            // The ledger may have been lost; the control plane's word that it has ended stands.
+            if !item.is_finished && self.is_due(unit) {
                 self.plan.steps.push(Step::Prepare(unit));
             }
             return;
         };
         match &seen.state {
+            FoundState::Prepared if item.is_finished => self.plan.steps.push(Step::Remove(unit)),
             FoundState::Prepared => self.start(item),
             FoundState::Running { .. } => {
                 self.retire_others(unit);

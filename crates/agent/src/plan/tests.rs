@@ -68,8 +68,16 @@ impl World {
             intent: Intent::Run,
             revision: 1,
             spec: Arc::new(spec),
+            is_finished: false,
         };
         self.intents.insert(unit.assignment, item);
+        self
+    }
+
+    fn has_finished(mut self, unit: UnitId) -> Self {
+        if let Some(item) = self.intents.get_mut(&unit.assignment) {
+            item.is_finished = true;
+        }
         self
     }
 
@@ -240,6 +248,10 @@ fn every_story_calls_for_its_steps() {
             world()
                 .policy(a1, RestartPolicy::No)
                 .has(a1, exited(Exit::Code(3))),
+        ),
+        (
+            "what the control plane knows as finished is not run again after a lost ledger",
+            world().policy(a1, RestartPolicy::No).has_finished(a1),
         ),
         (
             "what is finished stays and is shown",

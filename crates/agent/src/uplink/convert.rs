@@ -178,6 +178,7 @@ pub(super) fn item(item: v1::IntentItem, spec: Arc<WorkloadSpec>) -> Result<Inte
         intent: intent(&item.stop_cause),
         revision: item.revision,
         spec,
+        is_finished: item.finished,
     })
 }
 

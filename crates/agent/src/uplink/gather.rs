@@ -141,6 +141,7 @@ mod tests {
             slot: 0,
             revision: 1,
             stop_cause: String::new(),
+            finished: false,
         }
     }
 

@@ -376,6 +376,7 @@ fn item(wanted: &Wanted) -> v1::IntentItem {
         slot: 0,
         revision: wanted.unit.generation,
         stop_cause: wanted.stop.unwrap_or_default().to_owned(),
+        finished: false,
     }
 }
 

@@ -302,7 +302,7 @@ impl Run {
     async fn check_history(&mut self) {
         let mut watch = self.world.store.watch("", 0).await.unwrap();
         let last = self.control.metrics().store_revision;
-        let mut next_event = 0;
+        let mut next_event = 1;
         let mut revisions: BTreeMap<WorkloadId, u64> = BTreeMap::new();
         let mut commands = 0;
         loop {

@@ -80,10 +80,14 @@ impl State {
         self.fleet
     }
 
-    /// The number that the next event gets.
+    /// The number that the next event gets; the first is 1, so that 0 stands before all.
     #[must_use]
     pub const fn next_sequence(&self) -> u64 {
-        self.next_sequence
+        if self.next_sequence == 0 {
+            1
+        } else {
+            self.next_sequence
+        }
     }
 
     /// Goes on counting events there, after a load whose events were not all applied.
@@ -260,6 +264,7 @@ impl State {
             intent: copy.intent,
             revision: copy.revision,
             spec: Arc::clone(spec.map_or(&workload.spec, |revision| &revision.spec)),
+            is_finished: copy.is_finished(),
         })
     }
 

@@ -370,6 +370,9 @@ pub struct IntentItem {
     /// Empty: run. Else why to stop: stopped, deleted, scaled-down, updated, drained, replaced.
     #[prost(string, tag = "6")]
     pub stop_cause: ::prost::alloc::string::String,
+    /// It has ended for good: a node that has no record of that does not run it again.
+    #[prost(bool, tag = "7")]
+    pub finished: bool,
 }
 /// The node has written the intent of this version to its disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -277,13 +277,14 @@ fn intent_has_its_bytes() {
             slot: 2,
             revision: 3,
             stop_cause: "deleted".into(),
+            finished: true,
         }],
         removed_assignments: vec!["x".into()],
     };
     golden(
         &intent,
         b"\x08\x02\x10\x01\x18\x01\x22\x09\x0a\x01w\x10\x03\x1a\x02{}\
-          \x2a\x1c\x0a\x05\x0a\x01a\x10\x07\x12\x01w\x1a\x03web\x20\x02\x28\x03\x32\x07deleted\
+          \x2a\x1e\x0a\x05\x0a\x01a\x10\x07\x12\x01w\x1a\x03web\x20\x02\x28\x03\x32\x07deleted\x38\x01\
           \x32\x01x",
     );
     golden(&Applied { version: 2 }, b"\x08\x02");
