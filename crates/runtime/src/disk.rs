@@ -1,6 +1,7 @@
 //! Records on disk, and file work off the async threads.
 //!
-//! A record is complete or absent: it is written beside its place and moved there.
+//! A record is complete or absent: it is written beside its place and moved there. The exception is
+//! [`write_new`], whose name alone says enough.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -63,6 +64,19 @@ pub(crate) fn write_durably<T: Serialize>(path: &Path, record: &T) -> io::Result
     sync_parent(path)
 }
 
+/// Writes a record that was not there, at the price of one sync. It outlives a power cut, by its name if not
+/// whole: the file systems in use keep the name of a new file that is synced, and the directories above it.
+pub(crate) fn write_new<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()
+}
+
 /// Writes a record that outlives every process, but not a power cut.
 pub(crate) fn write_whole<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
     let beside = beside(path);
@@ -115,14 +129,9 @@ fn beside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes a file's or directory's content outlive a power cut.
-pub(crate) fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(parent) => sync(parent),
+        Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }
 }

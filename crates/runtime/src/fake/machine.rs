@@ -140,9 +140,10 @@ impl FakeMachine {
         }
     }
 
-    /// The ids of the units that run.
+    /// The ids of the units that run now, whether or not a driver is there to see.
     #[must_use]
     pub fn running(&self) -> Vec<UnitId> {
+        self.settle();
         let inner = self.lock();
         inner
             .units

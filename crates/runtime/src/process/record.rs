@@ -13,7 +13,7 @@
 //!     runs/3-1.log     the first segment of its log, then 3-2.log and so on
 //! ```
 //!
-//! What must outlive a power cut (unit, start, exit) is synced; the rest only has to outlive processes.
+//! What must outlive a power cut (start, exit) is synced; the rest only has to outlive processes.
 
 use std::fs;
 use std::io;
@@ -135,6 +135,11 @@ impl UnitDir {
         Ok(latest)
     }
 
+    /// The record of a run's start. A power cut may have torn it; its name alone says that the run began.
+    pub(super) fn start(&self, run: u32) -> Option<StartRecord> {
+        disk::read(&self.start_file(run)).ok().flatten()
+    }
+
     /// The numbers of the segments of a run's log that are still kept, in order.
     pub(super) fn segments(&self, run: u32) -> io::Result<Vec<u32>> {
         let mut numbers = Vec::new();
@@ -202,7 +207,7 @@ mod tests {
                 boot_id: "boot".to_owned(),
                 shim,
             };
-            disk::write_durably(&dir.start_file(run), &start).unwrap();
+            disk::write_new(&dir.start_file(run), &start).unwrap();
             disk::reserve(&dir.exit_file(run)).unwrap();
             assert!(
                 disk::read::<ExitRecord>(&dir.exit_file(run))

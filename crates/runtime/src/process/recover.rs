@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 
 use super::cgroup::Cgroups;
 use super::kernel;
-use super::record::{ExitRecord, ProcessName, StartRecord, UnitDir};
+use super::record::{ExitRecord, ProcessName, UnitDir};
 use crate::disk;
 
 const LOOKS: u32 = 500;
@@ -28,8 +28,8 @@ pub(super) fn settle(
     cgroups: &Cgroups,
     at: Timestamp,
 ) -> io::Result<ExitRecord> {
-    let start: Option<StartRecord> = disk::read(&dir.start_file(run))?;
     // After a reboot nothing of it runs, and its numbers belong to others.
+    let start = dir.start(run);
     if start.is_none_or(|start| start.boot_id == disk::boot_id()) {
         kill_all(dir, id, run, cgroups)?;
     }

@@ -11,7 +11,7 @@ use hostler_model::{Exit, UnitId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::kernel::{self, Holder};
-use super::record::{ExitRecord, StartRecord, UnitDir, UnitRecord};
+use super::record::{ExitRecord, UnitDir, UnitRecord};
 use super::shim::{Failure, Order, Report, Unsatisfiable, send};
 use super::{Inner, lock, recover, stop_of};
 use crate::disk;
@@ -116,8 +116,7 @@ impl Inner {
             return seen(FoundState::Exited { exit, at });
         }
         if is_held || settle == Settle::No {
-            let start: Option<StartRecord> = disk::read(&dir.start_file(run))?;
-            let since = start.map_or_else(|| self.now(), |start| start.at);
+            let since = dir.start(run).map_or_else(|| self.now(), |start| start.at);
             return seen(FoundState::Running { since });
         }
         let ExitRecord { exit, at } = recover::settle(&dir, id, run, &self.cgroups, self.now())?;

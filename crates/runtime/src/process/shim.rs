@@ -148,15 +148,7 @@ fn write_start(run: &RunOf) -> io::Result<()> {
         boot_id: disk::boot_id(),
         shim: shim.ok_or(io::ErrorKind::NotFound)?,
     };
-    if run.run == 1 {
-        // All that the record builds on; once these are on disk they stay as they are.
-        disk::sync(&run.dir.unit_file())?;
-    }
-    disk::write_durably(&run.dir.start_file(run.run), &start)?;
-    if run.run == 1 {
-        disk::sync(run.dir.path())?;
-        run.dir.path().parent().map_or(Ok(()), disk::sync)?;
-    }
+    disk::write_new(&run.dir.start_file(run.run), &start)?;
     // The latest run and the one before it are kept.
     run.dir.forget_before(run.run.saturating_sub(1))
 }

@@ -329,3 +329,14 @@ async fn an_exit_before_a_reboot_stays_as_it_was() {
         "{found:?}"
     );
 }
+
+#[tokio::test]
+async fn a_start_whose_record_a_power_cut_tore_still_counts_as_a_run() {
+    let home = Home::new();
+    let driver = home.driver();
+    let unit = contract::unit(shell("exec sleep 1000"));
+    driver.prepare(&unit, &quiet).await.unwrap();
+    std::fs::write(home.unit_dir(unit.id).join("runs/1.start"), "").unwrap();
+    assert_eq!(contract::ended(&driver, unit.id).await, Exit::Unknown);
+    assert_eq!(contract::find(&driver, unit.id).await.unwrap().runs, 1);
+}
