@@ -108,6 +108,7 @@ impl Runtime for FakeRuntime {
             match self.machine.next_end() {
                 // Both arms only wait: dropping either loses nothing.
                 Some(span) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep(span) => self.machine.settle(),
                     version = waiting => return self.seen.store(version, Ordering::Relaxed),
                 },
