@@ -1,20 +1,16 @@
 //! `events`: what happened in the fleet, and what still does.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use hostler_wire::api::{Event, Level};
-use hostler_wire::client::{ClientError, Happening};
+use hostler_wire::client::{ClientError, Happening, Stream};
 
 use super::Remote;
+use super::reopen::Reopening;
 use crate::args::{EventsArgs, OutputForm};
 use crate::failure::Failure;
 use crate::printer::{Paint, Printer};
 use crate::settings;
 use crate::status::ExitStatus;
-
-/// Before a broken stream is opened again.
-const PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn events(remote: &Remote<'_>, args: EventsArgs) -> Result<ExitStatus, Failure> {
     let form = settings::form(&args.output);
@@ -34,41 +30,48 @@ pub(crate) async fn events(remote: &Remote<'_>, args: EventsArgs) -> Result<Exit
 
 async fn follow(remote: &Remote<'_>, form: OutputForm, after: Option<u64>) -> Result<(), Failure> {
     let mut after = after;
+    let mut reopening = Reopening::new();
     loop {
         let error = match remote.client.follow_events(after).await {
             Err(error) => error,
-            Ok(mut stream) => loop {
-                match stream.next().await {
-                    Some(Ok(Happening::Event(event))) => {
-                        show(remote.printer, form, &event)?;
-                        after = Some(event.sequence);
-                    }
-                    Some(Ok(Happening::Gap(gap))) => {
-                        remote
-                            .printer
-                            .talk(&format!("-- events before {} are forgotten", gap.oldest));
-                    }
-                    Some(Err(error)) => break error,
+            Ok(stream) => {
+                reopening.opened();
+                match read(remote, form, (stream, &mut after)).await? {
+                    Some(error) => error,
                     None => return Ok(()),
                 }
-                if remote.printer.is_closed() {
-                    return Ok(());
-                }
-            },
+            }
         };
-        go_on(remote, error).await?;
+        if !error.is_retryable() {
+            return Err(error.into());
+        }
+        reopening.broken(remote.printer).await;
     }
 }
 
-async fn go_on(remote: &Remote<'_>, error: ClientError) -> Result<(), Failure> {
-    if !error.is_retryable() {
-        return Err(error.into());
+/// Shows what comes until the stream breaks, or nobody reads any more.
+async fn read(
+    remote: &Remote<'_>,
+    form: OutputForm,
+    (mut stream, after): (Stream<Happening>, &mut Option<u64>),
+) -> Result<Option<ClientError>, Failure> {
+    let printer = remote.printer;
+    while let Some(happening) = stream.next().await {
+        match happening {
+            Ok(Happening::Event(event)) => {
+                show(printer, form, &event)?;
+                *after = Some(event.sequence);
+            }
+            Ok(Happening::Gap(gap)) => {
+                printer.talk(&format!("-- events before {} are forgotten", gap.oldest));
+            }
+            Err(error) => return Ok(Some(error)),
+        }
+        if printer.is_closed() {
+            break;
+        }
     }
-    remote
-        .printer
-        .talk("the stream broke off, opening it again");
-    tokio::time::sleep(PAUSE).await;
-    Ok(())
+    Ok(None)
 }
 
 fn show(printer: &Printer, form: OutputForm, event: &Event) -> Result<(), Failure> {

@@ -1,22 +1,18 @@
 //! `logs`: what the copies of a workload write. Following goes on across restarts of copies, and of the
 //! server: a broken stream is opened again where it stopped.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use hostler_model::Timestamp;
 use hostler_wire::api::{LogLine, LogQuery, LogStream};
 use hostler_wire::client::ClientError;
 
 use super::Remote;
+use super::reopen::Reopening;
 use crate::args::{self, LogsArgs, OutputForm};
 use crate::failure::Failure;
 use crate::printer::{Paint, Printer};
 use crate::settings;
 use crate::status::ExitStatus;
-
-/// Before a broken stream is opened again.
-const PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn logs(remote: &Remote<'_>, args: LogsArgs) -> Result<ExitStatus, Failure> {
     let workload = remote.client.workload(&args.workload).await?;
@@ -42,12 +38,10 @@ pub(crate) async fn logs(remote: &Remote<'_>, args: LogsArgs) -> Result<ExitStat
     let mut reading = Reading {
         query,
         shown: Shown::default(),
+        reopening: Reopening::new(),
     };
     while reading.once(remote, &workload.id, &page).await? == Ended::Broken {
-        remote
-            .printer
-            .talk("the stream broke off, opening it again");
-        tokio::time::sleep(PAUSE).await;
+        reading.reopening.broken(remote.printer).await;
     }
     Ok(ExitStatus::Done)
 }
@@ -77,6 +71,7 @@ enum Ended {
 struct Reading {
     query: LogQuery,
     shown: Shown,
+    reopening: Reopening,
 }
 
 /// The lines of the newest moment that were shown. A stream opened again begins with that moment, so they
@@ -99,8 +94,13 @@ impl Reading {
         let mut lines = match opened {
             Ok(lines) => lines,
             Err(error) if self.goes_on(&error) => return Ok(Ended::Broken),
+            // Removed while the stream was broken: nothing more will come.
+            Err(error) if self.has_begun() && error.code() == Some("workload-not-found") => {
+                return Ok(Ended::Complete);
+            }
             Err(error) => return Err(error.into()),
         };
+        self.reopening.opened();
         while let Some(line) = lines.next().await {
             match line {
                 Ok(line) if self.shown.is_new(&line) => page.line(&line)?,
@@ -120,8 +120,12 @@ impl Reading {
 
     /// Whether a follower goes on after this error. Before the first line a refusal is final.
     fn goes_on(&self, error: &ClientError) -> bool {
-        let has_begun = !self.shown.at.is_empty();
-        self.query.follow && error.is_retryable() && (has_begun || error.code().is_none())
+        let may_come = self.has_begun() || error.code().is_none();
+        self.query.follow && error.is_retryable() && may_come
+    }
+
+    const fn has_begun(&self) -> bool {
+        !self.shown.at.is_empty()
     }
 
     fn resume(&mut self) {

@@ -12,6 +12,7 @@ mod logs;
 mod node;
 mod plan;
 mod ps;
+mod reopen;
 mod rm;
 mod run;
 mod server;

@@ -157,6 +157,8 @@ fn following_a_log_shows_what_is_still_to_be_written() {
     let mut follower = crate::program::Running::start(&mut command);
     follower.line("tick 1");
     follower.line("tick 9");
+    fleet.run(&["rm", "-y", "ticker"]).with_code(0);
+    assert_eq!(follower.code(), Some(0), "nothing more will come");
 }
 
 #[test]
