@@ -20,6 +20,7 @@ use crate::checks::{Checks, Standing, unsettled};
 use crate::client::Client;
 use crate::clock::Timeline;
 use crate::node::Node;
+use crate::panics;
 use crate::report::{Outcome, Violation};
 use crate::scenario::{CommitFault, NODES, Scenario, Step, Way};
 use crate::server::{self, Server};
@@ -42,6 +43,7 @@ const EVENTS: usize = 1_024;
 pub fn run(seed: u64) -> std::io::Result<Outcome> {
     let scenario = Scenario::new(seed);
     let dir = tempfile::tempdir()?;
+    panics::watch();
     let mut fleet = Fleet::new(seed, &dir);
     let verdict = fleet.play(&scenario).and_then(|()| fleet.settle());
     let (violation, settled_in) = match verdict {
@@ -258,8 +260,12 @@ impl Fleet {
         let now = self.now();
         self.timeline.set(now);
         self.client.ask(&self.server, now);
+        let panicked = panics::seen();
         let stepped = self.hosts.step();
         stepped.map_err(|error| Violation::Failed(error.to_string()))?;
+        if panics::seen() > panicked {
+            return Err(Violation::Failed("a task panicked".to_owned()));
+        }
         let now = self.now();
         self.timeline.set(now);
         for line in self.client.hear(self.server.take_answers(), now)? {

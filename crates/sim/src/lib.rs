@@ -24,6 +24,7 @@ mod clock;
 mod fleet;
 mod network;
 mod node;
+mod panics;
 mod report;
 mod scenario;
 mod server;
