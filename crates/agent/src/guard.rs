@@ -6,13 +6,18 @@
 //! on, restarts included, until an operator accepts the intent. What is new in the intent is begun all the
 //! same; it harms nothing.
 //!
+//! A copy of the store that was put back by hand has the right fleet and epoch. It is known by its revision,
+//! which never goes back: a run of the control plane that began below what this node was told by another run
+//! reads an older copy. From then on the store is *in doubt*, because its revision grows past the mark in time:
+//! only the run that was followed before, or an intent that takes nothing back, ends that by itself.
+//!
 //! Pure. The reconciler owns the state and asks at every change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hostler_model::{AssignmentId, Intent, IntentItem, WorkloadId};
 
-use crate::ledger::Origin;
+use crate::ledger::{Fleet, Origin};
 use crate::plan::Intents;
 
 /// The intent is held back.
@@ -23,6 +28,18 @@ pub(crate) struct Held {
     pub(crate) reason: String,
     /// How many running units would end by omission.
     pub(crate) would_stop: u32,
+    /// The store was put back to an older copy, or may have been.
+    pub(crate) is_doubt: bool,
+}
+
+/// Who speaks in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Speaker {
+    pub(crate) origin: Origin,
+    /// The run of the control plane; 0 if it does not tell.
+    pub(crate) run: u64,
+    /// The store's revision when that run began; 0 if it does not tell.
+    pub(crate) began_at: u64,
 }
 
 /// How much of the intent is held back.
@@ -38,9 +55,11 @@ pub(crate) enum Scope {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case<'a> {
     /// Whose intent was followed until now; none on a new node.
-    pub(crate) followed: Option<Origin>,
+    pub(crate) followed: Option<Fleet>,
+    /// What was followed until now.
+    pub(crate) intents: &'a Intents,
     /// Whose intent this is.
-    pub(crate) from: Origin,
+    pub(crate) from: Speaker,
     pub(crate) wish: &'a Intents,
     /// What runs, or may run where an engine does not answer.
     pub(crate) running: &'a BTreeSet<AssignmentId>,
@@ -48,6 +67,8 @@ pub(crate) struct Case<'a> {
     pub(crate) has_work: bool,
     /// What an operator has given up for good.
     pub(crate) given_up: &'a BTreeSet<AssignmentId>,
+    /// What came only with an intent of a store in doubt.
+    pub(crate) begun_in_doubt: &'a BTreeSet<AssignmentId>,
 }
 
 /// Whether the intent is to be held back.
@@ -62,14 +83,21 @@ pub(crate) fn judge(case: Case<'_>) -> Option<Held> {
             scope,
             reason,
             would_stop,
+            is_doubt: false,
         })
     };
 
-    if let Some(followed) = case
-        .followed
-        .filter(|followed| *followed != case.from && case.has_work)
-    {
-        return held(Scope::Stops, stranger(followed, case.from));
+    if let Some(followed) = case.followed.filter(|_| case.has_work) {
+        if followed.origin != case.from.origin {
+            return held(Scope::Stops, stranger(followed.origin, case.from.origin));
+        }
+        if let Some(reason) = doubt(&case, followed) {
+            let held = held(Scope::Stops, reason);
+            return held.map(|held| Held {
+                is_doubt: true,
+                ..held
+            });
+        }
     }
     let running = case.running.len();
     if omitted * 2 > running {
@@ -97,6 +125,42 @@ fn stranger(followed: Origin, from: Origin) -> String {
             from.store_epoch, followed.store_epoch
         )
     }
+}
+
+/// Why the store may be an older copy of the one that was followed, if so.
+fn doubt(case: &Case<'_>, followed: Fleet) -> Option<String> {
+    let (from, seen) = (case.from, followed.seen);
+    if from.run != 0 && from.run == seen.run {
+        return None;
+    }
+    if from.run != 0 && from.began_at < seen.revision {
+        return Some(format!(
+            "the control plane's store was at revision {} when it was opened, this node has seen {}: it was \
+             restored from an older copy",
+            from.began_at, seen.revision
+        ));
+    }
+    (followed.is_in_doubt && takes_back(case)).then(|| {
+        format!(
+            "the control plane's store was restored from an older copy, and takes back some of what this \
+             node was told up to revision {}",
+            seen.revision
+        )
+    })
+}
+
+/// Whether the intent knows less than what was followed: a unit is missing, or wanted as it was before.
+fn takes_back(case: &Case<'_>) -> bool {
+    let is_missing = |assignment: &AssignmentId| {
+        !case.wish.contains_key(assignment)
+            && !case.given_up.contains(assignment)
+            && !case.begun_in_doubt.contains(assignment)
+    };
+    let is_older = |(assignment, known): (&AssignmentId, &IntentItem)| {
+        let wanted = case.wish.get(assignment);
+        wanted.is_some_and(|wanted| wanted.unit.generation < known.unit.generation)
+    };
+    case.running.iter().any(is_missing) || case.intents.iter().any(is_older)
 }
 
 /// What is followed while an intent is held back: all that was followed, and what is new in the wish.
@@ -141,6 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ledger::Seen;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -153,6 +218,23 @@ mod tests {
             fleet_id: FleetId::mint(NOW, 1),
             node_id: NodeId::mint(NOW, 1),
             store_epoch: StoreEpoch::mint(NOW, epoch),
+        }
+    }
+
+    /// A fleet of which an intent was followed: its epoch, the revision and the run.
+    fn fleet(epoch: u128, revision: u64, run: u64) -> Fleet {
+        Fleet {
+            origin: origin(epoch),
+            seen: Seen { revision, run },
+            is_in_doubt: false,
+        }
+    }
+
+    fn speaker(run: u64, began_at: u64) -> Speaker {
+        Speaker {
+            origin: origin(1),
+            run,
+            began_at,
         }
     }
 
@@ -180,14 +262,100 @@ mod tests {
     }
 
     fn judged(followed: Option<u128>, wanted: &[u128], running: &[u128]) -> Option<Held> {
+        let followed = followed.map(|epoch| fleet(epoch, 0, 0));
+        judged_of(followed, speaker(0, 0), wanted, running)
+    }
+
+    fn judged_of(
+        followed: Option<Fleet>,
+        from: Speaker,
+        wanted: &[u128],
+        running: &[u128],
+    ) -> Option<Held> {
         judge(Case {
-            followed: followed.map(origin),
-            from: origin(1),
+            followed,
+            intents: &wish(running.iter().map(|n| item(*n, 1, Intent::Run))),
+            from,
             wish: &wish(wanted.iter().map(|n| item(*n, 1, Intent::Run))),
             running: &running.iter().map(|n| id(*n)).collect(),
             has_work: !running.is_empty(),
             given_up: &BTreeSet::new(),
+            begun_in_doubt: &BTreeSet::new(),
         })
+    }
+
+    #[test]
+    fn a_run_that_began_below_what_was_seen_is_held_whatever_it_says() {
+        let followed = Some(fleet(1, 60, 7));
+        for wanted in [&[][..], &[1], &[1, 2], &[1, 2, 3]] {
+            let held = judged_of(followed, speaker(8, 59), wanted, &[1, 2]).unwrap();
+            assert_eq!((held.scope, held.is_doubt), (Scope::Stops, true));
+            assert!(
+                held.reason.contains("at revision 59") && held.reason.contains("has seen 60"),
+                "{}",
+                held.reason
+            );
+        }
+        assert_eq!(judged_of(followed, speaker(8, 60), &[1], &[1, 2]), None);
+        assert_eq!(
+            judged_of(followed, speaker(7, 10), &[1], &[1, 2]),
+            None,
+            "the run that told 60 had begun at 10"
+        );
+        assert_eq!(
+            judged_of(followed, speaker(8, 59), &[1], &[]),
+            None,
+            "an idle node has nothing to protect"
+        );
+    }
+
+    #[test]
+    fn without_a_revision_on_either_side_only_the_number_counts() {
+        let (known, unknown) = (Some(fleet(1, 60, 7)), Some(fleet(1, 0, 0)));
+        assert_eq!(judged_of(known, speaker(0, 0), &[1], &[1, 2]), None);
+        assert_eq!(judged_of(unknown, speaker(8, 5), &[1], &[1, 2]), None);
+        assert!(judged_of(unknown, speaker(8, 5), &[], &[1, 2]).is_some());
+    }
+
+    #[test]
+    fn a_store_in_doubt_that_grew_past_the_mark_is_held_while_it_takes_anything_back() {
+        let followed = Some(Fleet {
+            is_in_doubt: true,
+            ..fleet(1, 60, 7)
+        });
+        let held = judged_of(followed, speaker(9, 90), &[1], &[1, 2]).unwrap();
+        assert_eq!((held.is_doubt, held.would_stop), (true, 1));
+        assert!(judged_of(followed, speaker(0, 0), &[1], &[1, 2]).is_some());
+        assert_eq!(judged_of(followed, speaker(9, 90), &[1, 2], &[1, 2]), None);
+        assert_eq!(
+            judged_of(followed, speaker(7, 10), &[1], &[1, 2]),
+            None,
+            "the run that was followed has come back"
+        );
+    }
+
+    #[test]
+    fn an_older_generation_is_something_taken_back_and_what_began_in_doubt_is_not() {
+        let in_doubt = Fleet {
+            is_in_doubt: true,
+            ..fleet(1, 60, 7)
+        };
+        let followed = wish([item(1, 2, Intent::Run), item(9, 1, Intent::Run)]);
+        let before = wish([item(1, 1, Intent::Run)]);
+        let now = wish([item(1, 2, Intent::Run)]);
+        let (running, begun) = (BTreeSet::from([id(1), id(9)]), BTreeSet::from([id(9)]));
+        let case = Case {
+            followed: Some(in_doubt),
+            intents: &followed,
+            from: speaker(9, 90),
+            wish: &before,
+            running: &running,
+            has_work: true,
+            given_up: &BTreeSet::new(),
+            begun_in_doubt: &begun,
+        };
+        assert!(judge(case).is_some());
+        assert_eq!(judge(Case { wish: &now, ..case }), None);
     }
 
     #[test]
@@ -230,12 +398,14 @@ mod tests {
         };
         let all = wish((1..=3).map(|n| item(n, 1, stop)));
         let case = Case {
-            followed: Some(origin(1)),
-            from: origin(1),
+            followed: Some(fleet(1, 0, 0)),
+            intents: &Intents::new(),
+            from: speaker(0, 0),
             wish: &all,
             running: &(1..=3).map(id).collect(),
             has_work: true,
             given_up: &BTreeSet::new(),
+            begun_in_doubt: &BTreeSet::new(),
         };
         assert_eq!(judge(case), None);
     }
@@ -244,12 +414,14 @@ mod tests {
     fn what_an_operator_gave_up_does_not_count() {
         let running = BTreeSet::from([id(1), id(2)]);
         let case = Case {
-            followed: Some(origin(1)),
-            from: origin(1),
+            followed: Some(fleet(1, 0, 0)),
+            intents: &Intents::new(),
+            from: speaker(0, 0),
             wish: &Intents::new(),
             running: &running,
             has_work: true,
             given_up: &running,
+            begun_in_doubt: &BTreeSet::new(),
         };
         assert_eq!(judge(case), None);
     }

@@ -17,6 +17,7 @@ use hostler_model::{
     Actor, AssignmentId, Command, CommandState, Event, FleetId, IntentItem, NodeId, ObservedUnit,
     Refusal, StoreEpoch, Usage,
 };
+use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::batch::Request;
@@ -33,6 +34,16 @@ use crate::{
 #[derive(Clone)]
 pub struct Control {
     pub(crate) shared: Arc<Shared>,
+    run: Run,
+}
+
+/// One run of the control plane, from reading the store to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Drawn when the run began; never 0.
+    pub id: u64,
+    /// The store's revision when the run read it: all that an earlier run told is no newer.
+    pub store_revision: Revision,
 }
 
 impl Control {
@@ -53,12 +64,16 @@ impl Control {
         };
         let new_epoch = config.new_epoch;
         let head = (loaded.state.clone(), loaded.revision);
+        let run = Run {
+            id: parts.entropy.next_u64().max(1),
+            store_revision: loaded.revision,
+        };
         let (inbox, requests) = mpsc::channel(config.queue.max(1));
         let shared = Arc::new(Shared::new(config, parts, inbox));
         shared.replace(loaded);
         let owner = Owner::new(Arc::clone(&shared), head, leader, requests);
         shared.spawn("owner", owner.run());
-        let control = Self { shared };
+        let control = Self { shared, run };
         if let Err(refusal) = control.found(new_epoch).await {
             control.shared.over();
             control.shared.end();
@@ -159,6 +174,19 @@ impl Control {
     #[must_use]
     pub fn store_epoch(&self) -> StoreEpoch {
         self.founded().1
+    }
+
+    /// The store's revision that the view shows: whatever was read of the view before is no newer. It never
+    /// goes back in one life of the store.
+    #[must_use]
+    pub fn store_revision(&self) -> Revision {
+        self.shared.revision.load(Ordering::Acquire)
+    }
+
+    /// Which run of the control plane this is.
+    #[must_use]
+    pub const fn server_run(&self) -> Run {
+        self.run
     }
 
     #[must_use]
@@ -293,7 +321,7 @@ impl Control {
     pub fn metrics(&self) -> MetricsSnapshot {
         let mut snapshot = self.shared.metrics.snapshot();
         snapshot.is_leading = self.is_leading();
-        snapshot.store_revision = self.shared.revision.load(Ordering::Relaxed);
+        snapshot.store_revision = self.store_revision();
         snapshot.event_sequence = self.shared.events.newest();
         let now = self.shared.parts.clock.uptime();
         let entries = self.shared.live.all();

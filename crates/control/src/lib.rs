@@ -43,7 +43,7 @@ pub mod fake;
 
 pub use attachment::{Attachment, BeatVerdict};
 pub use config::{Check, ControlConfig, Parts, Readiness, StartError};
-pub use control::Control;
+pub use control::{Control, Run};
 pub use link::{Link, LogRecord, LogRequest, LogStream};
 pub use live::LiveNode;
 pub use metrics::{Histogram, MetricsSnapshot, VerbCount};

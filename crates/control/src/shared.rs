@@ -112,8 +112,10 @@ impl Shared {
     /// The records were read anew.
     pub(crate) fn replace(&self, loaded: Loaded) {
         self.events.fill(loaded.events);
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = loaded.state;
-        self.revision.store(loaded.revision, Ordering::Relaxed);
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        *view = loaded.state;
+        self.revision.store(loaded.revision, Ordering::Release);
+        drop(view);
         self.newest_event.send_replace(self.events.newest());
         self.tell_change();
         let connected = self.live.all().into_iter().map(|entry| entry.node);
@@ -122,8 +124,7 @@ impl Shared {
 
     /// A batch is durable: it goes into the view, and whoever it concerns is woken.
     pub(crate) fn publish(&self, changes: &[Change], revision: Revision) {
-        let concerned = self.apply(changes);
-        self.revision.store(revision, Ordering::Relaxed);
+        let concerned = self.apply(changes, revision);
         let fresh: Vec<Arc<Event>> = changes.iter().filter_map(event_of).collect();
         if !fresh.is_empty() {
             self.events.append(fresh);
@@ -155,7 +156,7 @@ impl Shared {
     }
 
     /// The nodes whose intent or commands the changes touch.
-    fn apply(&self, changes: &[Change]) -> BTreeSet<NodeId> {
+    fn apply(&self, changes: &[Change], revision: Revision) -> BTreeSet<NodeId> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let mut concerned = Vec::new();
         for change in changes {
@@ -169,6 +170,9 @@ impl Shared {
             }
             view.apply(change);
         }
+        // Before anybody sees the changes: whoever has read the view finds a revision at least as new.
+        self.revision.store(revision, Ordering::Release);
+        drop(view);
         concerned.into_iter().collect()
     }
 

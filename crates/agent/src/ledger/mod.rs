@@ -3,7 +3,7 @@
 //! ```text
 //! <data>/agent/lock                      held while an agent runs; holds its pid
 //! <data>/agent/identity.json             who the node is (secret), and its name
-//! <data>/agent/fleet.json                whose intent it follows: fleet, node, store epoch
+//! <data>/agent/fleet.json                whose intent it follows: fleet, node, store epoch and revision
 //! <data>/agent/intent/<assignment>.json  what should run, and how it ended if it ended for good
 //! <data>/agent/commands/<id>.json        commands that were begun, with their results
 //! ```
@@ -58,6 +58,29 @@ pub(crate) struct Origin {
     pub(crate) store_epoch: StoreEpoch,
 }
 
+/// How new a store is known to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// The store's revision of which the newest intent came; 0 if it was never told.
+    #[serde(default, rename = "store_revision")]
+    pub(crate) revision: u64,
+    /// The run of the control plane that told it; 0 if it was never told.
+    #[serde(default, rename = "server_run")]
+    pub(crate) run: u64,
+}
+
+/// The fleet that the node belongs to. Older agents read only the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fleet {
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
+    #[serde(flatten)]
+    pub(crate) seen: Seen,
+    /// An older copy of the store was heard since, and nobody has accepted it.
+    #[serde(default)]
+    pub(crate) is_in_doubt: bool,
+}
+
 /// One assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -88,7 +111,7 @@ pub(crate) struct CommandRecord {
 /// What an earlier agent wrote down.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    pub(crate) origin: Option<Origin>,
+    pub(crate) fleet: Option<Fleet>,
     pub(crate) entries: BTreeMap<AssignmentId, Entry>,
     /// Files that were set aside.
     pub(crate) damaged: usize,
@@ -97,7 +120,7 @@ pub(crate) struct Loaded {
 /// Changes that are written together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
-    pub(crate) origin: Option<Origin>,
+    pub(crate) fleet: Option<Fleet>,
     /// None deletes.
     pub(crate) entries: BTreeMap<AssignmentId, Option<Entry>>,
 }
@@ -168,7 +191,7 @@ impl Ledger {
     pub(crate) fn load(&self) -> Loaded {
         let mut loaded = Loaded::default();
         match files::read(&self.dir.join("fleet.json")) {
-            Ok(origin) => loaded.origin = origin,
+            Ok(fleet) => loaded.fleet = fleet,
             Err(files::Damaged) => loaded.damaged += 1,
         }
         for path in files::list(&self.dir.join("intent")) {
@@ -194,6 +217,10 @@ impl Ledger {
             .iter()
             .filter_map(|(assignment, entry)| Some((assignment, entry.as_ref()?)))
             .collect();
+        // Staged first and settled last: its sync costs little beside those of the entries.
+        let fleet = batch.fleet.as_ref();
+        let fleet = fleet.map(|fleet| files::stage(&self.dir.join("fleet.json"), fleet));
+        let fleet = fleet.transpose()?;
         for chunk in kept.chunks(STAGED_AT_ONCE) {
             let staged = chunk
                 .iter()
@@ -201,14 +228,15 @@ impl Ledger {
             let staged: Vec<_> = staged.collect::<io::Result<_>>()?;
             staged.into_iter().try_for_each(files::Staged::settle)?;
         }
+        let has_fleet = fleet.is_some();
+        fleet.map_or(Ok(()), files::Staged::settle)?;
         for (assignment, _) in batch.entries.iter().filter(|(_, entry)| entry.is_none()) {
             files::delete(&path(assignment))?;
         }
         if !batch.entries.is_empty() {
             files::sync_dir(&dir)?;
         }
-        if let Some(origin) = &batch.origin {
-            files::write(&self.dir.join("fleet.json"), origin)?;
+        if has_fleet {
             files::sync_dir(&self.dir)?;
         }
         Ok(())
@@ -242,7 +270,7 @@ impl Ledger {
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.origin.is_none() && self.entries.is_empty()
+        self.fleet.is_none() && self.entries.is_empty()
     }
 }
 

@@ -36,17 +36,39 @@ fn batch(entries: impl IntoIterator<Item = Entry>) -> Batch {
         .into_iter()
         .map(|entry| (entry.item.unit.assignment, Some(entry)));
     Batch {
-        origin: None,
+        fleet: None,
         entries: entries.collect(),
     }
 }
 
-fn origin() -> Origin {
-    Origin {
+fn fleet() -> Fleet {
+    let origin = Origin {
         fleet_id: FleetId::mint(NOW, 1),
         node_id: NodeId::mint(NOW, 2),
         store_epoch: StoreEpoch::mint(NOW, 3),
+    };
+    Fleet {
+        origin,
+        seen: Seen {
+            revision: 7,
+            run: u64::MAX,
+        },
+        is_in_doubt: true,
     }
+}
+
+#[test]
+fn a_fleet_record_of_an_older_agent_knows_no_revision_and_older_agents_read_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let path = dir.path().join("agent/fleet.json");
+    files::write(&path, &fleet().origin).unwrap();
+    let read = ledger.load().fleet.unwrap();
+    assert_eq!((read.origin, read.seen), (fleet().origin, Seen::default()));
+    assert!(!read.is_in_doubt);
+
+    files::write(&path, &fleet()).unwrap();
+    assert_eq!(files::read(&path), Ok(Some(fleet().origin)));
 }
 
 #[test]
@@ -64,7 +86,7 @@ fn what_was_saved_is_loaded_by_the_next_agent() {
     });
     let mut second = batch([kept.clone()]);
     second.entries.insert(dropped.item.unit.assignment, None);
-    second.origin = Some(origin());
+    second.fleet = Some(fleet());
     ledger.save(&second).unwrap();
     drop(ledger);
 
@@ -73,7 +95,7 @@ fn what_was_saved_is_loaded_by_the_next_agent() {
         loaded.entries,
         BTreeMap::from([(kept.item.unit.assignment, kept)])
     );
-    assert_eq!((loaded.origin, loaded.damaged), (Some(origin()), 0));
+    assert_eq!((loaded.fleet, loaded.damaged), (Some(fleet()), 0));
 }
 
 #[test]
@@ -106,7 +128,7 @@ fn a_corrupt_file_is_set_aside_and_the_rest_is_loaded() {
         loaded.entries.keys().collect::<Vec<_>>(),
         [&good.item.unit.assignment]
     );
-    assert_eq!((loaded.origin, loaded.damaged), (None, 2));
+    assert_eq!((loaded.fleet, loaded.damaged), (None, 2));
     assert!(path.with_extension("json.corrupt").exists() && !path.exists());
     assert_eq!(ledger.load().damaged, 0);
 }

@@ -9,13 +9,15 @@ use hostler_runtime::FoundState;
 use tokio::sync::oneshot;
 
 use super::{Reconciler, Wanted};
-use crate::guard::{self, Case, Scope};
-use crate::ledger::{CommandRecord, Entry, Origin};
+use crate::guard::{self, Case, Scope, Speaker};
+use crate::ledger::{CommandRecord, Entry, Fleet, Seen};
 use crate::plan::Intents;
 
 /// What the control plane wants, followed or not.
 pub(super) struct Wish {
-    pub(super) from: Origin,
+    pub(super) from: Speaker,
+    /// Nothing in it is newer than this revision of the store; 0 if that was not told.
+    revision: u64,
     pub(super) items: Intents,
     /// It changed since it was followed or held back last.
     is_new: bool,
@@ -31,7 +33,7 @@ impl Reconciler {
                 "the ledger was damaged; what runs is kept until the control plane speaks of it"
             );
         }
-        self.origin = loaded.origin;
+        self.fleet = loaded.fleet;
         for (assignment, entry) in loaded.entries {
             self.notes.entry(entry.item.unit).or_default().finished = entry.finished;
             self.intents.insert(assignment, entry.item);
@@ -40,7 +42,7 @@ impl Reconciler {
 
     pub(super) fn take_full(
         &mut self,
-        from: Origin,
+        (from, revision): (Speaker, u64),
         items: Vec<Wanted>,
         done: oneshot::Sender<()>,
     ) {
@@ -48,6 +50,7 @@ impl Reconciler {
         let items = items.map(|item| (item.unit.assignment, item)).collect();
         self.wish = Some(Wish {
             from,
+            revision,
             items,
             is_new: true,
         });
@@ -56,6 +59,7 @@ impl Reconciler {
 
     pub(super) fn take_increment(
         &mut self,
+        revision: u64,
         items: Vec<Wanted>,
         removed: &[AssignmentId],
         done: oneshot::Sender<()>,
@@ -67,6 +71,7 @@ impl Reconciler {
         // Without a full set there is nothing to add to; the uplink asks for one at each start.
         let Some(wish) = &mut self.wish else { return };
         wish.is_new = true;
+        wish.revision = revision;
         for item in items {
             let known = wish.items.get(&item.unit.assignment);
             // A larger generation wins, in whatever order they come.
@@ -113,12 +118,14 @@ impl Reconciler {
         };
         self.given_up.retain(is_let_go);
         let held = guard::judge(Case {
-            followed: self.origin,
+            followed: self.fleet,
+            intents: &self.intents,
             from: wish.from,
             wish: &wish.items,
             running: &running,
             has_work: !self.intents.is_empty() || !self.observed.units.is_empty(),
             given_up: &self.given_up,
+            begun_in_doubt: &self.begun_in_doubt,
         });
         if !wish.is_new && held == self.held {
             return;
@@ -127,23 +134,67 @@ impl Reconciler {
             None => wish.items.clone(),
             Some(held) => guard::keep(&self.intents, &wish.items, held.scope),
         };
-        // A stranger's fleet is not ours before an operator says so.
-        let is_ours = held
-            .as_ref()
-            .is_none_or(|held| held.scope == Scope::Omissions);
-        let (from, now) = (wish.from, self.now());
+        let fleet = match &held {
+            Some(held) if held.is_doubt => self.in_doubt(&next),
+            // A stranger's fleet is not ours before an operator says so.
+            Some(held) if held.scope == Scope::Stops => self.fleet,
+            Some(_) | None => {
+                let fleet = self.fleet_of(wish);
+                self.begun_in_doubt.clear();
+                Some(fleet)
+            }
+        };
         if let Some(wish) = &mut self.wish {
             wish.is_new = false;
         }
-        if is_ours && self.origin != Some(from) {
-            self.origin = Some(from);
-            self.saves.set_origin(from, now);
+        if let Some(fleet) = fleet {
+            self.set_fleet(fleet);
         }
         self.set_held(held);
         self.set_intents(next);
         for done in std::mem::take(&mut self.unanswered) {
             self.saves.answer(done);
         }
+    }
+
+    /// The fleet on record, once an older copy of its store was heard.
+    fn in_doubt(&mut self, next: &Intents) -> Option<Fleet> {
+        let new = next.keys().filter(|it| !self.intents.contains_key(it));
+        self.begun_in_doubt.extend(new);
+        self.fleet.map(|fleet| Fleet {
+            is_in_doubt: true,
+            ..fleet
+        })
+    }
+
+    /// What is on record once the wish is followed.
+    fn fleet_of(&self, wish: &Wish) -> Fleet {
+        let known = self.fleet.filter(|known| known.origin == wish.from.origin);
+        let seen = match known {
+            // An older control plane tells no revision; what a newer one told before still holds.
+            Some(known) if wish.revision == 0 => known.seen,
+            _ => Seen {
+                revision: wish.revision,
+                run: wish.from.run,
+            },
+        };
+        Fleet {
+            origin: wish.from.origin,
+            seen,
+            is_in_doubt: false,
+        }
+    }
+
+    fn set_fleet(&mut self, fleet: Fleet) {
+        if self.fleet == Some(fleet) {
+            return;
+        }
+        let is_same =
+            |known: Fleet| (known.origin, known.is_in_doubt) == (fleet.origin, fleet.is_in_doubt);
+        let can_wait = self.fleet.is_some_and(is_same);
+        let now = self.now();
+        self.fleet = Some(fleet);
+        self.saves.set_fleet(fleet, can_wait, now);
     }
 
     fn set_held(&mut self, held: Option<guard::Held>) {
@@ -256,19 +307,18 @@ impl Reconciler {
         let (Some(wish), Some(held)) = (&self.wish, &self.held) else {
             return Ok("no intent is held back".to_owned());
         };
-        if wish.from.store_epoch != epoch {
+        let asked = wish.from.origin.store_epoch;
+        if asked != epoch {
             return Err(format!(
-                "the intent that is held back is of epoch {}, not {epoch}",
-                wish.from.store_epoch
+                "the intent that is held back is of epoch {asked}, not {epoch}"
             ));
         }
         let stopped = held.would_stop;
         let mut given_up = self.running();
         given_up.retain(|assignment| !wish.items.contains_key(assignment));
-        let from = wish.from;
-        self.origin = Some(from);
-        let now = self.now();
-        self.saves.set_origin(from, now);
+        let fleet = self.fleet_of(wish);
+        self.set_fleet(fleet);
+        self.begun_in_doubt.clear();
         self.given_up = given_up;
         self.follow();
         Ok(format!(

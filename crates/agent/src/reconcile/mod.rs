@@ -33,8 +33,8 @@ use self::drivers::Driver;
 use self::follow::Wish;
 use self::saves::Saves;
 use crate::config::{AgentConfig, Parts};
-use crate::guard::Held;
-use crate::ledger::{Ledger, Origin};
+use crate::guard::{Held, Speaker};
+use crate::ledger::{Fleet, Ledger};
 use crate::machine::Machine;
 use crate::notes::{Doing, Moment, Note};
 use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
@@ -79,12 +79,15 @@ pub(crate) enum Wanted {
 pub(crate) enum Input {
     /// Everything that should be. Answered when it is on disk.
     Full {
-        from: Origin,
+        from: Speaker,
+        /// Nothing in it is newer than this revision of the store; 0 if that was not told.
+        revision: u64,
         items: Vec<Wanted>,
         done: oneshot::Sender<()>,
     },
     /// Single changes of that. Answered when they are on disk.
     Increment {
+        revision: u64,
         items: Vec<Wanted>,
         removed: Vec<AssignmentId>,
         done: oneshot::Sender<()>,
@@ -131,7 +134,7 @@ struct Reconciler {
     sender: mpsc::Sender<Input>,
 
     /// Whose intent is followed.
-    origin: Option<Origin>,
+    fleet: Option<Fleet>,
     /// What is followed.
     intents: Intents,
     /// What the control plane wants; none before its first full intent.
@@ -139,6 +142,8 @@ struct Reconciler {
     held: Option<Held>,
     /// Running assignments that an operator let go by accepting an intent without them.
     given_up: BTreeSet<AssignmentId>,
+    /// Assignments that came only with an intent of a store in doubt; the right store need not know them.
+    begun_in_doubt: BTreeSet<AssignmentId>,
     /// Answered once what they brought is on disk.
     unanswered: Vec<oneshot::Sender<()>>,
 
@@ -196,11 +201,12 @@ pub(crate) fn start(
         saves: Saves::new(config.ledger_io),
         inputs,
         sender,
-        origin: None,
+        fleet: None,
         intents: Intents::new(),
         wish: None,
         held: None,
         given_up: BTreeSet::new(),
+        begun_in_doubt: BTreeSet::new(),
         unanswered: Vec::new(),
         observed: Observed::default(),
         notes: BTreeMap::new(),
@@ -251,12 +257,18 @@ impl Reconciler {
 
     async fn take(&mut self, input: Input) {
         match input {
-            Input::Full { from, items, done } => self.take_full(from, items, done),
+            Input::Full {
+                from,
+                revision,
+                items,
+                done,
+            } => self.take_full((from, revision), items, done),
             Input::Increment {
+                revision,
                 items,
                 removed,
                 done,
-            } => self.take_increment(items, &removed, done),
+            } => self.take_increment(revision, items, &removed, done),
             Input::Command { id, command, done } => {
                 // An uplink that has gone asks again in its next session.
                 let _ = done.send(self.carry_out(id, command).await);
@@ -348,7 +360,7 @@ impl Reconciler {
             units: show::units(facts),
             containers: show::containers(facts),
             held: self.held.clone(),
-            origin: self.origin,
+            origin: self.fleet.map(|fleet| fleet.origin),
             down: self.observed.down.keys().copied().collect(),
         };
         self.picture.send_if_modified(|shown| {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{Input, Reconciler};
 use crate::config::LedgerIo;
-use crate::ledger::{Batch, Entry, Ledger, Origin};
+use crate::ledger::{Batch, Entry, Fleet, Ledger};
 use crate::notes::Moment;
 
 /// How long copies that are to run may gather before they are written: a disk that syncs the ledger at the
@@ -65,9 +65,11 @@ impl Saves {
         self.write_by(if can_wait { now.later(GATHER) } else { now });
     }
 
-    pub(super) fn set_origin(&mut self, origin: Origin, now: Moment) {
-        self.waiting.origin = Some(origin);
-        self.write_by(now);
+    /// A newer revision alone can wait for the entries that came with it: what is lost of it only makes the
+    /// guard see less.
+    pub(super) fn set_fleet(&mut self, fleet: Fleet, can_wait: bool, now: Moment) {
+        self.waiting.fleet = Some(fleet);
+        self.write_by(if can_wait { now.later(GATHER) } else { now });
     }
 
     fn write_by(&mut self, moment: Moment) {
@@ -133,7 +135,7 @@ impl Saves {
                 self.failing = Some(now.later(RETRY));
                 let newer = std::mem::replace(&mut self.waiting, batch);
                 self.waiting.entries.extend(newer.entries);
-                self.waiting.origin = newer.origin.or(self.waiting.origin);
+                self.waiting.fleet = newer.fleet.or(self.waiting.fleet);
                 self.waiting_answers.append(&mut self.under_way_answers);
                 self.write_by(now);
             }

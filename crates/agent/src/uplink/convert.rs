@@ -10,6 +10,7 @@ use hostler_model::{
 use hostler_runtime::{LogLine, LogQuery, Run, Stream};
 use hostler_wire::session::v1;
 
+use crate::guard::Speaker;
 use crate::ledger::Origin;
 
 /// The other side sent what the contract does not allow.
@@ -76,14 +77,18 @@ pub(super) fn resume(origin: Origin) -> v1::Resume {
     }
 }
 
-pub(super) fn origin(welcome: &v1::Welcome) -> Result<Origin, Nonsense> {
+pub(super) fn speaker(welcome: &v1::Welcome) -> Result<Speaker, Nonsense> {
     let fleet_id: FleetId = welcome.fleet_id.parse().map_err(nonsense)?;
     let node_id: NodeId = welcome.node_id.parse().map_err(nonsense)?;
     let store_epoch: StoreEpoch = welcome.store_epoch.parse().map_err(nonsense)?;
-    Ok(Origin {
-        fleet_id,
-        node_id,
-        store_epoch,
+    Ok(Speaker {
+        origin: Origin {
+            fleet_id,
+            node_id,
+            store_epoch,
+        },
+        run: welcome.server_run,
+        began_at: welcome.store_revision,
     })
 }
 

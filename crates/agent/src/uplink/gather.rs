@@ -152,7 +152,7 @@ mod tests {
             last,
             specs,
             items,
-            removed_assignments: Vec::new(),
+            ..v1::Intent::default()
         }
     }
 

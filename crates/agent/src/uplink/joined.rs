@@ -20,7 +20,7 @@ use tonic::Streaming;
 
 use super::gather::{Gather, Gathered};
 use super::{Ended, Uplink, convert, next_of, parts};
-use crate::ledger::Origin;
+use crate::guard::Speaker;
 use crate::reconcile::{Input, Proof};
 use crate::show::Picture;
 use crate::status::AgentStatus;
@@ -35,7 +35,7 @@ const ASK_DRIVERS: Duration = Duration::from_secs(30);
 /// A session that was welcome.
 pub(super) struct Session<'a> {
     uplink: &'a mut Uplink,
-    origin: Origin,
+    speaker: Speaker,
     out: mpsc::Sender<v1::NodeMessage>,
     /// The units as the other side knows them.
     sent: BTreeMap<UnitId, ObservedUnit>,
@@ -63,14 +63,14 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) fn new(
         uplink: &'a mut Uplink,
-        origin: Origin,
+        speaker: Speaker,
         out: mpsc::Sender<v1::NodeMessage>,
         sent: BTreeMap<UnitId, ObservedUnit>,
     ) -> Self {
         let (now, asleep) = (uplink.parts.clock.uptime(), uplink.parts.machine.asleep());
         Self {
             uplink,
-            origin,
+            speaker,
             out,
             sent,
             told_held: None,
@@ -160,6 +160,7 @@ impl<'a> Session<'a> {
     }
 
     async fn take_intent(&mut self, intent: v1::Intent) -> Result<(), Ended> {
+        let revision = intent.store_revision;
         let gathered = self.gather.take(intent);
         let gathered = gathered.map_err(|error| Ended::Lost(error.to_string()))?;
         let (done, on_disk) = oneshot::channel();
@@ -168,7 +169,8 @@ impl<'a> Session<'a> {
             Gathered::Full { version, items } => (
                 version,
                 Input::Full {
-                    from: self.origin,
+                    from: self.speaker,
+                    revision,
                     items,
                     done,
                 },
@@ -180,6 +182,7 @@ impl<'a> Session<'a> {
             } => (
                 version,
                 Input::Increment {
+                    revision,
                     items,
                     removed,
                     done,
@@ -367,7 +370,7 @@ impl<'a> Session<'a> {
     }
 
     fn show_status(&self, picture: &Picture) {
-        let node_id = self.origin.node_id;
+        let node_id = self.speaker.origin.node_id;
         let next = match &picture.held {
             None => AgentStatus::Joined { node_id },
             Some(held) => AgentStatus::Held {

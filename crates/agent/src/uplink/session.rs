@@ -72,7 +72,8 @@ impl Uplink {
             .map_err(lost)?
             .into_inner();
         let welcome = self.welcome(&mut inbound).await?;
-        let origin = convert::origin(&welcome).map_err(|error| Ended::Lost(error.to_string()))?;
+        let speaker = convert::speaker(&welcome).map_err(|error| Ended::Lost(error.to_string()))?;
+        let origin = speaker.origin;
         *was_joined = true;
         tracing::info!(
             node = %origin.node_id, fleet = %origin.fleet_id, version = welcome.version, "joined the fleet"
@@ -80,7 +81,7 @@ impl Uplink {
 
         let interval = beat_interval(&welcome);
         let lease = Duration::from_millis(welcome.lease_ms).max(interval * 3);
-        let session = Session::new(self, origin, out, sent)
+        let session = Session::new(self, speaker, out, sent)
             .within(lease)
             .having(available);
         Err(session.run(inbound, interval).await)

@@ -40,6 +40,10 @@ pub(crate) struct Wanted {
 pub(crate) struct State {
     pub(crate) fleet: FleetId,
     pub(crate) epoch: StoreEpoch,
+    /// The store's revision; 0 tells none, as older control planes do.
+    pub(crate) revision: u64,
+    /// The run, and the store's revision when it began.
+    pub(crate) run: (u64, u64),
     pub(crate) node: NodeId,
     pub(crate) wanted: BTreeMap<AssignmentId, Wanted>,
     pub(crate) commands: BTreeMap<CommandId, CommandKind>,
@@ -96,6 +100,8 @@ impl Control {
         let state = State {
             fleet: FleetId::mint(moment(), 1),
             epoch: epoch(1),
+            revision: 0,
+            run: (0, 0),
             node: NodeId::mint(moment(), 1),
             wanted: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -286,6 +292,7 @@ impl State {
             specs: wanted.iter().map(spec).collect(),
             items: wanted.iter().map(item).collect(),
             removed_assignments: removed.iter().map(ToString::to_string).collect(),
+            store_revision: self.revision,
         }
     }
 
@@ -301,6 +308,7 @@ impl State {
                 specs: part.iter().map(spec).collect(),
                 items: part.iter().map(item).collect(),
                 removed_assignments: Vec::new(),
+                store_revision: self.revision,
             })
             .collect();
         if parts.is_empty() {
@@ -308,6 +316,7 @@ impl State {
             parts.push(v1::Intent {
                 version,
                 full: true,
+                store_revision: self.revision,
                 ..v1::Intent::default()
             });
         }
@@ -522,6 +531,8 @@ impl State {
             beat_interval_ms: millis(BEAT),
             lease_ms: millis(LEASE),
             server_time_ms: moment().as_millis(),
+            store_revision: self.run.1,
+            server_run: self.run.0,
         }
     }
 }

@@ -224,3 +224,129 @@ async fn a_single_stray_among_many_is_removed() {
     assert!(!world.control.state().is_held());
     assert_eq!(world.machine.running(), [unit(1, 1), unit(2, 1)]);
 }
+
+/// A run of the control plane begins over a store that knows these units, at that revision, in the same life.
+fn reopen(world: &World, (run, revision): (u64, u64), known: &[hostler_model::UnitId]) {
+    world.control.die();
+    {
+        let mut state = world.control.state();
+        state.run = (run, revision);
+        state.revision = revision;
+        state.wanted.clear();
+        state.observed.clear();
+        state.held = None;
+        for unit in known {
+            state.want(*unit, &serve("web"));
+        }
+    }
+    world.control.serve();
+}
+
+/// Three units, told by a run that began at revision 10 and has come to 60.
+async fn three_at_60(world: &World) -> Running {
+    {
+        let mut state = world.control.state();
+        state.run = (1, 10);
+        state.revision = 60;
+    }
+    three(world).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_of_the_store_that_omits_less_than_half_stops_nothing_until_accepted() {
+    let world = World::new();
+    let agent = three_at_60(&world).await;
+    let known = [unit(1, 1), unit(2, 1)];
+    reopen(&world, (2, 59), &known);
+    world.control.until("held", |state| state.is_held()).await;
+    let reason = world.control.state().held.clone().unwrap().reason;
+    assert!(reason.contains("restored from an older copy"), "{reason}");
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.machine.running(), all());
+
+    // The copy goes on past what was seen, and neither that nor a new agent makes it the right one.
+    agent.stop().await;
+    reopen(&world, (3, 90), &known);
+    let _again = world.start().await;
+    world.control.until("held", |state| state.is_held()).await;
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.machine.running(), all());
+
+    world
+        .control
+        .order(1, CommandKind::AcceptIntent { epoch: epoch(1) });
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(3, 1)))
+        .await;
+    assert!(!world.control.state().is_held());
+    assert_eq!(world.machine.running(), known);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_that_was_accepted_is_the_store_from_then_on() {
+    let world = World::new();
+    let agent = three_at_60(&world).await;
+    reopen(&world, (2, 20), &[unit(1, 1), unit(2, 1)]);
+    world.control.until("held", |state| state.is_held()).await;
+    world
+        .control
+        .order(1, CommandKind::AcceptIntent { epoch: epoch(1) });
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(3, 1)))
+        .await;
+    agent.stop().await;
+    // Below what was seen before, and no older than what was accepted.
+    reopen(&world, (3, 21), &[unit(1, 1)]);
+    let _again = world.start().await;
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(2, 1)))
+        .await;
+    assert!(!world.control.state().is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_right_store_ends_the_doubt_and_what_the_older_copy_began() {
+    let world = World::new();
+    let _agent = three_at_60(&world).await;
+    reopen(&world, (2, 59), &[unit(1, 1), unit(2, 1), unit(9, 1)]);
+    world.control.until("held", |state| state.is_held()).await;
+    world.control.until_shown(unit(9, 1), "running").await;
+    assert_eq!(world.machine.running().len(), 4);
+    reopen(&world, (3, 61), &all());
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(9, 1)))
+        .await;
+    assert!(!world.control.state().is_held());
+    assert_eq!(world.machine.running(), all());
+    // The doubt is over: a single omission is followed again.
+    reopen(&world, (4, 62), &[unit(1, 1), unit(2, 1)]);
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(3, 1)))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_with_the_same_run_is_no_older_copy_nor_is_a_run_that_tells_nothing() {
+    let world = World::new();
+    let agent = three_at_60(&world).await;
+    reopen(&world, (1, 10), &all());
+    world.control.state().revision = 70;
+    world
+        .control
+        .until("followed", |state| state.applied.len() >= 2)
+        .await;
+    assert!(!world.control.state().is_held());
+    agent.stop().await;
+    reopen(&world, (0, 0), &[unit(1, 1), unit(2, 1)]);
+    let _again = world.start().await;
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(3, 1)))
+        .await;
+    assert!(!world.control.state().is_held());
+}

@@ -64,7 +64,7 @@ fn answer(message: FromNode) -> Option<FromServer> {
             node_id: "01890000-0000-7000-8000-000000000003".to_owned(),
             beat_interval_ms: BEAT_INTERVAL_MS,
             lease_ms: 5 * BEAT_INTERVAL_MS,
-            server_time_ms: 0,
+            ..Welcome::default()
         })),
         FromNode::Observed(observed) if observed.full && observed.last => {
             let nothing = Intent {

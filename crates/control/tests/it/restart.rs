@@ -45,6 +45,24 @@ async fn after_a_restart_every_node_has_a_full_window_and_work_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_next_run_begins_at_or_above_every_revision_that_was_shown() {
+    let world = World::new(1);
+    let control = world.start().await;
+    let first = control.server_run();
+    let begun = control.store_revision();
+    assert!(begun > first.store_revision, "founding is a commit");
+    apply(&control, spec("web", 2, 100)).await.unwrap();
+    let shown = control.store_revision();
+    assert!(shown > begun);
+    assert_eq!(control.server_run(), first);
+    control.crash();
+    let control = world.start().await;
+    let second = control.server_run();
+    assert!(second.store_revision >= shown && second.id != first.id && second.id != 0);
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_does_not_come_back_after_a_restart_is_lost() {
     let world = World::new(2);
     let control = world.start().await;

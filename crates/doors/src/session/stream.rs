@@ -171,6 +171,7 @@ impl Conversation {
 
     fn welcome(&self, version: u32, node: NodeId) -> v1::Welcome {
         let rules = &self.control.config().lease;
+        let run = self.control.server_run();
         v1::Welcome {
             version,
             fleet_id: self.control.fleet_id().to_string(),
@@ -179,6 +180,8 @@ impl Conversation {
             beat_interval_ms: millis(rules.beat),
             lease_ms: millis(rules.window),
             server_time_ms: self.control.clock().wall_millis(),
+            store_revision: run.store_revision,
+            server_run: run.id,
         }
     }
 
@@ -265,7 +268,14 @@ async fn deliver(control: &Control, node: NodeId, link: &SessionLink, told_all: 
     told_all.notified().await;
     let mut told = Told::default();
     loop {
-        for part in told.intent(&control.intent(node)) {
+        let intent = control.intent(node);
+        // Read after the intent, so that nothing in it is newer.
+        let store_revision = control.store_revision();
+        for part in told.intent(&intent) {
+            let part = v1::Intent {
+                store_revision,
+                ..part
+            };
             if let Err(end) = link
                 .answers
                 .send(server_message::Message::Intent(part))

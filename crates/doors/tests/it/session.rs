@@ -203,6 +203,11 @@ async fn a_node_joins_beats_and_is_told_everything() {
         server.control.store_epoch().to_string()
     );
     assert!(welcome.beat_interval_ms > 0 && welcome.lease_ms > welcome.beat_interval_ms);
+    let run = server.control.server_run();
+    assert_eq!(
+        (welcome.server_run, welcome.store_revision),
+        (run.id, run.store_revision)
+    );
     let mut intent = HashMap::new();
     node.intent(&mut intent, |intent, _| intent.len() == 1)
         .await;
@@ -221,6 +226,27 @@ async fn a_node_joins_beats_and_is_told_everything() {
     server
         .until("/api/v1/nodes/box", |node| node["state"] == "suspect")
         .await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn every_intent_tells_a_revision_that_covers_it() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    for name in ["web", "api"] {
+        let before = server.control.store_revision();
+        server.apply(name, 1).await;
+        let part = loop {
+            let server_message::Message::Intent(part) = node.hear().await else {
+                panic!("an intent is expected")
+            };
+            if !part.items.is_empty() {
+                break part;
+            }
+        };
+        assert!(part.store_revision > before, "its commit is newer");
+        assert!(part.store_revision <= server.control.store_revision());
+    }
     server.shut_down().await;
 }
 

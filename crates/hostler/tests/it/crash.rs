@@ -226,20 +226,69 @@ fn an_agent_facing_an_emptied_store_kills_nothing_until_an_operator_says_so() {
 }
 
 #[test]
-fn an_agent_facing_a_restored_older_store_kills_nothing() {
+fn an_agent_facing_a_restored_older_store_kills_nothing_until_an_operator_says_so() {
     let mut fleet = Fleet::start();
+    fleet.run_sleeper("early", &["--count", "2"]).with_code(0);
     assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
     let backup = fleet.path().join("backup");
     copy(&fleet.server_dir(), &backup);
     fleet.start_server();
     fleet.wait_ready();
-    fleet.run_sleeper("sleeper", &["--count", "2"]).with_code(0);
+    // Half of what runs: by number alone the guard would let it go.
+    fleet.run_sleeper("late", &["--count", "2"]).with_code(0);
+    let (early, late) = (fleet.starts("early"), fleet.starts("late"));
     fleet.kill_server();
     std::fs::remove_dir_all(fleet.server_dir()).unwrap();
     copy(&backup, &fleet.server_dir());
     fleet.start_server();
     eventually("the intent is held back", || is_held_back(&fleet));
-    assert!(fleet.starts("sleeper").into_iter().all(is_alive));
+    let all_alive = |pids: &[u32]| pids.iter().all(|pid| is_alive(*pid));
+    assert!(all_alive(&early) && all_alive(&late));
+    let shown = fleet.run(&["node", "show", "box"]).with_code(0).stdout;
+    assert!(shown.contains("restored from an older copy"), "{shown}");
+
+    // Another run over the older copy makes it no more right.
+    fleet.kill_server();
+    fleet.start_server();
+    eventually("the intent is held back again", || is_held_back(&fleet));
+    assert!(all_alive(&early) && all_alive(&late));
+
+    fleet.run(&["node", "accept", "box"]).with_code(0);
+    eventually("the operator's word counts", || {
+        !late.iter().any(|pid| is_alive(*pid))
+    });
+    assert!(all_alive(&early), "the older store knows these");
+    assert_eq!(fleet.starts("early").len(), 2, "and none was started anew");
+}
+
+#[test]
+fn the_right_store_put_back_after_an_older_one_is_followed_without_a_word() {
+    let mut fleet = Fleet::start();
+    fleet.run_sleeper("early", &["--count", "2"]).with_code(0);
+    assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
+    let (older, right) = (fleet.path().join("older"), fleet.path().join("right"));
+    copy(&fleet.server_dir(), &older);
+    fleet.start_server();
+    fleet.wait_ready();
+    fleet.run_sleeper("late", &[]).with_code(0);
+    assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
+    std::fs::rename(fleet.server_dir(), &right).unwrap();
+    copy(&older, &fleet.server_dir());
+    fleet.start_server();
+    eventually("the intent is held back", || is_held_back(&fleet));
+    fleet.kill_server();
+    std::fs::remove_dir_all(fleet.server_dir()).unwrap();
+    std::fs::rename(&right, fleet.server_dir()).unwrap();
+    fleet.start_server();
+    fleet.wait_ready();
+    eventually("the intent is followed", || !is_held_back(&fleet));
+    let (early, late) = (fleet.starts("early"), fleet.starts("late"));
+    assert_eq!(
+        (early.len(), late.len()),
+        (2, 1),
+        "nothing was started anew"
+    );
+    assert!(early.into_iter().chain(late).all(is_alive));
 }
 
 fn is_held_back(fleet: &Fleet) -> bool {

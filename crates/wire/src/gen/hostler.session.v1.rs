@@ -167,6 +167,14 @@ pub struct Welcome {
     pub lease_ms: u64,
     #[prost(uint64, tag = "7")]
     pub server_time_ms: u64,
+    /// The store's revision when this run of the control plane read it. In one life of the store (its epoch) it
+    /// never goes back: less than what an earlier run told means that an older copy was put in its place.
+    /// 0: unknown.
+    #[prost(uint64, tag = "8")]
+    pub store_revision: u64,
+    /// Drawn when this run of the control plane began. 0: unknown.
+    #[prost(uint64, tag = "9")]
+    pub server_run: u64,
 }
 /// A typed no; the server ends the stream after it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -344,6 +352,9 @@ pub struct Intent {
     /// Records that the control plane has forgotten after the node said gone; increments only.
     #[prost(string, repeated, tag = "6")]
     pub removed_assignments: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nothing in this intent is newer than this revision of the store. 0: unknown.
+    #[prost(uint64, tag = "7")]
+    pub store_revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Spec {

@@ -133,11 +133,19 @@ fn welcome_and_refused_have_their_bytes() {
         beat_interval_ms: 1000,
         lease_ms: 5000,
         server_time_ms: 1,
+        store_revision: 300,
+        server_run: u64::MAX,
     };
-    golden(
-        &welcome,
-        b"\x08\x01\x12\x01f\x1a\x01e\x22\x01n\x28\xe8\x07\x30\x88\x27\x38\x01",
-    );
+    let older = b"\x08\x01\x12\x01f\x1a\x01e\x22\x01n\x28\xe8\x07\x30\x88\x27\x38\x01";
+    let newer = b"\x40\xac\x02\x48\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+    golden(&welcome, &[&older[..], newer].concat());
+    // What a control plane says that knows nothing of revisions.
+    let silent = Welcome {
+        store_revision: 0,
+        server_run: 0,
+        ..welcome
+    };
+    golden(&silent, older);
     let refused = Refused {
         code: "c".into(),
         sentence: "s".into(),
@@ -280,12 +288,13 @@ fn intent_has_its_bytes() {
             finished: true,
         }],
         removed_assignments: vec!["x".into()],
+        store_revision: 300,
     };
     golden(
         &intent,
         b"\x08\x02\x10\x01\x18\x01\x22\x09\x0a\x01w\x10\x03\x1a\x02{}\
           \x2a\x1e\x0a\x05\x0a\x01a\x10\x07\x12\x01w\x1a\x03web\x20\x02\x28\x03\x32\x07deleted\x38\x01\
-          \x32\x01x",
+          \x32\x01x\x38\xac\x02",
     );
     golden(&Applied { version: 2 }, b"\x08\x02");
     golden(
