@@ -53,7 +53,7 @@ struct Options {
     /// Where data is written while measuring; must be a real disk
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     data_dir: PathBuf,
-    /// The file for the figures [default: <data-dir>/bench.json]
+    /// The file for the figures [default: DATA-DIR/bench.json]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// The program to measure [default: `hostler` beside this one]

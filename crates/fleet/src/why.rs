@@ -9,7 +9,7 @@ use hostler_model::{Bytes, Desired, MilliCpu, Node, NodeState, Workload, Workloa
 use serde::Serialize;
 
 use crate::State;
-use crate::placement::{satisfies, value_of};
+use crate::placement::{MOST_COPIES_PER_NODE, satisfies, value_of};
 use crate::state::{Copies, Footing, is_singleton};
 
 /// Groups of nodes that are told apart; beyond it only their number is told.
@@ -87,6 +87,8 @@ pub enum Finding {
     },
     /// A host port is held by a copy of that workload.
     PortTaken { port: Port, holder: String },
+    /// The node has as many copies as a node may have.
+    Full { copies: usize },
 }
 
 /// What keeps the workload from running as wanted; `None` if it is unknown.
@@ -281,6 +283,10 @@ fn of_node(state: &State, workload: &Workload, node: &Node) -> Vec<Finding> {
             findings.push(Finding::PortTaken { port, holder });
         }
     }
+    let copies = state.room(node.id).copies.len();
+    if copies >= MOST_COPIES_PER_NODE {
+        findings.push(Finding::Full { copies });
+    }
     findings
 }
 
@@ -309,6 +315,7 @@ impl Finding {
             Self::Cpu { .. } => "cpu".to_owned(),
             Self::Memory { .. } => "memory".to_owned(),
             Self::Disk { .. } => "disk".to_owned(),
+            Self::Full { .. } => "full".to_owned(),
             Self::NotDesired { .. }
             | Self::NoNodes
             | Self::StillStopping { .. }
@@ -333,7 +340,8 @@ impl Finding {
             | Self::HeldBack { .. }
             | Self::NoDriver { .. }
             | Self::Constraint { .. }
-            | Self::PortTaken { .. } => 0,
+            | Self::PortTaken { .. }
+            | Self::Full { .. } => 0,
         }
     }
 
@@ -379,6 +387,7 @@ impl Finding {
                     port_name(*port)
                 )
             }
+            Self::Full { .. } => format!("add a node, or make room on {node}"),
             Self::NotDesired { .. }
             | Self::NoNodes
             | Self::StillStopping { .. }
@@ -469,6 +478,12 @@ impl fmt::Display for Finding {
             Self::Disk { short, free, .. } => write!(f, "{short} disk short, {free} free"),
             Self::PortTaken { port, holder } => {
                 write!(f, "port {} is held by {holder}", port_name(*port))
+            }
+            Self::Full { copies } => {
+                write!(
+                    f,
+                    "has {copies} copies already, the most that a node may have"
+                )
             }
         }
     }

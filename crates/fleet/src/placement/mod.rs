@@ -19,6 +19,9 @@ use hostler_model::{Node, Resources};
 pub(crate) use places::Places;
 pub(crate) use yard::Yard;
 
+/// The most copies on one node, whatever they claim: a count too large by mistake must not drown an agent.
+pub(crate) const MOST_COPIES_PER_NODE: usize = 1000;
+
 /// Cpu and memory as one number, a core weighing as much as 4 GiB (the common shape of machines for rent).
 pub(crate) const fn weight(resources: &Resources) -> u64 {
     const BYTES_PER_MILLICPU: u64 = (4 << 30) / 1000;

@@ -6,7 +6,7 @@ use std::iter::Peekable;
 use hostler_model::spec::Strategy;
 use hostler_model::{Claims, NodeId, Resources, Workload};
 
-use super::{load, satisfies};
+use super::{MOST_COPIES_PER_NODE, load, satisfies};
 use crate::State;
 use crate::placement::yard::Spot;
 
@@ -161,7 +161,10 @@ impl<'a> Places<'a> {
         let has_ports = self.need.ports.is_empty()
             || (taken.is_none_or(|taken| !taken.has_ports)
                 && self.state.room(node).has_ports(&self.need.ports, None));
-        free.holds(&self.need.resources)
+        let copies = self.state.room(node).copies.len();
+        let copies = copies + taken.map_or(0, |taken| taken.copies as usize);
+        copies < MOST_COPIES_PER_NODE
+            && free.holds(&self.need.resources)
             && has_ports
             && spot.node.can_run(spec.kind())
             && satisfies(&spot.node, &spec.placement.constraints)

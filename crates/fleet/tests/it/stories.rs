@@ -261,3 +261,22 @@ fn why_tells_every_reason_of_every_node_and_the_nearest_fix() {
     world.run();
     insta::assert_snapshot!(why(&world.state, picky).expect("it is there").to_string());
 }
+
+#[test]
+fn a_count_beyond_reason_fills_no_node_beyond_the_most() {
+    let mut world = World::with_nodes(2);
+    let mut swarm = spec("swarm", 1_000_000);
+    swarm.resources = hostler_model::Resources::ZERO;
+    let workload = world.apply(swarm);
+    for limit in [1500, 1500] {
+        world.must(&Verb::Settle { workload, limit });
+    }
+    for node in ["node-0", "node-1"] {
+        let node = world.node(node);
+        assert_eq!(world.state.assignments_on(node).count(), 1000);
+    }
+    let why = hostler_fleet::why(&world.state, workload).expect("it is there");
+    assert_eq!(why.pending, 998_000);
+    let said = why.to_string();
+    assert!(said.contains("has 1000 copies already"), "{said}");
+}

@@ -158,7 +158,15 @@ impl Fleet {
             marks.display()
         );
         let command = ["run", name, "--kind", "process"];
-        self.run(&[&command[..], flags, &["--", "sh", "-c", &script]].concat())
+        let ended = self.run(&[&command[..], flags, &["--", "sh", "-c", &script]].concat());
+        if ended.code == Some(0) && !flags.contains(&"-d") {
+            // A process runs before its script has come to leave the mark.
+            let copies = self.copies(name).len();
+            eventually("every copy leaves its mark", || {
+                self.starts(name).len() >= copies
+            });
+        }
+        ended
     }
 
     /// The pids of all starts of a sleeper, dead or alive.
