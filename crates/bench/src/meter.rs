@@ -8,21 +8,10 @@ use anyhow::{Context as _, Result};
 /// A process, by its id.
 pub(crate) type Id = i32;
 
-/// Processor time of all its threads since it began, also of those that ended.
+/// Processor time since it began. The kernel counts that of all threads, also of those that ended, in ticks,
+/// and that of the living ones to the nanosecond; both are too small at most, so the larger is taken.
 pub(crate) fn cpu(process: Id) -> Result<Duration> {
-    let text = read(process, "stat")?;
-    // The name may hold anything; the numbers begin behind its closing bracket.
-    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut ticks = rest.split_whitespace().skip(11).map(str::parse::<u64>);
-    let mut next = || {
-        ticks
-            .next()
-            .and_then(Result::ok)
-            .context("read processor time")
-    };
-    let ticks = next()? + next()?;
-    let per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    Ok(cpu_in_ticks(process)?.max(cpu_of_the_living(process)))
 }
 
 /// Resident memory in MiB, pages shared with others counted in full.
@@ -53,6 +42,35 @@ pub(crate) fn children(process: Id) -> Vec<Id> {
     text.split_whitespace()
         .filter_map(|id| id.parse().ok())
         .collect()
+}
+
+fn cpu_in_ticks(process: Id) -> Result<Duration> {
+    let text = read(process, "stat")?;
+    // The name may hold anything; the numbers begin behind its closing bracket.
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut ticks = rest.split_whitespace().skip(11).map(str::parse::<u64>);
+    let mut next = || {
+        ticks
+            .next()
+            .and_then(Result::ok)
+            .context("read processor time")
+    };
+    let ticks = next()? + next()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// Zero where the kernel does not count it.
+fn cpu_of_the_living(process: Id) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let nanos = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
 }
 
 fn rollup(process: Id, name: &str) -> Result<f64> {

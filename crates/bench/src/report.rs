@@ -250,7 +250,8 @@ impl fmt::Display for Figure {
         let digits = match value.abs() {
             100.0.. => 0,
             10.0.. => 1,
-            _ => 2,
+            0.1.. => 2,
+            _ => 3,
         };
         write!(f, "{value:.digits$} {unit}")
     }

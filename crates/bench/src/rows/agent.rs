@@ -42,11 +42,7 @@ pub(super) fn idle(bench: &Bench) -> Result<Vec<Line>> {
         "% of a core",
     );
     let what = "agent CPU, idle, a beat every 5 s";
-    let note = format!(
-        "{:.0} ms in {} s, counted in steps of 10 ms",
-        millis(used),
-        span.as_secs()
-    );
+    let note = format!("{:.1} ms in {} s", millis(used), span.as_secs());
     Ok(vec![
         Line::new("A2", what, Nature::Speed, percent, Bound::AtMost(0.1)).note(note),
     ])
