@@ -37,6 +37,8 @@ struct Cursor {
     begun: Vec<u8>,
     since: Option<Timestamp>,
     does_follow: bool,
+    /// Where a reader that does not follow stops: a segment and its length when the log was opened.
+    end: Option<(u32, u64)>,
     last_at: Timestamp,
 }
 
@@ -112,8 +114,12 @@ impl Cursor {
             begun: Vec::new(),
             since: query.since,
             does_follow: query.follow,
+            end: None,
             last_at: Timestamp::default(),
         };
+        if !query.follow {
+            cursor.end = Some(cursor.present_end()?);
+        }
         if let Some(tail) = query.tail {
             cursor.skip_to_tail(tail)?;
         }
@@ -126,11 +132,15 @@ impl Cursor {
             // Looked at before the reading: a segment that has a successor grows no more.
             let next = self.next_segment()?;
             let is_over = self.is_over();
-            let mut block = vec![0; BLOCK_BYTES];
+            let readable = self.readable()?;
+            let mut block = vec![0; readable];
             let count = match &mut self.file {
                 Some(file) => file.read(&mut block)?,
                 None => 0,
             };
+            if count == 0 && self.end.is_some_and(|(segment, _)| self.segment >= segment) {
+                return Ok(Look::End);
+            }
             if count > 0 {
                 let lines = self.lines(&block[..count]);
                 if lines.is_empty() {
@@ -153,6 +163,41 @@ impl Cursor {
                 _ => return Ok(Look::End),
             }
         }
+    }
+
+    /// The last segment and its length as they are now. Who does not follow reads up to there: a unit that
+    /// writes faster than it is read would keep the reader for ever.
+    fn present_end(&self) -> io::Result<(u32, u64)> {
+        let segments = match self.dir.segments(self.run) {
+            Ok(segments) => segments,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let Some(last) = segments.into_iter().max() else {
+            return Ok((0, 0));
+        };
+        match std::fs::metadata(self.dir.segment(self.run, last)) {
+            Ok(found) => Ok((last, found.len())),
+            // Rotated away since: everything that was there is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((last, 0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How much of the present segment may be read now.
+    fn readable(&mut self) -> io::Result<usize> {
+        let (Some((segment, length)), Some(file)) = (self.end, &mut self.file) else {
+            return Ok(BLOCK_BYTES);
+        };
+        if self.segment < segment {
+            return Ok(BLOCK_BYTES);
+        }
+        let left = if self.segment == segment {
+            length.saturating_sub(file.stream_position()?)
+        } else {
+            0
+        };
+        Ok(usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES)))
     }
 
     /// The oldest kept segment behind the present one.
@@ -333,8 +378,29 @@ mod tests {
             begun: Vec::new(),
             since: None,
             does_follow: true,
+            end: None,
             last_at: Timestamp::default(),
         }
+    }
+
+    #[test]
+    fn who_does_not_follow_reads_what_was_there_and_no_more() {
+        let (_home, dir) = home();
+        fs::write(dir.segment(1, 1), record("one") + &record("two")).unwrap();
+        let mut cursor = Cursor {
+            does_follow: false,
+            ..cursor(&dir)
+        };
+        cursor.end = Some(cursor.present_end().unwrap());
+        // A flood: there is always more than was read.
+        fs::write(
+            dir.segment(1, 1),
+            record("one") + &record("two") + &record("three"),
+        )
+        .unwrap();
+        fs::write(dir.segment(1, 2), record("four")).unwrap();
+        assert_eq!(all(&mut cursor), ["Stdout one", "Stdout two"]);
+        assert!(matches!(cursor.look().unwrap(), Look::End));
     }
 
     fn record(text: &str) -> String {
