@@ -113,6 +113,41 @@ async fn a_lost_ledger_loses_no_unit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_stopping_when_the_ledger_was_lost_is_stopped_by_the_intent() {
+    let world = World::new();
+    let agent = world.start().await;
+    let mut spec = program("web", "stubborn", RestartPolicy::Always);
+    spec.stop.grace_ms = 60_000;
+    world.control.run(unit(1, 1), &spec);
+    world.control.until_shown(unit(1, 1), "running").await;
+    world.control.stop(unit(1, 1), "drained");
+    world.control.until_shown(unit(1, 1), "stopping").await;
+    agent.stop().await;
+    std::fs::remove_dir_all(world.dir.path().join("agent")).unwrap();
+    let _again = world.start().await;
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+    assert_eq!(world.machine.running(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_being_prepared_at_a_reboot_is_started_after_it() {
+    let world = World::new();
+    world.machine.set_preparation_time(Duration::from_secs(30));
+    let agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "preparing").await;
+    agent.stop().await;
+    world.machine.reboot();
+    *world.body.boot_id.lock().unwrap() = "boot-2".to_owned();
+    let _again = world.start().await;
+    world.control.until_shown(unit(1, 1), "running").await;
+    assert_eq!(world.control.state().runs(unit(1, 1)), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_corrupt_ledger_is_set_aside_and_loses_no_unit() {
     let world = World::new();
     world.control.state().want(unit(1, 1), &serve("web"));

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use hostler_agent::AgentStatus;
+use hostler_model::spec::RestartPolicy;
 use hostler_model::{CommandKind, Exit};
 
 use crate::control::{epoch, unit};
-use crate::node::{Running, World, serve};
+use crate::node::{Running, World, program, serve};
 
 /// Three units that run, on disk.
 async fn three(world: &World) -> Running {
@@ -349,4 +350,37 @@ async fn a_session_with_the_same_run_is_no_older_copy_nor_is_a_run_that_tells_no
         .until("gone", |state| state.gone.contains(&unit(3, 1)))
         .await;
     assert!(!world.control.state().is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_was_ordered_before_a_restore_is_carried_out() {
+    let world = World::new();
+    let _agent = three(&world).await;
+    let mut spec = program("web", "stubborn", RestartPolicy::Always);
+    spec.stop.grace_ms = 60_000;
+    world.control.run(unit(4, 1), &spec);
+    world.control.until_shown(unit(4, 1), "running").await;
+    world.control.stop(unit(4, 1), "drained");
+    world.control.until_shown(unit(4, 1), "stopping").await;
+    forget(&world);
+    world.control.state().epoch = epoch(2);
+    world.control.until("held", |state| state.is_held()).await;
+    world.pass(Duration::from_secs(120)).await;
+    assert_eq!(world.machine.running(), all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_finished_is_kept_through_a_restore() {
+    let world = World::new();
+    let _agent = three(&world).await;
+    let once = program("once", "exit 3", RestartPolicy::No);
+    world.control.run(unit(4, 1), &once);
+    world.control.until_shown(unit(4, 1), "finished").await;
+    forget(&world);
+    world.control.state().epoch = epoch(2);
+    world.control.until("held", |state| state.is_held()).await;
+    world.pass(Duration::from_secs(600)).await;
+    world.control.until_shown(unit(4, 1), "finished").await;
+    assert_eq!(world.control.state().runs(unit(4, 1)), 1);
+    assert_eq!(world.machine.running(), all());
 }
