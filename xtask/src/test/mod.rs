@@ -43,7 +43,7 @@ const FULL_LENGTH: [(&str, &str); 4] = [
     // Random kills of a child that writes to the store.
     ("HOSTLER_STORE_KILLS", "1000"),
     // Random kills of server and agent under load.
-    ("HOSTLER_KILL_ROUNDS", "1000"),
+    ("HOSTLER_TEST_ROUNDS", "1000"),
     // Seeds of the simulated fleet.
     ("HOSTLER_SIM_SEEDS", "10000"),
 ];
@@ -55,8 +55,12 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     let ignored = lanes::ignored_tests()?;
     let (docker, engine) = docker();
     let mut plan = Plan::new(&ignored, docker);
-    for (name, value) in FULL_LENGTH.iter().filter(|_| length == Length::Full) {
-        plan.set(name, value);
+    if length == Length::Full {
+        for (name, value) in FULL_LENGTH {
+            plan.set(name, value);
+        }
+        // Another night, other kills; a failing test prints its seed.
+        plan.set("HOSTLER_TEST_SEED", &std::process::id().to_string());
     }
     if let Some(engine) = &engine {
         plan.set(DOCKER, &engine.address());

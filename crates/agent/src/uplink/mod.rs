@@ -120,8 +120,11 @@ impl Uplink {
         }
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
+            let begun = self.parts.clock.uptime();
             let (ended, was_joined) = self.session().await;
-            if was_joined {
+            let lasted = self.parts.clock.uptime().saturating_sub(begun);
+            // Only a session that held counts: two agents with one identity take it from each other at once.
+            if was_joined && lasted > LONGEST_WAIT {
                 backoff.reset();
             }
             let wait = match ended {

@@ -383,8 +383,8 @@ async fn large_sets_go_in_parts_both_ways() {
     let (mut node, _) = Node::join(&server, "box").await;
     let mut intent = HashMap::new();
     node.intent(&mut intent, |_, whole| whole).await;
-    server.apply("web", 1_500).await;
-    node.intent(&mut intent, |intent, _| intent.len() == 1_500)
+    server.apply("web", 900).await;
+    node.intent(&mut intent, |intent, _| intent.len() == 900)
         .await;
     drop(node);
     server
@@ -413,9 +413,9 @@ async fn large_sets_go_in_parts_both_ways() {
     }
     let mut again = HashMap::new();
     node.intent(&mut again, |_, whole| whole).await;
-    assert_eq!(again.len(), 1_500);
+    assert_eq!(again.len(), 900);
     server
-        .until("/api/v1/workloads/web", |it| it["running"] == 1_500)
+        .until("/api/v1/workloads/web", |it| it["running"] == 900)
         .await;
     server.shut_down().await;
 }
