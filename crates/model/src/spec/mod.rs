@@ -211,6 +211,9 @@ pub enum DisconnectPolicy {
     Singleton,
 }
 
+/// The least memory that a copy may have: in less, the kernel kills it before its program runs.
+const LEAST_MEMORY: Bytes = Bytes(1 << 20);
+
 const fn one() -> u32 {
     1
 }
@@ -463,6 +466,12 @@ impl WorkloadSpec {
                 "stop.signal: `{}` is none of {}",
                 self.stop.signal,
                 SIGNALS.join(", ")
+            ));
+        }
+        let memory = self.limits.memory.unwrap_or(self.resources.memory);
+        if memory.0 > 0 && memory < LEAST_MEMORY {
+            findings.push(format!(
+                "resources.memory: {memory} is less than {LEAST_MEMORY}, in which nothing starts"
             ));
         }
         if self

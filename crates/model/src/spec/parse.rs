@@ -135,6 +135,15 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
     }
 
     #[test]
+    fn memory_in_which_nothing_starts_is_refused() {
+        for (memory, is_fine) in [("0", true), ("5", false), ("100KiB", false), ("1MiB", true)] {
+            let text =
+                format!("name: x\nprocess: {{command: [a]}}\nresources: {{memory: {memory}}}\n");
+            assert_eq!(parse(&text).is_ok(), is_fine, "{memory}");
+        }
+    }
+
+    #[test]
     fn several_documents_are_several_specs() {
         let text = "name: a\nprocess: {command: [x]}\n---\nname: b\nprocess: {command: [y]}\n";
         let names: Vec<_> = parse(text)

@@ -116,7 +116,11 @@ impl Cgroups {
             }
         };
         for (_, base) in self.bases() {
-            if let Err(error) = fs::create_dir_all(&base) {
+            // A directory that is there may belong to another user: only making one in it tells.
+            let probe = base.join(format!("probe-{}", std::process::id()));
+            let made = fs::create_dir_all(&probe);
+            let _ = fs::remove_dir(&probe);
+            if let Err(error) = made {
                 return format!("limits are not enforced: {}: {error}", base.display());
             }
         }
