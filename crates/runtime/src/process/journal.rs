@@ -45,7 +45,7 @@ struct Cursor {
 /// What a look at the log brought.
 enum Look {
     Lines(Vec<LogLine>),
-    /// Nothing more for now.
+    /// The end of what is written; more may come.
     Idle,
     /// Nothing more ever.
     End,
