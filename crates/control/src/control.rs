@@ -141,7 +141,7 @@ impl Control {
                 trouble.to_owned()
             },
         };
-        let store_ok = self.shared.store_ok.load(Ordering::Acquire);
+        let store_ok = self.shared.is_store_ok();
         Readiness {
             checks: vec![
                 check(

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) inbox: mpsc::Sender<Request>,
     pub(crate) leading: AtomicBool,
     pub(crate) store_ok: AtomicBool,
+    /// The uptime in milliseconds at which the commit under way began; `u64::MAX` without one.
+    pub(crate) commit_began: AtomicU64,
     pub(crate) revision: AtomicU64,
     pub(crate) newest_event: watch::Sender<u64>,
     pub(crate) changes: watch::Sender<u64>,
@@ -71,6 +73,7 @@ impl Shared {
             inbox,
             leading: AtomicBool::new(true),
             store_ok: AtomicBool::new(true),
+            commit_began: AtomicU64::new(u64::MAX),
             revision: AtomicU64::new(0),
             newest_event: watch::Sender::new(0),
             changes: watch::Sender::new(0),
@@ -97,6 +100,22 @@ impl Shared {
 
     pub(crate) fn set_store_ok(&self, is_ok: bool) {
         self.store_ok.store(is_ok, Ordering::Release);
+    }
+
+    pub(crate) fn begin_commit(&self) {
+        let began = millis(self.parts.clock.uptime());
+        self.commit_began.store(began, Ordering::Release);
+    }
+
+    pub(crate) fn end_commit(&self) {
+        self.commit_began.store(u64::MAX, Ordering::Release);
+    }
+
+    /// Whether the store has answered lately, and is not about to leave a commit unanswered.
+    pub(crate) fn is_store_ok(&self) -> bool {
+        let began = self.commit_began.load(Ordering::Acquire);
+        let waits = millis(self.parts.clock.uptime()).saturating_sub(began);
+        self.store_ok.load(Ordering::Acquire) && waits < millis(self.config.leader_ttl / 2)
     }
 
     /// Nothing is decided from here on.
@@ -230,4 +249,8 @@ fn may_make_room(change: &Change) -> bool {
         Change::PutAssignment(assignment) => assignment.outcome.is_some() || assignment.fenced,
         _ => false,
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

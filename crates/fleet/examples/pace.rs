@@ -76,7 +76,7 @@ impl Fleet {
             };
             spec.placement.strategy = strategy;
             self.submit(&Verb::Apply {
-                spec: Arc::new(spec),
+                specs: vec![Arc::new(spec)],
                 options: ApplyOptions::default(),
             });
         }

@@ -51,12 +51,13 @@ pub enum Reply {
         id: NodeId,
         revision: u64,
     },
-    /// `changed` is false if the spec was applied already.
+    /// What became of each spec, in their order.
+    Applied(Vec<Applied>),
+    /// `changed` is false if it was so already.
     Workload {
         id: WorkloadId,
         revision: u64,
         changed: bool,
-        created: bool,
     },
     Command {
         id: CommandId,
@@ -66,6 +67,17 @@ pub enum Reply {
         count: usize,
         more: bool,
     },
+}
+
+/// What became of one spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    pub id: WorkloadId,
+    pub name: String,
+    pub revision: u64,
+    /// False if the spec was applied already.
+    pub changed: bool,
+    pub created: bool,
 }
 
 impl Decision {

@@ -19,7 +19,7 @@ mod state;
 mod verb;
 mod why;
 
-pub use change::{Change, Decision, Reply};
+pub use change::{Applied, Change, Decision, Reply};
 pub use decide::decide;
 pub use lease::{Lease, LeaseRules, Verdict};
 pub use moment::Moment;

@@ -171,7 +171,13 @@ fn packed(fleet: &Generated) -> usize {
     }
     for spec in &fleet.workloads {
         let (spec, options) = (Arc::new(spec.clone()), ApplyOptions::default());
-        must(&mut state, &Verb::Apply { spec, options });
+        must(
+            &mut state,
+            &Verb::Apply {
+                specs: vec![spec],
+                options,
+            },
+        );
     }
     let order: Vec<_> = state.unsettled().collect();
     for workload in order {

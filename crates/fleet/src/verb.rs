@@ -90,9 +90,10 @@ pub enum Verb {
     },
 
     // --- workloads, by people
-    /// Creates or changes a workload by the name in the spec. The same spec again changes nothing.
+    /// Creates or changes workloads by the names in the specs: all, or none if one is refused. The same spec
+    /// again changes nothing.
     Apply {
-        spec: Arc<WorkloadSpec>,
+        specs: Vec<Arc<WorkloadSpec>>,
         options: ApplyOptions,
     },
     /// Running or stopped. The same again changes nothing.
@@ -168,7 +169,8 @@ pub enum UnitReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ApplyOptions {
     pub expect: Expect,
-    /// Refuse with `no-placement` unless every missing copy fits now.
+    /// Place what is missing in the same decision, or refuse with `no-placement`. A slot that waits for its
+    /// old copy to stop only has to fit; it is placed once that copy is gone.
     pub require_placement: bool,
     /// Decide, check and answer, but change nothing.
     pub dry_run: bool,

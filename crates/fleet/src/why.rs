@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use hostler_model::spec::{Constraint, Kind, Operator, Port, Protocol};
-use hostler_model::{Bytes, Desired, MilliCpu, Node, NodeState, Workload, WorkloadId};
+use hostler_model::{
+    Assignment, Bytes, Desired, MilliCpu, Node, NodeState, Resources, Workload, WorkloadId,
+};
 use serde::Serialize;
 
 use crate::State;
-use crate::placement::{MOST_COPIES_PER_NODE, satisfies, value_of};
+use crate::placement::{MOST_COPIES_PER_NODE, Takings, satisfies, value_of};
 use crate::state::{Copies, Footing, is_singleton};
 
 /// Groups of nodes that are told apart; beyond it only their number is told.
@@ -26,7 +28,8 @@ pub struct Why {
     pub pending: u32,
     /// What holds for the workload as a whole.
     pub findings: Vec<Finding>,
-    /// What each node says to one more copy, the nearest to fitting first; alike nodes are told together.
+    /// What each node says to one more copy, or to the new form of the outdated one that it has; the nearest
+    /// to fitting first, and alike nodes are told together.
     pub nodes: Vec<NodeFinding>,
     /// Nodes beyond those told about.
     pub omitted_nodes: usize,
@@ -95,11 +98,12 @@ pub enum Finding {
 #[must_use]
 pub fn why(state: &State, workload: WorkloadId) -> Option<Why> {
     let record = state.workload(workload)?;
-    Some(explain(state, record, state.pending_copies(workload)))
+    let pending = state.pending_copies(workload);
+    Some(explain(state, record, pending, &Takings::default()))
 }
 
-/// The same for a workload as it would be.
-pub(crate) fn explain(state: &State, workload: &Workload, pending: u32) -> Why {
+/// The same for a workload as it would be, after what the decision has taken.
+pub(crate) fn explain(state: &State, workload: &Workload, pending: u32, taken: &Takings) -> Why {
     let mut why = Why {
         workload: workload.id,
         name: workload.name.clone(),
@@ -116,7 +120,7 @@ pub(crate) fn explain(state: &State, workload: &Workload, pending: u32) -> Why {
     if workload.desired != Desired::Running || (pending == 0 && !is_stuck) {
         return why;
     }
-    let mut groups = grouped(state, workload);
+    let mut groups = grouped(state, workload, pending, taken);
     if groups.is_empty() {
         why.findings.push(Finding::NoNodes);
         why.nearest = Some("start an agent that joins the fleet".to_owned());
@@ -186,10 +190,12 @@ fn awaiting_fence<'a>(
 }
 
 /// Every node that is not gone, by what it says. Amounts do not tell nodes apart: the smallest is kept.
-fn grouped(state: &State, workload: &Workload) -> Vec<NodeFinding> {
+fn grouped(state: &State, workload: &Workload, pending: u32, taken: &Takings) -> Vec<NodeFinding> {
     let mut groups: BTreeMap<Vec<String>, (NodeFinding, u64)> = BTreeMap::new();
     for node in state.nodes().filter(|node| !node.is_gone()) {
-        let findings = of_node(state, workload, node);
+        // With no copy pending, an outdated one is what needs a place: its own makes room for it.
+        let outdated = (pending == 0).then(|| outdated_on(state, workload, node));
+        let findings = of_node(state, workload, node, outdated.flatten(), taken);
         let key = findings.iter().map(Finding::kind).collect();
         let distance = findings.iter().map(Finding::distance).max().unwrap_or(0);
         let (group, nearest) = groups.entry(key).or_insert_with(|| {
@@ -213,8 +219,28 @@ fn grouped(state: &State, workload: &Workload) -> Vec<NodeFinding> {
     groups.into_values().map(|(group, _)| group).collect()
 }
 
-/// Everything that speaks against one more copy on the node.
-fn of_node(state: &State, workload: &Workload, node: &Node) -> Vec<Finding> {
+/// A copy of the workload there that runs an older form of it.
+fn outdated_on<'a>(state: &'a State, workload: &Workload, node: &Node) -> Option<&'a Assignment> {
+    let copies = state.room(node.id).copies.iter();
+    copies
+        .filter_map(|id| state.assignment(*id))
+        .map(AsRef::as_ref)
+        .find(|copy| {
+            let form = (copy.template, copy.restart);
+            copy.workload == workload.id
+                && copy.is_wanted()
+                && form < (workload.template, workload.restart)
+        })
+}
+
+/// Everything that speaks against one more copy on the node, or against one instead of `outdated`.
+fn of_node(
+    state: &State,
+    workload: &Workload,
+    node: &Node,
+    outdated: Option<&Assignment>,
+    taken: &Takings,
+) -> Vec<Finding> {
     let spec = &workload.spec;
     let mut findings = Vec::new();
     if node.state() != NodeState::Ready {
@@ -251,8 +277,13 @@ fn of_node(state: &State, workload: &Workload, node: &Node) -> Vec<Finding> {
             value,
         });
     }
-    let (free, need) = (state.free(node.id), spec.resources);
-    let short = need.minus(&free);
+    let held = outdated.filter(|copy| copy.holds_claims());
+    let freed = held.map_or(Resources::ZERO, |copy| copy.claims.resources);
+    let free = state
+        .free(node.id)
+        .plus(&freed)
+        .minus(&taken.resources(node.id));
+    let short = spec.resources.minus(&free);
     if short.cpu.0 > 0 {
         findings.push(Finding::Cpu {
             short: short.cpu,
@@ -275,16 +306,20 @@ fn of_node(state: &State, workload: &Workload, node: &Node) -> Vec<Finding> {
         });
     }
     for port in spec.claims().ports {
-        if let Some(holder) = state.room(node.id).holder(port) {
+        let holder = state.room(node.id).holder(port);
+        if let Some(holder) = holder.filter(|holder| held.is_none_or(|copy| copy.id != *holder)) {
             let holder = state
                 .assignment(holder)
                 .and_then(|copy| state.workload(copy.workload));
             let holder = holder.map_or_else(|| "?".to_owned(), |holder| holder.name.clone());
             findings.push(Finding::PortTaken { port, holder });
+        } else if taken.has_port(node.id, port) {
+            let holder = "the rest of this request".to_owned();
+            findings.push(Finding::PortTaken { port, holder });
         }
     }
-    let copies = state.room(node.id).copies.len();
-    if copies >= MOST_COPIES_PER_NODE {
+    let copies = state.room(node.id).copies.len() + taken.copies(node.id);
+    if outdated.is_none() && copies >= MOST_COPIES_PER_NODE {
         findings.push(Finding::Full { copies });
     }
     findings

@@ -288,7 +288,7 @@ fn verb(view: &State, index: usize, wish: Option<&Wish>) -> Option<Verb> {
         .map(|workload| workload.id);
     match *wish? {
         Wish::Apply { count, version, .. } => Some(Verb::Apply {
-            spec: Arc::new(template.spec(count, version)),
+            specs: vec![Arc::new(template.spec(count, version))],
             options: ApplyOptions::default(),
         }),
         Wish::Desire {

@@ -37,9 +37,11 @@ pub(crate) enum Length {
 }
 
 /// What makes the campaigns long. Tests read these names and have short defaults.
-const FULL_LENGTH: [(&str, &str); 4] = [
+const FULL_LENGTH: [(&str, &str); 5] = [
     // Cases of each property test that does not fix its own number.
     ("PROPTEST_CASES", "20000"),
+    // Histories of a small fleet.
+    ("HOSTLER_TEST_CASES", "20000"),
     // Random kills of a child that writes to the store.
     ("HOSTLER_STORE_KILLS", "1000"),
     // Random kills of server and agent under load.

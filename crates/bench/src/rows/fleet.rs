@@ -95,11 +95,11 @@ impl Plane {
         spec.count = count;
         spec.resources = each;
         let verb = Verb::Apply {
-            spec: Arc::new(spec),
+            specs: vec![Arc::new(spec)],
             options: ApplyOptions::default(),
         };
         match self.submit(verb).await? {
-            Reply::Workload { id, .. } => Ok(id),
+            Reply::Applied(applied) if applied.len() == 1 => Ok(applied[0].id),
             other => bail!("unexpected: {other:?}"),
         }
     }

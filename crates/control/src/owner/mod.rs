@@ -225,6 +225,7 @@ impl Owner {
     }
 
     fn send_off(&mut self, batch: Batch) {
+        self.shared.begin_commit();
         let (landing, landed) = oneshot::channel();
         let errand = Errand {
             store: Arc::clone(&self.shared.parts.store),
@@ -245,6 +246,7 @@ impl Owner {
 
     async fn land(&mut self, landing: Option<Landing>) -> Option<End> {
         let InFlight { batch, .. } = self.in_flight.take()?;
+        self.shared.end_commit();
         let Some(landing) = landing else {
             // The commit task panicked: whether it committed is as unknown as if the store had not answered.
             return self.recover(batch, None).await;

@@ -52,6 +52,29 @@ async fn a_caller_reads_its_own_writes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_appliers_that_require_the_last_slot_one_is_refused() {
+    let world = World::new(3);
+    let control = world.start().await;
+    let machine = FakeMachine::named("small").with_capacity(resources(1_000));
+    let _node = FakeNode::join(&control, machine).await.unwrap();
+    let requiring = |name| {
+        let options = ApplyOptions {
+            require_placement: true,
+            ..ApplyOptions::default()
+        };
+        let specs = vec![Arc::new(spec(name, 1, 1_000))];
+        control.submit(user(), Verb::Apply { specs, options })
+    };
+    let (one, two) = tokio::join!(requiring("one"), requiring("two"));
+    let refused = one.and(two).unwrap_err();
+    assert_eq!(refused.code, Code::NoPlacement);
+    let view = control.view();
+    assert_eq!((view.workloads().len(), view.assignments().len()), (1, 1));
+    drop(view);
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_appliers_race_for_the_last_slot_and_one_waits_with_its_reasons() {
     let world = World::new(3);
     let control = world.start().await;
@@ -163,7 +186,7 @@ async fn a_change_that_no_commit_takes_is_refused_whole() {
     let mut large = spec("large", 1, 100);
     large.env.insert("A".to_owned(), "x".repeat(12 << 10));
     let verb = Verb::Apply {
-        spec: Arc::new(large),
+        specs: vec![Arc::new(large)],
         options: ApplyOptions::default(),
     };
     let refused = control.submit(user(), verb).await.unwrap_err();

@@ -60,6 +60,22 @@ async fn what_comes_while_a_batch_is_in_flight_goes_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_that_hangs_makes_the_server_unready() {
+    let world = World::new(9);
+    let control = world.start().await;
+    world.store.set_gate(Gate::BeforeCommit);
+    let hanging = applying(&control, "web");
+    waiting_at_the_gate(&world).await;
+    assert!(control.readiness().is_ready(), "it may just be slow");
+    tokio::time::sleep(control.config().leader_ttl / 2).await;
+    assert!(!control.readiness().is_ready());
+    world.store.set_gate(Gate::Open);
+    hanging.await.unwrap().unwrap();
+    assert!(control.readiness().is_ready());
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_waits_for_what_it_was_decided_on() {
     let world = World::new(2);
     let control = world.start().await;
@@ -70,7 +86,7 @@ async fn a_refusal_waits_for_what_it_was_decided_on() {
     let mut again = spec("web", 1, 100);
     again.count = 7;
     let verb = Verb::Apply {
-        spec: Arc::new(again),
+        specs: vec![Arc::new(again)],
         options: hostler_control::fleet::ApplyOptions {
             expect: hostler_control::fleet::Expect::Absent,
             ..Default::default()
@@ -92,7 +108,7 @@ async fn a_refusal_waits_for_what_it_was_decided_on() {
     world.store.set_gate(Gate::Open);
     assert!(matches!(
         refused.await.unwrap(),
-        Ok(Reply::Workload { created: true, .. })
+        Ok(Reply::Applied(applied)) if applied[0].created
     ));
     stop(control).await;
 }

@@ -113,7 +113,7 @@ impl Run {
             Step::Apply { name, count, cpu } => {
                 let spec = Arc::new(spec(&workload_name(name), count, cpu * 1_000));
                 self.client(Some(Verb::Apply {
-                    spec,
+                    specs: vec![spec],
                     options: ApplyOptions::default(),
                 }));
             }
@@ -351,17 +351,11 @@ impl Run {
             match (verb, result) {
                 (Verb::Issue { .. }, Ok(_)) => issued += 1,
                 (Verb::Issue { .. }, Err(refusal)) if is_unknown(refusal) => unknown += 1,
-                (
-                    Verb::Apply { .. },
-                    Ok(Reply::Workload {
-                        id,
-                        revision,
-                        changed: true,
-                        ..
-                    }),
-                ) => {
-                    let other = seen.insert((*id, *revision), verb);
-                    assert!(other.is_none(), "two callers were given one revision");
+                (_, Ok(Reply::Applied(applied))) => {
+                    for one in applied.iter().filter(|one| one.changed) {
+                        let other = seen.insert((one.id, one.revision), verb);
+                        assert!(other.is_none(), "two callers were given one revision");
+                    }
                 }
                 _ => {}
             }

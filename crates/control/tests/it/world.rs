@@ -80,11 +80,11 @@ pub(crate) fn resources(cpu: u64) -> Resources {
 
 pub(crate) async fn apply(control: &Control, spec: WorkloadSpec) -> Result<WorkloadId, Refusal> {
     let verb = Verb::Apply {
-        spec: Arc::new(spec),
+        specs: vec![Arc::new(spec)],
         options: ApplyOptions::default(),
     };
     match control.submit(user(), verb).await? {
-        Reply::Workload { id, .. } => Ok(id),
+        Reply::Applied(applied) if applied.len() == 1 => Ok(applied[0].id),
         reply => panic!("applied, and was told {reply:?}"),
     }
 }

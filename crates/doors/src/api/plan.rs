@@ -59,6 +59,14 @@ struct Rehearsal {
 
 impl Rehearsal {
     fn all(mut self, specs: Vec<Arc<WorkloadSpec>>) -> Result<api::Plan, Refusal> {
+        // What is refused of the documents together is refused here, too.
+        self.decide(&Verb::Apply {
+            specs: specs.clone(),
+            options: ApplyOptions {
+                dry_run: true,
+                ..ApplyOptions::default()
+            },
+        })?;
         let workloads = specs
             .into_iter()
             .map(|spec| self.one(spec))
@@ -75,7 +83,7 @@ impl Rehearsal {
         let template = before.as_ref().map(|old| old.template);
         let name = spec.name.clone();
         self.decide(&Verb::Apply {
-            spec,
+            specs: vec![spec],
             options: ApplyOptions::default(),
         })?;
         let after = self.state.workload_by_name(&name).cloned();

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hostler_control::fleet::{self, ApplyOptions, Expect, Reply, Verb};
 use hostler_model::spec::{self, WorkloadSpec};
-use hostler_model::{Actor, Code, Desired, Refusal, WorkloadId};
+use hostler_model::{Actor, Desired, Refusal, WorkloadId};
 use hostler_wire::api;
 use http::{StatusCode, Uri, header};
 
@@ -46,56 +46,21 @@ impl Api {
         self.shown_workload(StatusCode::ACCEPTED, id)
     }
 
-    async fn apply_one(
-        &self,
-        caller: Actor,
-        spec: Arc<WorkloadSpec>,
-        options: ApplyOptions,
-    ) -> Result<api::ApplyResult, Failure> {
-        let name = spec.name.clone();
-        match self
-            .control
-            .submit(caller, Verb::Apply { spec, options })
-            .await?
-        {
-            Reply::Workload {
-                id,
-                revision,
-                changed,
-                created,
-            } => Ok(api::ApplyResult {
-                id: id.to_string(),
-                name,
-                revision,
-                changed,
-                created,
-            }),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Applies all documents, or none that is refused at the first look.
+    /// Applies all documents, or none.
     async fn apply_all(
         &self,
         caller: Actor,
         specs: Vec<Arc<WorkloadSpec>>,
         options: ApplyOptions,
     ) -> Result<Vec<api::ApplyResult>, Failure> {
-        if specs.len() > 1 && !options.dry_run {
-            let rehearsal = ApplyOptions {
-                dry_run: true,
-                ..options
-            };
-            for spec in &specs {
-                self.apply_one(caller.clone(), Arc::clone(spec), rehearsal)
-                    .await?;
-            }
+        match self
+            .control
+            .submit(caller, Verb::Apply { specs, options })
+            .await?
+        {
+            Reply::Applied(applied) => Ok(applied.into_iter().map(convert::applied).collect()),
+            other => Err(unexpected(&other)),
         }
-        let mut results = Vec::with_capacity(specs.len());
-        for spec in specs {
-            results.push(self.apply_one(caller.clone(), spec, options).await?);
-        }
-        Ok(results)
     }
 }
 
@@ -147,13 +112,6 @@ pub(super) fn specs(text: &str, expect: Expect) -> Result<Vec<Arc<WorkloadSpec>>
         return Err(Failure::bad(
             "If-Match is for one document, and the body holds several",
         ));
-    }
-    let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        let sentence = format!("two documents are named `{}`", pair[0]);
-        let advice = "give each workload a name of its own";
-        return Err(Failure(Refusal::new(Code::SpecInvalid, sentence, advice)));
     }
     Ok(specs.into_iter().map(Arc::new).collect())
 }

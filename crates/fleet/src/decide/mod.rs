@@ -84,7 +84,7 @@ impl<'a> Draft<'a> {
             Verb::Undrain { node } => self.undrain(*node),
             Verb::FinishDrain { node } => self.finish_drain(*node),
             Verb::RemoveNode { node, force } => self.remove_node(*node, *force),
-            Verb::Apply { spec, options } => self.apply(spec, options),
+            Verb::Apply { specs, options } => self.apply(specs, *options),
             Verb::SetDesired {
                 workload,
                 desired,

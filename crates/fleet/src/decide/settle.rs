@@ -21,16 +21,16 @@ use hostler_model::{
 };
 
 use super::{Draft, about_workload, copies};
-use crate::placement::{Places, satisfies};
+use crate::placement::{Places, Takings, satisfies};
 use crate::state::{Copies, Footing, is_singleton};
 use crate::{Change, Reply};
 
 /// One chunk of settling.
 struct Chunk<'d, 's> {
     draft: &'d mut Draft<'s>,
-    workload: &'s Workload,
-    copies: &'s Copies,
-    places: Option<Places<'s>>,
+    workload: &'d Workload,
+    copies: &'d Copies,
+    places: Option<Places<'d>>,
     /// Nothing fits any more: all copies of one workload are alike.
     is_full: bool,
     generation: u64,
@@ -65,17 +65,7 @@ impl Draft<'_> {
                 more: false,
             };
         }
-        let mut chunk = Chunk {
-            workload,
-            copies,
-            places: None,
-            is_full: false,
-            generation: workload.generation,
-            left: limit,
-            tally: Tally::default(),
-            moved: BTreeSet::new(),
-            draft: self,
-        };
+        let mut chunk = Chunk::new(self, workload, copies, limit);
         chunk.remove_adrift();
         match workload.desired {
             Desired::Running => {
@@ -95,6 +85,29 @@ impl Draft<'_> {
         }
     }
 
+    /// Fills every vacant slot of a workload as it is about to be, after what was `taken` for others. Answers
+    /// how many wanted copies have no place; a slot that waits for its old copy counts if it would have none.
+    pub(super) fn fill(&mut self, next: &Workload, taken: &mut Takings) -> usize {
+        let none = Copies::default();
+        let state = self.state;
+        let copies = state.copies(next.id).unwrap_or(&none);
+        let count = next.spec.count;
+        let covered = copies.wanted.len() - copies.surplus(count).count();
+        let missing = (count as usize).saturating_sub(covered);
+        let mut chunk = Chunk::new(self, next, copies, usize::MAX);
+        let mut places = Places::new(state, next, std::mem::take(taken));
+        // Slots whose old copy is being stopped cannot be taken yet; their room is looked for first.
+        let waiting = missing - copies.gaps.below(count).take(missing).count();
+        let fitting = (0..waiting).take_while(|_| places.take().is_some()).count();
+        chunk.places = Some(places);
+        chunk.fill_vacant();
+        let short = missing - fitting - chunk.tally.placed;
+        *taken = chunk
+            .finish()
+            .map_or_else(Takings::default, Places::into_takings);
+        short
+    }
+
     fn forget_workload(&mut self, workload: &Workload) {
         let revisions = self.state.history(workload.id);
         let revisions = revisions.map(|step| Change::RemoveRevision(step.workload, step.number));
@@ -109,7 +122,26 @@ impl Draft<'_> {
     }
 }
 
-impl<'s> Chunk<'_, 's> {
+impl<'d, 's> Chunk<'d, 's> {
+    fn new(
+        draft: &'d mut Draft<'s>,
+        workload: &'d Workload,
+        copies: &'d Copies,
+        limit: usize,
+    ) -> Self {
+        Self {
+            draft,
+            workload,
+            copies,
+            places: None,
+            is_full: false,
+            generation: workload.generation,
+            left: limit,
+            tally: Tally::default(),
+            moved: BTreeSet::new(),
+        }
+    }
+
     fn remove_adrift(&mut self) {
         for (_, id) in self.copies.adrift.iter().take(self.left) {
             self.draft.changes.push(Change::RemoveAssignment(*id));
@@ -281,17 +313,17 @@ impl<'s> Chunk<'_, 's> {
             .minus(&places.reserved(node.id));
         let has_ports = claims.ports.is_empty()
             || claims.ports == copy.claims.ports && copy.holds_claims()
-            || !places.has_ports_taken(node.id) && room.has_ports(&claims.ports, Some(copy.id));
+            || places.leaves_ports(node.id) && room.has_ports(&claims.ports, Some(copy.id));
         has_ports
             && (shrinks || free.holds(&claims.resources))
             && node.can_run(spec.kind())
             && satisfies(node, &spec.placement.constraints)
     }
 
-    fn places(&mut self) -> &mut Places<'s> {
+    fn places(&mut self) -> &mut Places<'d> {
         let (state, workload) = (self.draft.state, self.workload);
         self.places
-            .get_or_insert_with(|| Places::new(state, workload))
+            .get_or_insert_with(|| Places::new(state, workload, Takings::default()))
     }
 
     fn take_place(&mut self) -> Option<NodeId> {
@@ -335,13 +367,14 @@ impl<'s> Chunk<'_, 's> {
             .push(Change::PutAssignment(Arc::new(copy)));
     }
 
-    /// Records the last generation and one event for each thing that was done.
-    fn finish(self) {
+    /// Records the last generation and one event for each thing that was done. Gives the places back.
+    fn finish(self) -> Option<Places<'d>> {
         let Self {
             draft,
             workload,
             generation,
             tally,
+            places,
             ..
         } = self;
         if generation != workload.generation {
@@ -376,5 +409,6 @@ impl<'s> Chunk<'_, 's> {
             let message = message.trim_end().to_owned();
             draft.event(kind, about_workload(workload.id), message);
         }
+        places
     }
 }

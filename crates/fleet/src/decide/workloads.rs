@@ -7,15 +7,33 @@ use hostler_model::spec::{DisconnectPolicy, WorkloadSpec};
 use hostler_model::{Code, Desired, EventKind, Refusal, Revision, Workload, WorkloadId};
 
 use super::{Draft, about_workload, check_expected, copies};
-use crate::placement::Places;
-use crate::{ApplyOptions, Change, Reply};
+use crate::placement::Takings;
+use crate::{Applied, ApplyOptions, Change, Reply};
 
 impl Draft<'_> {
     pub(super) fn apply(
         &mut self,
-        spec: &Arc<WorkloadSpec>,
-        options: &ApplyOptions,
+        specs: &[Arc<WorkloadSpec>],
+        options: ApplyOptions,
     ) -> Result<Reply, Refusal> {
+        check_names(specs)?;
+        let mut taken = Takings::default();
+        let mut applied = Vec::with_capacity(specs.len());
+        for spec in specs {
+            applied.push(self.apply_one(spec, options, &mut taken)?);
+        }
+        if options.dry_run {
+            self.changes.clear();
+        }
+        Ok(Reply::Applied(applied))
+    }
+
+    fn apply_one(
+        &mut self,
+        spec: &Arc<WorkloadSpec>,
+        options: ApplyOptions,
+        taken: &mut Takings,
+    ) -> Result<Applied, Refusal> {
         spec.check()?;
         check_enforceable(spec)?;
         let old = self.state.workload_by_name(&spec.name);
@@ -30,23 +48,23 @@ impl Draft<'_> {
             Some(old) => self.respecified(old, spec),
             None => self.created(spec),
         };
-        if options.require_placement {
-            self.check_placement(&next)?;
-        }
-        let reply = Reply::Workload {
-            id: next.id,
-            revision: next.revision,
-            changed: !is_same,
-            created: old.is_none(),
-        };
-        if !is_same && !options.dry_run {
+        if !is_same {
             let message = match old {
                 Some(_) => format!("{noun} changed to revision {}", next.revision),
                 None => format!("{noun} was created with {}", copies(spec.count as usize)),
             };
-            self.revise_workload(next, EventKind::WorkloadApplied, message);
+            self.revise_workload(next.clone(), EventKind::WorkloadApplied, message);
         }
-        Ok(reply)
+        if options.require_placement {
+            self.place(&next, taken)?;
+        }
+        Ok(Applied {
+            id: next.id,
+            name: next.name,
+            revision: next.revision,
+            changed: !is_same,
+            created: old.is_none(),
+        })
     }
 
     fn created(&mut self, spec: &Arc<WorkloadSpec>) -> Workload {
@@ -96,25 +114,18 @@ impl Draft<'_> {
         self.event(kind, subject, message);
     }
 
-    /// Every copy that is missing must fit now. Copies that an update replaces are not looked at: an update
-    /// stops none before its place is found.
-    fn check_placement(&self, next: &Workload) -> Result<(), Refusal> {
+    /// Every copy that is missing gets its place with the decision, so that nobody else can take it. Copies
+    /// that an update replaces are not looked at: an update stops none before its place is found.
+    fn place(&mut self, next: &Workload, taken: &mut Takings) -> Result<(), Refusal> {
         if next.desired != Desired::Running {
             return Ok(());
         }
-        let count = next.spec.count;
-        let wanted = self.state.copies(next.id);
-        let missing = wanted.map_or(count, |copies| {
-            let covered = copies.wanted.len() - copies.surplus(count).count();
-            count.saturating_sub(u32::try_from(covered).unwrap_or(u32::MAX))
-        });
-        let mut places = Places::new(self.state, next);
-        let fitting = (0..missing).take_while(|_| places.take().is_some()).count();
-        let short = missing as usize - fitting;
+        let short = self.fill(next, taken);
         if short == 0 {
             return Ok(());
         }
-        let why = crate::why::explain(self.state, next, u32::try_from(short).unwrap_or(u32::MAX));
+        let pending = u32::try_from(short).unwrap_or(u32::MAX);
+        let why = crate::why::explain(self.state, next, pending, taken);
         let sentence = format!("{} of {} fit nowhere now", copies(short), next.name);
         let advice = why.nearest.clone().unwrap_or_else(|| {
             "add nodes, or apply it without requiring placement: it is placed when room appears"
@@ -183,7 +194,6 @@ const fn unchanged(workload: &Workload) -> Reply {
         id: workload.id,
         revision: workload.revision,
         changed: false,
-        created: false,
     }
 }
 
@@ -192,8 +202,18 @@ const fn changed(workload: &Workload) -> Reply {
         id: workload.id,
         revision: workload.revision,
         changed: true,
-        created: false,
     }
+}
+
+fn check_names(specs: &[Arc<WorkloadSpec>]) -> Result<(), Refusal> {
+    let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    names.sort_unstable();
+    let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) else {
+        return Ok(());
+    };
+    let sentence = format!("two documents are named `{}`", pair[0]);
+    let advice = "give each workload a name of its own";
+    Err(Refusal::new(Code::SpecInvalid, sentence, advice))
 }
 
 fn check_not_deleting(workload: &Workload) -> Result<(), Refusal> {

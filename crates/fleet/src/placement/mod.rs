@@ -16,7 +16,7 @@ mod yard;
 use hostler_model::spec::Constraint;
 use hostler_model::{Node, Resources};
 
-pub(crate) use places::Places;
+pub(crate) use places::{Places, Takings};
 pub(crate) use yard::Yard;
 
 /// The most copies on one node, whatever they claim: a count too large by mistake must not drown an agent.

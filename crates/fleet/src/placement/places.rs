@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 
-use hostler_model::spec::Strategy;
+use hostler_model::spec::{Port, Strategy};
 use hostler_model::{Claims, NodeId, Resources, Workload};
 
 use super::{MOST_COPIES_PER_NODE, load, satisfies};
@@ -17,16 +17,21 @@ pub(crate) struct Places<'a> {
     state: &'a State,
     workload: &'a Workload,
     need: Claims,
-    taken: BTreeMap<NodeId, Taken>,
+    taken: Takings,
     queue: Queue<'a>,
 }
 
-/// What this decision takes from a node beyond what the state says.
-#[derive(Debug, Clone, Default)]
+/// What one decision takes from nodes beyond what the state says.
+#[derive(Debug, Default)]
+pub(crate) struct Takings(BTreeMap<NodeId, Taken>);
+
+#[derive(Debug, Default)]
 struct Taken {
     resources: Resources,
     copies: u32,
-    has_ports: bool,
+    /// Those of them that are of the workload that is being placed.
+    own_copies: u32,
+    ports: BTreeSet<Port>,
 }
 
 enum Queue<'a> {
@@ -42,8 +47,25 @@ enum Queue<'a> {
     },
 }
 
+impl Takings {
+    pub(crate) fn resources(&self, node: NodeId) -> Resources {
+        let taken = self.0.get(&node);
+        taken.map_or(Resources::ZERO, |taken| taken.resources)
+    }
+
+    pub(crate) fn copies(&self, node: NodeId) -> usize {
+        self.0.get(&node).map_or(0, |taken| taken.copies as usize)
+    }
+
+    pub(crate) fn has_port(&self, node: NodeId, port: Port) -> bool {
+        let taken = self.0.get(&node);
+        taken.is_some_and(|taken| taken.ports.contains(&port))
+    }
+}
+
 impl<'a> Places<'a> {
-    pub(crate) fn new(state: &'a State, workload: &'a Workload) -> Self {
+    /// `taken` is what the decision has taken for other workloads.
+    pub(crate) fn new(state: &'a State, workload: &'a Workload, taken: Takings) -> Self {
         let spec = &workload.spec;
         let yard = state.yard();
         let few = yard.narrowed(spec.kind(), &spec.placement.constraints);
@@ -72,20 +94,27 @@ impl<'a> Places<'a> {
             state,
             workload,
             need: spec.claims(),
-            taken: BTreeMap::new(),
+            taken,
             queue,
         }
+    }
+
+    /// What the decision has taken in all, for the workload that is placed next.
+    pub(crate) fn into_takings(mut self) -> Takings {
+        for taken in self.taken.0.values_mut() {
+            taken.own_copies = 0;
+        }
+        self.taken
     }
 
     /// Takes the next place; `None` once nothing fits any more.
     pub(crate) fn take(&mut self) -> Option<NodeId> {
         let node = self.next_fit()?;
         let need = self.need.resources;
-        let has_ports = !self.need.ports.is_empty();
-        let taken = self.taken.entry(node).or_default();
-        taken.resources = taken.resources.plus(&need);
+        self.reserve(node, &need);
+        let taken = self.taken.0.entry(node).or_default();
         taken.copies += 1;
-        taken.has_ports |= has_ports;
+        taken.own_copies += 1;
         if let Queue::Spread { .. } = self.queue {
             let key = self.host_key(node);
             if let (Queue::Spread { hosts, .. }, Some(key)) = (&mut self.queue, key) {
@@ -97,22 +126,21 @@ impl<'a> Places<'a> {
 
     /// Another rule of this decision takes this much more of the node.
     pub(crate) fn reserve(&mut self, node: NodeId, claims: &Resources) {
-        let taken = self.taken.entry(node).or_default();
+        let taken = self.taken.0.entry(node).or_default();
         taken.resources = taken.resources.plus(claims);
-        // An update in place may bring new ports with it, and all copies of one decision have the same.
-        taken.has_ports |= !self.need.ports.is_empty();
+        // An update in place may bring new ports with it.
+        taken.ports.extend(&self.need.ports);
     }
 
     /// What this decision has taken of the node already.
     pub(crate) fn reserved(&self, node: NodeId) -> Resources {
-        self.taken
-            .get(&node)
-            .map_or(Resources::ZERO, |taken| taken.resources)
+        self.taken.resources(node)
     }
 
-    /// Whether this decision has put a copy there.
-    pub(crate) fn has_ports_taken(&self, node: NodeId) -> bool {
-        self.taken.get(&node).is_some_and(|taken| taken.has_ports)
+    /// Whether this decision has taken none of the workload's ports there.
+    pub(crate) fn leaves_ports(&self, node: NodeId) -> bool {
+        let taken = self.taken.0.get(&node);
+        taken.is_none_or(|taken| taken.ports.is_disjoint(&self.need.ports))
     }
 
     fn next_fit(&mut self) -> Option<NodeId> {
@@ -153,14 +181,13 @@ impl<'a> Places<'a> {
             return false;
         };
         let spec = &self.workload.spec;
-        let taken = self.taken.get(&node);
+        let taken = self.taken.0.get(&node);
         let free = match taken {
             Some(taken) => spot.free.minus(&taken.resources),
             None => spot.free,
         };
         let has_ports = self.need.ports.is_empty()
-            || (taken.is_none_or(|taken| !taken.has_ports)
-                && self.state.room(node).has_ports(&self.need.ports, None));
+            || (self.leaves_ports(node) && self.state.room(node).has_ports(&self.need.ports, None));
         let copies = self.state.room(node).copies.len();
         let copies = copies + taken.map_or(0, |taken| taken.copies as usize);
         copies < MOST_COPIES_PER_NODE
@@ -190,11 +217,11 @@ impl<'a> Places<'a> {
         let copies = self.state.copies(self.workload.id);
         let copies = copies.and_then(|copies| copies.per_node.get(&node));
         let copies = copies.copied().unwrap_or(0);
-        Some(match self.taken.get(&node) {
+        Some(match self.taken.0.get(&node) {
             Some(taken) => {
                 let used = spot.used.plus(&taken.resources);
                 let load = load(&spot.node.capacity, &used, spot.holding + taken.copies);
-                (copies + taken.copies, load, node)
+                (copies + taken.own_copies, load, node)
             }
             None => (copies, spot.load(), node),
         })

@@ -1,6 +1,8 @@
-//! Random histories over a small fleet.
+//! Random histories over a small fleet. `HOSTLER_TEST_CASES` asks for more of them; then their seed is drawn
+//! and printed, and `HOSTLER_TEST_SEED` repeats it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use hostler_fleet::{ApplyOptions, Change, Expect, State, UnitReport, Verb};
@@ -133,6 +135,15 @@ fn shaped(workload: u8, count: u32, shape: u8) -> WorkloadSpec {
     spec
 }
 
+/// One document, or two.
+fn specs(workload: u8, count: u32, shape: u8) -> Vec<Arc<WorkloadSpec>> {
+    let beside = shape
+        .is_multiple_of(5)
+        .then(|| shaped((workload + 1) % 4, count / 2, shape / 2));
+    let first = shaped(workload, count, shape);
+    std::iter::once(first).chain(beside).map(Arc::new).collect()
+}
+
 fn node_of(world: &World, number: u8) -> Option<NodeId> {
     let identity = hello(&format!("n{number}"), resources(0, 0)).identity;
     world.state.node_by_alias(&identity).map(|node| node.id)
@@ -204,7 +215,7 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
             shape,
             options,
         } => Verb::Apply {
-            spec: Arc::new(shaped(*workload, *count, *shape)),
+            specs: specs(*workload, *count, *shape),
             options: ApplyOptions {
                 expect: if *options == 0 {
                     Expect::Absent
@@ -327,17 +338,36 @@ fn live_through(steps: &[Step]) -> World {
     world
 }
 
-fn config(cases: u32) -> ProptestConfig {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long the campaign is comes from outside"
+)]
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// An ordinary run always looks at the same histories, so that a change is judged by what it changed.
+#[expect(clippy::print_stdout, reason = "a failing campaign is repeated by it")]
+fn campaign() -> ProptestConfig {
+    let cases = number("HOSTLER_TEST_CASES").and_then(|cases| u32::try_from(cases).ok());
+    let drawn = || cases.map(|_| RandomState::new().hash_one(0));
+    let seed = number("HOSTLER_TEST_SEED").or_else(drawn).unwrap_or(20);
+    let cases = cases.unwrap_or(500);
+    println!("repeat with HOSTLER_TEST_SEED={seed} HOSTLER_TEST_CASES={cases}");
+    config(cases, seed)
+}
+
+fn config(cases: u32, seed: u64) -> ProptestConfig {
     ProptestConfig {
         cases,
         failure_persistence: None,
-        rng_seed: prop::test_runner::RngSeed::Fixed(20),
+        rng_seed: prop::test_runner::RngSeed::Fixed(seed),
         ..ProptestConfig::default()
     }
 }
 
 proptest! {
-    #![proptest_config(config(500))]
+    #![proptest_config(campaign())]
 
     #[test]
     fn any_history_keeps_the_invariants_and_settles(steps in prop::collection::vec(step(), 1..80)) {
@@ -358,7 +388,7 @@ proptest! {
 /// Guards the test above: a generator that never drains or loses a node would prove nothing.
 #[test]
 fn the_histories_reach_every_kind_of_event_and_stop() {
-    let mut runner = TestRunner::new(config(1));
+    let mut runner = TestRunner::new(config(1, 20));
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
         let steps = prop::collection::vec(step(), 80)

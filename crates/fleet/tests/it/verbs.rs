@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hostler_fleet::{ApplyOptions, Expect, Reply, State, UnitReport, Verb};
-use hostler_model::spec::{Constraint, DisconnectPolicy, Strategy, WorkloadSpec};
+use hostler_fleet::{Applied, ApplyOptions, Expect, Reply, State, UnitReport, Verb};
+use hostler_model::spec::{
+    Constraint, DisconnectPolicy, PortMapping, Protocol, Strategy, WorkloadSpec,
+};
 use hostler_model::{
     Code, CommandKind, Desired, Exit, Liveness, NodeId, NodeState, Refusal, UnitId, WorkloadId,
 };
@@ -17,7 +19,7 @@ fn refused(world: &mut World, verb: &Verb) -> Refusal {
 
 fn apply(spec: WorkloadSpec, options: ApplyOptions) -> Verb {
     Verb::Apply {
-        spec: Arc::new(spec),
+        specs: vec![Arc::new(spec)],
         options,
     }
 }
@@ -124,15 +126,14 @@ fn the_same_spec_again_changes_nothing_and_a_count_outdates_no_copy() {
         .submit(&apply(spec("web", 1), ApplyOptions::default()))
         .expect("fine");
     assert!(again.changes.is_empty());
-    assert_eq!(
-        again.reply,
-        Reply::Workload {
-            id: web,
-            revision: 1,
-            changed: false,
-            created: false
-        }
-    );
+    let unchanged = Applied {
+        id: web,
+        name: "web".to_owned(),
+        revision: 1,
+        changed: false,
+        created: false,
+    };
+    assert_eq!(again.reply, Reply::Applied(vec![unchanged]));
 
     let before = world.copies(web).remove(0);
     world.apply(spec("web", 2));
@@ -151,15 +152,10 @@ fn a_dry_run_decides_in_full_and_changes_nothing() {
     };
     let decision = world.submit(&apply(spec("web", 2), options)).expect("fine");
     assert!(decision.changes.is_empty());
-    assert!(matches!(
-        decision.reply,
-        Reply::Workload {
-            created: true,
-            changed: true,
-            revision: 1,
-            ..
-        }
-    ));
+    let Reply::Applied(applied) = decision.reply else {
+        panic!("applying answers with the workloads");
+    };
+    assert!(applied[0].created && applied[0].changed && applied[0].revision == 1);
 }
 
 #[test]
@@ -176,8 +172,105 @@ fn required_placement_is_refused_with_the_reasons_of_the_nodes() {
         "{}",
         refusal.sentence
     );
-    assert!(!refusal.details.is_empty());
+    assert_eq!(
+        refusal.details.len(),
+        1,
+        "both nodes are full then, and say the same"
+    );
+    assert!(refusal.details[0].contains("cpu short"), "{refusal:?}");
     assert!(world.submit(&apply(spec("web", 8), options)).is_ok());
+}
+
+#[test]
+fn required_placement_takes_its_places_at_once() {
+    let mut world = World::with_nodes(2);
+    let options = ApplyOptions {
+        require_placement: true,
+        ..ApplyOptions::default()
+    };
+    world
+        .submit(&apply(spec("web", 8), options))
+        .expect("it fits");
+    assert_eq!(world.state.assignments().count(), 8);
+    let late = refused(&mut world, &apply(spec("late", 1), options));
+    assert_eq!(
+        late.code,
+        Code::NoPlacement,
+        "what was applied before has its places"
+    );
+    let rehearsal = ApplyOptions {
+        dry_run: true,
+        ..options
+    };
+    let again = world
+        .submit(&apply(spec("web", 8), rehearsal))
+        .expect("it has its places");
+    assert!(again.changes.is_empty());
+}
+
+#[test]
+fn documents_of_one_request_share_the_room_and_are_applied_together_or_not() {
+    let mut world = World::with_nodes(2);
+    let options = ApplyOptions {
+        require_placement: true,
+        ..ApplyOptions::default()
+    };
+    let both = |a, b| Verb::Apply {
+        specs: vec![Arc::new(spec("a", a)), Arc::new(spec("b", b))],
+        options,
+    };
+    let refusal = refused(&mut world, &both(4, 5));
+    assert_eq!(refusal.code, Code::NoPlacement);
+    assert!(
+        refusal.sentence.contains("1 copy of b"),
+        "{}",
+        refusal.sentence
+    );
+    assert!(refusal.details[0].contains("cpu short"), "{refusal:?}");
+    assert_eq!(world.state.workloads().len(), 0);
+    let Reply::Applied(applied) = world.must(&both(4, 4)) else {
+        panic!("applying answers with the workloads");
+    };
+    assert_eq!(applied.len(), 2);
+    assert_eq!(world.state.assignments().count(), 8);
+}
+
+#[test]
+fn ports_are_shared_out_between_documents_of_one_request() {
+    let mut world = World::with_nodes(2);
+    let with_port = |name: &str, port| {
+        let mut spec = spec(name, 1);
+        spec.ports.push(PortMapping {
+            name: None,
+            host: port,
+            target: None,
+            protocol: Protocol::Tcp,
+        });
+        Arc::new(spec)
+    };
+    let verb = Verb::Apply {
+        specs: vec![with_port("a", 80), with_port("b", 80), with_port("c", 81)],
+        options: ApplyOptions {
+            require_placement: true,
+            ..ApplyOptions::default()
+        },
+    };
+    world.must(&verb);
+    let on = |name: &str| {
+        let id = world.state.workload_by_name(name).expect("applied").id;
+        world.copies(id)[0].node
+    };
+    assert_ne!(on("a"), on("b"), "a port has one owner on a node");
+}
+
+#[test]
+fn two_documents_of_one_name_are_refused() {
+    let mut world = World::with_nodes(1);
+    let verb = Verb::Apply {
+        specs: vec![Arc::new(spec("web", 1)), Arc::new(spec("web", 2))],
+        options: ApplyOptions::default(),
+    };
+    assert_eq!(refused(&mut world, &verb).code, Code::SpecInvalid);
 }
 
 #[test]

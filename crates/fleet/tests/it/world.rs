@@ -80,10 +80,10 @@ impl World {
     pub(crate) fn apply(&mut self, spec: WorkloadSpec) -> WorkloadId {
         let options = ApplyOptions::default();
         match self.must(&Verb::Apply {
-            spec: Arc::new(spec),
+            specs: vec![Arc::new(spec)],
             options,
         }) {
-            Reply::Workload { id, .. } => id,
+            Reply::Applied(applied) => applied[0].id,
             other => panic!("applying answers with the workload: {other:?}"),
         }
     }

@@ -13,7 +13,7 @@ pub(super) use assignment::assignment;
 pub(super) use event::{event, line, notice};
 pub(super) use node::{command, node};
 pub(super) use why::why;
-pub(super) use workload::{revision, workload, workload_with_copies};
+pub(super) use workload::{applied, revision, workload, workload_with_copies};
 
 const fn resources(resources: Resources) -> api::Resources {
     api::Resources {

@@ -1,7 +1,7 @@
 //! Workloads: the record, and how far it is true in one word.
 
 use hostler_control::Control;
-use hostler_control::fleet::State;
+use hostler_control::fleet::{Applied, State};
 use hostler_model::{Assignment, Desired, Revision, Workload};
 use hostler_wire::api;
 use hostler_wire::api::{StateWord, WorkloadStatus};
@@ -25,6 +25,24 @@ struct Tally {
     stopping: u32,
     /// Wanted copies without a node.
     pending: u32,
+}
+
+/// What became of one document.
+pub(in crate::api) fn applied(applied: Applied) -> api::ApplyResult {
+    let Applied {
+        id,
+        name,
+        revision,
+        changed,
+        created,
+    } = applied;
+    api::ApplyResult {
+        id: id.to_string(),
+        name,
+        revision,
+        changed,
+        created,
+    }
 }
 
 /// A workload as lists show it.
