@@ -67,17 +67,21 @@ pub enum Verb {
     },
     Cordon {
         node: NodeId,
+        expect: Expect,
     },
     Uncordon {
         node: NodeId,
+        expect: Expect,
     },
     /// Stop placing, move what runs. The keepers finish it.
     Drain {
         node: NodeId,
+        expect: Expect,
     },
     /// Back to `Open`.
     Undrain {
         node: NodeId,
+        expect: Expect,
     },
     /// The node's last copy is gone: `Draining` becomes `Drained`. Refused with `node-state-conflict` before.
     FinishDrain {
@@ -87,6 +91,7 @@ pub enum Verb {
     RemoveNode {
         node: NodeId,
         force: bool,
+        expect: Expect,
     },
 
     // --- workloads, by people
@@ -105,6 +110,7 @@ pub enum Verb {
     /// A new generation of every copy, in place.
     Restart {
         workload: WorkloadId,
+        expect: Expect,
     },
     /// Its copies stop, then the record goes.
     Delete {

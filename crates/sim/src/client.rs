@@ -98,7 +98,10 @@ impl Client {
             .workload_by_name(name)
             .map(|workload| workload.id);
         if let Some(workload) = found {
-            let verb = Verb::Restart { workload };
+            let verb = Verb::Restart {
+                workload,
+                expect: Expect::Any,
+            };
             server.ask(Request {
                 number: UNHEARD,
                 verb,
@@ -167,8 +170,14 @@ impl Client {
             };
             let is_open = node.admission == Admission::Open;
             let verb = match (door.is_closed, is_open) {
-                (true, true) => Verb::Drain { node: node.id },
-                (false, false) => Verb::Undrain { node: node.id },
+                (true, true) => Verb::Drain {
+                    node: node.id,
+                    expect: Expect::Any,
+                },
+                (false, false) => Verb::Undrain {
+                    node: node.id,
+                    expect: Expect::Any,
+                },
                 _ => continue,
             };
             door.due = now + AGAIN;

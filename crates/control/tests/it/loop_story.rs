@@ -115,7 +115,13 @@ async fn a_drained_node_is_empty_first() {
     until(&control, "placed", |view| view.pending_copies(web) == 0).await;
     let new = join(&control, "new").await;
     control
-        .submit(user(), Verb::Drain { node: old.id() })
+        .submit(
+            user(),
+            Verb::Drain {
+                node: old.id(),
+                expect: Expect::Any,
+            },
+        )
         .await
         .unwrap();
     let is_drained = |view: &hostler_control::fleet::State| {
@@ -211,6 +217,7 @@ async fn a_removed_node_loses_its_session() {
     let remove = Verb::RemoveNode {
         node: node.id(),
         force: true,
+        expect: Expect::Any,
     };
     control.submit(user(), remove).await.unwrap();
     closed.await;
@@ -226,7 +233,13 @@ async fn a_server_that_stops_refuses_what_comes_later() {
     let web = apply(&control, spec("web", 1, 100)).await.unwrap();
     stop(control.clone()).await;
     let refused = control
-        .submit(user(), Verb::Restart { workload: web })
+        .submit(
+            user(),
+            Verb::Restart {
+                workload: web,
+                expect: Expect::Any,
+            },
+        )
         .await
         .unwrap_err();
     assert_eq!(refused.code, Code::Overloaded);

@@ -121,7 +121,10 @@ impl Run {
             Step::Start(name) => self.set_desired(name, Desired::Running),
             Step::Restart(name) => {
                 let workload = self.workload(name);
-                self.client(workload.map(|workload| Verb::Restart { workload }));
+                self.client(workload.map(|workload| Verb::Restart {
+                    workload,
+                    expect: Expect::Any,
+                }));
             }
             Step::Delete(name) => {
                 let workload = self.workload(name);
@@ -148,9 +151,11 @@ impl Run {
             }
             Step::Drain(node) => self.client(Some(Verb::Drain {
                 node: self.node(node),
+                expect: Expect::Any,
             })),
             Step::Undrain(node) => self.client(Some(Verb::Undrain {
                 node: self.node(node),
+                expect: Expect::Any,
             })),
             Step::Disconnect(node) => self.nodes[usize::from(node)].disconnect(),
             Step::Reconnect(node) => {

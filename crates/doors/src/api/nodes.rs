@@ -73,16 +73,19 @@ impl Api {
     }
 }
 
-/// Every node, also those that are gone: their history stays.
-#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(PageQuery),
+/// Every node, also those that are gone: their history stays. `gone=false` leaves them out.
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(api::NodeFilter, PageQuery),
     responses((status = 200, body = Vec<api::Node>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     uri: Uri,
+    Query(filter): Query<api::NodeFilter>,
     Query(page): Query<PageQuery>,
 ) -> Result<Response, Failure> {
     let view = api.control.view();
-    let page = page.cut(view.nodes(), |node| node.id)?;
+    let nodes = view.nodes();
+    let nodes = nodes.filter(|node| filter.gone.is_none_or(|gone| node.is_gone() == gone));
+    let page = page.cut(nodes, |node| node.id)?;
     Ok(page
         .map(|node| convert::node(&api.control, &view, node))
         .answer(&uri))
@@ -124,62 +127,66 @@ pub(super) async fn label(
 
 /// Places nothing more on the node.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/cordon", tag = "nodes",
-    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
     responses((status = 200, body = api::Node), (status = "default", body = api::Problem)))]
 pub(super) async fn cordon(
     State(api): State<Api>,
     Caller(caller): Caller,
     Target(target): Target,
+    Condition(expect): Condition,
 ) -> Result<Response, Failure> {
-    api.change_node((caller, &target, StatusCode::OK), |node| Verb::Cordon {
-        node,
-    })
-    .await
+    let verb = |node| Verb::Cordon { node, expect };
+    api.change_node((caller, &target, StatusCode::OK), verb)
+        .await
 }
 
 /// Places copies on the node again.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/uncordon", tag = "nodes",
-    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
     responses((status = 200, body = api::Node), (status = "default", body = api::Problem)))]
 pub(super) async fn uncordon(
     State(api): State<Api>,
     Caller(caller): Caller,
     Target(target): Target,
+    Condition(expect): Condition,
 ) -> Result<Response, Failure> {
-    api.change_node((caller, &target, StatusCode::OK), |node| Verb::Uncordon {
-        node,
-    })
-    .await
+    let verb = |node| Verb::Uncordon { node, expect };
+    api.change_node((caller, &target, StatusCode::OK), verb)
+        .await
 }
 
 /// Moves the node's copies away; done when `state` is `drained`.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/drain", tag = "nodes",
-    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
     responses((status = 202, body = api::Node), (status = "default", body = api::Problem)))]
 pub(super) async fn drain(
     State(api): State<Api>,
     Caller(caller): Caller,
     Target(target): Target,
+    Condition(expect): Condition,
 ) -> Result<Response, Failure> {
-    api.change_node((caller, &target, StatusCode::ACCEPTED), |node| {
-        Verb::Drain { node }
-    })
-    .await
+    let verb = |node| Verb::Drain { node, expect };
+    api.change_node((caller, &target, StatusCode::ACCEPTED), verb)
+        .await
 }
 
 /// Takes a drain back.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/undrain", tag = "nodes",
-    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
     responses((status = 200, body = api::Node), (status = "default", body = api::Problem)))]
 pub(super) async fn undrain(
     State(api): State<Api>,
     Caller(caller): Caller,
     Target(target): Target,
+    Condition(expect): Condition,
 ) -> Result<Response, Failure> {
-    api.change_node((caller, &target, StatusCode::OK), |node| Verb::Undrain {
-        node,
-    })
-    .await
+    let verb = |node| Verb::Undrain { node, expect };
+    api.change_node((caller, &target, StatusCode::OK), verb)
+        .await
 }
 
 /// Tells the node to follow our intent although its guard holds it back.
@@ -228,17 +235,20 @@ pub(super) async fn commands(
 
 /// Removes a node; its record stays as history.
 #[utoipa::path(delete, path = "/api/v1/nodes/{id}", tag = "nodes",
-    params(("id" = String, Path, description = "Id, part of an id, or name"), RemoveQuery),
+    params(("id" = String, Path, description = "Id, part of an id, or name"), RemoveQuery,
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
     responses((status = 200, body = api::Node), (status = "default", body = api::Problem)))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Caller(caller): Caller,
     Target(target): Target,
     Query(query): Query<RemoveQuery>,
+    Condition(expect): Condition,
 ) -> Result<Response, Failure> {
     let verb = |node| Verb::RemoveNode {
         node,
         force: query.force,
+        expect,
     };
     api.change_node((caller, &target, StatusCode::OK), verb)
         .await

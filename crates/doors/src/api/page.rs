@@ -53,22 +53,35 @@ impl PageQuery {
     where
         K: Ord + FromStr + Display,
     {
-        let limit = self.checked_limit()?;
-        let after = self.after.as_deref().map(|text| {
-            text.parse::<K>()
-                .map_err(|_| Failure::bad("after: this is no cursor of this list"))
-        });
-        let after = after.transpose()?;
+        let after = self.cursor::<K>()?;
         let rest = rows
             .into_iter()
             .skip_while(|row| after.as_ref().is_some_and(|it| key(row) <= *it));
+        self.take(rest, |row| key(row).to_string())
+    }
+
+    /// The last key of the page before.
+    pub(super) fn cursor<K: FromStr>(&self) -> Result<Option<K>, Failure> {
+        let refused = |_| Failure::bad("after: this is no cursor of this list");
+        let key = self
+            .after
+            .as_deref()
+            .map(|text| text.parse().map_err(refused));
+        key.transpose()
+    }
+
+    /// The page at the head of rows that begin behind the cursor.
+    pub(super) fn take<R>(
+        &self,
+        rest: impl IntoIterator<Item = R>,
+        key: impl Fn(&R) -> String,
+    ) -> Result<Page<R>, Failure> {
+        let limit = self.checked_limit()?;
+        let rest = rest.into_iter();
         let mut entries: Vec<R> = rest.take(limit + 1).collect();
         let has_more = entries.len() > limit;
         entries.truncate(limit);
-        let next = entries
-            .last()
-            .filter(|_| has_more)
-            .map(|row| key(row).to_string());
+        let next = entries.last().filter(|_| has_more).map(key);
         Ok(Page { entries, next })
     }
 }

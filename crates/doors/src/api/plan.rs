@@ -170,7 +170,7 @@ impl Rehearsal {
     fn pending(&self, workload: &Workload) -> Option<api::Why> {
         let why = fleet::why(&self.state, workload.id)?;
         // Nodes are told about, too, if a new revision of running copies fits nowhere.
-        (why.pending > 0 || !why.nodes.is_empty()).then(|| convert::why(&why))
+        (why.pending > 0 || !why.nodes.is_empty()).then(|| convert::why(&why, Vec::new()))
     }
 }
 

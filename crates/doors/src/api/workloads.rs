@@ -1,6 +1,7 @@
 //! Workloads: apply, list, show, stop, start, restart, delete, and their history.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -17,6 +18,10 @@ use super::refuse::Failure;
 use super::take::{Caller, Condition, Query, SpecText, Target};
 use super::{Api, convert};
 
+/// The longest that a request may wait for news, and that changes gather meanwhile.
+const MOST_WAIT: Duration = Duration::from_secs(20);
+const MOST_PAUSE: Duration = Duration::from_millis(250);
+
 impl Api {
     fn workload_id(&self, text: &str) -> Result<WorkloadId, Refusal> {
         self.control
@@ -30,9 +35,34 @@ impl Api {
         let view = self.control.view();
         let workload = view.workload(id).ok_or_else(gone_meanwhile)?;
         let tag = [(header::ETAG, format!("\"{}\"", workload.revision))];
-        let shown = convert::workload_with_copies(&self.control, &view, workload);
+        let shown = convert::workload_in_detail(&self.control, &view, workload);
         drop(view);
         Ok((status, tag, Json(shown)).into_response())
+    }
+
+    /// Returns once the workload is not as it was seen. Cancel-safe.
+    async fn news(&self, id: WorkloadId, seen: &str) {
+        let mut changes = self.control.watch_changes();
+        loop {
+            changes.borrow_and_update();
+            let Some(pause) = self.still_as(id, seen) else {
+                return;
+            };
+            if changes.changed().await.is_err() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// How long to let changes gather before the next look, if the workload is as it was seen: a look goes
+    /// over all copies, and in a large fleet something changes at any time.
+    fn still_as(&self, id: WorkloadId, seen: &str) -> Option<Duration> {
+        let view = self.control.view();
+        let workload = view.workload(id)?;
+        let shown = convert::workload_in_detail(&self.control, &view, workload);
+        let pause = Duration::from_millis(u64::from(workload.spec.count) / 10);
+        (shown.standing.mark == seen).then(|| pause.min(MOST_PAUSE))
     }
 
     async fn change_workload(
@@ -131,16 +161,30 @@ pub(super) async fn list(
         .answer(&uri))
 }
 
-/// One workload with its copies.
+/// One workload, and how its copies stand; with `wait` once that is not as it was seen.
 #[utoipa::path(get, path = "/api/v1/workloads/{id}", tag = "workloads",
-    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    params(("id" = String, Path, description = "Id, part of an id, or name"), api::WaitQuery),
     responses((status = 200, body = api::Workload), (status = "default", body = api::Problem)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Target(target): Target,
+    Query(query): Query<api::WaitQuery>,
 ) -> Result<Response, Failure> {
     let id = api.workload_id(&target)?;
-    api.shown_workload(StatusCode::OK, id)
+    if let Some(seen) = &query.after {
+        let most = Duration::from_millis(query.wait).min(MOST_WAIT);
+        tokio::select! {
+            _ = tokio::time::timeout(most, api.news(id, seen)) => {}
+            () = api.control.tasks().stopping() => {}
+        }
+    }
+    // It may have gone while the caller waited; its id is nobody else's then.
+    let gone = |failure| {
+        api.workload_id(&id.to_string())
+            .err()
+            .map_or(failure, Failure)
+    };
+    api.shown_workload(StatusCode::OK, id).map_err(gone)
 }
 
 /// Stops the copies; then the record goes.
@@ -213,15 +257,17 @@ pub(super) async fn start(
 
 /// Gives every copy a new generation, in place.
 #[utoipa::path(post, path = "/api/v1/workloads/{id}/restart", tag = "workloads",
-    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
     responses((status = 202, body = api::Workload), (status = "default", body = api::Problem)))]
 pub(super) async fn restart(
     State(api): State<Api>,
     Caller(caller): Caller,
     Target(target): Target,
+    Condition(expect): Condition,
 ) -> Result<Response, Failure> {
-    api.change_workload(caller, &target, |workload| Verb::Restart { workload })
-        .await
+    let verb = |workload| Verb::Restart { workload, expect };
+    api.change_workload(caller, &target, verb).await
 }
 
 /// The revisions that are kept, the newest first.
@@ -245,7 +291,7 @@ pub(super) async fn history(
         .answer(&uri))
 }
 
-/// Why copies have no node: every reason of every node.
+/// Why copies have no node, or have one and do not run: every reason.
 #[utoipa::path(get, path = "/api/v1/workloads/{id}/why", tag = "workloads",
     params(("id" = String, Path, description = "Id, part of an id, or name")),
     responses((status = 200, body = api::Why), (status = "default", body = api::Problem)))]
@@ -254,7 +300,8 @@ pub(super) async fn why(
     Target(target): Target,
 ) -> Result<Json<api::Why>, Failure> {
     let view = api.control.view();
-    let workload = view.find_workload(&target)?.id;
-    let why = fleet::why(&view, workload).ok_or_else(gone_meanwhile)?;
-    Ok(Json(convert::why(&why)))
+    let workload = view.find_workload(&target)?;
+    let why = fleet::why(&view, workload.id).ok_or_else(gone_meanwhile)?;
+    let ailing = convert::ailing(&api.control, &view, workload);
+    Ok(Json(convert::why(&why, ailing)))
 }

@@ -28,18 +28,18 @@ async fn our_client_reads_what_our_server_writes() {
         .await;
     let workload = client.workload("web").await.unwrap();
     assert_eq!(workload.status, WorkloadStatus::Running);
-    assert!(
-        workload
-            .copies
-            .unwrap()
-            .iter()
-            .all(|copy| copy.state.word == StateWord::Running)
-    );
+    assert_eq!(workload.standing.settled, 2);
     let filter = AssignmentFilter {
         node: Some("box".to_owned()),
         ..AssignmentFilter::default()
     };
-    assert_eq!(client.assignments(&filter).await.unwrap().len(), 2);
+    let copies = client.assignments(&filter).await.unwrap();
+    assert_eq!(copies.len(), 2);
+    assert!(
+        copies
+            .iter()
+            .all(|copy| copy.state.word == StateWord::Running)
+    );
     assert_eq!(client.why("web").await.unwrap().pending, 0);
     assert!(
         client.plan(spec("web", 3)).await.unwrap().workloads[0]
@@ -57,7 +57,10 @@ async fn our_client_reads_what_our_server_writes() {
         (labelled.state, labelled.labels["zone"].as_str()),
         (NodeState::Ready, "a")
     );
-    let error = client.remove_node("box", Force::No).await.unwrap_err();
+    let error = client
+        .remove_node("box", Force::No, Expect::Any)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Some("node-busy"));
 
     let query = LogQuery {

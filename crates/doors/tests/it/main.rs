@@ -10,5 +10,6 @@ mod nodes;
 mod routes;
 mod server;
 mod session;
+mod standing;
 mod streams;
 mod workloads;

@@ -26,19 +26,20 @@ async fn a_workload_is_applied_runs_and_is_found() {
         (&shown["running"], &shown["pending"]),
         (&2.into(), &0.into())
     );
-    assert_eq!(shown["copies"].as_array().unwrap().len(), 2);
-    let copy = &shown["copies"][0];
+    let standing = &shown["standing"];
     assert_eq!(
-        (&copy["node_name"], &copy["state"]["word"]),
-        (&"box".into(), &"running".into())
+        (&standing["settled"], &standing["nodes"]),
+        (&2.into(), &json!(["box"]))
     );
-    let listed = server.get("/api/v1/workloads").await.json();
-    assert!(listed[0].get("copies").is_none());
     let copies = server
         .get("/api/v1/assignments?workload=web&node=box")
         .await
         .json();
     assert_eq!(copies.as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&copies[0]["node_name"], &copies[0]["state"]["word"]),
+        (&"box".into(), &"running".into())
+    );
     let short = copies[0]["short"].as_str().unwrap();
     let one = server
         .get(&format!("/api/v1/assignments/{short}"))
@@ -194,8 +195,10 @@ async fn a_workload_is_stopped_started_restarted_and_deleted() {
     let _node = server.node("box").await;
     server.apply("web", 1).await;
     let path = "/api/v1/workloads/web";
-    let first = server.until(path, |it| it["status"] == "running").await;
-    let generation = first["copies"][0]["generation"].as_u64().unwrap();
+    server.until(path, |it| it["status"] == "running").await;
+    let copies = "/api/v1/assignments?workload=web";
+    let first = server.get(copies).await.json();
+    let generation = first[0]["generation"].as_u64().unwrap();
     let stopped = server.post(&format!("{path}/stop"), "").await;
     assert_eq!(
         (stopped.status.as_u16(), &stopped.json()["desired"]),
@@ -209,12 +212,18 @@ async fn a_workload_is_stopped_started_restarted_and_deleted() {
     answer.is_problem(412, "revision-conflict");
     server.post(&format!("{path}/start"), "").await;
     server.until(path, |it| it["status"] == "running").await;
-    let restarted = server.post(&format!("{path}/restart"), "").await;
+    let again = format!("{path}/restart");
+    let before = server.get(copies).await.json();
+    let answer = server.send(Method::POST, &again, &stale, "").await;
+    answer.is_problem(412, "revision-conflict");
+    assert_eq!(server.get(copies).await.json(), before);
+    let seen = [("if-match", "\"3\"")];
+    let restarted = server.send(Method::POST, &again, &seen, "").await;
     assert_eq!(restarted.status.as_u16(), 202, "{}", restarted.text);
     let is_newer = |it: &Value| {
-        it["status"] == "running" && it["copies"][0]["generation"].as_u64() > Some(generation + 1)
+        it[0]["state"]["word"] == "running" && it[0]["generation"].as_u64() > Some(generation + 1)
     };
-    server.until(path, is_newer).await;
+    server.until(copies, is_newer).await;
     let history = server.get(&format!("{path}/history?limit=2")).await;
     let revisions = history.json();
     assert!(

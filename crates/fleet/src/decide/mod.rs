@@ -78,19 +78,23 @@ impl<'a> Draft<'a> {
                 labels,
                 expect,
             } => self.label(*node, labels, *expect),
-            Verb::Cordon { node } => self.cordon(*node),
-            Verb::Uncordon { node } => self.uncordon(*node),
-            Verb::Drain { node } => self.drain(*node),
-            Verb::Undrain { node } => self.undrain(*node),
+            Verb::Cordon { node, expect } => self.cordon(*node, *expect),
+            Verb::Uncordon { node, expect } => self.uncordon(*node, *expect),
+            Verb::Drain { node, expect } => self.drain(*node, *expect),
+            Verb::Undrain { node, expect } => self.undrain(*node, *expect),
             Verb::FinishDrain { node } => self.finish_drain(*node),
-            Verb::RemoveNode { node, force } => self.remove_node(*node, *force),
+            Verb::RemoveNode {
+                node,
+                force,
+                expect,
+            } => self.remove_node(*node, *force, *expect),
             Verb::Apply { specs, options } => self.apply(specs, *options),
             Verb::SetDesired {
                 workload,
                 desired,
                 expect,
             } => self.set_desired(*workload, *desired, *expect),
-            Verb::Restart { workload } => self.restart(*workload),
+            Verb::Restart { workload, expect } => self.restart(*workload, *expect),
             Verb::Delete { workload, expect } => {
                 self.set_desired(*workload, hostler_model::Desired::Deleted, *expect)
             }

@@ -7,21 +7,21 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hostler_model::{Admission, Code, EventKind, Node, NodeId, Refusal};
 
 use super::{Draft, about_node, check_expected, copies};
 use crate::{Expect, Reply};
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     pub(super) fn label(
         &mut self,
         id: NodeId,
         labels: &BTreeMap<String, Option<String>>,
         expect: Expect,
     ) -> Result<Reply, Refusal> {
-        let node = self.present_node(id)?;
-        check_expected(expect, Some(node.revision), &format!("node {}", node.name))?;
+        let node = self.expected_node(id, expect)?;
         check_labels(labels)?;
         let mut merged = node.labels.clone();
         for (key, value) in labels {
@@ -41,8 +41,8 @@ impl Draft<'_> {
         Ok(self.revise(node, EventKind::NodeLabelled, message))
     }
 
-    pub(super) fn cordon(&mut self, id: NodeId) -> Result<Reply, Refusal> {
-        let node = self.present_node(id)?;
+    pub(super) fn cordon(&mut self, id: NodeId, expect: Expect) -> Result<Reply, Refusal> {
+        let node = self.expected_node(id, expect)?;
         match node.admission {
             Admission::Open => {
                 let message = format!("node {} takes no new copies", node.name);
@@ -54,8 +54,8 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn uncordon(&mut self, id: NodeId) -> Result<Reply, Refusal> {
-        let node = self.present_node(id)?;
+    pub(super) fn uncordon(&mut self, id: NodeId, expect: Expect) -> Result<Reply, Refusal> {
+        let node = self.expected_node(id, expect)?;
         match node.admission {
             Admission::Open => Ok(reply(node)),
             Admission::Cordoned => {
@@ -70,8 +70,8 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn drain(&mut self, id: NodeId) -> Result<Reply, Refusal> {
-        let node = self.present_node(id)?;
+    pub(super) fn drain(&mut self, id: NodeId, expect: Expect) -> Result<Reply, Refusal> {
+        let node = self.expected_node(id, expect)?;
         match node.admission {
             Admission::Open | Admission::Cordoned => {
                 let message = format!("node {} drains", node.name);
@@ -82,8 +82,8 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn undrain(&mut self, id: NodeId) -> Result<Reply, Refusal> {
-        let node = self.present_node(id)?;
+    pub(super) fn undrain(&mut self, id: NodeId, expect: Expect) -> Result<Reply, Refusal> {
+        let node = self.expected_node(id, expect)?;
         match node.admission {
             Admission::Open => Ok(reply(node)),
             Admission::Cordoned => Err(conflict(
@@ -121,6 +121,13 @@ impl Draft<'_> {
         );
         let drained = Admission::Drained { since: self.now };
         Ok(self.admit(node, drained, EventKind::NodeDrained, message))
+    }
+
+    /// The node, refused if it is gone or not as the caller has seen it.
+    fn expected_node(&self, id: NodeId, expect: Expect) -> Result<&'a Arc<Node>, Refusal> {
+        let node = self.present_node(id)?;
+        check_expected(expect, Some(node.revision), &format!("node {}", node.name))?;
+        Ok(node)
     }
 
     fn admit(

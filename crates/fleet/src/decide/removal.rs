@@ -7,11 +7,16 @@ use hostler_model::{
     Assignment, Code, Command, CommandState, EventKind, Liveness, Node, NodeId, Refusal,
 };
 
-use super::{Draft, copies};
-use crate::{Change, Reply};
+use super::{Draft, check_expected, copies};
+use crate::{Change, Expect, Reply};
 
 impl Draft<'_> {
-    pub(super) fn remove_node(&mut self, id: NodeId, force: bool) -> Result<Reply, Refusal> {
+    pub(super) fn remove_node(
+        &mut self,
+        id: NodeId,
+        force: bool,
+        expect: Expect,
+    ) -> Result<Reply, Refusal> {
         let node = self.node(id)?;
         if node.is_gone() {
             return Ok(Reply::Node {
@@ -19,6 +24,7 @@ impl Draft<'_> {
                 revision: node.revision,
             });
         }
+        check_expected(expect, Some(node.revision), &format!("node {}", node.name))?;
         let is_lost = matches!(node.liveness, Liveness::Lost { .. });
         // A copy that was replaced while its node was lost is no loss.
         let is_lost_for_good =

@@ -8,7 +8,7 @@ use hostler_model::{Code, Desired, EventKind, Refusal, Revision, Workload, Workl
 
 use super::{Draft, about_workload, check_expected, copies};
 use crate::placement::Takings;
-use crate::{Applied, ApplyOptions, Change, Reply};
+use crate::{Applied, ApplyOptions, Change, Expect, Reply};
 
 impl Draft<'_> {
     pub(super) fn apply(
@@ -139,7 +139,7 @@ impl Draft<'_> {
         &mut self,
         id: WorkloadId,
         desired: Desired,
-        expect: crate::Expect,
+        expect: Expect,
     ) -> Result<Reply, Refusal> {
         let old = self.workload(id)?;
         if desired != Desired::Deleted {
@@ -170,11 +170,16 @@ impl Draft<'_> {
     }
 
     /// Counts up the restart number, which outdates every copy; a stopped workload is started instead.
-    pub(super) fn restart(&mut self, id: WorkloadId) -> Result<Reply, Refusal> {
+    pub(super) fn restart(&mut self, id: WorkloadId, expect: Expect) -> Result<Reply, Refusal> {
         let old = self.workload(id)?;
         check_not_deleting(old)?;
+        check_expected(
+            expect,
+            Some(old.revision),
+            &format!("workload {}", old.name),
+        )?;
         if old.desired == Desired::Stopped {
-            return self.set_desired(id, Desired::Running, crate::Expect::Any);
+            return self.set_desired(id, Desired::Running, expect);
         }
         let next = Workload {
             restart: old.restart + 1,

@@ -21,6 +21,7 @@ mod room;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hostler_model::{
@@ -170,6 +171,39 @@ impl State {
         self.assignments.get(&id)
     }
 
+    /// The assignments behind this one, the oldest first.
+    pub fn assignments_after(
+        &self,
+        after: Option<AssignmentId>,
+    ) -> impl Iterator<Item = &Arc<Assignment>> {
+        let rest = (bound(after), Bound::Unbounded);
+        self.assignments.range(rest).map(|(_, copy)| copy)
+    }
+
+    /// The copies of a workload behind this slot and copy, at most so many: by slot, then the oldest first.
+    #[must_use]
+    pub fn copies_after(
+        &self,
+        workload: WorkloadId,
+        after: Option<(u32, AssignmentId)>,
+        most: usize,
+    ) -> Vec<&Arc<Assignment>> {
+        let Some(copies) = self.copies.get(&workload) else {
+            return Vec::new();
+        };
+        let rest = (bound(after), Bound::Unbounded);
+        let sets = [&copies.wanted, &copies.blocking, &copies.loose];
+        let mut keys: Vec<_> = sets
+            .iter()
+            .flat_map(|set| set.range(rest).take(most))
+            .collect();
+        keys.sort_unstable();
+        keys.truncate(most);
+        keys.iter()
+            .filter_map(|(_, id)| self.assignments.get(id))
+            .collect()
+    }
+
     /// Every assignment, the oldest first.
     pub fn assignments(
         &self,
@@ -298,4 +332,9 @@ impl State {
     pub(crate) const fn gone(&self) -> &BTreeSet<(Timestamp, NodeId)> {
         &self.gone
     }
+}
+
+/// Where what stands behind the key begins.
+fn bound<K>(after: Option<K>) -> Bound<K> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
 }

@@ -189,6 +189,7 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
         Step::Remove { node, force } => Verb::RemoveNode {
             node: node_of(world, *node)?,
             force: *force,
+            expect: Expect::Any,
         },
         Step::Obey { node } => {
             let node = node_of(world, *node).filter(|node| {
@@ -257,10 +258,22 @@ fn liveness_verb(world: &World, node: NodeId, how: u8) -> Verb {
 
 fn admission_verb(node: NodeId, how: u8) -> Verb {
     match how {
-        0 => Verb::Cordon { node },
-        1 => Verb::Uncordon { node },
-        2 => Verb::Drain { node },
-        3 => Verb::Undrain { node },
+        0 => Verb::Cordon {
+            node,
+            expect: Expect::Any,
+        },
+        1 => Verb::Uncordon {
+            node,
+            expect: Expect::Any,
+        },
+        2 => Verb::Drain {
+            node,
+            expect: Expect::Any,
+        },
+        3 => Verb::Undrain {
+            node,
+            expect: Expect::Any,
+        },
         _ => Verb::FinishDrain { node },
     }
 }
@@ -278,7 +291,10 @@ fn desire_verb(workload: WorkloadId, how: u8) -> Verb {
             desired: Desired::Stopped,
             expect,
         },
-        2 => Verb::Restart { workload },
+        2 => Verb::Restart {
+            workload,
+            expect: Expect::Any,
+        },
         _ => Verb::Delete { workload, expect },
     }
 }

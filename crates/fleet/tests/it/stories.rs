@@ -61,7 +61,10 @@ fn a_drain_moves_what_runs_and_is_done_when_the_processes_are_gone() {
     tale.chapter("two workloads run", &world);
 
     let draining = world.node("node-0");
-    world.must(&Verb::Drain { node: draining });
+    world.must(&Verb::Drain {
+        node: draining,
+        expect: Expect::Any,
+    });
     world.settle();
     tale.chapter(
         "draining: replacements stand beside what still stops, but for the singleton",
@@ -74,7 +77,10 @@ fn a_drain_moves_what_runs_and_is_done_when_the_processes_are_gone() {
     world.run();
     world.must(&Verb::FinishDrain { node: draining });
     tale.chapter("drained", &world);
-    world.must(&Verb::Undrain { node: draining });
+    world.must(&Verb::Undrain {
+        node: draining,
+        expect: Expect::Any,
+    });
     tale.chapter("open again", &world);
     insta::assert_snapshot!(tale.end(&world));
 }
@@ -180,7 +186,10 @@ fn stop_start_restart_and_delete_account_for_every_copy() {
     );
     world.run();
     tale.chapter("which are gone now", &world);
-    world.must(&Verb::Restart { workload: web });
+    world.must(&Verb::Restart {
+        workload: web,
+        expect: Expect::Any,
+    });
     world.run();
     tale.chapter("restarted in place", &world);
     world.delete(web);
@@ -211,10 +220,14 @@ fn finished_work_rests_through_the_loss_and_removal_of_its_node_and_a_restart_re
     world.must(&Verb::RemoveNode {
         node: copy.node,
         force: false,
+        expect: Expect::Any,
     });
     world.run();
     tale.chapter("finished, its node removed, it rests", &world);
-    world.must(&Verb::Restart { workload: once });
+    world.must(&Verb::Restart {
+        workload: once,
+        expect: Expect::Any,
+    });
     world.run();
     tale.chapter("revived elsewhere", &world);
     insta::assert_snapshot!(tale.end(&world));
@@ -234,7 +247,10 @@ fn why_tells_every_reason_of_every_node_and_the_nearest_fix() {
     world.run();
     for node in ["node-1", "node-2"] {
         let node = world.node(node);
-        world.must(&Verb::Cordon { node });
+        world.must(&Verb::Cordon {
+            node,
+            expect: Expect::Any,
+        });
     }
     let node = world.node("node-3");
     let labels = BTreeMap::from([("zone".to_owned(), Some("eu".to_owned()))]);

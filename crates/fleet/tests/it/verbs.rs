@@ -87,7 +87,11 @@ fn a_second_machine_of_the_same_name_gets_a_suffix_and_labels_stay_a_persons() {
 fn a_removed_node_cannot_come_back_with_its_identity_but_its_name_is_free() {
     let mut world = World::with_nodes(1);
     let node = world.node("node-0");
-    world.must(&Verb::RemoveNode { node, force: false });
+    world.must(&Verb::RemoveNode {
+        node,
+        force: false,
+        expect: Expect::Any,
+    });
     let old = Verb::Announce(Box::new(hello("node-0", resources(1000, 1024))));
     assert_eq!(refused(&mut world, &old).code, Code::NodeGone);
     let mut fresh = hello("node-0", resources(1000, 1024));
@@ -108,10 +112,22 @@ fn a_busy_node_is_removed_only_by_force_and_its_slots_are_filled_elsewhere() {
     world.run();
     let node = world.node("node-0");
     assert_eq!(
-        refused(&mut world, &Verb::RemoveNode { node, force: false }).code,
+        refused(
+            &mut world,
+            &Verb::RemoveNode {
+                node,
+                force: false,
+                expect: Expect::Any
+            }
+        )
+        .code,
         Code::NodeBusy
     );
-    world.must(&Verb::RemoveNode { node, force: true });
+    world.must(&Verb::RemoveNode {
+        node,
+        force: true,
+        expect: Expect::Any,
+    });
     world.run();
     let nodes: Vec<_> = world.copies(web).iter().map(|copy| copy.node).collect();
     assert_eq!(nodes, [world.node("node-1"); 2]);
@@ -345,7 +361,10 @@ fn reports_about_old_generations_change_nothing() {
     let mut world = World::with_nodes(1);
     let web = world.apply(spec("web", 1));
     world.run();
-    world.must(&Verb::Restart { workload: web });
+    world.must(&Verb::Restart {
+        workload: web,
+        expect: Expect::Any,
+    });
     world.run();
     let copy = world.copies(web).remove(0);
     assert_eq!(copy.generation, 2);
@@ -587,18 +606,37 @@ fn ids_that_nobody_has_are_refused_or_change_nothing() {
             labels: BTreeMap::new(),
             expect,
         },
-        Verb::Cordon { node },
-        Verb::Uncordon { node },
-        Verb::Drain { node },
-        Verb::Undrain { node },
+        Verb::Cordon {
+            node,
+            expect: Expect::Any,
+        },
+        Verb::Uncordon {
+            node,
+            expect: Expect::Any,
+        },
+        Verb::Drain {
+            node,
+            expect: Expect::Any,
+        },
+        Verb::Undrain {
+            node,
+            expect: Expect::Any,
+        },
         Verb::FinishDrain { node },
-        Verb::RemoveNode { node, force: true },
+        Verb::RemoveNode {
+            node,
+            force: true,
+            expect: Expect::Any,
+        },
         Verb::SetDesired {
             workload,
             desired: Desired::Running,
             expect,
         },
-        Verb::Restart { workload },
+        Verb::Restart {
+            workload,
+            expect: Expect::Any,
+        },
         Verb::Delete { workload, expect },
         Verb::Settle { workload, limit: 1 },
         Verb::Issue {
@@ -619,4 +657,29 @@ fn ids_that_nobody_has_are_refused_or_change_nothing() {
         }
     }
     assert_eq!(world.state, State::default());
+}
+
+#[test]
+fn a_verb_that_saw_another_revision_changes_nothing() {
+    let mut world = World::with_nodes(1);
+    let node = world.node("node-0");
+    let workload = world.apply(spec("web", 1));
+    world.run();
+    let expect = Expect::Revision(9);
+    let force = true;
+    for verb in [
+        Verb::Cordon { node, expect },
+        Verb::Uncordon { node, expect },
+        Verb::Drain { node, expect },
+        Verb::Undrain { node, expect },
+        Verb::RemoveNode {
+            node,
+            force,
+            expect,
+        },
+        Verb::Restart { workload, expect },
+    ] {
+        let refusal = refused(&mut world, &verb);
+        assert_eq!(refusal.code, Code::RevisionConflict, "{verb:?}");
+    }
 }

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Show one workload
     Show(ShowArgs),
-    /// Say why copies of a workload wait
+    /// Say why copies of a workload do not run
     Why(WhyArgs),
     /// Read what a workload writes
     Logs(LogsArgs),

@@ -28,6 +28,9 @@ pub(crate) enum NodeCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeLsArgs {
+    /// Also nodes that were removed
+    #[arg(short, long)]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]

@@ -65,7 +65,7 @@ pub(crate) async fn submit(
         let target = |result: &ApplyResult| Target {
             id: result.id.clone(),
             name: result.name.clone(),
-            goal: Goal::Running { after: 0 },
+            goal: Goal::Running,
         };
         let targets: Vec<Target> = results.iter().map(target).collect();
         wait::wait(remote, &targets, most).await?;

@@ -54,7 +54,7 @@ async fn apply(up: &Up<'_>, text: &str) -> Result<Target, Failure> {
     Ok(Target {
         id: result.id,
         name: result.name,
-        goal: Goal::Running { after: 0 },
+        goal: Goal::Running,
     })
 }
 

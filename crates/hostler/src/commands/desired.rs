@@ -31,7 +31,7 @@ pub(crate) async fn start(remote: &Remote<'_>, args: StartArgs) -> Result<ExitSt
         targets.push(Target {
             id: workload.id,
             name: workload.name,
-            goal: Goal::Running { after: 0 },
+            goal: Goal::Running,
         });
     }
     finish(remote, targets, settings::wait(&args.wait), "is to run").await
@@ -40,14 +40,11 @@ pub(crate) async fn start(remote: &Remote<'_>, args: StartArgs) -> Result<ExitSt
 pub(crate) async fn restart(remote: &Remote<'_>, args: RestartArgs) -> Result<ExitStatus, Failure> {
     let mut targets = Vec::new();
     for name in &args.workloads {
-        let before = remote.client.workload(name).await?;
-        let copies = before.copies.unwrap_or_default();
-        let after = copies.iter().map(|copy| copy.generation).max().unwrap_or(0);
-        remote.client.restart(&before.id).await?;
+        let workload = remote.client.restart(name, Expect::Any).await?;
         targets.push(Target {
-            id: before.id,
-            name: before.name,
-            goal: Goal::Running { after },
+            id: workload.id,
+            name: workload.name,
+            goal: Goal::Running,
         });
     }
     finish(

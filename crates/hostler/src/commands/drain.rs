@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use hostler_wire::api::{Assignment, Intent, Node, NodeState};
+use hostler_wire::client::Expect;
 
 use super::Remote;
 use super::node::copies;
-use super::wait::{reasons, standing};
+use super::wait::{reasons, standing_of};
 use crate::age;
 use crate::args::DrainArgs;
 use crate::failure::Failure;
@@ -17,7 +18,7 @@ use crate::status::ExitStatus;
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) async fn drain(remote: &Remote<'_>, args: DrainArgs) -> Result<ExitStatus, Failure> {
-    let node = remote.client.drain(&args.node).await?;
+    let node = remote.client.drain(&args.node, Expect::Any).await?;
     let Some(most) = settings::wait(&args.wait) else {
         remote.printer.talk(&format!("{} drains", node.name));
         return Ok(ExitStatus::Done);
@@ -84,6 +85,6 @@ fn line(copy: &Assignment) -> String {
         "{}.{} {wanted} ({})",
         copy.workload_name,
         copy.slot,
-        standing(copy)
+        standing_of(copy)
     )
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hostler_model::{Bytes, MilliCpu};
 use hostler_wire::api::{
-    Assignment, AssignmentFilter, CommandProgress, LabelPatch, Node, Resources,
+    Assignment, AssignmentFilter, CommandProgress, LabelPatch, Node, NodeFilter, Resources,
 };
 use hostler_wire::client::{Expect, Force};
 
@@ -46,9 +46,15 @@ pub(crate) async fn node(remote: &Remote<'_>, command: NodeCommand) -> Result<Ex
         NodeCommand::Ls(args) => list(remote, args).await?,
         NodeCommand::Show(args) => show(remote, args).await?,
         NodeCommand::Label(args) => label(remote, args).await?,
-        NodeCommand::Cordon(args) => changed(remote, &client.cordon(&args.node).await?),
-        NodeCommand::Uncordon(args) => changed(remote, &client.uncordon(&args.node).await?),
-        NodeCommand::Undrain(args) => changed(remote, &client.undrain(&args.node).await?),
+        NodeCommand::Cordon(args) => {
+            changed(remote, &client.cordon(&args.node, Expect::Any).await?)
+        }
+        NodeCommand::Uncordon(args) => {
+            changed(remote, &client.uncordon(&args.node, Expect::Any).await?)
+        }
+        NodeCommand::Undrain(args) => {
+            changed(remote, &client.undrain(&args.node, Expect::Any).await?)
+        }
         NodeCommand::Drain(args) => return drain::drain(remote, args).await,
         NodeCommand::Rm(args) => remove(remote, args).await?,
         NodeCommand::Accept(args) => accept(remote, &args.node).await?,
@@ -63,7 +69,10 @@ fn changed(remote: &Remote<'_>, node: &Node) {
 }
 
 async fn list(remote: &Remote<'_>, args: NodeLsArgs) -> Result<(), Failure> {
-    let mut nodes = remote.client.nodes().await?;
+    let filter = NodeFilter {
+        gone: (!args.all).then_some(false),
+    };
+    let mut nodes = remote.client.nodes(filter).await?;
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     match settings::form(&args.output) {
         form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &nodes)?,
@@ -151,7 +160,7 @@ async fn show(remote: &Remote<'_>, args: NodeTargetArgs) -> Result<(), Failure> 
             page(remote, &node);
             let copies = copies(remote, &node).await?;
             remote.printer.data("");
-            copies_table(remote, &copies, false);
+            copies_table(remote, &copies, None, false);
         }
     }
     Ok(())
@@ -262,7 +271,10 @@ async fn remove(remote: &Remote<'_>, args: NodeRmArgs) -> Result<(), Failure> {
     } else {
         Force::No
     };
-    let node = remote.client.remove_node(&node.id, force).await?;
+    let node = remote
+        .client
+        .remove_node(&node.id, force, Expect::Any)
+        .await?;
     remote.printer.data(&format!("{} is removed", node.name));
     Ok(())
 }

@@ -1,15 +1,20 @@
 //! `ps`: workloads, or the copies of one.
 
-use hostler_wire::api::{Assignment, Workload};
+use std::collections::BTreeSet;
 
-use super::wait::standing;
+use hostler_wire::api::{Assignment, AssignmentFilter, Intent, Workload};
+
+use super::wait::standing_of;
 use super::{Remote, word};
 use crate::age;
 use crate::args::{OutputForm, PsArgs};
 use crate::failure::Failure;
 use crate::settings;
 use crate::status::ExitStatus;
-use crate::table::{self, Table};
+use crate::table::{self, Cell, Table};
+
+/// Copies without a node that have a row of their own.
+const MOST_VACANT: usize = 20;
 
 pub(crate) async fn ps(remote: &Remote<'_>, args: PsArgs) -> Result<ExitStatus, Failure> {
     let form = settings::form(&args.output);
@@ -17,7 +22,7 @@ pub(crate) async fn ps(remote: &Remote<'_>, args: PsArgs) -> Result<ExitStatus, 
         None => workloads(remote, form).await?,
         Some(target) => {
             let workload = remote.client.workload(target).await?;
-            copies(remote, form, &workload.copies.unwrap_or_default())?;
+            copies(remote, form, &workload).await?;
         }
     }
     Ok(ExitStatus::Done)
@@ -40,7 +45,7 @@ async fn workloads(remote: &Remote<'_>, form: OutputForm) -> Result<(), Failure>
 pub(crate) fn table(remote: &Remote<'_>, workloads: &[Workload], is_wide: bool) {
     let mut head = vec!["NAME", "KIND", "STATUS", "COPIES", "REVISION", "AGE"];
     if is_wide {
-        head.extend(["PENDING", "ID"]);
+        head.extend(["PENDING", "OUTDATED", "RESTARTS", "LAST EXIT", "ID"]);
     }
     let mut table = Table::new(&head);
     for workload in workloads {
@@ -55,6 +60,14 @@ pub(crate) fn table(remote: &Remote<'_>, workloads: &[Workload], is_wide: bool) 
         if is_wide {
             row.extend([
                 workload.pending.to_string().into(),
+                workload.standing.outdated.to_string().into(),
+                workload.standing.restarts.to_string().into(),
+                workload
+                    .standing
+                    .last_exit
+                    .clone()
+                    .unwrap_or_default()
+                    .into(),
                 workload.id.clone().into(),
             ]);
         }
@@ -63,21 +76,41 @@ pub(crate) fn table(remote: &Remote<'_>, workloads: &[Workload], is_wide: bool) 
     table.print(remote.printer);
 }
 
-fn copies(remote: &Remote<'_>, form: OutputForm, copies: &[Assignment]) -> Result<(), Failure> {
+async fn copies(remote: &Remote<'_>, form: OutputForm, workload: &Workload) -> Result<(), Failure> {
+    let copies = copies_of(remote, workload).await?;
     match form {
         OutputForm::Json | OutputForm::Yaml => remote.printer.document(form, &copies)?,
         OutputForm::Name => copies
             .iter()
             .for_each(|copy| remote.printer.data(&copy.short)),
         OutputForm::Table | OutputForm::Wide => {
-            copies_table(remote, copies, form == OutputForm::Wide)
+            copies_table(remote, &copies, Some(workload), form == OutputForm::Wide);
         }
     }
     Ok(())
 }
 
-/// The table of copies.
-pub(crate) fn copies_table(remote: &Remote<'_>, copies: &[Assignment], is_wide: bool) {
+/// The copies of a workload, by slot, the newest generation of a slot first.
+pub(crate) async fn copies_of(
+    remote: &Remote<'_>,
+    workload: &Workload,
+) -> Result<Vec<Assignment>, Failure> {
+    let filter = AssignmentFilter {
+        workload: Some(workload.id.clone()),
+        node: None,
+    };
+    let mut copies = remote.client.assignments(&filter).await?;
+    copies.sort_by_key(|copy| (copy.slot, std::cmp::Reverse(copy.generation)));
+    Ok(copies)
+}
+
+/// The table of copies; of a workload, also of those that have no node.
+pub(crate) fn copies_table(
+    remote: &Remote<'_>,
+    copies: &[Assignment],
+    workload: Option<&Workload>,
+    is_wide: bool,
+) {
     let mut head = vec!["COPY", "ID", "NODE", "STATE", "RUNS", "SINCE", "DETAIL"];
     if is_wide {
         head.extend(["WANTED", "GENERATION", "REVISION"]);
@@ -85,8 +118,7 @@ pub(crate) fn copies_table(remote: &Remote<'_>, copies: &[Assignment], is_wide: 
     let mut table = Table::new(&head);
     for copy in copies {
         let since = copy.state.since.as_deref().unwrap_or_default();
-        let detail = standing(copy);
-        let why = detail.split_once(": ").map_or("", |(_, why)| why);
+        let why = detail(copy);
         let mut row = vec![
             format!("{}.{}", copy.workload_name, copy.slot).into(),
             copy.short.clone().into(),
@@ -94,7 +126,7 @@ pub(crate) fn copies_table(remote: &Remote<'_>, copies: &[Assignment], is_wide: 
             table::state(&word(&copy.state.word)),
             copy.runs.to_string().into(),
             age::since(since, remote.now()).into(),
-            shown(why, is_wide).into(),
+            shown(&why, is_wide).into(),
         ];
         if is_wide {
             let cause = copy
@@ -109,7 +141,47 @@ pub(crate) fn copies_table(remote: &Remote<'_>, copies: &[Assignment], is_wide: 
         }
         table.row(row);
     }
+    let vacant = workload.map_or_else(Vec::new, |workload| vacant(workload, copies));
+    for slot in vacant.iter().take(MOST_VACANT) {
+        table.row(pending_row(workload, &slot.to_string(), head.len()));
+    }
+    if vacant.len() > MOST_VACANT {
+        let rest = format!("({} more)", vacant.len() - MOST_VACANT);
+        table.row(pending_row(workload, &rest, head.len()));
+    }
     table.print(remote.printer);
+}
+
+/// The slots of a workload that wait for a node.
+fn vacant(workload: &Workload, copies: &[Assignment]) -> Vec<u32> {
+    let wanted = copies.iter().filter(|copy| copy.intent == Intent::Run);
+    let taken: BTreeSet<u32> = wanted.map(|copy| copy.slot).collect();
+    let all = if workload.pending > 0 {
+        workload.count
+    } else {
+        0
+    };
+    (0..all).filter(|slot| !taken.contains(slot)).collect()
+}
+
+fn pending_row(workload: Option<&Workload>, slot: &str, columns: usize) -> Vec<Cell> {
+    let name = workload.map_or("", |workload| workload.name.as_str());
+    let mut row: Vec<Cell> = vec![format!("{name}.{slot}").into(), "".into(), "".into()];
+    row.extend([table::state("pending"), "".into(), "".into()]);
+    row.push(format!("no node yet: see `hostler why {name}`").into());
+    row.resize_with(columns, || "".into());
+    row
+}
+
+/// Why a copy is no further, or how its last run ended.
+fn detail(copy: &Assignment) -> String {
+    let standing = standing_of(copy);
+    let why = standing.split_once(": ").map_or("", |(_, why)| why);
+    match (copy.is_outdated, why.is_empty()) {
+        (false, _) => why.to_owned(),
+        (true, true) => "an older revision".to_owned(),
+        (true, false) => format!("an older revision: {why}"),
+    }
 }
 
 /// A long reason would push everything else off the screen; `wide` has all of it.

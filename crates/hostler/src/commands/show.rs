@@ -2,7 +2,7 @@
 
 use hostler_wire::api::{Revision, Workload};
 
-use super::ps::copies_table;
+use super::ps::{copies_of, copies_table};
 use super::wait::reasons;
 use super::{Remote, word};
 use crate::age;
@@ -22,10 +22,12 @@ pub(crate) async fn show(remote: &Remote<'_>, args: ShowArgs) -> Result<ExitStat
         OutputForm::Table | OutputForm::Wide => {
             let history = remote.client.history(&workload.id).await?;
             page(remote, &workload, &history)?;
-            if workload.pending > 0 {
-                let why = remote.client.why(&workload.id).await?;
-                remote.printer.data("\npending:");
-                reasons(&why)
+            let copies = copies_of(remote, &workload).await?;
+            copies_table(remote, &copies, Some(&workload), false);
+            let reasons = reasons(&remote.client.why(&workload.id).await?);
+            if !reasons.is_empty() {
+                remote.printer.data("\nmissing:");
+                reasons
                     .iter()
                     .for_each(|line| remote.printer.data(&format!("  {line}")));
             }
@@ -81,11 +83,6 @@ fn page(remote: &Remote<'_>, workload: &Workload, history: &[Revision]) -> Resul
         printer.data(&line);
     }
     printer.data("");
-    copies_table(
-        remote,
-        workload.copies.as_deref().unwrap_or_default(),
-        false,
-    );
     Ok(())
 }
 

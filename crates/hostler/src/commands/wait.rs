@@ -1,10 +1,10 @@
-//! Waiting for an effect: polls what the server says, shows how far it has come, and ends with a summary or
+//! Waiting for an effect: asks the server for news, shows how far it has come, and ends with a summary or
 //! with every reason why it is not there yet.
 
 use std::time::Duration;
 
 use hostler_wire::api::{
-    Assignment, Desired, Intent, NodeGroup, StateWord, Why, Workload, WorkloadStatus,
+    Assignment, CopyGroup, Desired, NodeGroup, WaitQuery, Why, Workload, WorkloadStatus,
 };
 use hostler_wire::client::ClientError;
 
@@ -13,18 +13,17 @@ use crate::age;
 use crate::failure::Failure;
 use crate::status::ExitStatus;
 
-/// How often it looks while the effect may come at once, and how often later.
-const SOON: Duration = Duration::from_millis(25);
-const LATER: Duration = Duration::from_millis(250);
-const LOOKS_SOON: u32 = 80;
+/// How long the server is asked to wait for news of the only workload, and of one among several.
+const ALONE: Duration = Duration::from_secs(5);
+const TOGETHER: Duration = Duration::from_millis(250);
+/// How long to wait for a server that does not answer.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// Every wanted copy runs, or has ended well; of a generation after this one.
-    Running {
-        after: u64,
-    },
+    /// Every wanted copy is of the present spec and restart, and runs or has ended well.
+    Running,
     Stopped,
     Gone,
 }
@@ -70,10 +69,12 @@ async fn all(
     let mut progress = remote.printer.progress();
     last.clear();
     last.resize(targets.len(), Look::NotYet(String::new()));
-    for looks in 0_u32.. {
-        for (target, seen) in targets.iter().zip(last.iter_mut()) {
-            if !matches!(seen, Look::Reached(_)) {
-                *seen = look(remote, target).await?;
+    let mut marks = vec![None; targets.len()];
+    let mut asked = None;
+    loop {
+        for (index, target) in targets.iter().enumerate() {
+            if asked != Some(index) && !matches!(last[index], Look::Reached(_)) {
+                last[index] = look(remote, target, &mut marks[index], Duration::ZERO).await?;
             }
         }
         if let Some(Look::Never(sentence)) = last.iter().find(|look| matches!(look, Look::Never(_)))
@@ -84,106 +85,115 @@ async fn all(
             ));
         }
         let open: Vec<&str> = last.iter().filter_map(Look::open).collect();
-        if open.is_empty() {
-            break;
-        }
+        let patience = match open.as_slice() {
+            [] => break,
+            [_] => ALONE,
+            _ => TOGETHER,
+        };
         progress.tell(&open.join("; "));
-        tokio::time::sleep(if looks < LOOKS_SOON { SOON } else { LATER }).await;
+        asked = last.iter().position(|look| look.open().is_some());
+        if let Some(first) = asked {
+            last[first] = look(remote, &targets[first], &mut marks[first], patience).await?;
+        }
     }
     Ok(last.iter().map(|look| look.text().to_owned()).collect())
 }
 
-async fn look(remote: &Remote<'_>, target: &Target) -> Result<Look, Failure> {
+/// Looks once; with patience, once there is news.
+async fn look(
+    remote: &Remote<'_>,
+    target: &Target,
+    mark: &mut Option<String>,
+    patience: Duration,
+) -> Result<Look, Failure> {
     let name = &target.name;
-    match remote.client.workload(&target.id).await {
-        Ok(workload) => Ok(judge(&workload, target.goal)),
+    let query = WaitQuery {
+        wait: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        after: mark.clone().filter(|_| !patience.is_zero()),
+    };
+    match remote.client.workload_news(&target.id, &query).await {
+        Ok(workload) => {
+            let look = judge(&workload, target.goal);
+            *mark = Some(workload.standing.mark);
+            Ok(look)
+        }
         Err(ClientError::Refused(problem)) if problem.code == "workload-not-found" => {
             Ok(match target.goal {
                 Goal::Gone => Look::Reached(format!("{name}: removed")),
-                Goal::Running { .. } | Goal::Stopped => {
+                Goal::Running | Goal::Stopped => {
                     Look::Never(format!("{name} was removed meanwhile"))
                 }
             })
         }
-        Err(ClientError::Unreachable { .. }) => Ok(Look::NotYet(format!(
-            "{name}: the server does not answer, trying again"
-        ))),
+        Err(ClientError::Unreachable { .. }) => {
+            tokio::time::sleep(AGAIN).await;
+            Ok(Look::NotYet(format!(
+                "{name}: the server does not answer, trying again"
+            )))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 fn judge(workload: &Workload, goal: Goal) -> Look {
     match goal {
-        Goal::Running { after } => judge_running(workload, after),
+        Goal::Running => judge_running(workload),
         Goal::Stopped if workload.status == WorkloadStatus::Stopped => {
             Look::Reached(format!("{}: stopped", workload.name))
         }
         Goal::Stopped | Goal::Gone => {
-            let left = workload.copies.as_ref().map_or(0, Vec::len);
+            let left = workload.standing.wanted + workload.standing.stopping;
             Look::NotYet(format!("{}: {left} copies not gone yet", workload.name))
         }
     }
 }
 
-fn judge_running(workload: &Workload, after: u64) -> Look {
-    let name = &workload.name;
+fn judge_running(workload: &Workload) -> Look {
+    let Workload {
+        name,
+        count,
+        standing,
+        ..
+    } = workload;
     if workload.desired != Desired::Running {
         return Look::Never(format!(
             "{name} was meant to run, but meanwhile it is to be {}",
             word(&workload.desired)
         ));
     }
-    let copies = workload.copies.as_deref().unwrap_or_default();
-    let wanted: Vec<&Assignment> = copies
-        .iter()
-        .filter(|copy| copy.intent == Intent::Run)
-        .collect();
-    let is_new = |copy: &&Assignment| copy.generation > after && !copy.is_outdated;
-    if let Some(copy) = wanted
-        .iter()
-        .filter(|copy| is_new(copy))
-        .find(|copy| has_failed(copy))
-    {
-        let exit = copy
-            .outcome
-            .as_ref()
-            .map_or("unknown exit", |outcome| &outcome.exit);
-        return Look::Never(format!("{name}.{} ended badly: {exit}", copy.slot));
+    let first = standing.troubles.first();
+    if standing.failed > 0 {
+        let failed = first.and_then(|copy| copy.outcome.as_ref().zip(Some(copy.slot)));
+        return Look::Never(failed.map_or_else(
+            || format!("{} copies of {name} ended badly", standing.failed),
+            |(outcome, slot)| format!("{name}.{slot} ended badly: {}", outcome.exit),
+        ));
     }
-    let settled = wanted
-        .iter()
-        .filter(|copy| is_new(copy) && is_settled(copy))
-        .count();
-    let text = format!("{name}: {settled} of {} running", workload.count);
-    if settled == workload.count as usize {
-        return Look::Reached(summary(name, &wanted));
+    if standing.settled == *count {
+        return Look::Reached(summary(workload));
     }
-    let waiting = wanted.iter().find(|copy| !is_settled(copy));
-    let detail = waiting
-        .map(|copy| standing(copy))
-        .filter(|detail| !detail.is_empty());
-    Look::NotYet(detail.map_or_else(|| text.clone(), |detail| format!("{text} ({detail})")))
+    let text = format!("{name}: {} of {count} running", standing.settled);
+    let detail = match first {
+        Some(copy) if copy.is_outdated => "an older revision runs".to_owned(),
+        Some(copy) => standing_of(copy),
+        None => return Look::NotYet(text),
+    };
+    Look::NotYet(format!("{text} ({detail})"))
 }
 
-fn summary(name: &str, copies: &[&Assignment]) -> String {
-    if !copies.is_empty()
-        && copies
-            .iter()
-            .all(|copy| copy.state.word == StateWord::Finished)
-    {
+fn summary(workload: &Workload) -> String {
+    let Workload { name, standing, .. } = workload;
+    if workload.status == WorkloadStatus::Finished {
         return format!("{name}: finished");
     }
-    let mut nodes: Vec<&str> = copies.iter().map(|copy| copy.node_name.as_str()).collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    let shown = nodes.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-    let more = nodes.len().saturating_sub(3);
+    let shown = standing.nodes.join(", ");
+    let more = (standing.node_count as usize).saturating_sub(standing.nodes.len());
     let rest = if more > 0 {
         format!(" and {more} more nodes")
     } else {
         String::new()
     };
-    match copies.len() {
+    match standing.settled {
         0 => format!("{name}: no copies wanted"),
         1 => format!("{name}: running on {shown}"),
         count => format!("{name}: {count} copies running on {shown}{rest}"),
@@ -191,7 +201,7 @@ fn summary(name: &str, copies: &[&Assignment]) -> String {
 }
 
 /// What a copy does and why it is no further, for a person.
-pub(crate) fn standing(copy: &Assignment) -> String {
+pub(crate) fn standing_of(copy: &Assignment) -> String {
     let state = word(&copy.state.word);
     let exit = copy.state.exit.as_deref().unwrap_or_default();
     let why = if copy.state.detail.is_empty() {
@@ -204,16 +214,6 @@ pub(crate) fn standing(copy: &Assignment) -> String {
     } else {
         format!("{state}: {why}")
     }
-}
-
-fn is_settled(copy: &Assignment) -> bool {
-    matches!(copy.state.word, StateWord::Running) || copy.outcome.is_some()
-}
-
-fn has_failed(copy: &Assignment) -> bool {
-    copy.outcome
-        .as_ref()
-        .is_some_and(|outcome| outcome.exit_code != Some(0))
 }
 
 async fn too_late(
@@ -239,34 +239,61 @@ async fn too_late(
     Failure::new(ExitStatus::Pending, sentence, advice).with_details(details)
 }
 
-/// Every reason, a line each.
+/// Every reason, a line each; none if nothing is amiss.
 pub(crate) fn reasons(why: &Why) -> Vec<String> {
-    if why.pending == 0 {
+    if why.pending == 0 && why.findings.is_empty() && why.copies.is_empty() && why.nodes.is_empty()
+    {
         return Vec::new();
     }
-    let group = |group: &NodeGroup| {
-        let sentences: Vec<&str> = group
-            .reasons
-            .iter()
-            .map(|reason| reason.sentence.as_str())
-            .collect();
-        let more = group
-            .count
-            .saturating_sub(u32::try_from(group.names.len()).unwrap_or(u32::MAX));
-        let rest = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
-        format!("{}{rest}: {}", group.names.join(", "), sentences.join("; "))
-    };
     let head = std::iter::once(format!("{}: {}", why.workload_name, why.summary));
     let omitted = (why.omitted > 0).then(|| format!("{} more nodes", why.omitted));
     let fix = why.fix.as_ref().map(|fix| format!("nearest: {fix}"));
-    head.chain(why.nodes.iter().map(group))
+    head.chain(why.copies.iter().flat_map(of_copies))
+        .chain(why.nodes.iter().map(of_nodes))
         .chain(omitted)
         .chain(fix)
         .collect()
+}
+
+fn of_copies(group: &CopyGroup) -> Vec<String> {
+    let CopyGroup { reason, runs, .. } = group;
+    let starts = if *runs > 1 {
+        format!(" (started {runs} times)")
+    } else {
+        String::new()
+    };
+    let line = format!(
+        "{}: {} [{}]{starts}",
+        named(&group.names, group.count),
+        reason.sentence,
+        reason.code
+    );
+    let remedy = group.remedy.as_ref().map(|remedy| format!("try: {remedy}"));
+    std::iter::once(line).chain(remedy).collect()
+}
+
+fn of_nodes(group: &NodeGroup) -> String {
+    let sentences: Vec<&str> = group
+        .reasons
+        .iter()
+        .map(|reason| reason.sentence.as_str())
+        .collect();
+    let said = if sentences.is_empty() {
+        "a copy fits".to_owned()
+    } else {
+        sentences.join("; ")
+    };
+    format!("{}: {said}", named(&group.names, group.count))
+}
+
+fn named(names: &[String], count: u32) -> String {
+    let more = count.saturating_sub(u32::try_from(names.len()).unwrap_or(u32::MAX));
+    let rest = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    format!("{}{rest}", names.join(", "))
 }
 
 impl Look {
@@ -288,62 +315,56 @@ impl Look {
 mod tests {
     use super::*;
 
-    fn workload(count: u32, copies: &serde_json::Value) -> Workload {
+    fn workload(count: u32, standing: &serde_json::Value) -> Workload {
         serde_json::from_value(serde_json::json!({
             "id": "w", "name": "web", "kind": "process", "desired": "running", "status": "pending",
-            "revision": 1, "count": count, "spec": {}, "created_at": "", "updated_at": "", "copies": copies,
+            "revision": 1, "count": count, "spec": {}, "created_at": "", "updated_at": "",
+            "standing": standing,
         }))
         .unwrap()
     }
 
-    fn copy(slot: u32, generation: u64, state: &str) -> serde_json::Value {
+    fn copy(state: &str) -> serde_json::Value {
         serde_json::json!({
-            "id": "a", "short": "a", "workload": "w", "workload_name": "web", "slot": slot, "node": "n",
-            "node_name": "box", "generation": generation, "revision": 1, "intent": "run",
+            "id": "a", "short": "a", "workload": "w", "workload_name": "web", "slot": 0, "node": "n",
+            "node_name": "box", "generation": 1, "revision": 1, "intent": "run",
             "state": { "word": state, "detail": "" }, "created_at": "", "claims": {},
         })
     }
 
     #[test]
     fn a_missing_copy_is_not_yet_and_the_last_one_reaches_the_goal() {
-        let goal = Goal::Running { after: 0 };
-        let one = judge(
-            &workload(2, &serde_json::json!([copy(0, 1, "running")])),
-            goal,
-        );
-        assert_eq!(one, Look::NotYet("web: 1 of 2 running".to_owned()));
-        let both = serde_json::json!([copy(0, 1, "running"), copy(1, 2, "running")]);
-        let both = judge(&workload(2, &both), goal);
+        let standing =
+            |settled| serde_json::json!({ "settled": settled, "nodes": ["box"], "node_count": 1 });
         assert_eq!(
-            both,
+            judge(&workload(2, &standing(1)), Goal::Running),
+            Look::NotYet("web: 1 of 2 running".to_owned())
+        );
+        assert_eq!(
+            judge(&workload(2, &standing(2)), Goal::Running),
             Look::Reached("web: 2 copies running on box".to_owned())
         );
     }
 
     #[test]
-    fn a_restart_waits_for_newer_generations() {
-        let old = workload(1, &serde_json::json!([copy(0, 4, "running")]));
-        assert!(matches!(
-            judge(&old, Goal::Running { after: 4 }),
-            Look::NotYet(_)
-        ));
-        assert!(matches!(
-            judge(&old, Goal::Running { after: 3 }),
-            Look::Reached(_)
-        ));
+    fn a_copy_of_an_older_revision_is_waited_for() {
+        let mut old = copy("running");
+        old["is_outdated"] = true.into();
+        let standing = serde_json::json!({ "wanted": 1, "outdated": 1, "troubles": [old] });
+        assert_eq!(
+            judge(&workload(1, &standing), Goal::Running),
+            Look::NotYet("web: 0 of 1 running (an older revision runs)".to_owned())
+        );
     }
 
     #[test]
     fn a_copy_that_ended_badly_for_good_is_not_waited_for() {
-        let mut ended = copy(0, 1, "finished");
+        let mut ended = copy("finished");
         ended["outcome"] =
             serde_json::json!({ "exit": "exit code 3", "exit_code": 3, "at": "", "runs": 1 });
-        let look = judge(
-            &workload(1, &serde_json::json!([ended])),
-            Goal::Running { after: 0 },
-        );
+        let standing = serde_json::json!({ "wanted": 1, "failed": 1, "troubles": [ended] });
         assert_eq!(
-            look,
+            judge(&workload(1, &standing), Goal::Running),
             Look::Never("web.0 ended badly: exit code 3".to_owned())
         );
     }
@@ -359,6 +380,14 @@ mod tests {
             workload_name: "web".to_owned(),
             pending: 1,
             summary: "1 copy has no node".to_owned(),
+            findings: Vec::new(),
+            copies: vec![CopyGroup {
+                names: vec!["web.0 on a".to_owned()],
+                count: 2,
+                runs: 4,
+                reason: reason("crash-loop", "ends again and again"),
+                remedy: Some("read its log".to_owned()),
+            }],
             nodes: vec![NodeGroup {
                 names: vec!["a".to_owned(), "b".to_owned()],
                 count: 5,
@@ -372,10 +401,14 @@ mod tests {
         };
         let expected = [
             "web: 1 copy has no node",
+            "web.0 on a and 1 more: ends again and again [crash-loop] (started 4 times)",
+            "try: read its log",
             "a, b and 3 more: 1GiB of memory short; port 80 taken",
             "2 more nodes",
             "nearest: ask for less memory",
         ];
         assert_eq!(reasons(&why), expected);
+        let of_an_update = Why { pending: 0, ..why };
+        assert_eq!(reasons(&of_an_update), expected);
     }
 }

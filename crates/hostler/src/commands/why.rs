@@ -1,4 +1,4 @@
-//! `why`: every reason why copies of a workload wait for a node.
+//! `why`: every reason why copies of a workload wait for a node, or have one and do not run.
 
 use super::Remote;
 use super::wait::reasons;
@@ -13,14 +13,11 @@ pub(crate) async fn why(remote: &Remote<'_>, args: WhyArgs) -> Result<ExitStatus
         form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &why)?,
         OutputForm::Name => remote.printer.data(&why.workload_name),
         OutputForm::Table | OutputForm::Wide => {
-            if why.pending == 0 {
-                remote
-                    .printer
-                    .data(&format!("{}: {}", why.workload_name, why.summary));
+            let mut lines = reasons(&why);
+            if lines.is_empty() {
+                lines.push(format!("{}: {}", why.workload_name, why.summary));
             }
-            reasons(&why)
-                .iter()
-                .for_each(|line| remote.printer.data(line));
+            lines.iter().for_each(|line| remote.printer.data(line));
         }
     }
     Ok(ExitStatus::Done)

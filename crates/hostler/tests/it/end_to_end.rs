@@ -106,6 +106,41 @@ fn work_that_ends_is_told_with_its_exit_and_can_be_removed() {
 }
 
 #[test]
+fn what_crashes_again_and_again_is_told_with_its_exit_and_where_to_look() {
+    let fleet = Fleet::start();
+    let crashing = ["run", "loop", "-d", "--", "sh", "-c", "echo why; exit 3"];
+    fleet.run(&crashing).with_code(0);
+    eventually("the loop is told", || {
+        let why = fleet.run(&["why", "loop"]).with_code(0).stdout;
+        why.contains("exit code 3 [crash-loop] (started ")
+            && why.contains("try: `hostler logs --previous loop` shows")
+    });
+    eventually("the table shows restarts and exit", || {
+        let wide = fleet.run(&["ps", "-o", "wide"]).with_code(0).stdout;
+        let copies = fleet.run(&["ps", "loop"]).with_code(0).stdout;
+        wide.contains("exit code 3") && copies.contains("waiting") && copies.contains("exit code 3")
+    });
+    let previous = fleet.run(&["logs", "--previous", "loop"]).with_code(0);
+    assert_eq!(previous.stdout, "why\n");
+    fleet.run(&["rm", "-y", "loop"]).with_code(0);
+}
+
+#[test]
+fn a_removed_node_is_listed_only_on_request() {
+    let mut fleet = Fleet::start();
+    fleet.kill_agent();
+    fleet.run(&["node", "rm", "--yes", "box"]).with_code(0);
+    let listed = |flags: &[&str]| {
+        let words = [&["node", "ls", "-o", "name"], flags].concat();
+        fleet.run(&words).with_code(0).stdout
+    };
+    assert_eq!(
+        (listed(&[]).as_str(), listed(&["--all"]).as_str()),
+        ("", "box\n")
+    );
+}
+
+#[test]
 fn a_command_that_cannot_be_run_is_told_and_tried_again() {
     let fleet = Fleet::start();
     let ran = fleet

@@ -143,10 +143,10 @@ impl Fleet {
     /// The copies of a workload.
     pub(crate) fn copies(&self, workload: &str) -> Vec<Value> {
         let shown = self
-            .run(&["show", workload, "-o", "json"])
+            .run(&["ps", workload, "-o", "json"])
             .with_code(0)
             .json();
-        shown["copies"].as_array().cloned().unwrap_or_default()
+        shown.as_array().cloned().unwrap_or_default()
     }
 
     /// Runs a process that leaves a file named by its pid each time it starts, and then sleeps.

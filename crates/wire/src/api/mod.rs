@@ -24,12 +24,12 @@ pub use assignment::{
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
 pub use node::{
     Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, LabelPatch, Lease,
-    Metrics, Node, NodeFacts, NodeState, NodeStatus, Resources, RuntimeFact,
+    Metrics, Node, NodeFacts, NodeFilter, NodeState, NodeStatus, Resources, RuntimeFact,
 };
 pub use problem::Problem;
 pub use status::{Check, Health, Live, Ready, SessionVersions, Version};
-pub use why::{NodeGroup, Reason, Why};
-pub use workload::{Desired, Revision, Workload, WorkloadStatus};
+pub use why::{CopyGroup, NodeGroup, Reason, Why};
+pub use workload::{Desired, Revision, Standing, WaitQuery, Workload, WorkloadStatus};
 
 /// Names of the server-sent events. A comment at least every [`stream::KEEP_ALIVE_SECONDS`] keeps a stream
 /// that has nothing to say alive.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A machine with an agent. The first keys are MIaaS's, the others are ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -188,6 +188,16 @@ pub struct DrainState {
     pub since: String,
     /// Copies that have not ended there yet.
     pub left: u32,
+}
+
+/// Which nodes to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct NodeFilter {
+    /// Only those that are gone (`true`), or only those that are not (`false`); all unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone: Option<bool>,
 }
 
 /// Sets labels, and removes those with null.

@@ -1,7 +1,7 @@
 //! Workloads as the API shows them.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Assignment;
 
@@ -30,9 +30,54 @@ pub struct Workload {
     pub spec: serde_json::Value,
     pub created_at: String,
     pub updated_at: String,
-    /// Its copies, also those that are stopping; left out of lists.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub copies: Option<Vec<Assignment>>,
+    /// How its copies stand, in a bounded form; `GET /api/v1/assignments?workload=` lists them one by one.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// How the copies of a workload stand.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Standing {
+    /// Copies that have a node and are to run.
+    pub wanted: u32,
+    /// Of these, those of the present spec that run or have ended well.
+    pub settled: u32,
+    /// Of these, those of the present spec that have ended badly for good.
+    pub failed: u32,
+    /// Of these, those that run an older spec or wait for a restart.
+    pub outdated: u32,
+    /// Copies that are to stop and have not.
+    pub stopping: u32,
+    /// How often wanted copies were started again, in all.
+    pub restarts: u32,
+    /// How a run of a copy that is not settled has ended last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<String>,
+    /// On how many nodes the wanted copies are.
+    pub node_count: u32,
+    /// Names of some of these nodes; left out of lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Some wanted copies that are not settled, those that have ended badly for good first; left out of lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Assignment>,
+    /// Stands for this answer: with `wait` and this as `after`, a request is answered once something differs.
+    /// Left out of lists.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mark: String,
+}
+
+/// Whether to wait for news of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct WaitQuery {
+    /// Answer after so many milliseconds at the latest, 20000 at most; 0 answers at once.
+    pub wait: u64,
+    /// Wait while the `standing.mark` of the answer is this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Whether the copies are to run.
@@ -54,6 +99,8 @@ pub enum WorkloadStatus {
     Running,
     /// Some run, or one fails and is tried again.
     Degraded,
+    /// Copies of an older spec run until those of the present one take their place.
+    Updating,
     /// None runs yet.
     Pending,
     /// Copies are being stopped.

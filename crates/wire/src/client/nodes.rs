@@ -4,12 +4,13 @@ use reqwest::Method;
 
 use super::call::expecting;
 use super::{Client, ClientError, Expect};
-use crate::api::{Command, LabelPatch, Node};
+use crate::api::{Command, LabelPatch, Node, NodeFilter};
 
 impl Client {
-    /// All nodes that are not gone.
-    pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
-        self.list(self.get(&["api", "v1", "nodes"])).await
+    /// The nodes, the oldest first.
+    pub async fn nodes(&self, filter: NodeFilter) -> Result<Vec<Node>, ClientError> {
+        self.list(self.get(&["api", "v1", "nodes"]).query(&filter))
+            .await
     }
 
     /// One node.
@@ -29,32 +30,37 @@ impl Client {
     }
 
     /// No new copies come.
-    pub async fn cordon(&self, node: &str) -> Result<Node, ClientError> {
-        self.node_verb(node, "cordon").await
+    pub async fn cordon(&self, node: &str, expect: Expect) -> Result<Node, ClientError> {
+        self.node_verb(node, "cordon", expect).await
     }
 
     /// New copies may come again.
-    pub async fn uncordon(&self, node: &str) -> Result<Node, ClientError> {
-        self.node_verb(node, "uncordon").await
+    pub async fn uncordon(&self, node: &str, expect: Expect) -> Result<Node, ClientError> {
+        self.node_verb(node, "uncordon", expect).await
     }
 
     /// Moves all copies away. Done when the node's state is `drained`.
-    pub async fn drain(&self, node: &str) -> Result<Node, ClientError> {
-        self.node_verb(node, "drain").await
+    pub async fn drain(&self, node: &str, expect: Expect) -> Result<Node, ClientError> {
+        self.node_verb(node, "drain", expect).await
     }
 
     /// Ends a drain, or what it led to.
-    pub async fn undrain(&self, node: &str) -> Result<Node, ClientError> {
-        self.node_verb(node, "undrain").await
+    pub async fn undrain(&self, node: &str, expect: Expect) -> Result<Node, ClientError> {
+        self.node_verb(node, "undrain", expect).await
     }
 
     /// Removes a node; `Force::GiveUpCopies` also one that has copies.
-    pub async fn remove_node(&self, node: &str, force: Force) -> Result<Node, ClientError> {
+    pub async fn remove_node(
+        &self,
+        node: &str,
+        force: Force,
+        expect: Expect,
+    ) -> Result<Node, ClientError> {
         let mut request = self.request(Method::DELETE, &["api", "v1", "nodes", node]);
         if force == Force::GiveUpCopies {
             request = request.query(&[("force", "true")]);
         }
-        self.call(request).await
+        self.call(expecting(request, expect)).await
     }
 
     /// Orders the node to follow an intent that its mass-stop guard holds back.
@@ -75,9 +81,9 @@ impl Client {
             .await
     }
 
-    async fn node_verb(&self, node: &str, verb: &str) -> Result<Node, ClientError> {
-        self.call(self.request(Method::POST, &["api", "v1", "nodes", node, verb]))
-            .await
+    async fn node_verb(&self, node: &str, verb: &str, expect: Expect) -> Result<Node, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "nodes", node, verb]);
+        self.call(expecting(request, expect)).await
     }
 }
 

@@ -6,7 +6,8 @@ use reqwest::Method;
 use super::call::expecting;
 use super::{Client, ClientError, Expect};
 use crate::api::{
-    ApplyQuery, ApplyResult, Assignment, AssignmentFilter, Plan, Revision, Why, Workload, media,
+    ApplyQuery, ApplyResult, Assignment, AssignmentFilter, Plan, Revision, WaitQuery, Why,
+    Workload, media,
 };
 
 impl Client {
@@ -30,15 +31,24 @@ impl Client {
         self.call(request.body(text.into())).await
     }
 
-    /// All workloads, without their copies.
+    /// All workloads.
     pub async fn workloads(&self) -> Result<Vec<Workload>, ClientError> {
         self.list(self.get(&["api", "v1", "workloads"])).await
     }
 
-    /// One workload with its copies.
+    /// One workload.
     pub async fn workload(&self, workload: &str) -> Result<Workload, ClientError> {
-        self.call(self.get(&["api", "v1", "workloads", workload]))
-            .await
+        self.workload_news(workload, &WaitQuery::default()).await
+    }
+
+    /// One workload, once it is not as it was seen, or the time is over.
+    pub async fn workload_news(
+        &self,
+        workload: &str,
+        query: &WaitQuery,
+    ) -> Result<Workload, ClientError> {
+        let request = self.get(&["api", "v1", "workloads", workload]);
+        self.call(request.query(query)).await
     }
 
     /// Its copies stop, then it goes.
@@ -58,8 +68,8 @@ impl Client {
     }
 
     /// Every copy is replaced by a new one of the same spec.
-    pub async fn restart(&self, workload: &str) -> Result<Workload, ClientError> {
-        self.workload_verb(workload, "restart", Expect::Any).await
+    pub async fn restart(&self, workload: &str, expect: Expect) -> Result<Workload, ClientError> {
+        self.workload_verb(workload, "restart", expect).await
     }
 
     /// The revisions that are kept, the newest first.
@@ -68,7 +78,7 @@ impl Client {
             .await
     }
 
-    /// Why copies are pending.
+    /// Why copies do not run as wanted.
     pub async fn why(&self, workload: &str) -> Result<Why, ClientError> {
         self.call(self.get(&["api", "v1", "workloads", workload, "why"]))
             .await

@@ -20,9 +20,7 @@ pub(in crate::api) fn assignment(
 ) -> api::Assignment {
     let workload = state.workload(copy.workload);
     let node = state.node(copy.node);
-    let observed = control
-        .observed_at(copy.node, copy.id)
-        .filter(|unit| unit.unit == copy.unit());
+    let (now, runs) = state_of(control, state, copy);
     let (intent, cause) = match copy.intent {
         Intent::Run => (api::Intent::Run, None),
         Intent::Stop { cause } => (api::Intent::Stop, Some(word_of(cause).to_owned())),
@@ -39,8 +37,8 @@ pub(in crate::api) fn assignment(
         revision: copy.revision,
         intent,
         cause,
-        runs: runs(copy, observed.as_ref()),
-        state: shown(control, copy, node.map(AsRef::as_ref), observed),
+        runs,
+        state: now,
         outcome: copy.outcome.as_ref().map(outcome),
         is_outdated: workload.is_some_and(|it| is_outdated(it, copy)),
         created_at: moment(copy.created_at),
@@ -49,6 +47,20 @@ pub(in crate::api) fn assignment(
             ports: copy.claims.ports.iter().map(port).collect(),
         },
     }
+}
+
+/// What is known of a copy at this moment, and how often it was started.
+pub(super) fn state_of(
+    control: &Control,
+    state: &State,
+    copy: &Assignment,
+) -> (api::AssignmentState, u32) {
+    let observed = control
+        .observed_at(copy.node, copy.id)
+        .filter(|unit| unit.unit == copy.unit());
+    let runs = runs(copy, observed.as_ref());
+    let node = state.node(copy.node).map(AsRef::as_ref);
+    (shown(control, copy, node, observed), runs)
 }
 
 /// What is known of a copy at this moment: its end, else its node's word, else why there is none.
@@ -137,7 +149,7 @@ const fn plain(word: StateWord) -> api::AssignmentState {
 }
 
 /// Whether it runs an older template, or waits for a restart.
-fn is_outdated(workload: &Workload, copy: &Assignment) -> bool {
+pub(super) fn is_outdated(workload: &Workload, copy: &Assignment) -> bool {
     (copy.template, copy.restart) != (workload.template, workload.restart)
 }
 

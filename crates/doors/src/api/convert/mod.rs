@@ -12,8 +12,8 @@ use hostler_wire::api;
 pub(super) use assignment::assignment;
 pub(super) use event::{event, line, notice};
 pub(super) use node::{command, node};
-pub(super) use why::why;
-pub(super) use workload::{applied, revision, workload, workload_with_copies};
+pub(super) use why::{ailing, why};
+pub(super) use workload::{applied, revision, workload, workload_in_detail};
 
 const fn resources(resources: Resources) -> api::Resources {
     api::Resources {

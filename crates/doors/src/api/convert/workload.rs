@@ -1,13 +1,24 @@
 //! Workloads: the record, and how far it is true in one word.
 
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use hostler_control::Control;
 use hostler_control::fleet::{Applied, State};
-use hostler_model::{Assignment, Desired, Revision, Workload};
+use hostler_model::{Assignment, Desired, NodeId, Revision, Workload};
 use hostler_wire::api;
 use hostler_wire::api::{StateWord, WorkloadStatus};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{assignment, desired, moment};
+use super::assignment::{assignment, is_outdated, state_of};
+use super::{count, desired, moment};
+
+/// How many nodes and copies are named.
+const NAMED_NODES: usize = 3;
+const NAMED_COPIES: usize = 5;
+/// Kinds of trouble, the worst first.
+const RANKS: usize = 4;
 
 /// How the copies stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,10 +32,21 @@ struct Tally {
     failed: u32,
     /// Wanted copies that are tried again.
     ailing: u32,
+    /// Wanted copies that run an older template, or wait for a restart.
+    outdated: u32,
     /// Copies that are to stop and have not.
     stopping: u32,
     /// Wanted copies without a node.
     pending: u32,
+}
+
+/// What one look over all copies finds.
+#[derive(Default)]
+struct Look<'a> {
+    tally: Tally,
+    standing: api::Standing,
+    nodes: BTreeSet<NodeId>,
+    troubles: [Vec<&'a Assignment>; RANKS],
 }
 
 /// What became of one document.
@@ -46,12 +68,42 @@ pub(in crate::api) fn applied(applied: Applied) -> api::ApplyResult {
 }
 
 /// A workload as lists show it.
-pub(in crate::api) fn workload(
+pub(in crate::api) fn workload(control: &Control, state: &State, it: &Workload) -> api::Workload {
+    shown(it, look(control, state, it))
+}
+
+/// A workload with names and troubles of some of its copies.
+pub(in crate::api) fn workload_in_detail(
     control: &Control,
     state: &State,
-    workload: &Workload,
+    it: &Workload,
 ) -> api::Workload {
-    let tally = tally(control, state, workload);
+    let look = look(control, state, it);
+    let nodes = look.nodes.iter().filter_map(|id| state.node(*id));
+    let nodes: Vec<String> = nodes
+        .take(NAMED_NODES)
+        .map(|node| node.name.clone())
+        .collect();
+    let troubles = look.troubles.iter().flatten().take(NAMED_COPIES);
+    let troubles = troubles
+        .map(|copy| assignment(control, state, copy))
+        .collect();
+    let mut shown = shown(it, look);
+    shown.standing.nodes = nodes;
+    shown.standing.troubles = troubles;
+    let mut hasher = DefaultHasher::new();
+    value(&shown).to_string().hash(&mut hasher);
+    shown.standing.mark = format!("{:016x}", hasher.finish());
+    shown
+}
+
+fn shown(workload: &Workload, look: Look<'_>) -> api::Workload {
+    let Look {
+        tally,
+        standing,
+        nodes,
+        ..
+    } = look;
     api::Workload {
         id: workload.id.to_string(),
         name: workload.name.clone(),
@@ -62,28 +114,16 @@ pub(in crate::api) fn workload(
         count: workload.spec.count,
         running: tally.running,
         pending: tally.pending,
-        spec: value(&workload.spec),
+        spec: value(&*workload.spec),
         created_at: moment(workload.created_at),
         updated_at: moment(workload.updated_at),
-        copies: None,
-    }
-}
-
-/// A workload with its copies, by slot, the newest generation of a slot first.
-pub(in crate::api) fn workload_with_copies(
-    control: &Control,
-    state: &State,
-    it: &Workload,
-) -> api::Workload {
-    let mut copies: Vec<&Assignment> = state.assignments_of(it.id).map(AsRef::as_ref).collect();
-    copies.sort_by_key(|copy| (copy.slot, std::cmp::Reverse(copy.generation)));
-    let copies = copies
-        .into_iter()
-        .map(|copy| assignment(control, state, copy))
-        .collect();
-    api::Workload {
-        copies: Some(copies),
-        ..workload(control, state, it)
+        standing: api::Standing {
+            wanted: tally.wanted,
+            outdated: tally.outdated,
+            stopping: tally.stopping,
+            node_count: count(nodes.len()),
+            ..standing
+        },
     }
 }
 
@@ -94,47 +134,82 @@ pub(in crate::api) fn revision(revision: &Revision) -> api::Revision {
         desired: desired(revision.desired),
         at: moment(revision.at),
         actor: revision.actor.clone(),
-        spec: value(&revision.spec),
+        spec: value(&*revision.spec),
     }
 }
 
-/// A spec as JSON. Its keys are strings, so writing it cannot fail.
-fn value(spec: &hostler_model::spec::WorkloadSpec) -> Value {
-    serde_json::to_value(spec).unwrap_or_default()
+/// A body as JSON. Its keys are strings, so writing it cannot fail.
+fn value(body: &impl Serialize) -> Value {
+    serde_json::to_value(body).unwrap_or_default()
 }
 
-fn tally(control: &Control, state: &State, workload: &Workload) -> Tally {
-    let mut tally = Tally {
-        pending: state.pending_copies(workload.id),
-        ..Tally::default()
-    };
+fn look<'a>(control: &Control, state: &'a State, workload: &Workload) -> Look<'a> {
+    let mut look = Look::default();
+    look.tally.pending = state.pending_copies(workload.id);
     for copy in state.assignments_of(workload.id) {
-        if !copy.is_wanted() {
-            tally.stopping += 1;
-            continue;
-        }
-        tally.wanted += 1;
-        if let Some(outcome) = &copy.outcome {
-            let ending = if outcome.exit.is_success() {
-                &mut tally.finished
-            } else {
-                &mut tally.failed
-            };
-            *ending += 1;
-            continue;
-        }
-        match assignment(control, state, copy).state.word {
-            StateWord::Running => tally.running += 1,
-            StateWord::Waiting | StateWord::Failed | StateWord::Unknown => tally.ailing += 1,
-            StateWord::Assigned
-            | StateWord::Preparing
-            | StateWord::Starting
-            | StateWord::Stopping
-            | StateWord::Finished
-            | StateWord::Gone => {}
+        if copy.is_wanted() {
+            look.nodes.insert(copy.node);
+            look.count(control, state, workload, copy);
+        } else {
+            look.tally.stopping += 1;
         }
     }
-    tally
+    look
+}
+
+impl<'a> Look<'a> {
+    /// Counts a wanted copy.
+    fn count(
+        &mut self,
+        control: &Control,
+        state: &'a State,
+        workload: &Workload,
+        copy: &'a Assignment,
+    ) {
+        let (now, runs) = state_of(control, state, copy);
+        let is_outdated = is_outdated(workload, copy);
+        let has_ended = copy
+            .outcome
+            .as_ref()
+            .map(|outcome| outcome.exit.is_success());
+        let tally = &mut self.tally;
+        tally.wanted += 1;
+        tally.outdated += u32::from(is_outdated);
+        self.standing.restarts += runs.saturating_sub(1);
+        let (is_settled, rank) = match (has_ended, now.word) {
+            (Some(true), _) => (bump(&mut tally.finished), 3),
+            (Some(false), _) => (!bump(&mut tally.failed), 0),
+            (None, StateWord::Running) => (bump(&mut tally.running), 3),
+            (None, StateWord::Waiting | StateWord::Failed | StateWord::Unknown) => {
+                (!bump(&mut tally.ailing), 1)
+            }
+            (
+                None,
+                StateWord::Assigned
+                | StateWord::Preparing
+                | StateWord::Starting
+                | StateWord::Stopping
+                | StateWord::Finished
+                | StateWord::Gone,
+            ) => (false, 2),
+        };
+        if is_settled && !is_outdated {
+            self.standing.settled += 1;
+            return;
+        }
+        self.standing.failed += u32::from(rank == 0 && !is_outdated);
+        self.standing.last_exit = self.standing.last_exit.take().or(now.exit);
+        let rank = if is_outdated { RANKS - 1 } else { rank };
+        if self.troubles[rank].len() < NAMED_COPIES {
+            self.troubles[rank].push(copy);
+        }
+    }
+}
+
+/// Counts up, and is true.
+const fn bump(number: &mut u32) -> bool {
+    *number += 1;
+    true
 }
 
 const fn status(desired: Desired, tally: &Tally) -> WorkloadStatus {
@@ -147,6 +222,11 @@ const fn status(desired: Desired, tally: &Tally) -> WorkloadStatus {
             WorkloadStatus::Stopping
         }
         Desired::Running if tally.wanted + tally.pending == 0 => WorkloadStatus::Stopped,
+        Desired::Running
+            if tally.outdated > 0 && tally.pending + tally.ailing + tally.failed == 0 =>
+        {
+            WorkloadStatus::Updating
+        }
         Desired::Running if tally.pending == 0 && rest == tally.wanted && tally.failed > 0 => {
             WorkloadStatus::Failed
         }
@@ -211,6 +291,19 @@ mod tests {
             }),
             WorkloadStatus::Degraded
         );
+        let updating = Tally {
+            wanted: 2,
+            running: 2,
+            outdated: 1,
+            ..none
+        };
+        assert_eq!(of(updating), WorkloadStatus::Updating);
+        let ailing = Tally {
+            running: 1,
+            ailing: 1,
+            ..updating
+        };
+        assert_eq!(of(ailing), WorkloadStatus::Degraded);
         assert_eq!(of(Tally { pending: 1, ..none }), WorkloadStatus::Pending);
         assert_eq!(of(Tally { wanted: 1, ..none }), WorkloadStatus::Pending);
         assert_eq!(
