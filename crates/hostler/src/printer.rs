@@ -65,11 +65,19 @@ impl Printer {
 
     /// One line of data.
     pub(crate) fn data(&self, line: &str) {
+        self.write(format_args!("{line}\n"));
+    }
+
+    /// Data that brings its own line breaks.
+    pub(crate) fn raw(&self, text: &str) {
+        if !text.is_empty() {
+            self.write(format_args!("{text}"));
+        }
+    }
+
+    fn write(&self, text: std::fmt::Arguments<'_>) {
         let mut data = lock(&self.data);
-        if writeln!(data, "{line}")
-            .and_then(|()| data.flush())
-            .is_err()
-        {
+        if data.write_fmt(text).and_then(|()| data.flush()).is_err() {
             self.is_closed.store(true, Ordering::Relaxed);
         }
     }

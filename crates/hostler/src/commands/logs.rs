@@ -7,6 +7,7 @@ use hostler_wire::api::{LogLine, LogQuery, LogStream};
 use hostler_wire::client::ClientError;
 
 use super::Remote;
+use super::pieces::Pieces;
 use super::reopen::Reopening;
 use crate::args::{self, LogsArgs, OutputForm};
 use crate::failure::Failure;
@@ -28,22 +29,28 @@ pub(crate) async fn logs(remote: &Remote<'_>, args: LogsArgs) -> Result<ExitStat
         follow: args.follow,
         slot: args.slot,
     };
-    let page = Page {
+    let mut page = Page {
         printer: remote.printer,
         form: settings::form(&args.output),
         names_copies: workload.count > 1 && args.slot.is_none(),
         has_times: args.timestamps,
         name: workload.name,
+        pieces: Pieces::default(),
     };
     let mut reading = Reading {
         query,
         shown: Shown::default(),
         reopening: Reopening::new(),
     };
-    while reading.once(remote, &workload.id, &page).await? == Ended::Broken {
-        reading.reopening.broken(remote.printer).await;
-    }
-    Ok(ExitStatus::Done)
+    let read = async {
+        while reading.once(remote, &workload.id, &mut page).await? == Ended::Broken {
+            reading.reopening.broken(remote.printer).await;
+        }
+        Ok(ExitStatus::Done)
+    };
+    let end = read.await;
+    page.printer.raw(&page.pieces.rest());
+    end
 }
 
 /// A span ago, or a moment.
@@ -88,7 +95,7 @@ impl Reading {
         &mut self,
         remote: &Remote<'_>,
         id: &str,
-        page: &Page<'_>,
+        page: &mut Page<'_>,
     ) -> Result<Ended, Failure> {
         let opened = remote.client.logs(id, &self.query).await;
         let mut lines = match opened {
@@ -167,31 +174,33 @@ struct Page<'a> {
     names_copies: bool,
     has_times: bool,
     name: String,
+    pieces: Pieces,
 }
 
 impl Page<'_> {
-    fn line(&self, line: &LogLine) -> Result<(), Failure> {
+    fn line(&mut self, line: &LogLine) -> Result<(), Failure> {
         if matches!(self.form, OutputForm::Json | OutputForm::Yaml) {
             return self.printer.record(self.form, line);
         }
         if line.stream == LogStream::Notice {
+            self.printer.raw(&self.pieces.before_notice(&line.copy));
             self.printer
                 .talk(&format!("-- {}.{}: {}", self.name, line.slot, line.text));
             return Ok(());
         }
-        let mut text = String::new();
-        if self.names_copies {
-            text.push_str(
-                &self
-                    .printer
-                    .paint(Paint::Faint, &format!("{}.{} | ", self.name, line.slot)),
-            );
-        }
-        if self.has_times {
-            text.push_str(&format!("{} ", line.at));
-        }
-        text.push_str(&line.text);
-        self.printer.data(&text);
+        let (printer, name) = (self.printer, &self.name);
+        let (names_copies, has_times) = (self.names_copies, self.has_times);
+        let head = || {
+            let mut head = String::new();
+            if names_copies {
+                head = printer.paint(Paint::Faint, &format!("{name}.{} | ", line.slot));
+            }
+            if has_times {
+                head.push_str(&format!("{} ", line.at));
+            }
+            head
+        };
+        printer.raw(&self.pieces.take(line, head));
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod drain;
 mod events;
 mod logs;
 mod node;
+mod pieces;
 mod plan;
 mod ps;
 mod reopen;

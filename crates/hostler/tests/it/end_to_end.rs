@@ -193,6 +193,41 @@ fn following_a_log_shows_what_is_still_to_be_written() {
 }
 
 #[test]
+fn a_line_longer_than_a_record_is_one_line_whichever_way_it_is_read() {
+    let fleet = Fleet::start();
+    let script = "echo first; head -c 50000 /dev/zero | tr '\\0' x; echo; echo last";
+    let words = ["run", "long", "--restart", "no", "--", "sh", "-c", script];
+    fleet.run(&words).with_code(0);
+    let long = "x".repeat(50_000);
+    let all = format!("first\n{long}\nlast\n");
+    eventually("everything is logged", || {
+        fleet.run(&["logs", "long"]).stdout.ends_with("last\n")
+    });
+    for (flags, expected) in [
+        (&[][..], all.as_str()),
+        (&["--tail", "2"], &all["first\n".len()..]),
+    ] {
+        let words = [&["logs", "long"], flags].concat();
+        let read = fleet.run(&words).with_code(0).stdout;
+        assert!(read == expected, "{flags:?}: {} bytes", read.len());
+    }
+    let mut command = crate::program::hostler(fleet.path());
+    command
+        .env("HOSTLER_ADDR", fleet.addr())
+        .args(["logs", "-f", "long"]);
+    let mut follower = crate::program::Running::start(&mut command);
+    follower.line("last");
+    assert!(follower.said() + "\n" == all);
+    let stamped = fleet.run(&["logs", "-t", "long"]).with_code(0).stdout;
+    assert_eq!(stamped.matches("Z ").count(), 3, "one moment a line");
+    let records = fleet.run(&["logs", "-o", "json", "long"]).with_code(0);
+    assert!(
+        records.stdout.lines().count() > 3,
+        "records are as they are"
+    );
+}
+
+#[test]
 fn two_appliers_that_race_for_the_last_slot_end_with_one_placed_and_one_pending_with_reasons() {
     let fleet = Fleet::start();
     let capacity = fleet.node().unwrap()["capacity"]["memory_bytes"]

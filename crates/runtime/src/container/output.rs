@@ -115,7 +115,7 @@ impl Reading {
     async fn send_kept(&mut self, sender: &Sender) -> Result<(), RuntimeError> {
         let history = self.inner.starts.history(self.id).await?;
         let mut output = self.open(&history, false).await?;
-        let mut tail = VecDeque::new();
+        let (mut tail, mut lines) = (VecDeque::new(), 0);
         while let Some(stamped) = next(&mut output, &history).await? {
             self.last = stamped.moment;
             let line = stamped.line;
@@ -130,9 +130,13 @@ impl Reading {
                     }
                 }
                 Some(most) => {
+                    lines += usize::from(!line.is_partial);
                     tail.push_back(line);
-                    if tail.len() > most {
-                        tail.pop_front();
+                    // A line goes with all its pieces.
+                    while lines > most
+                        && let Some(line) = tail.pop_front()
+                    {
+                        lines -= usize::from(!line.is_partial);
                     }
                 }
             }

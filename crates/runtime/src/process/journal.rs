@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -23,6 +24,8 @@ use crate::logs::{LogLine, LogQuery, Run, Stream};
 
 /// So much is read at once.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// Where a record says whether it is a piece: behind its moment and the word for its stream.
+const TAG_OFFSET: usize = 32;
 /// The longest time between two looks, should the kernel's word get lost.
 const GLANCE: Duration = Duration::from_secs(1);
 
@@ -267,7 +270,7 @@ impl Cursor {
         }
     }
 
-    /// Places the cursor before the last `tail` records that are there now.
+    /// Places the cursor before the last `tail` lines that are there now.
     fn skip_to_tail(&mut self, tail: usize) -> io::Result<()> {
         let mut missing = tail;
         for number in self.dir.segments(self.run)?.into_iter().rev() {
@@ -305,37 +308,42 @@ enum Tail {
     Missing(usize),
 }
 
-/// Finds the last `tail` lines by reading backwards.
+/// Finds the last `tail` lines by reading backwards. A line begins behind the end of the line before it, so
+/// that all its pieces come along.
 fn tail_offset(file: &mut File, tail: usize) -> io::Result<Tail> {
-    let length = file.seek(SeekFrom::End(0))?;
-    if tail == 0 {
-        return Ok(Tail::At(length));
-    }
     let mut ends = 0;
-    let mut position = length;
+    // Where the record that is looked at ends; one without its line break is still being written.
+    let mut behind = None;
+    let mut position = file.seek(SeekFrom::End(0))?;
     let mut block = vec![0; BLOCK_BYTES];
     while position > 0 {
         let size = position.min(BLOCK_BYTES as u64);
         position -= size;
         let size = usize::try_from(size).unwrap_or(BLOCK_BYTES);
-        file.seek(SeekFrom::Start(position))?;
-        file.read_exact(&mut block[..size])?;
-        for index in (0..size).rev() {
-            if block[index] != b'\n' {
-                continue;
+        file.read_exact_at(&mut block[..size], position)?;
+        let breaks = (0..size).rev().filter(|&index| block[index] == b'\n');
+        let first = (position == 0).then_some(0);
+        for start in breaks.map(|index| index + 1).chain(first) {
+            let tag = match block[..size].get(start + TAG_OFFSET) {
+                Some(tag) => *tag,
+                None => byte_at(file, position + (start + TAG_OFFSET) as u64)?,
+            };
+            match behind {
+                Some(behind) if tag != b'P' && ends == tail => return Ok(Tail::At(behind)),
+                Some(_) if tag != b'P' => ends += 1,
+                _ => {}
             }
-            // The line break before the first wanted line is one more than the lines.
-            if ends == tail {
-                return Ok(Tail::At(position + index as u64 + 1));
-            }
-            ends += 1;
+            behind = Some(position + start as u64);
         }
     }
-    if ends == tail {
-        Ok(Tail::At(0))
-    } else {
-        Ok(Tail::Missing(tail - ends))
-    }
+    Ok(Tail::Missing(tail - ends))
+}
+
+/// The byte at that place; 0 behind the end.
+fn byte_at(file: &File, place: u64) -> io::Result<u8> {
+    let mut byte = [0];
+    file.read_at(&mut byte, place)?;
+    Ok(byte[0])
 }
 
 fn watch(dir: &UnitDir) -> io::Result<AsyncFd<OwnedFd>> {
@@ -473,6 +481,24 @@ mod tests {
             if tail > 0 {
                 assert_eq!(kept.last().unwrap(), "Stdout 6001");
             }
+        }
+    }
+
+    #[test]
+    fn the_tail_counts_lines_and_brings_all_their_pieces() {
+        let (_home, dir) = home();
+        let long = "x".repeat(BLOCK_BYTES - 20);
+        let piece = |text: &str| record(text).replace(" F ", " P ");
+        let first = record("one") + &piece("2a");
+        fs::write(dir.segment(1, 1), first).unwrap();
+        let second = piece(&long) + &record("2c") + &record("three") + &piece("4a");
+        fs::write(dir.segment(1, 2), second).unwrap();
+        for (tail, count) in [(0, 1), (1, 2), (2, 5), (3, 6), (9, 6)] {
+            let mut cursor = cursor(&dir);
+            cursor.skip_to_tail(tail).unwrap();
+            let kept = all(&mut cursor);
+            assert_eq!(kept.len(), count, "tail {tail}");
+            assert_eq!(kept.last().unwrap(), "Stdout 4a");
         }
     }
 }
