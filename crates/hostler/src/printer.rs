@@ -37,17 +37,24 @@ pub(crate) enum Paint {
     Plain,
 }
 
-/// A line that tells how far something has come: it moves on a terminal. Elsewhere each new text is a line,
-/// and what is done at once leaves none.
+/// A line that tells how far something has come: it moves on a terminal. Elsewhere it is a line now and then,
+/// the last text always one, and what is done at once leaves none.
 pub(crate) struct Progress<'a> {
     printer: &'a Printer,
     bar: Option<ProgressBar>,
     begun: Instant,
+    /// When the next line may come.
+    due: Instant,
+    pause: Duration,
     last: String,
+    is_told: bool,
 }
 
 /// What takes no longer than this leaves no lines where there is no terminal.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// Between two lines where there is no terminal: it doubles, so that the log of a long wait stays short.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 impl Printer {
     /// On the process's own streams.
@@ -184,7 +191,10 @@ impl Printer {
             printer: self,
             bar,
             begun: Instant::now(),
+            due: Instant::now() + AT_ONCE,
+            pause: FIRST_PAUSE,
             last: String::new(),
+            is_told: true,
         }
     }
 }
@@ -192,22 +202,30 @@ impl Printer {
 impl Progress<'_> {
     /// How far it has come now.
     pub(crate) fn tell(&mut self, text: &str) {
-        let is_quiet = self.bar.is_none() && self.begun.elapsed() < AT_ONCE;
-        if self.last == text || is_quiet {
-            return;
+        if self.last != text {
+            text.clone_into(&mut self.last);
+            self.is_told = false;
+            if let Some(bar) = &self.bar {
+                bar.set_message(self.last.clone());
+            }
         }
-        text.clone_into(&mut self.last);
-        match &self.bar {
-            Some(bar) => bar.set_message(self.last.clone()),
-            None => self.printer.talk(text),
+        if self.bar.is_none() && !self.is_told && Instant::now() >= self.due {
+            self.printer.talk(&self.last);
+            self.is_told = true;
+            self.due = Instant::now() + self.pause;
+            self.pause = LONGEST_PAUSE.min(self.pause * 2);
         }
     }
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+        match &self.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None if !self.is_told && self.begun.elapsed() >= AT_ONCE => {
+                self.printer.talk(&self.last);
+            }
+            None => {}
         }
     }
 }
@@ -270,16 +288,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn progress_without_a_terminal_is_one_line_per_change_and_none_at_first() {
+    async fn progress_without_a_terminal_is_a_line_now_and_then_and_none_at_first() {
+        let (printer, _, talk) = printer();
+        let mut progress = printer.progress();
+        for percent in 0..100 {
+            progress.tell(&format!("web: pulling {percent} %"));
+            progress.tell(&format!("web: pulling {percent} %"));
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        progress.tell("web: 2 of 2 running");
+        drop(progress);
+        let told = text(&talk);
+        let expected = [4, 6, 10, 18, 34, 66, 98].map(|percent| format!("web: pulling {percent} %\n"));
+        assert_eq!(told, expected.concat() + "web: 2 of 2 running\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_that_is_over_at_once_leaves_no_line() {
         let (printer, _, talk) = printer();
         let mut progress = printer.progress();
         progress.tell("web: preparing");
-        tokio::time::advance(AT_ONCE).await;
-        progress.tell("web: 0 of 2 running");
-        progress.tell("web: 0 of 2 running");
-        progress.tell("web: 2 of 2 running");
         drop(progress);
-        assert_eq!(text(&talk), "web: 0 of 2 running\nweb: 2 of 2 running\n");
+        assert_eq!(text(&talk), "");
     }
 
     #[test]
