@@ -25,6 +25,7 @@ mod reconcile;
 mod show;
 mod status;
 mod uplink;
+mod vitals;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub use config::{AgentConfig, LedgerIo, Parts};
 pub use dial::{ByteStream, Dial, TcpDial};
 pub use machine::{LocalMachine, Machine};
 pub use status::AgentStatus;
+pub use vitals::Vitals;
 
 /// Why an agent does not start. Each is for a person to put right.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +57,7 @@ pub enum StartError {
 /// A running agent. Dropping the handle leaves it running; its `Tasks` stop it.
 #[derive(Debug)]
 pub struct Agent {
-    status: watch::Receiver<AgentStatus>,
-    /// Closes when the last task has ended.
-    ended: watch::Receiver<()>,
+    vitals: Vitals,
 }
 
 impl Agent {
@@ -76,6 +76,7 @@ impl Agent {
         let alive = Arc::new(alive);
 
         let handle = reconcile::start(&config, &parts, ledger, Arc::clone(&alive));
+        let picture = handle.picture.clone();
         let status = uplink::start(uplink::Setup {
             config,
             parts,
@@ -84,18 +85,29 @@ impl Agent {
             handle,
             alive,
         });
-        Ok(Self { status, ended })
+        let vitals = Vitals {
+            status,
+            picture,
+            ended,
+        };
+        Ok(Self { vitals })
     }
 
     /// How the agent stands with the control plane; always the latest.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<AgentStatus> {
-        self.status.clone()
+        self.vitals.status.clone()
+    }
+
+    /// What it tells about itself.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        self.vitals.clone()
     }
 
     /// Completes when the agent has ended after its tasks were told to stop. Its units run on.
     pub async fn stopped(&self) {
-        let mut ended = self.ended.clone();
+        let mut ended = self.vitals.ended.clone();
         while ended.changed().await.is_ok() {}
     }
 }

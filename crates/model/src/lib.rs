@@ -29,6 +29,7 @@ pub use event::{Event, EventKind, Level, Subject};
 pub use id::{AssignmentId, CommandId, FleetId, NodeId, ParseIdError, StoreEpoch, WorkloadId};
 pub use node::{
     Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact, Usage,
+    is_node_name,
 };
 pub use quantity::{Bytes, MilliCpu, ParseQuantityError, Resources};
 pub use refusal::{Code, Refusal};

@@ -25,6 +25,16 @@ use serde::{Deserialize, Serialize};
 use crate::spec::Kind;
 use crate::{Bytes, Contract, NodeId, Resources, Timestamp};
 
+/// Longest name of a node: that of a DNS name.
+const LONGEST_NAME: usize = 253;
+
+/// Whether a node may be called that.
+#[must_use]
+pub fn is_node_name(name: &str) -> bool {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+    (1..=LONGEST_NAME).contains(&name.len()) && name.chars().all(is_plain)
+}
+
 /// A machine with an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {

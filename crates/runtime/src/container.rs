@@ -110,6 +110,15 @@ impl ContainerRuntime {
             inner: Arc::new(inner),
         }
     }
+
+    /// Whether the engine has the image already.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
+        let docker = self.inner.engine.docker().await?;
+        pull::is_here(&docker, image).await
+    }
 }
 
 #[async_trait]

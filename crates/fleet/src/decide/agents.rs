@@ -15,15 +15,12 @@ use std::sync::Arc;
 
 use hostler_model::{
     Admission, Alias, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness, Node,
-    NodeFacts, NodeId, Outcome, Refusal, Subject, UnitId,
+    NodeFacts, NodeId, Outcome, Refusal, Subject, UnitId, is_node_name,
 };
 
 use super::{Draft, about_node, copies, gone};
 use crate::state::is_singleton;
 use crate::{Change, NodeAnnouncement, Reply, UnitReport};
-
-/// Longest name that an agent may give itself: that of a DNS name.
-const LONGEST_NAME: usize = 253;
 
 impl Draft<'_> {
     pub(super) fn announce(&mut self, hello: &NodeAnnouncement) -> Result<Reply, Refusal> {
@@ -282,9 +279,7 @@ impl Draft<'_> {
     /// The name itself, or with a suffix if another living node has it.
     fn free_name(&self, wanted: &str, id: NodeId) -> String {
         const MOST_NUMBERED: u32 = 32;
-        let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
-        let is_name = (1..=LONGEST_NAME).contains(&wanted.len()) && wanted.chars().all(is_plain);
-        if !is_name {
+        if !is_node_name(wanted) {
             return format!("node-{}", id.short());
         }
         let is_free = |name: &String| self.state.node_by_name(name).is_none();

@@ -14,6 +14,10 @@ pub(crate) struct UpArgs {
     /// Where the API listens; port 0 takes any free one [env: HOSTLER_LISTEN] [default: 127.0.0.1:8080]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
+    /// Allow --listen beyond this machine: there is no login, so whoever reaches it can do everything
+    /// [env: HOSTLER_INSECURE]
+    #[arg(long)]
+    pub(crate) insecure: bool,
     /// Where state is kept [env: HOSTLER_DATA_DIR] [default: /var/lib/hostler as root, else
     /// ~/.local/share/hostler]
     #[arg(long, value_name = "DIR")]
@@ -38,7 +42,8 @@ pub(crate) struct ServerArgs {
     /// ~/.local/share/hostler]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Let everyone who reaches the address do everything [env: HOSTLER_INSECURE]
+    /// Allow --listen beyond this machine: there is no login, so whoever reaches it can do everything
+    /// [env: HOSTLER_INSECURE]
     #[arg(long)]
     pub(crate) insecure: bool,
     /// The configuration file [env: HOSTLER_CONFIG] [default: /etc/hostler/server.toml, if it is there]
@@ -60,6 +65,14 @@ pub(crate) struct AgentArgs {
     /// The node's name [env: HOSTLER_NAME] [default: the host name]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Where the agent answers /healthz, /readyz, /version and /metrics [env: HOSTLER_AGENT_LISTEN]
+    /// [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Allow --listen beyond this machine: whoever reaches it can read the agent's figures
+    /// [env: HOSTLER_INSECURE]
+    #[arg(long)]
+    pub(crate) insecure: bool,
     /// A label that the node gets when it first joins; repeatable [env: HOSTLER_LABELS, comma-separated]
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) labels: Vec<(String, String)>,

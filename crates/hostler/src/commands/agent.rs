@@ -5,7 +5,7 @@ use hostler_kit::{Tasks, telemetry};
 use tokio::sync::watch;
 
 use super::single_thread;
-use crate::compose::{NodeAgent, NodeAgentConfig, Signals, shut_down};
+use crate::compose::{NodeAgent, NodeAgentConfig, Signals, agent_door, shut_down};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::AgentSettings;
@@ -19,6 +19,10 @@ pub(crate) fn agent(settings: AgentSettings, printer: &Printer) -> Result<ExitSt
 async fn look_after(settings: AgentSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
     let mut signals = Signals::new()?;
     let tasks = Tasks::new();
+    let bound = match settings.listen {
+        Some(addr) => Some(agent_door::bind(addr).await?),
+        None => None,
+    };
     let config = NodeAgentConfig {
         server: settings.server,
         data_dir: settings.data_dir,
@@ -28,6 +32,10 @@ async fn look_after(settings: AgentSettings, printer: &Printer) -> Result<ExitSt
         reserve: settings.reserve,
     };
     let agent = NodeAgent::start(config, &tasks).await?;
+    if let Some(bound) = bound {
+        printer.data(&format!("listening on http://{}", bound.addr()));
+        agent_door::serve(bound, agent.vitals(), &tasks);
+    }
     // Cancel-safe: both arms only wait and write whole lines.
     tokio::select! {
         () = signals.stop() => {}

@@ -5,8 +5,6 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use hostler_wire::api::{ApplyQuery, LogQuery};
 use hostler_wire::client::Expect;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 
 use super::wait::{Goal, Target};
 use super::{ps, up::Up, wait};
@@ -63,9 +61,8 @@ async fn show_container(up: &Up<'_>) -> Result<(), Failure> {
     if !up.has_engine() {
         return Ok(());
     }
-    let has_local =
-        tokio::time::timeout(ENGINE_WAIT, has_image(&up.docker_socket, LOCAL_IMAGE)).await;
-    let image = if matches!(has_local, Ok(Ok(true))) {
+    let has_local = tokio::time::timeout(ENGINE_WAIT, up.agent.has_image(LOCAL_IMAGE)).await;
+    let image = if has_local == Ok(true) {
         LOCAL_IMAGE
     } else {
         IMAGE
@@ -78,17 +75,6 @@ async fn show_container(up: &Up<'_>) -> Result<(), Failure> {
         ));
     }
     Ok(())
-}
-
-/// Whether the engine has the image already.
-async fn has_image(socket: &str, image: &str) -> std::io::Result<bool> {
-    let mut stream = UnixStream::connect(socket.strip_prefix("unix://").unwrap_or(socket)).await?;
-    let request = format!("GET /images/{image}/json HTTP/1.0\r\nHost: engine\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let status = answer.split(|byte| *byte == b' ').nth(1);
-    Ok(status == Some(b"200"))
 }
 
 async fn show_lines(up: &Up<'_>, workload: &str) -> Result<(), Failure> {

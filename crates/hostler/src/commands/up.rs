@@ -27,7 +27,8 @@ const LOOK: Duration = Duration::from_millis(25);
 pub(crate) struct Up<'a> {
     pub(crate) remote: Remote<'a>,
     pub(crate) node: Node,
-    pub(crate) docker_socket: String,
+    pub(crate) agent: &'a NodeAgent,
+    docker_socket: String,
 }
 
 pub(crate) fn up(settings: UpSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
@@ -68,6 +69,7 @@ async fn stay(settings: UpSettings, url: String, (tasks, printer): (&Tasks, &Pri
         let up = Up {
             remote,
             node,
+            agent: &agent,
             docker_socket: settings.docker_socket.clone(),
         };
         greet(&up, started).await?;

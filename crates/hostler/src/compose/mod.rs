@@ -1,5 +1,6 @@
 //! The compositions: which engine stands behind which seam, for the control plane and for the agent.
 
+pub(crate) mod agent_door;
 mod control_plane;
 mod node_agent;
 mod signals;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hostler_agent::{Agent, AgentConfig, AgentStatus, Parts, StartError};
+use hostler_agent::{Agent, AgentConfig, AgentStatus, Parts, StartError, Vitals};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
 use hostler_runtime::Runtime;
@@ -30,6 +30,7 @@ pub(crate) struct NodeAgentConfig {
 /// A running agent.
 pub(crate) struct NodeAgent {
     agent: Agent,
+    container: Arc<ContainerRuntime>,
 }
 
 impl NodeAgent {
@@ -56,14 +57,15 @@ impl NodeAgent {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
         });
-        let container = ContainerRuntime::new(ContainerConfig {
+        let container = Arc::new(ContainerRuntime::new(ContainerConfig {
             engine: config.docker_socket,
             dir: units.join("container"),
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             owner,
-        });
-        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), Arc::new(container)];
+        }));
+        let engine = Arc::clone(&container) as Arc<dyn Runtime>;
+        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), engine];
         let agent_config = AgentConfig {
             name: config.name,
             labels: config.labels,
@@ -75,12 +77,22 @@ impl NodeAgent {
             Parts::new(runtimes, clock, entropy, tasks.clone()),
         )
         .await?;
-        Ok(Self { agent })
+        Ok(Self { agent, container })
     }
 
     /// How it stands with the control plane.
     pub(crate) fn status(&self) -> watch::Receiver<AgentStatus> {
         self.agent.status()
+    }
+
+    /// What it tells about itself.
+    pub(crate) fn vitals(&self) -> Vitals {
+        self.agent.vitals()
+    }
+
+    /// Whether the container engine has the image already; one that does not answer has none.
+    pub(crate) async fn has_image(&self, image: &str) -> bool {
+        self.container.has_image(image).await.unwrap_or(false)
     }
 
     /// Completes when the agent has ended; its units run on.

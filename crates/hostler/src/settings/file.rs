@@ -28,6 +28,8 @@ pub(crate) struct AgentFile {
     pub(crate) server: Option<String>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) name: Option<String>,
+    pub(crate) listen: Option<String>,
+    pub(crate) insecure: Option<bool>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: Option<String>,
     /// What is kept for the machine itself.

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hostler_kit::telemetry;
-use hostler_model::{Bytes, MilliCpu, Resources};
+use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
 
 use crate::args::{AgentArgs, ClientArgs, LogArgs, LogFormat, OutputArgs, OutputForm, ServerArgs};
 use crate::args::{UpArgs, WaitArgs};
@@ -50,6 +50,8 @@ pub(crate) struct AgentSettings {
     pub(crate) server: String,
     pub(crate) data_dir: PathBuf,
     pub(crate) name: Option<String>,
+    /// Where the agent answers about itself; none means nowhere.
+    pub(crate) listen: Option<SocketAddr>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
     pub(crate) reserve: Resources,
@@ -78,15 +80,8 @@ impl UpSettings {
     pub(crate) fn resolve(args: UpArgs, environment: &Environment) -> Result<Self, Failure> {
         let layers = Layers { environment };
         let listen = layers.text(args.listen, "HOSTLER_LISTEN", None);
-        let listen = address(listen.as_deref().unwrap_or("127.0.0.1:8080"))?;
-        if !listen.ip().is_loopback() {
-            return Err(Failure::usage(
-                format!(
-                    "`up` has no login and would let everyone who reaches {listen} do everything"
-                ),
-                "listen on 127.0.0.1, or run `hostler server --insecure` and `hostler agent`",
-            ));
-        }
+        let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", None)?;
+        let listen = allowed(listen.as_deref().unwrap_or("127.0.0.1:8080"), insecure)?;
         Ok(Self {
             demo: args.demo,
             server: ServerSettings {
@@ -94,7 +89,7 @@ impl UpSettings {
                 data_dir: layers.data_dir(args.data_dir, None)?,
                 log: layers.log(args.log, (None, None), UP_FILTER)?,
             },
-            name: layers.text(args.name, "HOSTLER_NAME", None),
+            name: layers.name(args.name, None)?,
             docker_socket: layers.docker_socket(args.docker_socket, None),
         })
     }
@@ -108,14 +103,8 @@ impl ServerSettings {
             .or_else(|| environment.get("HOSTLER_CONFIG").map(PathBuf::from));
         let file: ServerFile = file::read(named.as_deref(), &environment.etc.join("server.toml"))?;
         let listen = layers.text(args.listen, "HOSTLER_LISTEN", file.listen);
-        let listen = address(listen.as_deref().unwrap_or("0.0.0.0:8080"))?;
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
-        if !listen.ip().is_loopback() && !insecure {
-            return Err(Failure::usage(
-                format!("there is no login, so everyone who reaches {listen} could do everything"),
-                "listen on loopback with `--listen 127.0.0.1:8080`, or say that you want this with --insecure",
-            ));
-        }
+        let listen = allowed(listen.as_deref().unwrap_or("0.0.0.0:8080"), insecure)?;
         Ok(Self {
             listen,
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
@@ -131,6 +120,8 @@ impl AgentSettings {
             .config
             .or_else(|| environment.get("HOSTLER_CONFIG").map(PathBuf::from));
         let file: AgentFile = file::read(named.as_deref(), &environment.etc.join("agent.toml"))?;
+        let listen = layers.text(args.listen, "HOSTLER_AGENT_LISTEN", file.listen);
+        let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
         let server = layers.text(args.server, "HOSTLER_SERVER", file.server);
         let kept = file.reserve.unwrap_or_default();
         let cpu = layers.text(args.reserve_cpu, "HOSTLER_RESERVE_CPU", None);
@@ -138,7 +129,8 @@ impl AgentSettings {
         Ok(Self {
             server: url(server.as_deref().unwrap_or(DEFAULT_ADDR), "--server")?,
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
-            name: layers.text(args.name, "HOSTLER_NAME", file.name),
+            name: layers.name(args.name, file.name)?,
+            listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
             labels: layers.labels(args.labels, file.labels)?,
             docker_socket: layers.docker_socket(args.docker_socket, file.docker_socket),
             reserve: Resources {
@@ -180,6 +172,18 @@ impl Layers<'_> {
     fn text(&self, flag: Option<String>, variable: &str, file: Option<String>) -> Option<String> {
         flag.or_else(|| self.environment.get(variable).map(str::to_owned))
             .or(file)
+    }
+
+    /// A name that a person gave the node.
+    fn name(&self, flag: Option<String>, file: Option<String>) -> Result<Option<String>, Failure> {
+        let name = self.text(flag, "HOSTLER_NAME", file);
+        match name {
+            Some(name) if !is_node_name(&name) => Err(Failure::usage(
+                format!("`{}` is no name for a node", name.escape_debug()),
+                "use 1 to 253 characters without spaces, or leave --name out to take the host name",
+            )),
+            name => Ok(name),
+        }
     }
 
     fn switch(&self, flag: bool, variable: &str, file: Option<bool>) -> Result<bool, Failure> {
@@ -302,6 +306,18 @@ fn quantity<T: FromStr<Err: std::fmt::Display>>(
         text.parse()
             .map_err(|error| Failure::usage(error, "see `--help`"))
     })
+}
+
+/// An address to listen on: beyond loopback only for who knows that there is no login.
+fn allowed(text: &str, insecure: bool) -> Result<SocketAddr, Failure> {
+    let listen = address(text)?;
+    if !listen.ip().is_loopback() && !insecure {
+        return Err(Failure::usage(
+            format!("there is no login, so {listen} would be open to everyone who reaches it"),
+            "listen on this machine only, as in `--listen 127.0.0.1:8080`, or allow it with --insecure",
+        ));
+    }
+    Ok(listen)
 }
 
 /// `HOST:PORT`, where the host may be a name.

@@ -84,6 +84,56 @@ fn a_server_without_login_listens_beyond_loopback_only_when_told_so() {
 }
 
 #[test]
+fn up_and_agent_listen_beyond_loopback_only_when_told_so() {
+    let home = Environment::of(&[("HOME", "/home/ada")]);
+    let told = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "1")]);
+    let up = |line: &[&str], environment: &Environment| {
+        let words = ["hostler", "up"].iter().chain(line);
+        let Command::Up(args) = Cli::try_parse_from(words).unwrap().command else {
+            unreachable!()
+        };
+        UpSettings::resolve(args, environment)
+    };
+    let wide = ["--listen", "0.0.0.0:0"];
+    assert_eq!(up(&wide, &home).unwrap_err().status, ExitStatus::Usage);
+    assert!(up(&[&wide[..], &["--insecure"]].concat(), &home).is_ok());
+    assert!(up(&wide, &told).is_ok());
+    assert_eq!(agent(&wide, &home).unwrap_err().status, ExitStatus::Usage);
+    assert!(agent(&wide, &told).unwrap().listen.is_some());
+}
+
+#[test]
+fn an_agent_listens_nowhere_unless_flag_variable_or_file_say_so() {
+    let text = "listen = \"127.0.0.1:3\"\n";
+    let port = |settings: AgentSettings| settings.listen.map(|listen| listen.port());
+    let home = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_LISTEN", "127.0.0.1:9")]);
+    assert_eq!(port(agent(&[], &home).unwrap()), None);
+    let (_etc, file) = with_file("agent.toml", text, &[("HOME", "/home/ada")]);
+    assert_eq!(port(agent(&[], &file).unwrap()), Some(3));
+    let variables = [
+        ("HOME", "/home/ada"),
+        ("HOSTLER_AGENT_LISTEN", "127.0.0.1:2"),
+    ];
+    let (_etc, both) = with_file("agent.toml", text, &variables);
+    assert_eq!(port(agent(&[], &both).unwrap()), Some(2));
+    assert_eq!(
+        port(agent(&["--listen", "127.0.0.1:1"], &both).unwrap()),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_name_is_refused_if_no_node_can_have_it() {
+    let environment = Environment::of(&[("HOME", "/home/ada")]);
+    let long = "x".repeat(254);
+    for name in ["my box", "a\tb", long.as_str()] {
+        let refused = agent(&["--name", name], &environment).unwrap_err();
+        assert_eq!(refused.status, ExitStatus::Usage, "{name}");
+    }
+    assert!(agent(&["--name", "Box_7.example"], &environment).is_ok());
+}
+
+#[test]
 fn the_data_directory_follows_the_user() {
     let mut environment = Environment::of(&[("HOME", "/home/ada")]);
     let line = ["--listen", "127.0.0.1:0"];

@@ -1,10 +1,11 @@
 //! Starts that cannot be: one clear sentence and a documented exit code each.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use crate::fleet::Fleet;
-use crate::program::{Ended, Running, hostler};
+use crate::program::{Ended, Running, eventually, hostler};
 
 fn up(home: &Path, words: &[&str]) -> Ended {
     let sockets = ["--docker-socket", "/nonexistent/docker.sock"];
@@ -112,6 +113,73 @@ fn a_server_beyond_loopback_without_insecure_ends_with_code_2() {
     let refused: Ended = hostler(home.path()).args(words).output().unwrap().into();
     is_clear(refused, 2, "no login");
     is_clear(up(home.path(), &["--listen", "0.0.0.0:0"]), 2, "no login");
+    let words = ["agent", "--listen", "0.0.0.0:0"];
+    let refused: Ended = hostler(home.path()).args(words).output().unwrap().into();
+    is_clear(refused, 2, "no login");
+}
+
+#[test]
+fn a_name_that_no_node_can_have_ends_with_code_2() {
+    let home = tempfile::tempdir().unwrap();
+    is_clear(
+        up(home.path(), &["--name", "my box"]),
+        2,
+        "`my box` is no name",
+    );
+    let mut command = hostler(home.path());
+    let refused: Ended = command
+        .args(["agent", "--name", ""])
+        .output()
+        .unwrap()
+        .into();
+    is_clear(refused, 2, "is no name");
+}
+
+#[test]
+fn up_listens_beyond_loopback_once_it_is_allowed() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = hostler(home.path());
+    // 127.0.0.1 with the flag: a test opens no port to other machines.
+    command.args(["up", "--insecure", "--listen", "127.0.0.1:0"]);
+    command.args(["--docker-socket", "/nonexistent/docker.sock"]);
+    let mut up = Running::start(&mut command);
+    up.line("listening on http://127.0.0.1:");
+    assert_eq!(up.terminate(), Some(0));
+}
+
+#[test]
+fn an_agent_tells_about_itself_where_it_is_told_to_listen() {
+    let mut fleet = Fleet::start();
+    fleet.run_sleeper("sleeper", &[]).with_code(0);
+    fleet.kill_agent();
+    let mut command = fleet.agent_command();
+    let mut agent = Running::start(command.args(["--listen", "127.0.0.1:0"]));
+    let line = agent.line("listening on http://");
+    let host = line.rsplit("http://").next().unwrap().to_owned();
+    let asks = |path: &str, part: &str| get(&host, path).contains(part);
+    eventually("it has joined", || asks("/readyz", "200 OK"));
+    assert!(asks("/healthz", "{\"status\":\"ok\"}"));
+    assert!(asks("/version", env!("CARGO_PKG_VERSION")));
+    assert!(asks("/nowhere", "404 Not Found"));
+    eventually("it counts its unit", || {
+        asks("/metrics", "\nhostler_agent_units{state=\"running\"} 1\n")
+    });
+    assert!(asks("/metrics", "\nhostler_agent_joined 1\n"));
+    fleet.kill_server();
+    eventually("it says that it is cut off", || asks("/readyz", "503 "));
+    assert!(asks("/readyz", "connecting"), "{}", get(&host, "/readyz"));
+    assert!(asks("/healthz", "200 OK"), "it lives all the same");
+    assert!(asks("/metrics", "\nhostler_agent_joined 0\n"));
+}
+
+/// What is answered, head and body.
+fn get(host: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
