@@ -64,15 +64,105 @@ fn travels(spec: &WorkloadSpec) -> Result<(), Refusal> {
 }
 
 fn unreadable(error: &serde_saphyr::Error) -> Refusal {
-    let plain = error.without_snippet();
-    match error.location() {
-        Some(at) => refused(&format!(
-            "line {}, column {}: {plain}",
-            at.line(),
-            at.column()
-        )),
-        None => refused(&plain.to_string()),
+    let told = error.without_snippet().to_string();
+    let Some(at) = error.location() else {
+        return refused(&plain(&told));
+    };
+    let place = format!("line {}, column {}", at.line(), at.column());
+    // The reader names the place itself, at the end.
+    let told = told.strip_suffix(&format!(" at {place}")).unwrap_or(&told);
+    refused(&format!("{place}: {}", plain(told)))
+}
+
+/// What the reader says, in the words of whoever writes specs; what is not known here stays as it is.
+fn plain(told: &str) -> String {
+    let quoted = |text: &str| text.trim_matches(['`', '\'', '"']).to_owned();
+    if let Some(rest) = told.strip_prefix("unknown field ") {
+        let (key, keys) = rest.split_once(", expected ").unwrap_or((rest, ""));
+        let keys = keys.strip_prefix("one of ").unwrap_or(keys);
+        return format!("there is no key `{}` here, only {keys}", quoted(key));
     }
+    if let Some(rest) = told.strip_prefix("missing field ") {
+        return format!("the key `{}` is missing", quoted(rest));
+    }
+    if let Some(rest) = told.strip_prefix("duplicate mapping key: ") {
+        let key = rest.split_once(", set ").map_or(rest, |(key, _)| key);
+        return format!("the key `{key}` is there twice");
+    }
+    if let Some((found, wanted)) = told
+        .strip_prefix("invalid type: ")
+        .and_then(|rest| rest.split_once(", expected "))
+    {
+        let found = match found {
+            "sequence" => "a list",
+            "map" => "a section of keys and values",
+            other => other,
+        };
+        return format!("{wanted} is expected here, not {found}");
+    }
+    if let Some(rest) = told.strip_prefix("mismatched bracket ") {
+        let (open, close) = rest.split_once(" closed by ").unwrap_or((rest, ""));
+        return format!("`{}` is closed by `{}`", quoted(open), quoted(close));
+    }
+    if let Some(rest) = told.strip_prefix("unclosed bracket ") {
+        return format!("`{}` is not closed", quoted(rest));
+    }
+    if let Some(rest) = told.strip_prefix("unexpected character: ") {
+        return format!(
+            "`{}` cannot begin a value; put the value in quotes",
+            quoted(rest)
+        );
+    }
+    if let Some(number) = told.strip_prefix("invalid ").and_then(whole_number) {
+        return format!("{number} is expected here");
+    }
+    let known = [
+        (
+            "expected mapping start",
+            "keys with values are expected here, as `key: value`",
+        ),
+        (
+            "expected sequence start",
+            "a list is expected here, as `[one, two]`",
+        ),
+        ("expected string scalar", "a text is expected here"),
+        (
+            "tabs disallowed",
+            "lines are indented with spaces, not with tabs",
+        ),
+        ("simple key expected", "the `:` behind the key is missing"),
+        (
+            "invalid indentation in multiline quoted",
+            "a quote is not closed before this line",
+        ),
+        (
+            "mapping values are not allowed",
+            "a `:` makes no sense here; check the indentation, or put the value in quotes",
+        ),
+        (
+            "alias references unknown anchor",
+            "a value cannot begin with `*`; put it in quotes",
+        ),
+        (
+            "cannot deserialize tagged",
+            "a value cannot begin with `!`; put it in quotes",
+        ),
+    ];
+    let found = known.iter().find(|(begin, _)| told.starts_with(begin));
+    found.map_or(told, |(_, sentence)| sentence).to_owned()
+}
+
+/// A type of the program as a person knows it.
+fn whole_number(kind: &str) -> Option<String> {
+    let most = match kind {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        "u64" => u64::MAX,
+        "i32" | "i64" => return Some("a whole number".to_owned()),
+        _ => return None,
+    };
+    Some(format!("a whole number from 0 to {most}"))
 }
 
 fn refused(sentence: &str) -> Refusal {
@@ -126,6 +216,90 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
             "{}",
             json.sentence
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_in_plain_words_with_one_place() {
+        const REST: &str = "process: {command: [x]}\n";
+        for (text, expected) in [
+            (
+                "count: many\n",
+                "1, column 8: a whole number from 0 to 4294967295 is expected here",
+            ),
+            (
+                "ports: [{host: 99999}]\n",
+                "1, column 16: a whole number from 0 to 65535 is expected here",
+            ),
+            (
+                "restart: {polcy: no}\n",
+                "1, column 11: there is no key `polcy` here, only policy, delay_ms, max_delay_ms",
+            ),
+            (
+                "stop:\n\tsignal: x\n",
+                "2, column 2: lines are indented with spaces, not with tabs",
+            ),
+            (
+                "count: 1\nstop\n  signal: x\n",
+                "2, column 1: the `:` behind the key is missing",
+            ),
+            (
+                "stop x\n",
+                "1, column 1: keys with values are expected here, as `key: value`",
+            ),
+            (
+                "count: 1\ncount: 2\n",
+                "2, column 1: the key `count` is there twice",
+            ),
+            (
+                "- name: web\n",
+                "1, column 1: keys with values are expected here, as `key: value`",
+            ),
+            (
+                "hello",
+                "1, column 1: keys with values are expected here, as `key: value`",
+            ),
+            (
+                "name: 'web\n",
+                "2, column 1: a quote is not closed before this line",
+            ),
+            ("ports: [{host: 1]\n", "1, column 9: `{` is closed by `]`"),
+            ("{", "1, column 1: `{` is not closed"),
+            (
+                "process: {command: x}\n",
+                "1, column 20: a list is expected here, as `[one, two]`",
+            ),
+            (
+                "process: {}\n",
+                "1, column 10: the key `command` is missing",
+            ),
+            (
+                "name: @web\n",
+                "1, column 7: `@` cannot begin a value; put the value in quotes",
+            ),
+            (
+                "name: *web\n",
+                "1, column 7: a value cannot begin with `*`; put it in quotes",
+            ),
+            (
+                "resources: {cpu: [1]}\n",
+                "1, column 13: an amount of cpu such as `500m` or `2` is expected here, not a list",
+            ),
+            (
+                "name: web: x\n",
+                "1, column 10: a `:` makes no sense here; check the indentation, or put the value in quotes",
+            ),
+        ] {
+            let refusal = parse(&format!(
+                "{text}{}",
+                if text.ends_with('\n') { REST } else { "" }
+            ))
+            .unwrap_err();
+            assert_eq!(refusal.sentence, format!("line {expected}"), "{text:?}");
+            assert!(!refusal.advice.is_empty());
+        }
+        for empty in ["", "# nothing\n", "---\n---\n", "null"] {
+            assert_eq!(parse(empty).unwrap_err().sentence, "the text holds no spec");
+        }
     }
 
     #[test]
