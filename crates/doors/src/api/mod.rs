@@ -8,6 +8,7 @@
 mod assignments;
 mod convert;
 mod cors;
+mod errors;
 mod events;
 mod gate;
 mod logs;
@@ -130,6 +131,7 @@ fn about() -> Router<Api> {
         .route("/health", get(server::health))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::serve))
+        .route("/docs/errors/{code}", get(errors::page))
 }
 
 /// No such path: in gRPC's words for a gRPC call, MIaaS's way for its routes with a slash too many, else a

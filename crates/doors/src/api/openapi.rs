@@ -5,7 +5,7 @@ use hostler_wire::api::media;
 use http::header;
 use utoipa::OpenApi;
 
-use super::{assignments, events, logs, metrics, miaas, nodes, plan, server, workloads};
+use super::{assignments, errors, events, logs, metrics, miaas, nodes, plan, server, workloads};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -46,6 +46,7 @@ use super::{assignments, events, logs, metrics, miaas, nodes, plan, server, work
         server::health,
         metrics::metrics,
         serve,
+        errors::page,
     ),
     components(schemas(hostler_wire::api::EventGap))
 )]
