@@ -106,7 +106,7 @@ impl Control {
         }
         match tokio::time::timeout(patience, answered).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(refusals::outcome_unknown()),
+            Ok(Err(_)) | Err(_) => Err(self.shared.unanswered()),
         }
     }
 

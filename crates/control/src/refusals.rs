@@ -26,6 +26,12 @@ pub(crate) fn outcome_unknown() -> Refusal {
     Refusal::new(Code::StoreUnavailable, sentence, "look before asking again")
 }
 
+pub(crate) fn store_fails(trouble: &str) -> Refusal {
+    let sentence = format!("{trouble}; whether the change was made is not known");
+    let advice = "see to the disk of the server's data directory, then look before asking again";
+    Refusal::new(Code::StoreUnavailable, sentence, advice)
+}
+
 pub(crate) fn too_large() -> Refusal {
     let sentence = "the change is larger than the store takes at once";
     Refusal::new(

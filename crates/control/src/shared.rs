@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hostler_fleet::{Change, State};
 use hostler_model::{Event, NodeId, Refusal, Timestamp};
-use hostler_store::Revision;
+use hostler_store::{Revision, StoreError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) newest_event: watch::Sender<u64>,
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) ended: CancellationToken,
+    /// Why the store failed the last commit; none once it takes one again.
+    store_trouble: Mutex<Option<String>>,
     #[cfg(feature = "fake")]
     pub(crate) journal: std::sync::OnceLock<mpsc::UnboundedSender<crate::fake::Journaled>>,
 }
@@ -78,6 +80,7 @@ impl Shared {
             newest_event: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             ended: CancellationToken::new(),
+            store_trouble: Mutex::default(),
             #[cfg(feature = "fake")]
             journal: std::sync::OnceLock::new(),
         }
@@ -121,6 +124,24 @@ impl Shared {
     /// Nothing is decided from here on.
     pub(crate) fn over(&self) {
         self.leading.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn note_store(&self, trouble: Option<&StoreError>) {
+        *self.lock_trouble() = trouble.map(ToString::to_string);
+    }
+
+    /// The refusal of whoever was not answered in time: it says why, if that is known.
+    pub(crate) fn unanswered(&self) -> Refusal {
+        match &*self.lock_trouble() {
+            Some(trouble) => refusals::store_fails(trouble),
+            None => refusals::outcome_unknown(),
+        }
+    }
+
+    fn lock_trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.store_trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the keepers and whatever else was started here.

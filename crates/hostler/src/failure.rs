@@ -77,6 +77,18 @@ impl From<Problem> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
+            ClientError::Unreachable { addr, source } if !source.is_connect() => {
+                let what = if source.is_timeout() {
+                    "took the request and did not answer in time"
+                } else {
+                    "broke the connection off before it answered"
+                };
+                Self::new(
+                    ExitStatus::Unreachable,
+                    format!("the server at {addr} {what}"),
+                    "it may be busy or stopping; look whether a change was made, then ask again",
+                )
+            }
             ClientError::Unreachable { addr, .. } => Self::new(
                 ExitStatus::Unreachable,
                 format!("no server answers at {addr}"),
@@ -96,5 +108,74 @@ impl From<ClientError> for Failure {
                 "check the address, and the versions with `hostler version`",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_wire::client::Client;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// How a call fails at a server that does this with each connection.
+    async fn failure<F>(mut serve: impl FnMut(tokio::net::TcpStream) -> F) -> Failure
+    where
+        F: Future<Output = ()>,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let client = Client::new(&addr, None).unwrap();
+        let accepting = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                serve(stream).await;
+            }
+        };
+        tokio::select! {
+            called = client.version() => called.unwrap_err().into(),
+            () = accepting => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_a_request_and_says_nothing_is_told_from_none() {
+        let silent = failure(|stream| async move {
+            // From here on only the call's own patience is waited for.
+            tokio::time::pause();
+            std::future::pending::<()>().await;
+            drop(stream);
+        });
+        let silent = silent.await;
+        assert_eq!(silent.status, ExitStatus::Unreachable);
+        assert!(
+            silent.sentence.ends_with("did not answer in time"),
+            "{}",
+            silent.sentence
+        );
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_off_is_told_from_no_server() {
+        let broken = failure(|stream| async move { drop(stream) }).await;
+        assert!(
+            broken.sentence.contains("broke the connection off"),
+            "{}",
+            broken.sentence
+        );
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let none = Client::new(&free.to_string(), None)
+            .unwrap()
+            .version()
+            .await;
+        let none = Failure::from(none.unwrap_err());
+        assert!(
+            none.sentence.starts_with("no server answers"),
+            "{}",
+            none.sentence
+        );
     }
 }

@@ -277,6 +277,7 @@ impl Owner {
             }
             CommitFailure::Commit(CommitError::Store(error)) => {
                 tracing::warn!(%error, "a commit was not answered");
+                self.shared.note_store(Some(&error));
                 self.recover(batch, probe).await
             }
             failure @ (CommitFailure::Encoding(_)
@@ -299,6 +300,7 @@ impl Owner {
     /// The batch is durable: everybody may see it.
     fn publish(&mut self, batch: Batch, revision: Revision) {
         self.revision = revision;
+        self.shared.note_store(None);
         self.shared.publish(&batch.changes, revision);
         self.answer(batch);
     }

@@ -48,7 +48,10 @@ impl Owner {
                 Err(trouble) => trouble,
             };
             match trouble {
-                Trouble::Unavailable(error) => tracing::warn!(%error, "the store is unavailable"),
+                Trouble::Unavailable(error) => {
+                    tracing::warn!(%error, "the store is unavailable");
+                    self.shared.note_store(Some(&error));
+                }
                 Trouble::Lost => {
                     batch.refuse(&refusals::outcome_unknown());
                     return Some(End::SteppedDown);

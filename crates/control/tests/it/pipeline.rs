@@ -240,6 +240,8 @@ async fn while_the_store_is_away_callers_are_told_so_in_time() {
     }
     let refused = apply(&control, spec("web", 1, 100)).await.unwrap_err();
     assert_eq!(refused.code, Code::StoreUnavailable);
+    let cause = "the store is unavailable: a fault was asked for";
+    assert!(refused.sentence.starts_with(cause), "{}", refused.sentence);
     let readiness = control.readiness();
     assert!(!readiness.is_ready());
     assert!(

@@ -66,6 +66,9 @@ async fn a_full_database_refuses_and_takes_again_what_fits() {
     let store = SqliteStore::open_with(directory.path(), clock, options).expect("it opens");
     let kept = fill(&store).await;
     check(&store, kept).await;
+    let large = put("large", &"x".repeat(2_000));
+    let refused = store.commit(vec![large], Vec::new()).await.unwrap_err();
+    assert!(refused.to_string().contains("full"), "{refused}");
     let mut watch = store.watch("", kept as u64).await.expect("from now on");
     let freed = store
         .commit(vec![delete(&key(0)), delete(&key(1))], Vec::new())
