@@ -159,6 +159,15 @@ impl<'a> Facts<'a> {
             .map(|(unit, _)| *unit)
     }
 
+    /// Whether the unit is surely not to run: the intent is for it to stop, for another generation, or for
+    /// nothing where strays go.
+    pub(crate) fn is_unwanted(self, unit: UnitId) -> bool {
+        match self.intents.get(&unit.assignment) {
+            Some(item) => item.unit != unit || item.intent != Intent::Run,
+            None => self.rules.strays == Strays::Remove,
+        }
+    }
+
     /// Units that no intent speaks of.
     pub(crate) fn strays(self) -> impl Iterator<Item = UnitId> + 'a {
         let units = self.observed.units.keys().copied();

@@ -1,12 +1,15 @@
 //! Doing the steps: one task per step, never two on one unit, and what became of them.
+//!
+//! Starts of a kind take turns. Preparations do not: one may take as long as a registry lets it, so each
+//! driver bounds what is costly about its own, and one that is not wanted any more is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_model::spec::Kind;
-use hostler_model::{Exit, UnitId};
+use hostler_model::{Exit, UnitId, WorkloadId};
 use hostler_runtime::{FoundState, Runtime, RuntimeError, Unit};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{Input, Reconciler};
 use crate::ledger::Finished;
@@ -15,6 +18,25 @@ use crate::plan::{self, Step, StopReason};
 
 /// How long setting a dead man's switch may take.
 const EXTEND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A preparation under way; dropping it drops the driver's work.
+pub(super) struct Preparation {
+    kind: Kind,
+    workload: WorkloadId,
+    _kept: oneshot::Sender<()>,
+}
+
+impl Preparation {
+    /// The most that it can have left.
+    const fn left(&self) -> Seen {
+        Seen {
+            kind: self.kind,
+            workload: self.workload,
+            state: FoundState::Prepared,
+            runs: 0,
+        }
+    }
+}
 
 impl Reconciler {
     /// Begins a step, unless it ends something and the order for that is not on disk.
@@ -60,26 +82,65 @@ impl Reconciler {
         let Some(runtime) = self.runtimes.get(&item.spec.kind()).map(Arc::clone) else {
             return;
         };
-        let (sender, starts) = (self.sender.clone(), Arc::clone(&self.starts));
-        let clock = Arc::clone(&self.clock);
+        let (sender, clock) = (self.sender.clone(), Arc::clone(&self.clock));
+        let (kept, dropped) = oneshot::channel();
+        let (kind, workload) = (item.spec.kind(), item.workload);
+        let preparation = Preparation {
+            kind,
+            workload,
+            _kept: kept,
+        };
+        self.preparations.insert(unit, preparation);
         self.begin(unit, Doing::Preparing);
         self.tasks.spawn_until_stop("prepare", async move {
-            let permit = starts.acquire().await;
-            let begun = clock.uptime();
-            let progress = progress_of(unit, sender.clone());
-            let answer = runtime.prepare(&wanted, &progress).await;
-            drop(permit);
-            note_duration(unit, Doing::Preparing, clock.uptime().saturating_sub(begun));
-            report(&sender, Step::Prepare(unit), unit, answer.map(|()| None)).await;
+            let preparing = async {
+                let begun = clock.uptime();
+                let progress = progress_of(unit, sender.clone());
+                let answer = runtime.prepare(&wanted, &progress).await;
+                note_duration(unit, Doing::Preparing, clock.uptime().saturating_sub(begun));
+                report(&sender, Step::Prepare(unit), unit, answer.map(|()| None)).await;
+            };
+            // A preparation may be dropped anywhere: whoever drops it removes what it left.
+            tokio::select! {
+                biased;
+                _ = dropped => {}
+                () = preparing => {}
+            }
         });
+    }
+
+    /// Drops the preparations of what is not to run any more: an end never waits for an image. What they
+    /// have left is not known, so their units count as being here until a driver has removed them.
+    pub(super) fn drop_preparations(&mut self) {
+        let rules = self.rules(self.now());
+        let facts = self.facts(&rules);
+        let unwanted: Vec<UnitId> = self
+            .preparations
+            .keys()
+            .copied()
+            .filter(|unit| facts.is_unwanted(*unit))
+            .collect();
+        for unit in unwanted {
+            let Some(dropped) = self.preparations.remove(&unit) else {
+                continue;
+            };
+            tracing::info!(%unit, "dropping a preparation: the unit is not wanted any more");
+            self.serial += 1;
+            self.touched.insert(unit, self.serial);
+            let note = self.notes.entry(unit).or_default();
+            (note.doing, note.trouble) = (None, None);
+            self.observed.units.entry(unit).or_insert(dropped.left());
+        }
     }
 
     fn spawn(&mut self, unit: UnitId, step: Step, doing: Doing) {
         let Some(runtime) = self.runtime_of(unit) else {
             return;
         };
-        let (sender, starts) = (self.sender.clone(), Arc::clone(&self.starts));
-        let clock = Arc::clone(&self.clock);
+        let Some(starts) = self.starts_of(unit) else {
+            return;
+        };
+        let (sender, clock) = (self.sender.clone(), Arc::clone(&self.clock));
         self.begin(unit, doing);
         self.tasks.spawn_until_stop("step", async move {
             let permit = match doing {
@@ -109,12 +170,25 @@ impl Reconciler {
         step: Step,
         answer: Result<Option<Exit>, RuntimeError>,
     ) {
+        let prepared = match step {
+            Step::Prepare(_) => match self.preparations.remove(&unit) {
+                Some(preparation) => Some(preparation.left()),
+                // It was dropped in the moment of its end.
+                None => return,
+            },
+            _ => None,
+        };
         self.serial += 1;
         self.touched.insert(unit, self.serial);
         self.notes.entry(unit).or_default().doing = None;
         let kind = self.kind_of(unit);
         match answer {
-            Ok(exit) => self.succeeded(unit, step, exit),
+            Ok(exit) => {
+                if let Some(prepared) = prepared {
+                    self.observed.units.entry(unit).or_insert(prepared);
+                }
+                self.succeeded(unit, step, exit);
+            }
             Err(error) => self.failed(unit, step, &error),
         }
         if let Some(kind) = kind {
@@ -128,19 +202,6 @@ impl Reconciler {
         note.trouble = None;
         note.detail.clear();
         match step {
-            Step::Prepare(_) => {
-                let Some(item) = self.intents.get(&unit.assignment) else {
-                    return;
-                };
-                let (kind, workload) = (item.spec.kind(), item.workload);
-                let prepared = Seen {
-                    kind,
-                    workload,
-                    state: FoundState::Prepared,
-                    runs: 0,
-                };
-                self.observed.units.entry(unit).or_insert(prepared);
-            }
             Step::Start(_) => {
                 note.is_fenced = false;
                 note.restart = None;
@@ -162,7 +223,7 @@ impl Reconciler {
             Step::Remove(_) => {
                 self.observed.units.remove(&unit);
             }
-            Step::Finish(..) => {}
+            Step::Prepare(_) | Step::Finish(..) => {}
         }
     }
 
@@ -237,6 +298,12 @@ impl Reconciler {
                 .get(&unit.assignment)
                 .map(|item| item.spec.kind())
         })
+    }
+
+    /// The turns to start something of the unit's kind.
+    fn starts_of(&self, unit: UnitId) -> Option<Arc<Semaphore>> {
+        let driver = self.drivers.get(&self.kind_of(unit)?)?;
+        Some(Arc::clone(&driver.starts))
     }
 
     fn runtime_of(&self, unit: UnitId) -> Option<Arc<dyn Runtime>> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hostler_model::UnitId;
 use hostler_model::spec::Kind;
 use hostler_runtime::{Found, RuntimeError};
+use tokio::sync::Semaphore;
 
 use super::{Input, Reconciler};
 use crate::notes::Seen;
@@ -21,9 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Wait before a driver is asked to confirm what its steps said. What ends by itself it tells at once.
 const CONFIRM: Duration = Duration::from_millis(250);
 
+/// Starts of one kind that may be under way at once; an engine that is slow holds up only its own.
+const PARALLEL_STARTS: usize = 8;
+
 /// How it stands with one driver.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Driver {
+    pub(super) starts: Arc<Semaphore>,
     /// The serial number of the observation under way.
     pub(super) observing: Option<u64>,
     /// Something changed since that observation began.
@@ -33,6 +38,19 @@ pub(super) struct Driver {
     tries: u32,
     /// Uptime of a look that confirms what steps have said; one for many steps.
     confirm: Option<Duration>,
+}
+
+impl Driver {
+    pub(super) fn new() -> Self {
+        Self {
+            starts: Arc::new(Semaphore::new(PARALLEL_STARTS)),
+            observing: None,
+            is_dirty: false,
+            was_asked: false,
+            tries: 0,
+            confirm: None,
+        }
+    }
 }
 
 impl Reconciler {

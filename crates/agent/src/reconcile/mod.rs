@@ -27,8 +27,9 @@ use hostler_model::{
     AssignmentId, CommandId, CommandKind, Exit, Intent, IntentItem, Timestamp, UnitId,
 };
 use hostler_runtime::{Found, Runtime, RuntimeError};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::act::Preparation;
 use self::drivers::Driver;
 use self::follow::Wish;
 use self::saves::Saves;
@@ -40,8 +41,6 @@ use crate::notes::{Doing, Moment, Note};
 use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
 use crate::show::{self, Picture};
 
-/// Preparations and starts that may be under way at once; stops are not counted.
-const PARALLEL_STARTS: usize = 8;
 /// Inputs that may wait; whoever is faster waits.
 const INPUTS: usize = 1024;
 /// Inputs taken in before the next turn.
@@ -157,7 +156,7 @@ struct Reconciler {
     extending: BTreeSet<UnitId>,
     started: Proof,
     contact: Option<Proof>,
-    starts: Arc<Semaphore>,
+    preparations: BTreeMap<UnitId, Preparation>,
     wake: Option<Duration>,
     picture: watch::Sender<Arc<Picture>>,
     /// Held by whoever may still use the ledger.
@@ -191,7 +190,7 @@ pub(crate) fn start(
     let reconciler = Reconciler {
         drivers: runtimes
             .keys()
-            .map(|kind| (*kind, Driver::default()))
+            .map(|kind| (*kind, Driver::new()))
             .collect(),
         runtimes,
         clock: Arc::clone(&parts.clock),
@@ -215,7 +214,7 @@ pub(crate) fn start(
         extending: BTreeSet::new(),
         started,
         contact: None,
-        starts: Arc::new(Semaphore::new(PARALLEL_STARTS)),
+        preparations: BTreeMap::new(),
         wake: None,
         picture,
         alive,
@@ -302,6 +301,7 @@ impl Reconciler {
         self.ask_again();
         self.take_notice();
         self.follow();
+        self.drop_preparations();
         self.flush();
         let now = self.now();
         let rules = self.rules(now);

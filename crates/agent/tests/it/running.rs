@@ -10,6 +10,9 @@ use hostler_runtime::fake::Fault;
 use crate::control::unit;
 use crate::node::{World, program, serve};
 
+/// Longer than any test waits.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+
 #[tokio::test(start_paused = true)]
 async fn a_killed_unit_runs_again_at_once() {
     let world = World::new();
@@ -190,6 +193,76 @@ async fn a_kind_without_driver_is_said_to_have_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn preparations_that_never_end_hold_up_nothing_else() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.machine.set_preparation_time(FOREVER);
+    for n in 0..20 {
+        world.control.run(unit(n, 1), &serve("slow"));
+    }
+    let all = |state: &crate::control::State| (0..20).all(|n| state.shows(unit(n, 1), "preparing"));
+    world.control.until("all are prepared", all).await;
+    world.machine.set_preparation_time(Duration::ZERO);
+    world.control.run(unit(100, 1), &serve("quick"));
+    world.control.until_shown(unit(100, 1), "running").await;
+    assert_eq!(world.machine.running(), [unit(100, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_stop_does_not_wait_for_its_preparation() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.machine.set_preparation_time(FOREVER);
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "preparing").await;
+    world.control.stop(unit(1, 1), "stopped");
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+    world
+        .control
+        .until("forgotten", |state| state.wanted.is_empty())
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_generation_does_not_wait_for_the_preparation_of_the_older() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.machine.set_preparation_time(FOREVER);
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "preparing").await;
+    world.machine.set_preparation_time(Duration::ZERO);
+    world.control.run(unit(1, 2), &serve("web"));
+    world.control.until_shown(unit(1, 2), "running").await;
+    world
+        .control
+        .until("the older gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dropped_preparation_left_is_removed_before_it_is_said_to_be_gone() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.machine.set_preparation_time(FOREVER);
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "preparing").await;
+    // An engine that is away removes nothing.
+    world.machine.set_down(Some("told to be down"));
+    world.control.stop(unit(1, 1), "stopped");
+    world.control.until_shown(unit(1, 1), "stopping").await;
+    world.pass(Duration::from_secs(60)).await;
+    assert!(world.control.state().gone.is_empty());
+    world.machine.set_down(None);
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_copies_start_side_by_side() {
     let world = World::new();
     world
@@ -203,9 +276,9 @@ async fn many_copies_start_side_by_side() {
     }
     let all = |state: &crate::control::State| (0..32).all(|n| state.shows(unit(n, 1), "running"));
     world.control.until("all run", all).await;
-    // Simulated time: 32 preparations, 8 at a time.
+    // Simulated time: no preparation waits for another.
     assert!(
-        before.elapsed() < Duration::from_millis(450),
+        before.elapsed() < Duration::from_millis(200),
         "{:?}",
         before.elapsed()
     );
