@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::Docker;
 use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, StartContainerOptions,
     StatsOptions, WaitContainerOptions,
@@ -35,19 +36,23 @@ use bollard::query_parameters::{
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_kit::{Clock, Tasks};
-use hostler_model::spec::{Kind, PullPolicy};
+use hostler_model::spec::Kind;
 use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
 use engine::{Attempt as _, Engine};
 use found::Changes;
+use pull::Pulls;
 use starts::Starts;
+use tokio::sync::{Semaphore, oneshot};
 
 const LABEL_OWNER: &str = "hostler.owner";
 const LABEL_UNIT: &str = "hostler.unit";
 const LABEL_WORKLOAD: &str = "hostler.workload";
 const LABEL_GRACE: &str = "hostler.grace-ms";
+/// Containers that are created at once.
+const CREATIONS_AT_ONCE: usize = 8;
 /// How long a killed container may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at a container whose end could not be waited for.
@@ -74,6 +79,8 @@ pub struct ContainerRuntime {
 
 struct Inner {
     engine: Engine,
+    pulls: Pulls,
+    creations: Semaphore,
     starts: Starts,
     owner: String,
     clock: Arc<dyn Clock>,
@@ -89,6 +96,12 @@ impl ContainerRuntime {
     /// Makes the driver; connects to nothing yet.
     #[must_use]
     pub fn new(config: ContainerConfig) -> Self {
+        Self::with_pull_patience(config, pull::PATIENCE)
+    }
+
+    /// The same, with another span for which a pull may be silent.
+    #[must_use]
+    pub fn with_pull_patience(config: ContainerConfig, patience: Duration) -> Self {
         let ContainerConfig {
             engine,
             dir,
@@ -98,6 +111,8 @@ impl ContainerRuntime {
         } = config;
         let inner = Inner {
             engine: Engine::at(engine),
+            pulls: Pulls::with_patience(patience),
+            creations: Semaphore::new(CREATIONS_AT_ONCE),
             starts: Starts::in_dir(dir),
             owner,
             clock,
@@ -145,8 +160,23 @@ impl Runtime for ContainerRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(unit.id).await;
-        self.inner.prepare(unit, progress).await
+        let turn = self.inner.turn(unit.id).await;
+        let Some(docker) = self.inner.fetch(unit, progress).await? else {
+            return Ok(());
+        };
+        let _permit = self.inner.creations.acquire().await;
+        // An engine carries a request out even if nobody waits for it any more, so the turn ends with it:
+        // a removal that comes next finds what was made.
+        let (inner, unit) = (Arc::clone(&self.inner), unit.clone());
+        let (sender, created) = oneshot::channel();
+        self.inner.tasks.spawn("create a container", async move {
+            let answer = inner.create(&docker, &unit).await;
+            drop(turn);
+            // Whoever asked may have gone.
+            let _ = sender.send(answer);
+        });
+        let lost = |_| Err(engine::down("the creation was broken off".to_owned()));
+        created.await.unwrap_or_else(lost)
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
@@ -240,9 +270,14 @@ impl Inner {
         Timestamp::from_millis(self.clock.wall_millis())
     }
 
-    async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
+    /// Brings the image, unless there is a container already.
+    async fn fetch(
+        &self,
+        unit: &Unit,
+        progress: Progress<'_>,
+    ) -> Result<Option<Docker>, RuntimeError> {
         if self.find_container(unit.id).await?.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let Some(spec) = &unit.spec.container else {
             return Err(RuntimeError::Unsatisfiable {
@@ -251,14 +286,12 @@ impl Inner {
             });
         };
         let docker = self.engine.docker().await?;
-        let is_here = match spec.pull {
-            PullPolicy::Always => false,
-            PullPolicy::Missing | PullPolicy::Never => pull::is_here(&docker, &spec.image).await?,
-        };
-        if !is_here {
-            pull::image(&docker, spec, progress).await?;
-        }
+        self.pulls.ensure(&docker, spec, progress).await?;
         progress(format!("creating a container of {}", spec.image));
+        Ok(Some(docker))
+    }
+
+    async fn create(&self, docker: &Docker, unit: &Unit) -> Result<(), RuntimeError> {
         // Of an earlier container of the unit, removed behind our back.
         self.starts.forget(unit.id).await?;
         let options = CreateContainerOptions {

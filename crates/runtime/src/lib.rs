@@ -106,7 +106,7 @@ pub enum RuntimeError {
     #[error("no space is left on the node's disk")]
     DiskFull,
     /// The engine behind the driver does not answer. Nothing is known about its units; they may well run.
-    #[error("the {engine} engine does not answer: {message}")]
+    #[error("the {engine} engine is out of reach: {message}")]
     EngineDown {
         engine: &'static str,
         message: String,
@@ -155,7 +155,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn probe(&self) -> RuntimeFact;
 
     /// Makes the unit ready to start: directories, images, a created container. After it, `observe` shows
-    /// the unit. A unit that exists is left as it is.
+    /// the unit. A unit that exists is left as it is. It may take very long, and any number may be asked for
+    /// at once: the driver bounds what is costly about them. Dropped half-way, it leaves nothing that a
+    /// `remove` which follows does not find.
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError>;
 
     /// Begins a run of a prepared or exited unit. A running unit is left alone. When it answers, the run is

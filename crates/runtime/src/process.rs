@@ -38,13 +38,16 @@ use hostler_kit::{Clock, Tasks};
 use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 use rustix::process::Signal;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::disk;
 use crate::logs::{LogLine, LogQuery};
 use crate::{Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
 use cgroup::Cgroups;
 use record::{UnitDir, UnitRecord};
+
+/// Units that are prepared at once; more would only make the disk busier.
+const PREPARATIONS_AT_ONCE: usize = 8;
 
 /// What the driver is made of.
 pub struct ProcessConfig {
@@ -75,6 +78,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     cgroups: Cgroups,
+    preparations: Semaphore,
     wake: Notify,
     /// One verb at a time for each unit.
     verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
@@ -100,6 +104,7 @@ impl ProcessRuntime {
             clock,
             tasks,
             cgroups: Cgroups::detect(Path::new(cgroup::ROOT)),
+            preparations: Semaphore::new(PREPARATIONS_AT_ONCE),
             wake: Notify::new(),
             verbs: Mutex::default(),
             watched: Mutex::default(),
@@ -139,7 +144,8 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, _progress: Progress<'_>) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(unit.id).await;
+        let turn = self.inner.turn(unit.id).await;
+        let _permit = self.inner.preparations.acquire().await;
         let inner = Arc::clone(&self.inner);
         let record = UnitRecord {
             unit: unit.id,
@@ -148,7 +154,12 @@ impl Runtime for ProcessRuntime {
             slot: unit.slot,
             spec: Arc::clone(&unit.spec),
         };
-        disk::off_thread("prepare the unit", move || prepare(&inner.dir, &record)).await
+        // What has begun is finished even if nobody waits for it any more, and the turn ends with it.
+        disk::off_thread("prepare the unit", move || {
+            let _turn = turn;
+            prepare(&inner.dir, &record)
+        })
+        .await
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {

@@ -188,10 +188,7 @@ pub(crate) fn start(
         asleep: parts.machine.asleep(),
     };
     let reconciler = Reconciler {
-        drivers: runtimes
-            .keys()
-            .map(|kind| (*kind, Driver::new()))
-            .collect(),
+        drivers: runtimes.keys().map(|kind| (*kind, Driver::new())).collect(),
         runtimes,
         clock: Arc::clone(&parts.clock),
         machine: Arc::clone(&parts.machine),

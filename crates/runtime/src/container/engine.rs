@@ -21,6 +21,9 @@ use crate::RuntimeError;
 /// bounds only the beginning.
 const ANSWER_SECONDS: u64 = 120;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The engine is there, but its socket is not for us.
+const DENIED: &str = "this user may not open its socket; run the agent as root, or add its user to the \
+                      socket's group (usually `docker`) and start the agent again";
 /// New engines refuse the old version, old engines the new one; each engine takes one of the two.
 const VERSIONS: [ClientVersion; 2] = [
     ClientVersion {
@@ -83,6 +86,7 @@ impl<T> Attempt<T> for Result<T, Error> {
                 status: 500,
                 message: error,
             })),
+            Err(error) if is_denied(&error) => Err(down(DENIED.to_owned())),
             Err(error) => Err(down(chain(&error))),
         }
     }
@@ -221,6 +225,18 @@ pub(super) const fn down(message: String) -> RuntimeError {
     }
 }
 
+/// Whether it comes of a permission that is missing.
+fn is_denied(error: &Error) -> bool {
+    // This one speaks for its cause and does not count it among its sources.
+    if let Error::IOError { err } = error {
+        return err.kind() == io::ErrorKind::PermissionDenied;
+    }
+    let outermost: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(outermost), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// The error and all its causes: the outermost alone says little more than that there was one.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -233,4 +249,22 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permission_that_is_missing_is_told_apart_however_deep_it_lies() {
+        let of = |kind: io::ErrorKind| -> RuntimeError {
+            let answer: Result<(), Error> = Err(Error::IOError { err: kind.into() });
+            answer.attempt().unwrap_err()
+        };
+        let denied = of(io::ErrorKind::PermissionDenied).to_string();
+        assert!(denied.contains("may not open its socket"), "{denied}");
+        assert!(denied.contains("`docker`"), "{denied}");
+        let refused = of(io::ErrorKind::ConnectionRefused).to_string();
+        assert!(!refused.contains("may not open"), "{refused}");
+    }
 }

@@ -1,15 +1,32 @@
 //! Images: whether one is here, and how it gets here.
+//!
+//! A pull takes as long as it takes, but not in silence: a registry, or a way to it, that has stalled ends
+//! the pull as an image that is not to be had, and whoever asked tries again later. Pulls take turns.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::ProgressDetail;
 use bollard::query_parameters::CreateImageOptions;
 use futures::StreamExt as _;
 use hostler_model::spec::{ContainerSpec, PullPolicy};
+use tokio::sync::Semaphore;
 
 use super::engine::Attempt as _;
 use crate::{Progress, RuntimeError};
+
+/// Pulls that may be under way at once; whoever has its image does not wait for them.
+const PULLS_AT_ONCE: usize = 8;
+/// How long the engine may say nothing about a pull. Less than it may take to begin an answer, which would
+/// count as an engine that is down; more than a slow disk takes to unpack a piece of a layer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Pulls images.
+pub(super) struct Pulls {
+    turns: Semaphore,
+    patience: Duration,
+}
 
 /// How much of each layer has come, of how much.
 #[derive(Default)]
@@ -18,7 +35,76 @@ struct Layers {
     said: i64,
 }
 
-/// Whether the image is here.
+impl Pulls {
+    pub(super) const fn with_patience(patience: Duration) -> Self {
+        Self {
+            turns: Semaphore::const_new(PULLS_AT_ONCE),
+            patience,
+        }
+    }
+
+    /// Sees to it that the spec's image is here, as far as its policy lets us.
+    pub(super) async fn ensure(
+        &self,
+        docker: &Docker,
+        spec: &ContainerSpec,
+        progress: Progress<'_>,
+    ) -> Result<(), RuntimeError> {
+        let is_fine = async || match spec.pull {
+            PullPolicy::Always => Ok(false),
+            PullPolicy::Missing | PullPolicy::Never => is_here(docker, &spec.image).await,
+        };
+        if is_fine().await? {
+            return Ok(());
+        }
+        if spec.pull == PullPolicy::Never {
+            let message = "it is not on the node, and the spec says that it is never pulled";
+            return Err(unavailable(&spec.image, message.to_owned()));
+        }
+        progress(format!("waiting for other pulls to pull {}", spec.image));
+        let _turn = self.turns.acquire().await;
+        // Another unit may have brought it in the meantime.
+        if is_fine().await? {
+            return Ok(());
+        }
+        self.pull(docker, &spec.image, progress).await
+    }
+
+    async fn pull(
+        &self,
+        docker: &Docker,
+        image: &str,
+        progress: Progress<'_>,
+    ) -> Result<(), RuntimeError> {
+        progress(format!("pulling {image}"));
+        let options = CreateImageOptions {
+            from_image: Some(with_tag(image)),
+            ..CreateImageOptions::default()
+        };
+        let mut steps = docker.create_image(Some(options), None, None);
+        let mut layers = Layers::default();
+        loop {
+            let Ok(step) = tokio::time::timeout(self.patience, steps.next()).await else {
+                let message = format!(
+                    "nothing of it came for {} s; its registry, or the way there, has stalled",
+                    self.patience.as_secs_f64()
+                );
+                return Err(unavailable(image, message));
+            };
+            let Some(step) = step else { return Ok(()) };
+            let step = step.or_refused(|refused| refused.of_image(image))?;
+            if let Some(message) = step.error_detail.and_then(|error| error.message) {
+                return Err(unavailable(image, message));
+            }
+            if let (Some(layer), Some(detail)) = (step.id, step.progress_detail)
+                && let Some(percent) = layers.take(layer, &detail)
+            {
+                progress(format!("pulling {image} {percent} %"));
+            }
+        }
+    }
+}
+
 pub(super) async fn is_here(docker: &Docker, image: &str) -> Result<bool, RuntimeError> {
     match docker.inspect_image(image).await.attempt()? {
         Ok(_) => Ok(true),
@@ -27,42 +113,11 @@ pub(super) async fn is_here(docker: &Docker, image: &str) -> Result<bool, Runtim
     }
 }
 
-/// Pulls the spec's image, if its policy lets us.
-pub(super) async fn image(
-    docker: &Docker,
-    spec: &ContainerSpec,
-    progress: Progress<'_>,
-) -> Result<(), RuntimeError> {
-    let image = &spec.image;
-    if spec.pull == PullPolicy::Never {
-        let message = "it is not on the node, and the spec says that it is never pulled";
-        return Err(RuntimeError::Image {
-            image: image.clone(),
-            message: message.to_owned(),
-        });
+fn unavailable(image: &str, message: String) -> RuntimeError {
+    RuntimeError::Image {
+        image: image.to_owned(),
+        message,
     }
-    progress(format!("pulling {image}"));
-    let options = CreateImageOptions {
-        from_image: Some(with_tag(image)),
-        ..CreateImageOptions::default()
-    };
-    let mut steps = docker.create_image(Some(options), None, None);
-    let mut layers = Layers::default();
-    while let Some(step) = steps.next().await {
-        let step = step.or_refused(|refused| refused.of_image(image))?;
-        if let Some(message) = step.error_detail.and_then(|error| error.message) {
-            return Err(RuntimeError::Image {
-                image: image.clone(),
-                message,
-            });
-        }
-        if let (Some(layer), Some(detail)) = (step.id, step.progress_detail)
-            && let Some(percent) = layers.take(layer, &detail)
-        {
-            progress(format!("pulling {image} {percent} %"));
-        }
-    }
-    Ok(())
 }
 
 impl Layers {

@@ -74,7 +74,7 @@ impl Drop for Yard {
     clippy::disallowed_methods,
     reason = "the environment says where the test's engine is"
 )]
-fn engine() -> String {
+pub(crate) fn engine() -> String {
     std::env::var("HOSTLER_TEST_DOCKER").expect("HOSTLER_TEST_DOCKER says where the engine listens")
 }
 

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 mod container;
+mod engine;
 mod limits;
 mod process;
+mod pulls;
 mod survival;
 
 use std::path::PathBuf;
