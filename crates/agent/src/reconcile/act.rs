@@ -129,7 +129,10 @@ impl Reconciler {
             self.touched.insert(unit, self.serial);
             let note = self.notes.entry(unit).or_default();
             (note.doing, note.trouble) = (None, None);
-            self.observed.units.entry(unit).or_insert_with(|| dropped.left());
+            self.observed
+                .units
+                .entry(unit)
+                .or_insert_with(|| dropped.left());
         }
     }
 

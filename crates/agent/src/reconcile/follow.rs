@@ -1,16 +1,14 @@
-//! Following the control plane: intents through the guard, and commands.
+//! Following the control plane: intents through the guard.
 
 use std::collections::BTreeSet;
 
-use hostler_model::{
-    AssignmentId, CommandId, CommandKind, Intent, IntentItem, StoreEpoch, Timestamp,
-};
+use hostler_model::{AssignmentId, Intent, IntentItem};
 use hostler_runtime::FoundState;
 use tokio::sync::oneshot;
 
 use super::{Reconciler, Wanted};
 use crate::guard::{self, Case, Scope, Speaker};
-use crate::ledger::{CommandRecord, Entry, Fleet, Seen};
+use crate::ledger::{Entry, Fleet, Seen};
 use crate::plan::Intents;
 
 /// What the control plane wants, followed or not.
@@ -168,7 +166,7 @@ impl Reconciler {
     }
 
     /// What is on record once the wish is followed.
-    fn fleet_of(&self, wish: &Wish) -> Fleet {
+    pub(super) fn fleet_of(&self, wish: &Wish) -> Fleet {
         let known = self.fleet.filter(|known| known.origin == wish.from.origin);
         let seen = match known {
             // An older control plane tells no revision; what a newer one told before still holds.
@@ -185,7 +183,7 @@ impl Reconciler {
         }
     }
 
-    fn set_fleet(&mut self, fleet: Fleet) {
+    pub(super) fn set_fleet(&mut self, fleet: Fleet) {
         if self.fleet == Some(fleet) {
             return;
         }
@@ -245,7 +243,7 @@ impl Reconciler {
     }
 
     /// What runs, and what may run where an engine does not answer.
-    fn running(&self) -> BTreeSet<AssignmentId> {
+    pub(super) fn running(&self) -> BTreeSet<AssignmentId> {
         let seen = self.observed.units.iter();
         let running = seen.filter(|(_, seen)| matches!(seen.state, FoundState::Running { .. }));
         let unknown = self.intents.values().filter(|item| {
@@ -255,88 +253,5 @@ impl Reconciler {
         running
             .chain(unknown.map(|item| item.unit.assignment))
             .collect()
-    }
-
-    /// Carries a command out at most once, and answers the same whenever it is asked again.
-    pub(super) async fn carry_out(
-        &mut self,
-        id: CommandId,
-        command: CommandKind,
-    ) -> Result<String, String> {
-        let known = self.at_ledger(move |ledger| Ok(ledger.command(id))).await;
-        if let Some(known) = known.map_err(|error| error.to_string())? {
-            return known.result.unwrap_or_else(|| {
-                Err("the agent was restarted while it did this; it is not done again".to_owned())
-            });
-        }
-        let begun_at = Timestamp::from_millis(self.clock.wall_millis());
-        let begun = CommandRecord {
-            id,
-            command: command.clone(),
-            begun_at,
-            result: None,
-        };
-        let record = begun.clone();
-        self.at_ledger(move |ledger| ledger.record_command(&record))
-            .await
-            .map_err(|error| {
-                format!("cannot put the command on record, so it is not done: {error}")
-            })?;
-
-        let result = match command {
-            CommandKind::AcceptIntent { epoch } => self.accept(epoch),
-            CommandKind::Cleanup => Ok(self.clean_up()),
-        };
-        let record = CommandRecord {
-            result: Some(result.clone()),
-            ..begun
-        };
-        if let Err(error) = self
-            .at_ledger(move |ledger| ledger.record_command(&record))
-            .await
-        {
-            tracing::error!(%id, %error, "cannot put the result of a command on record");
-        }
-        tracing::info!(%id, ?result, "command done");
-        result
-    }
-
-    /// An operator accepts the intent that is held back, with all that it stops.
-    fn accept(&mut self, epoch: StoreEpoch) -> Result<String, String> {
-        self.follow();
-        let (Some(wish), Some(held)) = (&self.wish, &self.held) else {
-            return Ok("no intent is held back".to_owned());
-        };
-        let asked = wish.from.origin.store_epoch;
-        if asked != epoch {
-            return Err(format!(
-                "the intent that is held back is of epoch {asked}, not {epoch}"
-            ));
-        }
-        let stopped = held.would_stop;
-        let mut given_up = self.running();
-        given_up.retain(|assignment| !wish.items.contains_key(assignment));
-        let fleet = self.fleet_of(wish);
-        self.set_fleet(fleet);
-        self.begun_in_doubt.clear();
-        self.given_up = given_up;
-        self.follow();
-        Ok(format!(
-            "the intent is followed; {stopped} units that it does not speak of are stopped"
-        ))
-    }
-
-    /// Marks what has finished, so that the plan removes it.
-    fn clean_up(&mut self) -> String {
-        let units = &self.observed.units;
-        let finished = self.notes.iter_mut().filter(|(unit, note)| {
-            note.finished.is_some() && !note.is_unwanted && units.contains_key(unit)
-        });
-        let mut count = 0;
-        for (_, note) in finished {
-            note.is_unwanted = true;
-            count += 1;
-        }
-        format!("removing what is kept of {count} finished units")
     }
 }

@@ -14,9 +14,10 @@
 mod act;
 mod drivers;
 mod follow;
+mod orders;
 mod saves;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::act::Preparation;
 use self::drivers::Driver;
 use self::follow::Wish;
+use self::orders::{Begun, Order, Outcome};
 use self::saves::Saves;
 use crate::config::{AgentConfig, Parts};
 use crate::guard::{Held, Speaker};
@@ -95,7 +97,7 @@ pub(crate) enum Input {
     Command {
         id: CommandId,
         command: CommandKind,
-        done: oneshot::Sender<Result<String, String>>,
+        done: oneshot::Sender<Outcome>,
     },
     Contact(Proof),
     /// A driver says that something may have changed.
@@ -119,6 +121,10 @@ pub(crate) enum Input {
     /// A dead man's switch was set anew, or not.
     Extended(UnitId),
     Saved(io::Result<()>),
+    /// The first order is on record.
+    OrderBegun(io::Result<Begun>),
+    /// The result of the first order is on record.
+    OrderDone(Outcome),
 }
 
 struct Reconciler {
@@ -128,6 +134,7 @@ struct Reconciler {
     tasks: Tasks,
     ledger: Arc<Ledger>,
     saves: Saves,
+    orders: VecDeque<Order>,
     inputs: mpsc::Receiver<Input>,
     /// For the tasks that report back.
     sender: mpsc::Sender<Input>,
@@ -195,6 +202,7 @@ pub(crate) fn start(
         tasks: parts.tasks.clone(),
         ledger: Arc::new(ledger),
         saves: Saves::new(config.ledger_io),
+        orders: VecDeque::new(),
         inputs,
         sender,
         fleet: None,
@@ -237,7 +245,7 @@ impl Reconciler {
                 () = tasks.stopping() => return self.write_the_rest(),
                 input = self.inputs.recv() => {
                     if let Some(input) = input {
-                        self.take(input).await;
+                        self.take(input);
                     }
                 }
                 () = tokio::time::sleep(span.unwrap_or(Duration::MAX)), if span.is_some() => {}
@@ -246,12 +254,12 @@ impl Reconciler {
                 let Ok(input) = self.inputs.try_recv() else {
                     break;
                 };
-                self.take(input).await;
+                self.take(input);
             }
         }
     }
 
-    async fn take(&mut self, input: Input) {
+    fn take(&mut self, input: Input) {
         match input {
             Input::Full {
                 from,
@@ -265,10 +273,9 @@ impl Reconciler {
                 removed,
                 done,
             } => self.take_increment(revision, items, &removed, done),
-            Input::Command { id, command, done } => {
-                // An uplink that has gone asks again in its next session.
-                let _ = done.send(self.carry_out(id, command).await);
-            }
+            Input::Command { id, command, done } => self.take_order(Order { id, command, done }),
+            Input::OrderBegun(begun) => self.order_begun(begun),
+            Input::OrderDone(result) => self.order_done(result),
             Input::Contact(proof) => self.prove_contact(proof),
             Input::Changed(kind) => self.observe(kind),
             Input::Observed {

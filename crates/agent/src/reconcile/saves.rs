@@ -172,35 +172,31 @@ impl Reconciler {
         let Some(batch) = self.saves.take(now) else {
             return;
         };
-        let ledger = Arc::clone(&self.ledger);
         match self.saves.io {
-            LedgerIo::Inline => self.saves.done(ledger.save(&batch), now),
-            LedgerIo::Threads => {
-                let (sender, alive) = (self.sender.clone(), Arc::clone(&self.alive));
-                self.tasks.spawn("ledger write", async move {
-                    let written = tokio::task::spawn_blocking(move || ledger.save(&batch)).await;
-                    let result = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-                    // The receiver is gone only when the agent stops.
-                    let _ = sender.send(Input::Saved(result)).await;
-                    drop(alive);
-                });
-            }
+            LedgerIo::Inline => self.saves.done(self.ledger.save(&batch), now),
+            LedgerIo::Threads => self.at_ledger(move |ledger| ledger.save(&batch), Input::Saved),
         }
     }
 
-    /// A single piece of ledger work whose answer the caller needs.
-    pub(super) async fn at_ledger<T, F>(&self, work: F) -> io::Result<T>
+    /// A single piece of ledger work; what comes of it is taken in like anything else.
+    pub(super) fn at_ledger<T, W, I>(&self, work: W, input: I)
     where
         T: Send + 'static,
-        F: FnOnce(&Ledger) -> io::Result<T> + Send + 'static,
+        W: FnOnce(&Ledger) -> io::Result<T> + Send + 'static,
+        I: FnOnce(io::Result<T>) -> Input + Send + 'static,
     {
-        let ledger = Arc::clone(&self.ledger);
-        match self.saves.io {
-            LedgerIo::Inline => work(&ledger),
-            LedgerIo::Threads => {
-                let done = tokio::task::spawn_blocking(move || work(&ledger)).await;
-                done.unwrap_or_else(|error| Err(io::Error::other(error)))
-            }
-        }
+        let (ledger, io) = (Arc::clone(&self.ledger), self.saves.io);
+        let (sender, alive) = (self.sender.clone(), Arc::clone(&self.alive));
+        self.tasks.spawn("ledger work", async move {
+            let done = match io {
+                LedgerIo::Inline => work(&ledger),
+                LedgerIo::Threads => tokio::task::spawn_blocking(move || work(&ledger))
+                    .await
+                    .unwrap_or_else(|error| Err(io::Error::other(error))),
+            };
+            // The receiver is gone only when the agent stops.
+            let _ = sender.send(input(done)).await;
+            drop(alive);
+        });
     }
 }

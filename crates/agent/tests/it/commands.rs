@@ -2,8 +2,8 @@
 
 use hostler_model::{CommandId, CommandKind};
 
-use crate::control::{epoch, moment};
-use crate::node::World;
+use crate::control::{epoch, moment, unit};
+use crate::node::{World, serve};
 
 #[tokio::test(start_paused = true)]
 async fn a_command_is_done_once_and_answered_the_same_again() {
@@ -62,4 +62,41 @@ async fn a_command_whose_effect_is_unknown_is_not_done_again() {
         "{:?}",
         state.acknowledged
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_keeps_a_command_waiting_keeps_nothing_else_waiting() {
+    let world = World::new();
+    let threads = |config: &mut hostler_agent::AgentConfig| {
+        config.ledger_io = hostler_agent::LedgerIo::Threads;
+    };
+    let _agent = world.try_start(threads).await.unwrap();
+    world.control.until("a beat", |state| state.beats > 0).await;
+    let id = CommandId::mint(moment(), 1);
+    let path = world.dir.path().join(format!("agent/commands/{id}.json"));
+    // Whoever reads it waits for a writer.
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    assert_eq!(world.control.order(1, CommandKind::Cleanup), id);
+    world.control.order(2, CommandKind::Cleanup);
+    world.control.run(unit(1, 1), &serve("web"));
+    world.control.until_shown(unit(1, 1), "running").await;
+    world.control.stop(unit(1, 1), "stopped");
+    world
+        .control
+        .until("gone", |state| state.gone.contains(&unit(1, 1)))
+        .await;
+    assert!(world.control.state().acknowledged.is_empty());
+
+    let writer = std::fs::OpenOptions::new().write(true).open(&path);
+    drop(writer.unwrap());
+    world
+        .control
+        .until("both acknowledged", |state| state.acknowledged.len() == 2)
+        .await;
+    let state = world.control.state();
+    assert!(state.acknowledged.iter().all(|it| it.done));
+    let record: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert!(record["result"].is_object(), "{record}");
 }
