@@ -172,3 +172,54 @@ async fn units_and_shims_live_outside_the_agents_cgroup() {
         "{said:?}"
     );
 }
+
+/// What each driver notes when it is run by the user `nobody`.
+fn notes_of_nobody(engine: &str) -> String {
+    let place = tempfile::tempdir().unwrap();
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(place.path(), mode(0o755)).unwrap();
+    // Where the examples are built may be closed to others.
+    let program = place.path().join("probe");
+    std::fs::copy(crate::example("probe"), &program).unwrap();
+    std::fs::set_permissions(&program, mode(0o755)).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(&program)
+        .arg(place.path())
+        .arg(engine)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_user_who_may_not_write_the_cgroup_is_told_that_limits_do_not_hold() {
+    let notes = notes_of_nobody("/nonexistent/docker.sock");
+    let note = notes
+        .lines()
+        .find_map(|line| line.strip_prefix("process: "));
+    let note = note.unwrap();
+    assert!(note.starts_with("limits are not enforced: "), "{note}");
+    assert!(note.contains("denied"), "{note}");
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_user_who_may_not_open_the_engines_socket_is_told_what_to_do() {
+    let place = tempfile::tempdir().unwrap();
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(place.path(), mode(0o755)).unwrap();
+    let socket = place.path().join("docker.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, mode(0o660)).unwrap();
+    let notes = notes_of_nobody(socket.to_str().unwrap());
+    let note = notes
+        .lines()
+        .find_map(|line| line.strip_prefix("container: "));
+    let note = note.unwrap();
+    assert!(note.contains("may not open its socket"), "{note}");
+    assert!(note.contains("run the agent as root"), "{note}");
+}
