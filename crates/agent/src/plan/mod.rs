@@ -93,6 +93,19 @@ pub(crate) enum Step {
     Finish(UnitId, Finished),
 }
 
+impl Step {
+    /// The word for it, for people.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Prepare(_) => "prepare",
+            Self::Start(_) => "start",
+            Self::Stop(..) => "stop",
+            Self::Remove(_) => "remove",
+            Self::Finish(..) => "finish",
+        }
+    }
+}
+
 /// What is to be done, and when to look again even if nothing changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {

@@ -97,7 +97,11 @@ impl Reconciler {
                 let begun = clock.uptime();
                 let progress = progress_of(unit, sender.clone());
                 let answer = runtime.prepare(&wanted, &progress).await;
-                note_duration(unit, Doing::Preparing, clock.uptime().saturating_sub(begun));
+                note_duration(
+                    unit,
+                    Step::Prepare(unit),
+                    clock.uptime().saturating_sub(begun),
+                );
                 report(&sender, Step::Prepare(unit), unit, answer.map(|()| None)).await;
             };
             // A preparation may be dropped anywhere: whoever drops it removes what it left.
@@ -157,7 +161,7 @@ impl Reconciler {
                 Doing::Preparing | Doing::Removing => runtime.remove(unit).await.map(|()| None),
             };
             drop(permit);
-            note_duration(unit, doing, clock.uptime().saturating_sub(begun));
+            note_duration(unit, step, clock.uptime().saturating_sub(begun));
             report(&sender, step, unit, answer).await;
         });
     }
@@ -244,7 +248,7 @@ impl Reconciler {
             }
             _ => {}
         }
-        tracing::warn!(%unit, ?step, code = error.code(), %error, "step failed");
+        tracing::warn!(%unit, step = step.word(), code = error.code(), %error, "step failed");
         self.notes
             .entry(unit)
             .or_default()
@@ -314,8 +318,8 @@ impl Reconciler {
     }
 }
 
-fn note_duration(unit: UnitId, doing: Doing, took: Duration) {
-    tracing::debug!(%unit, ?doing, took_us = took.as_micros(), "step ended");
+fn note_duration(unit: UnitId, step: Step, took: Duration) {
+    tracing::debug!(%unit, step = step.word(), took_us = took.as_micros(), "step ended");
 }
 
 /// Progress is for people: where there is no room for it, it is left out.

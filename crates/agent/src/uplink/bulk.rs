@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{SignsOfLife, chain, connect, convert};
+use super::{SignsOfLife, connect, convert, failure};
 use crate::dial::{Dial, Server};
 
 /// Transfers at once; a control plane that asks for more gets none.
@@ -150,7 +150,7 @@ async fn transfer(
         Err(status) if status.code() == tonic::Code::Cancelled => Ok(()),
         Err(status) => {
             line.forget().await;
-            Err(chain(&status))
+            Err(failure(&status))
         }
     }
 }

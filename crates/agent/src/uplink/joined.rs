@@ -440,5 +440,5 @@ pub(super) fn full_set(units: &BTreeMap<UnitId, ObservedUnit>) -> Vec<v1::NodeMe
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn lost(status: tonic::Status) -> Ended {
-    Ended::Lost(super::chain(&status))
+    Ended::Lost(super::failure(&status))
 }

@@ -296,6 +296,20 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Why a call failed, as a sentence: a status shows its source as programmers see it.
+fn failure(status: &tonic::Status) -> String {
+    let words = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    match std::error::Error::source(status).map(chain) {
+        // The source often is what the message was made from.
+        Some(causes) if causes.starts_with(words) => causes,
+        Some(causes) => format!("{words}: {causes}"),
+        None => words.to_owned(),
+    }
+}
+
 /// The next of a set of futures to complete; waits forever while there are none.
 async fn next_of<S: futures::Stream + Unpin>(futures: &mut S) -> S::Item {
     poll_fn(|context| match Pin::new(&mut *futures).poll_next(context) {
@@ -309,6 +323,22 @@ async fn next_of<S: futures::Stream + Unpin>(futures: &mut S) -> S::Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_failed_is_told_in_words_with_its_causes() {
+        let reset = || std::io::Error::other("connection reset by peer");
+        let mut status = tonic::Status::unavailable("transport error");
+        status.set_source(Arc::new(reset()));
+        assert_eq!(
+            failure(&status),
+            "transport error: connection reset by peer"
+        );
+        let mut same = tonic::Status::unknown("connection reset by peer");
+        same.set_source(Arc::new(reset()));
+        assert_eq!(failure(&same), "connection reset by peer");
+        let bare = tonic::Status::new(tonic::Code::Unavailable, "");
+        assert_eq!(failure(&bare), "The service is currently unavailable");
+    }
 
     #[test]
     fn a_refusal_that_only_a_person_lifts_is_asked_slowly() {
