@@ -38,8 +38,21 @@ struct Reading {
     since: Option<Timestamp>,
     tail: Option<usize>,
     follow: bool,
-    /// The engine's text for the moment of the last line that was read; it has nanoseconds.
-    last: String,
+    read: Place,
+}
+
+/// How far a log was read. Lines can share a moment: the parts of a long one always do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Place {
+    /// The engine's text for the latest moment of which a line was read; it has nanoseconds.
+    moment: String,
+    /// How many lines of that moment were read.
+    lines: usize,
+}
+
+/// Tells the lines that are new from those that were read, in a log that is read again.
+struct Resumed {
+    from: Place,
 }
 
 /// A line as the engine writes it.
@@ -76,7 +89,7 @@ pub(super) async fn read(
         since: query.since,
         tail: query.tail,
         follow: query.follow,
-        last: String::new(),
+        read: Place::default(),
     };
     let (sender, receiver) = mpsc::channel(LINES_AHEAD);
     tasks.spawn_until_stop("read container log", async move {
@@ -117,7 +130,7 @@ impl Reading {
         let mut output = self.open(&history, false).await?;
         let (mut tail, mut lines) = (VecDeque::new(), 0);
         while let Some(stamped) = next(&mut output, &history).await? {
-            self.last = stamped.moment;
+            self.read.take(stamped.moment);
             let line = stamped.line;
             let of_run = line.run == self.run || (self.follow && line.run > self.run);
             if !of_run || self.since.is_some_and(|since| line.at < since) {
@@ -155,11 +168,13 @@ impl Reading {
         self.inner.inspect(self.id, &self.container).await?;
         let history = self.inner.starts.history(self.id).await?;
         let mut output = self.open(&history, true).await?;
+        let from = self.read.clone();
+        let mut resumed = Resumed { from };
         while let Some(stamped) = next(&mut output, &history).await? {
-            if !is_later(&stamped.moment, &self.last) {
+            if !resumed.is_new(&stamped.moment) {
                 continue;
             }
-            self.last = stamped.moment;
+            self.read.take(stamped.moment);
             let line = stamped.line;
             let is_wanted = line.run >= self.run && self.since.is_none_or(|it| line.at >= it);
             if is_wanted && sender.send(Ok(line)).await.is_err() {
@@ -176,7 +191,7 @@ impl Reading {
     ) -> Result<BoxStream<'static, Result<LogOutput, bollard::errors::Error>>, RuntimeError> {
         let docker = self.inner.engine.docker().await?;
         let of_run = history.start_of(self.run);
-        let last = Timestamp::parse(&self.last);
+        let last = Timestamp::parse(&self.read.moment);
         let since = [of_run, self.since, last].into_iter().flatten().max();
         let seconds = since.map_or(0, |since| since.as_millis() / 1000);
         let options = LogsOptions {
@@ -189,6 +204,27 @@ impl Reading {
             ..LogsOptions::default()
         };
         Ok(docker.logs(&self.container, Some(options)).boxed())
+    }
+}
+
+impl Place {
+    /// Takes notice of a line that was read.
+    fn take(&mut self, moment: String) {
+        if moment == self.moment {
+            self.lines += 1;
+        } else if is_later(&moment, &self.moment) {
+            (self.moment, self.lines) = (moment, 1);
+        }
+    }
+}
+
+impl Resumed {
+    fn is_new(&mut self, moment: &str) -> bool {
+        if moment == self.from.moment && self.from.lines > 0 {
+            self.from.lines -= 1;
+            return false;
+        }
+        !is_later(&self.from.moment, moment)
     }
 }
 
@@ -263,6 +299,22 @@ mod tests {
         assert!(cut.line.is_partial);
         let empty = stamped(&part("2026-01-31T08:00:00.5Z \n"), &history).unwrap();
         assert_eq!(empty.line.text, "");
+    }
+
+    #[test]
+    fn a_log_that_is_read_again_goes_on_behind_the_lines_that_were_read() {
+        let (a, b, c) = (
+            "2026-01-31T08:00:00.1Z",
+            "2026-01-31T08:00:00.2Z",
+            "2026-01-31T08:00:00.3Z",
+        );
+        let mut place = Place::default();
+        for moment in [a, b, b] {
+            place.take(moment.to_owned());
+        }
+        let mut resumed = Resumed { from: place };
+        let again = [a, b, b, b, c, c].map(|moment| resumed.is_new(moment));
+        assert_eq!(again, [false, false, false, true, true, true]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use hostler_kit::{SystemClock, Tasks};
 use hostler_model::spec::{Mount, PortMapping, Protocol, PullPolicy, WorkloadSpec};
 use hostler_model::{Bytes, Exit, MilliCpu};
@@ -296,6 +297,34 @@ async fn lost_records_of_the_driver_lose_no_container() {
         contract::texts(&driver, unit.id, &LogQuery::default(), 1).await,
         ["hello"]
     );
+}
+
+#[tokio::test]
+#[ignore = "needs docker"]
+async fn a_line_that_the_engine_cuts_is_followed_whole() {
+    let yard = Yard::new();
+    let driver = yard.driver();
+    // Begins when the reader is there, so that the parts come to one who follows.
+    let script = "sleep 1; head -c 100000 /dev/zero | tr '\\0' x; echo; sleep 1000";
+    let unit = started(&driver, busybox(script)).await;
+    let query = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let mut lines = driver.logs(unit.id, query).await.unwrap();
+    let mut text = String::new();
+    let reading = async {
+        while let Some(line) = lines.next().await {
+            let line = line.unwrap();
+            text.push_str(&line.text);
+            if !line.is_partial {
+                break;
+            }
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    assert!(read.is_ok(), "only {} bytes came", text.len());
+    assert_eq!(text.len(), 100_000);
 }
 
 #[tokio::test]
