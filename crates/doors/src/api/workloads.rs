@@ -171,8 +171,8 @@ pub(super) async fn show(
     Query(query): Query<api::WaitQuery>,
 ) -> Result<Response, Failure> {
     let id = api.workload_id(&target)?;
-    if let Some(seen) = &query.after {
-        let most = Duration::from_millis(query.wait).min(MOST_WAIT);
+    if let (Some(wait), Some(seen)) = (query.wait, &query.after) {
+        let most = Duration::from_millis(wait).min(MOST_WAIT);
         tokio::select! {
             _ = tokio::time::timeout(most, api.news(id, seen)) => {}
             () = api.control.tasks().stopping() => {}

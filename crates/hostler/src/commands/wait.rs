@@ -108,7 +108,7 @@ async fn look(
 ) -> Result<Look, Failure> {
     let name = &target.name;
     let query = WaitQuery {
-        wait: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        wait: u64::try_from(patience.as_millis()).ok(),
         after: mark.clone().filter(|_| !patience.is_zero()),
     };
     match remote.client.workload_news(&target.id, &query).await {

@@ -149,12 +149,13 @@ impl Fleet {
         shown.as_array().cloned().unwrap_or_default()
     }
 
-    /// Runs a process that leaves a file named by its pid each time it starts, and then sleeps.
+    /// Runs a process that leaves a file named by its pid each time it starts, once it has written a line, and
+    /// then sleeps.
     pub(crate) fn run_sleeper(&self, name: &str, flags: &[&str]) -> Ended {
         let marks = self.marks(name);
         std::fs::create_dir_all(&marks).unwrap();
         let script = format!(
-            "touch {}/$$; echo started; exec sleep 100000",
+            "echo started; touch {}/$$; exec sleep 100000",
             marks.display()
         );
         let command = ["run", name, "--kind", "process"];

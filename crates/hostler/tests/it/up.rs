@@ -52,12 +52,12 @@ fn the_demo_runs_shows_its_work_and_finds_it_again() {
     let addr = second.line("listening on ").replace("listening on ", "");
     let mut command = hostler(home.path());
     let shown: Ended = command
-        .args(["show", "demo-ticker", "--addr", &addr, "-o", "json"])
+        .args(["ps", "demo-ticker", "--addr", &addr, "-o", "json"])
         .output()
         .unwrap()
         .into();
     assert_eq!(
-        shown.with_code(0).json()["copies"][0]["runs"],
+        shown.with_code(0).json()[0]["runs"],
         1,
         "the same process goes on"
     );
@@ -70,12 +70,8 @@ fn the_demo_runs_shows_its_work_and_finds_it_again() {
             .unwrap()
             .into()
     };
-    let shown = ask(&["show", "demo-ticker", "-o", "json"]).with_code(0);
-    assert_eq!(
-        shown.json()["copies"][0]["runs"],
-        1,
-        "the same process goes on"
-    );
+    let shown = ask(&["ps", "demo-ticker", "-o", "json"]).with_code(0);
+    assert_eq!(shown.json()[0]["runs"], 1, "the same process goes on");
     ask(&["rm", "-y", "demo-ticker"]).with_code(0);
     assert_eq!(second.terminate(), Some(0));
 }

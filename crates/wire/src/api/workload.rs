@@ -73,8 +73,9 @@ pub struct Standing {
 #[into_params(parameter_in = Query)]
 #[serde(default)]
 pub struct WaitQuery {
-    /// Answer after so many milliseconds at the latest, 20000 at most; 0 answers at once.
-    pub wait: u64,
+    /// Answer after so many milliseconds at the latest, 20000 at most; at once unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<u64>,
     /// Wait while the `standing.mark` of the answer is this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
