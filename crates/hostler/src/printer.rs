@@ -299,7 +299,8 @@ mod tests {
         progress.tell("web: 2 of 2 running");
         drop(progress);
         let told = text(&talk);
-        let expected = [4, 6, 10, 18, 34, 66, 98].map(|percent| format!("web: pulling {percent} %\n"));
+        let expected =
+            [4, 6, 10, 18, 34, 66, 98].map(|percent| format!("web: pulling {percent} %\n"));
         assert_eq!(told, expected.concat() + "web: 2 of 2 running\n");
     }
 

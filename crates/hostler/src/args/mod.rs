@@ -17,12 +17,17 @@ pub(crate) use workload::{
 };
 
 const EXIT_CODES: &str = "\
+To begin:
+  hostler up --demo                                     a fleet on this machine, with something to see
+  hostler run hello -- sh -c 'while date; do sleep 1; done'
+  hostler ps; hostler logs -f hello; hostler rm hello   in a second terminal, while `up` runs
+
 Exit codes:
   0   done
   1   refused or failed
   2   the command line or the configuration makes no sense
   3   plan: applying would change something
-  4   no server answers
+  4   no server answers, or it broke off or stayed silent
   5   the wait was over before everything ran
   10  the port is taken
   11  the data directory cannot be written

@@ -9,11 +9,18 @@ use hostler_model::{Bytes, MilliCpu};
 
 use super::{ClientArgs, OutputArgs, WaitArgs, pair};
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  hostler run ticker -- sh -c 'while date; do sleep 1; done'
+  hostler run web busybox:1 --port 8081:80 -- httpd -f -p 80
+  hostler run backup --restart no -- /usr/local/bin/backup";
+
 #[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
     /// The workload's name
     pub(crate) name: String,
-    /// The container's image; a process has none
+    /// The image of a container; leave it out to run a process of the node itself
     pub(crate) image: Option<String>,
     /// The command with its arguments, after `--`
     #[arg(last = true, value_name = "COMMAND")]
@@ -24,13 +31,13 @@ pub(crate) struct RunArgs {
     /// How many copies
     #[arg(long, default_value_t = 1)]
     pub(crate) count: u32,
-    /// Processor time that each copy reserves, such as `250m` or `2`
+    /// Processor time that each copy reserves: `2` is two cores, `250m` a quarter of one
     #[arg(long)]
     pub(crate) cpu: Option<MilliCpu>,
     /// Memory that each copy reserves, such as `64MiB`
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<Bytes>,
-    /// A port of the node, and the copy's own if it differs; repeatable
+    /// Reserve a port of the node: `8081`, or `8081:80` for port 80 of a container; repeatable
     #[arg(short, long = "port", value_name = "HOST[:TARGET][/udp]")]
     pub(crate) ports: Vec<PortText>,
     /// An environment variable; repeatable
@@ -39,13 +46,13 @@ pub(crate) struct RunArgs {
     /// What to do when a copy ends [default: always]
     #[arg(long)]
     pub(crate) restart: Option<RunRestart>,
-    /// Where copies may go, such as `zone == eu-1`; repeatable
+    /// Which nodes may run copies, by their labels, such as `zone == eu-1`; repeatable
     #[arg(long = "constraint", value_name = "RULE")]
     pub(crate) constraints: Vec<Constraint>,
-    /// How copies are laid out over nodes [default: spread]
+    /// Whether copies go to many nodes or fill few [default: spread]
     #[arg(long)]
     pub(crate) strategy: Option<RunStrategy>,
-    /// Never let two copies of one slot live, even when a node is cut off
+    /// Start no replacement before the former copy has surely stopped, even when its node is cut off
     #[arg(long)]
     pub(crate) singleton: bool,
     /// A label of the workload; repeatable
