@@ -1,5 +1,6 @@
-//! The container driver: containers of a Docker-compatible engine, through its API (1.40 or later; Podman's
-//! compatible socket works too).
+//! The container driver: containers of a Docker engine, through its API (1.40 or later). Podman's compatible
+//! socket is not supported: while a container of Podman 4.3 is `stopped`, a state that Docker does not have,
+//! the list of containers cannot be read; and a mount whose source is missing is made instead of refused.
 //!
 //! The engine keeps the state; what it does not know is in one small file per unit (see `starts`): when each
 //! run began, because a container that is started again keeps one log. Everything of ours carries labels, so

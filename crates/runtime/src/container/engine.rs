@@ -2,8 +2,8 @@
 //!
 //! The API has status codes, and they decide wherever they can. Three causes have none of their own and are
 //! told by the engine's text: a port that is taken, a program that is not in the image, a full disk. The
-//! texts are those of Docker 19.03 to 29 and of Podman's compatible API; one that is not recognised still
-//! is a refusal with the engine's own words.
+//! texts are those of Docker 19.03 to 29; one that is not recognised still is a refusal with the engine's own
+//! words.
 
 use std::io;
 use std::time::Duration;
