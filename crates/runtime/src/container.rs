@@ -1,6 +1,5 @@
-//! The container driver: containers of a Docker engine, through its API (1.40 or later). Podman's compatible
-//! socket is not supported: while a container of Podman 4.3 is `stopped`, a state that Docker does not have,
-//! the list of containers cannot be read; and a mount whose source is missing is made instead of refused.
+//! The container driver: containers of a Docker-compatible engine, through its API (1.40 or later). Podman's
+//! compatible socket works too; where it differs, we make up for it.
 //!
 //! The engine keeps the state; what it does not know is in one small file per unit (see `starts`): when each
 //! run began, because a container that is started again keeps one log. Everything of ours carries labels, so
@@ -295,6 +294,9 @@ impl Inner {
     async fn create(&self, docker: &Docker, unit: &Unit) -> Result<(), RuntimeError> {
         // Of an earlier container of the unit, removed behind our back.
         self.starts.forget(unit.id).await?;
+        if self.engine.is_podman().await? {
+            check_mounts(unit).await?;
+        }
         let options = CreateContainerOptions {
             name: Some(create::name_of(unit)),
             ..CreateContainerOptions::default()
@@ -445,4 +447,18 @@ const fn exit_of(state: &FoundState) -> Option<Exit> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Podman makes a mount's source that is not there, where Docker refuses it.
+async fn check_mounts(unit: &Unit) -> Result<(), RuntimeError> {
+    let mounts = unit.spec.container.iter().flat_map(|spec| &spec.mounts);
+    for mount in mounts {
+        if !tokio::fs::try_exists(&mount.source).await.unwrap_or(true) {
+            return Err(RuntimeError::Unsatisfiable {
+                code: "container-refused",
+                message: format!("the mount's source {} is not on the node", mount.source),
+            });
+        }
+    }
+    Ok(())
 }

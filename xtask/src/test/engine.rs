@@ -98,25 +98,8 @@ impl Engine {
         log.lines().last().unwrap_or("it said nothing").to_owned()
     }
 
-    /// One request to the engine; the body of its answer.
     fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<String> {
-        let mut connection = UnixStream::connect(self.socket())?;
-        connection.set_read_timeout(Some(START_TIMEOUT))?;
-        let length = body.len();
-        write!(
-            connection,
-            "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: {kind}\r\n\
-             Content-Length: {length}\r\n\r\n"
-        )?;
-        connection.write_all(body)?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        let (head, body) = answer
-            .split_once("\r\n\r\n")
-            .context("the answer has no head")?;
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        ensure!(status.starts_with('2'), "{method} {path}: {body}");
-        Ok(body.to_owned())
+        request(&self.socket(), method, path, kind, body)
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -227,8 +210,35 @@ fn pid_in(file: &Path) -> Option<Pid> {
     Pid::from_raw(text.trim().parse().ok()?)
 }
 
+/// One request to an engine; the body of its answer.
+pub(super) fn request(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    kind: &str,
+    body: &[u8],
+) -> Result<String> {
+    let mut connection = UnixStream::connect(socket)?;
+    connection.set_read_timeout(Some(START_TIMEOUT))?;
+    let length = body.len();
+    write!(
+        connection,
+        "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: {kind}\r\n\
+         Content-Length: {length}\r\n\r\n"
+    )?;
+    connection.write_all(body)?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer has no head")?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    ensure!(status.starts_with('2'), "{method} {path}: {body}");
+    Ok(body.to_owned())
+}
+
 /// Whatever is still mounted below the folder would keep it from being removed.
-fn unmount_below(folder: &Path) -> Result<()> {
+pub(super) fn unmount_below(folder: &Path) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut below: Vec<&str> = mounts
         .lines()

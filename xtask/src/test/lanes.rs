@@ -75,18 +75,18 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// One lane per need that occurs; the docker lane is prepared by the caller.
-    pub(crate) fn new(ignored: &[Ignored], docker: Lane) -> Self {
+    /// One lane per need that occurs; those that need an engine are prepared by the caller.
+    pub(crate) fn new(ignored: &[Ignored], engines: [Lane; 2]) -> Self {
         let mut counts = BTreeMap::new();
         for need in ignored.iter().filter_map(Ignored::need) {
             *counts.entry(need.to_owned()).or_insert(0) += 1;
         }
         let mut lanes: Vec<Lane> = counts
             .keys()
-            .filter(|need| **need != docker.name)
+            .filter(|need| engines.iter().all(|lane| lane.name != **need))
             .map(|need| Lane::found(need))
             .collect();
-        lanes.insert(0, docker);
+        lanes.splice(..0, engines);
         let is_on = |need| {
             lanes
                 .iter()
@@ -198,7 +198,13 @@ fn never() {}
 
     #[test]
     fn what_is_not_here_is_left_out_and_said() {
-        let plan = Plan::new(&ignored_in(TEXT), Lane::on("docker", "an engine".into()));
+        let plan = Plan::new(
+            &ignored_in(TEXT),
+            [
+                Lane::on("docker", "an engine".into()),
+                Lane::off("podman", "there is none".into()),
+            ],
+        );
         let left_out: Vec<_> = plan.left_out().collect();
         assert_eq!(left_out, ["child", "never"]);
         let summary = plan.summary();

@@ -2,15 +2,16 @@
 //!
 //! Tests that need a real component are ignored by default, `#[ignore = "needs docker"]`. Each such component
 //! is a *lane*. A lane is on if the component is here or can be had: on Debian and as root it is installed,
-//! and for `docker` an engine of our own is started, with its own data, socket and bridge, and stopped again
-//! in every case. Nothing is asked. What was started lives in one temporary folder.
+//! and for `docker` and `podman` an engine of our own is started, with its own data and socket, and stopped
+//! again in every case. Nothing is asked. What was started lives in temporary folders.
 //!
 //! Settings, by environment: `HOSTLER_TEST_DOCKER=unix:///…` uses that engine instead (it must have the image
-//! `busybox:local`).
+//! `busybox:local`); `HOSTLER_TEST_PODMAN` likewise.
 
 mod engine;
 mod image;
 mod lanes;
+mod podman;
 mod provision;
 mod runner;
 
@@ -23,9 +24,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::engine::Engine;
 use self::lanes::{Lane, Plan};
+use self::podman::Podman;
 
 /// Where tests find a Docker engine.
 const DOCKER: &str = "HOSTLER_TEST_DOCKER";
+const PODMAN: &str = "HOSTLER_TEST_PODMAN";
 
 /// How long the random and simulated campaigns are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +59,8 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     provision::install_what_is_missing();
     let ignored = lanes::ignored_tests()?;
     let (docker, engine) = docker();
-    let mut plan = Plan::new(&ignored, docker);
+    let (podman, service) = podman();
+    let mut plan = Plan::new(&ignored, [docker, podman]);
     if length == Length::Full {
         for (name, value) in FULL_LENGTH {
             plan.set(name, value);
@@ -67,8 +71,11 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     if let Some(engine) = &engine {
         plan.set(DOCKER, &engine.address());
     }
+    if let Some(service) = &service {
+        plan.set(PODMAN, &service.address());
+    }
     let result = runner::run(&plan, length, &stop);
-    drop(engine);
+    drop((engine, service));
     result
 }
 
@@ -83,6 +90,18 @@ fn docker() -> (Lane, Option<Engine>) {
     match Engine::start() {
         Ok(engine) => (Lane::on("docker", engine.description()), Some(engine)),
         Err(error) => (Lane::off("docker", format!("{error:#}")), None),
+    }
+}
+
+/// The podman lane, and the service behind it if it is one of ours.
+fn podman() -> (Lane, Option<Podman>) {
+    if let Some(given) = std::env::var_os(PODMAN) {
+        let with = format!("the service at {}", given.display());
+        return (Lane::on("podman", with), None);
+    }
+    match Podman::start() {
+        Ok(service) => (Lane::on("podman", service.description()), Some(service)),
+        Err(error) => (Lane::off("podman", format!("{error:#}")), None),
     }
 }
 

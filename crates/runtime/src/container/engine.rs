@@ -2,8 +2,8 @@
 //!
 //! The API has status codes, and they decide wherever they can. Three causes have none of their own and are
 //! told by the engine's text: a port that is taken, a program that is not in the image, a full disk. The
-//! texts are those of Docker 19.03 to 29; one that is not recognised still is a refusal with the engine's own
-//! words.
+//! texts are those of Docker 19.03 to 29 and of Podman's compatible API; one that is not recognised still
+//! is a refusal with the engine's own words.
 
 use std::io;
 use std::time::Duration;
@@ -36,10 +36,20 @@ const VERSIONS: [ClientVersion; 2] = [
     },
 ];
 
+/// Podman calls a container `stopped` from its end until it is cleaned up. Docker has no such state, and the
+/// client cannot read an answer that holds it; it passes in moments.
+const UNREADABLE_LOOKS: usize = 40;
+const UNREADABLE_PAUSE: Duration = Duration::from_millis(50);
+
 /// Where the engine is, and the client once it has answered.
 pub(super) struct Engine {
     address: String,
-    docker: OnceCell<Docker>,
+    client: OnceCell<Client>,
+}
+
+struct Client {
+    docker: Docker,
+    is_podman: bool,
 }
 
 /// The engine's "no".
@@ -92,23 +102,41 @@ impl<T> Attempt<T> for Result<T, Error> {
     }
 }
 
+/// Asks until the answer can be read; after that many looks it is the engine that is out of reach.
+pub(super) async fn readable<T, A>(mut ask: impl FnMut() -> A) -> Result<T, Error>
+where
+    A: Future<Output = Result<T, Error>>,
+{
+    for _ in 1..UNREADABLE_LOOKS {
+        match ask().await {
+            Err(Error::JsonDataError { .. }) => tokio::time::sleep(UNREADABLE_PAUSE).await,
+            answer => return answer,
+        }
+    }
+    ask().await
+}
+
 impl Engine {
     pub(super) fn at(address: String) -> Self {
         Self {
             address,
-            docker: OnceCell::new(),
+            client: OnceCell::new(),
         }
     }
 
     /// The client. The first call finds out which version of the API the engine speaks.
     pub(super) async fn docker(&self) -> Result<Docker, RuntimeError> {
-        self.docker
-            .get_or_try_init(|| self.connect())
-            .await
-            .cloned()
+        let client = self.client.get_or_try_init(|| self.connect()).await?;
+        Ok(client.docker.clone())
     }
 
-    async fn connect(&self) -> Result<Docker, RuntimeError> {
+    /// Whether it is a Podman: where that differs from Docker, we make up for it.
+    pub(super) async fn is_podman(&self) -> Result<bool, RuntimeError> {
+        let client = self.client.get_or_try_init(|| self.connect()).await?;
+        Ok(client.is_podman)
+    }
+
+    async fn connect(&self) -> Result<Client, RuntimeError> {
         let mut last = None;
         for version in VERSIONS {
             let docker = match self.address.strip_prefix("tcp://") {
@@ -121,7 +149,11 @@ impl Engine {
                 .unwrap_or(Err(Error::RequestTimeoutError))
                 .attempt()?
             {
-                Ok(_) => return Ok(docker),
+                Ok(version) => {
+                    let parts = version.components.unwrap_or_default();
+                    let is_podman = parts.iter().any(|part| part.name.starts_with("Podman"));
+                    return Ok(Client { docker, is_podman });
+                }
                 Err(refused) => last = Some(refused),
             }
         }

@@ -15,7 +15,7 @@ use hostler_kit::{Backoff, SystemEntropy};
 use hostler_model::{Exit, Timestamp, UnitId};
 use tokio::sync::{Notify, watch};
 
-use super::engine::Attempt as _;
+use super::engine::{Attempt as _, readable};
 use super::starts::History;
 use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD, lock};
 use crate::{Found, FoundState, RuntimeError};
@@ -179,11 +179,8 @@ impl Inner {
         if let Some(container) = known {
             let docker = self.engine.docker().await?;
             let options = None::<InspectContainerOptions>;
-            match docker
-                .inspect_container(&container, options)
-                .await
-                .attempt()?
-            {
+            let answer = readable(|| docker.inspect_container(&container, options.clone())).await;
+            match answer.attempt()? {
                 Ok(_) => return Ok(Some(container)),
                 Err(refused) if refused.is_not_found() => {}
                 Err(refused) => return Err(refused.of_unit(id)),
@@ -213,7 +210,8 @@ impl Inner {
             filters: Some(filters),
             ..ListContainersOptions::default()
         };
-        docker.list_containers(Some(options)).await.or_down()
+        let answer = readable(|| docker.list_containers(Some(options.clone()))).await;
+        answer.or_down()
     }
 
     /// Looks at one container.
@@ -224,7 +222,7 @@ impl Inner {
     ) -> Result<Inspected, RuntimeError> {
         let docker = self.engine.docker().await?;
         let options = None::<InspectContainerOptions>;
-        let answer = docker.inspect_container(container, options).await;
+        let answer = readable(|| docker.inspect_container(container, options.clone())).await;
         let answer = answer.or_refused(|refused| refused.of_unit(id))?;
         let history = self.starts.history(id).await?;
         // Without our labels it is no unit of ours, whatever its name.

@@ -250,7 +250,11 @@ fn stamped(part: &LogOutput, history: &History) -> Option<Stamped> {
     };
     let text = String::from_utf8_lossy(part.as_ref());
     let (moment, text) = text.split_once(' ').unwrap_or((&text, ""));
-    let at = Timestamp::parse(moment.trim_end())?;
+    let mut at = Timestamp::parse(moment.trim_end())?;
+    // Podman tells whole seconds only: what a run wrote in its first second must not count to the one before.
+    if !moment.contains('.') {
+        at = Timestamp::from_millis(at.as_millis() + 999);
+    }
     // The engine cuts long lines; only their last part has the line break.
     let (text, is_partial) = match text.strip_suffix('\n') {
         Some(text) => (text.strip_suffix('\r').unwrap_or(text), false),

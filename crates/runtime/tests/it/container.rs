@@ -79,7 +79,7 @@ pub(crate) fn engine() -> String {
     std::env::var("HOSTLER_TEST_DOCKER").expect("HOSTLER_TEST_DOCKER says where the engine listens")
 }
 
-fn driver(engine: String, dir: PathBuf, owner: &str) -> ContainerRuntime {
+pub(crate) fn driver(engine: String, dir: PathBuf, owner: &str) -> ContainerRuntime {
     ContainerRuntime::new(ContainerConfig {
         engine,
         dir,
@@ -89,7 +89,7 @@ fn driver(engine: String, dir: PathBuf, owner: &str) -> ContainerRuntime {
     })
 }
 
-fn busybox(script: &str) -> WorkloadSpec {
+pub(crate) fn busybox(script: &str) -> WorkloadSpec {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let mut spec = WorkloadSpec::of_container("test", "busybox:local", command);
     spec.container.as_mut().unwrap().pull = PullPolicy::Never;

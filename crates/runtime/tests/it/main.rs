@@ -5,6 +5,7 @@
 mod container;
 mod engine;
 mod limits;
+mod podman;
 mod process;
 mod pulls;
 mod survival;
