@@ -12,4 +12,5 @@ mod server;
 mod session;
 mod standing;
 mod streams;
+mod transfers;
 mod workloads;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hostler_model::UnitId;
 use hostler_wire::session::v1::session_client::SessionClient;
-use hostler_wire::session::v1::{self, bulk_frame, node_message, open, server_message, unit_state};
+use hostler_wire::session::v1::{self, node_message, server_message, unit_state};
 use hostler_wire::session::{DigestItem, digest};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,11 +14,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::server::{DEADLINE, Server, spec};
-use crate::streams::Sse;
 
 /// The node's side of a control stream.
-struct Node {
-    client: SessionClient<Channel>,
+pub(crate) struct Node {
+    pub(crate) client: SessionClient<Channel>,
     says: mpsc::Sender<v1::NodeMessage>,
     hears: Streaming<v1::ServerMessage>,
 }
@@ -67,7 +66,7 @@ impl Node {
     }
 
     /// Says hello and observes nothing; answers the welcome.
-    async fn join(server: &Server, name: &str) -> (Self, v1::Welcome) {
+    pub(crate) async fn join(server: &Server, name: &str) -> (Self, v1::Welcome) {
         let mut node = Self::connect(server).await;
         node.say(node_message::Message::Hello(hello(name))).await;
         node.observe(true, Vec::new()).await;
@@ -84,7 +83,7 @@ impl Node {
         self.says.send(message).await.expect("the stream takes it");
     }
 
-    async fn observe(&self, full: bool, units: Vec<v1::ObservedUnit>) {
+    pub(crate) async fn observe(&self, full: bool, units: Vec<v1::ObservedUnit>) {
         self.say(node_message::Message::Observed(v1::Observed {
             full,
             last: full,
@@ -112,7 +111,7 @@ impl Node {
         Ok(heard.and_then(|it| it.message))
     }
 
-    async fn hear(&mut self) -> server_message::Message {
+    pub(crate) async fn hear(&mut self) -> server_message::Message {
         self.heard()
             .await
             .expect("the stream lasts")
@@ -120,7 +119,7 @@ impl Node {
     }
 
     /// Hears intents until `is_enough`, and answers what the node should run, by assignment.
-    async fn intent(
+    pub(crate) async fn intent(
         &mut self,
         intent: &mut HashMap<String, v1::IntentItem>,
         is_enough: impl Fn(&HashMap<String, v1::IntentItem>, bool) -> bool,
@@ -167,7 +166,7 @@ impl Node {
     }
 }
 
-fn observed(item: &v1::IntentItem, state: unit_state::State) -> v1::ObservedUnit {
+pub(crate) fn observed(item: &v1::IntentItem, state: unit_state::State) -> v1::ObservedUnit {
     v1::ObservedUnit {
         unit: item.unit.clone(),
         workload: item.workload.clone(),
@@ -177,7 +176,7 @@ fn observed(item: &v1::IntentItem, state: unit_state::State) -> v1::ObservedUnit
     }
 }
 
-fn running() -> unit_state::State {
+pub(crate) fn running() -> unit_state::State {
     unit_state::State::Running(unit_state::Running { since_ms: 1 })
 }
 
@@ -594,191 +593,6 @@ async fn a_server_that_stops_says_so() {
         matches!(code, Code::Unavailable | Code::Aborted),
         "{code:?}"
     );
-    server.shut_down().await;
-}
-
-/// A node with one running copy, and its intent.
-async fn with_a_copy(server: &Server) -> (Node, v1::IntentItem) {
-    server.apply("web", 1).await;
-    let (mut node, _) = Node::join(server, "box").await;
-    let mut intent = HashMap::new();
-    node.intent(&mut intent, |intent, _| intent.len() == 1)
-        .await;
-    let item = intent.into_values().next().expect("an item");
-    node.observe(false, vec![observed(&item, running())]).await;
-    server
-        .until("/api/v1/workloads/web", |it| it["status"] == "running")
-        .await;
-    (node, item)
-}
-
-fn line(text: &str) -> v1::LogLine {
-    v1::LogLine {
-        at_ms: 1,
-        stream: "stderr".to_owned(),
-        text: text.to_owned(),
-        partial: false,
-        run: 1,
-    }
-}
-
-fn frame(frame: bulk_frame::Frame) -> v1::BulkFrame {
-    v1::BulkFrame { frame: Some(frame) }
-}
-
-fn end(code: &str) -> v1::BulkFrame {
-    let (code, message) = (code.to_owned(), "nothing is left of it".to_owned());
-    frame(bulk_frame::Frame::End(v1::End { code, message }))
-}
-
-/// Waits for the request of a transfer.
-async fn opened(node: &mut Node) -> (String, v1::LogRequest) {
-    let server_message::Message::Open(open) = node.hear().await else {
-        panic!("an open")
-    };
-    let Some(open::Request::Logs(logs)) = open.request else {
-        panic!("a request for logs")
-    };
-    (open.ticket, logs)
-}
-
-#[tokio::test]
-async fn logs_come_over_a_stream_that_the_node_opens_with_a_ticket() {
-    let server = Server::start().await;
-    let (mut node, item) = with_a_copy(&server).await;
-    let reading = Sse::open(
-        &server,
-        "/api/v1/workloads/web/logs?tail=2&previous=true",
-        &[],
-    );
-    let sending = async {
-        let (ticket, request) = opened(&mut node).await;
-        assert_eq!(request.unit, item.unit);
-        assert_eq!(
-            (request.tail, request.has_tail, request.previous),
-            (2, true, true)
-        );
-        let lines = vec![line("one"), line("two")];
-        let frames = [
-            frame(bulk_frame::Frame::Ticket(ticket)),
-            frame(bulk_frame::Frame::LogLines(v1::LogLines { lines })),
-            end(""),
-        ];
-        node.client
-            .bulk(tokio_stream::iter(frames))
-            .await
-            .expect("a transfer")
-    };
-    let (mut stream, _transfer) = tokio::join!(reading, sending);
-    for text in ["one", "two"] {
-        let (event, body) = stream.next().await.expect("a line");
-        assert_eq!(
-            (event.event.as_str(), &body["text"]),
-            ("line", &text.into())
-        );
-        assert_eq!(body["stream"], "stderr");
-    }
-    assert_eq!(stream.next().await.expect("an end").0.event, "end");
-    server.shut_down().await;
-}
-
-#[tokio::test]
-async fn a_log_that_the_node_refuses_is_refused_in_its_words() {
-    let server = Server::start().await;
-    let (mut node, _) = with_a_copy(&server).await;
-    let reading = server.get("/api/v1/workloads/web/logs");
-    let sending = async {
-        let (ticket, _) = opened(&mut node).await;
-        let frames = [
-            frame(bulk_frame::Frame::Ticket(ticket)),
-            end("log-not-found"),
-        ];
-        node.client
-            .bulk(tokio_stream::iter(frames))
-            .await
-            .expect("a transfer")
-    };
-    let (refused, _transfer) = tokio::join!(reading, sending);
-    let problem = refused.is_problem(404, "log-not-found");
-    assert_eq!(problem["detail"], "nothing is left of it");
-    server.shut_down().await;
-}
-
-#[tokio::test]
-async fn a_transfer_that_breaks_off_ends_the_stream_with_a_problem() {
-    let server = Server::start().await;
-    let (mut node, _) = with_a_copy(&server).await;
-    let reading = Sse::open(&server, "/api/v1/workloads/web/logs", &[]);
-    let sending = async {
-        let (ticket, _) = opened(&mut node).await;
-        let lines = v1::LogLines {
-            lines: vec![line("one")],
-        };
-        let frames = [
-            frame(bulk_frame::Frame::Ticket(ticket)),
-            frame(bulk_frame::Frame::LogLines(lines)),
-        ];
-        node.client
-            .bulk(tokio_stream::iter(frames))
-            .await
-            .expect("a transfer")
-    };
-    let (mut stream, _transfer) = tokio::join!(reading, sending);
-    assert_eq!(stream.next().await.expect("a line").1["text"], "one");
-    let (event, body) = stream.next().await.expect("a problem");
-    assert_eq!(
-        (event.event.as_str(), &body["code"]),
-        ("problem", &"node-unreachable".into())
-    );
-    assert!(stream.next().await.is_none());
-    server.shut_down().await;
-}
-
-#[tokio::test]
-async fn a_transfer_that_nobody_asked_for_is_refused() {
-    let server = Server::start().await;
-    let (mut node, _) = Node::join(&server, "box").await;
-    let frames = [frame(bulk_frame::Frame::Ticket("0".repeat(32)))];
-    let refused = node
-        .client
-        .bulk(tokio_stream::iter(frames))
-        .await
-        .expect_err("a refusal");
-    assert_eq!(refused.code(), Code::NotFound);
-    let refused = node
-        .client
-        .bulk(tokio_stream::iter([end("")]))
-        .await
-        .expect_err("a refusal");
-    assert_eq!(refused.code(), Code::InvalidArgument);
-    server.shut_down().await;
-}
-
-#[tokio::test]
-async fn a_reader_that_leaves_ends_the_transfer() {
-    let server = Server::start().await;
-    let (mut node, _) = with_a_copy(&server).await;
-    let (frames, stream) = mpsc::channel(8);
-    let reading = Sse::open(&server, "/api/v1/workloads/web/logs?follow=true", &[]);
-    let sending = async {
-        let (ticket, request) = opened(&mut node).await;
-        assert!(request.follow);
-        frames
-            .send(frame(bulk_frame::Frame::Ticket(ticket)))
-            .await
-            .expect("sent");
-        node.client
-            .bulk(ReceiverStream::new(stream))
-            .await
-            .expect("a transfer")
-            .into_inner()
-    };
-    let (reader, mut transfer) = tokio::join!(reading, sending);
-    drop(reader);
-    let ended = tokio::time::timeout(DEADLINE, transfer.message())
-        .await
-        .expect("the end is told");
-    assert!(ended.is_ok_and(|it| it.is_none()));
     server.shut_down().await;
 }
 

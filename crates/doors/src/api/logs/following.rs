@@ -1,14 +1,16 @@
 //! What is being written, by the copies that are there and by those that come later, for as long as the reader
 //! stays and something can still be written.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
+use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse;
 use futures::stream::{self, BoxStream, SelectAll};
 use futures::{Stream, StreamExt as _};
-use hostler_control::{LogRecord, LogRequest};
+use hostler_control::{LogRecord, LogRequest, LogStream};
 use hostler_model::{Code, Refusal, Timestamp, UnitId};
 use hostler_wire::api::{self, LogLine};
 use serde_json::Value;
@@ -32,8 +34,8 @@ pub(super) struct Following {
     known: HashSet<UnitId>,
     /// Units that could not be read and are tried again after a rest.
     resting: HashSet<UnitId>,
-    /// The last moment told of each unit, so that one that broke off goes on there.
-    told_until: HashMap<UnitId, Timestamp>,
+    /// The latest moment told of each unit, and how many of its records: one that broke off goes on there.
+    told_until: HashMap<UnitId, (Timestamp, usize)>,
     notices: Vec<LogLine>,
     is_over: bool,
 }
@@ -113,7 +115,7 @@ impl Following {
             tokio::select! {
                 Some((copy, record)) = self.merged.next() => match record {
                     Some(Ok(record)) => {
-                        self.told_until.insert(copy.unit(), record.at);
+                        self.note_told(copy.unit(), &record);
                         return Some(convert::line(record, &copy));
                     }
                     Some(Err(refusal)) => self.rest(&copy, &refusal),
@@ -156,22 +158,61 @@ impl Following {
             }
             let request = self.request_from(unit);
             let (opened, failed) = self.source.open_all(&[copy], request).await;
-            self.take(opened, failed);
+            let told = self.told_until.get(&unit).copied();
+            let opened = opened
+                .into_iter()
+                .map(|(copy, records)| (copy, untold(records, told.unwrap_or_default())));
+            self.take(opened.collect(), failed);
         }
     }
 
-    /// Goes on where a unit broke off.
-    fn request_from(&self, unit: UnitId) -> LogRequest {
-        match self.told_until.get(&unit) {
-            None => self.request,
-            Some(at) => {
-                let since = Some(at.plus(Duration::from_millis(1)));
-                LogRequest {
-                    since,
-                    tail: None,
-                    ..self.request
+    /// Notices are not counted: not all of them are in the node's log, and a reader rather sees one twice
+    /// than misses a line.
+    fn note_told(&mut self, unit: UnitId, record: &LogRecord) {
+        if record.stream == LogStream::Notice {
+            return;
+        }
+        match self.told_until.entry(unit) {
+            Entry::Vacant(entry) => {
+                // A tail begins anywhere within its first moment; what lies before is not asked for.
+                let count = self.request.tail.map_or(1, |_| usize::MAX);
+                entry.insert((record.at, count));
+            }
+            Entry::Occupied(mut entry) => {
+                let (at, count) = entry.get_mut();
+                if record.at == *at {
+                    *count = count.saturating_add(1);
+                } else if record.at > *at {
+                    entry.insert((record.at, 1));
                 }
             }
         }
     }
+
+    /// Goes on where a unit broke off, at the beginning of the moment of which something was told.
+    fn request_from(&self, unit: UnitId) -> LogRequest {
+        match self.told_until.get(&unit) {
+            None => self.request,
+            Some((at, _)) => LogRequest {
+                since: Some(*at),
+                tail: None,
+                ..self.request
+            },
+        }
+    }
+}
+
+/// Leaves out the first so many records of the moment.
+fn untold(records: Records, (at, mut count): (Timestamp, usize)) -> Records {
+    let untold = records.filter(move |record| {
+        let is_told = count > 0
+            && record
+                .as_ref()
+                .is_ok_and(|it| it.at == at && it.stream != LogStream::Notice);
+        if is_told {
+            count -= 1;
+        }
+        future::ready(!is_told)
+    });
+    untold.boxed()
 }
