@@ -406,7 +406,8 @@ impl Finding {
                 capacity,
             } => {
                 let can_be_freed = short.0 + free.0 <= capacity.0;
-                fix_shortage(node, &format!("{short} memory"), capacity, can_be_freed)
+                let short = format!("{} memory", short.rough_at_least());
+                fix_shortage(node, &short, capacity.rough(), can_be_freed)
             }
             Self::Disk {
                 short,
@@ -414,7 +415,8 @@ impl Finding {
                 capacity,
             } => {
                 let can_be_freed = short.0 + free.0 <= capacity.0;
-                fix_shortage(node, &format!("{short} disk"), capacity, can_be_freed)
+                let short = format!("{} disk", short.rough_at_least());
+                fix_shortage(node, &short, capacity.rough(), can_be_freed)
             }
             Self::PortTaken { port, holder } => {
                 format!(
@@ -509,8 +511,14 @@ impl fmt::Display for Finding {
                 )
             }
             Self::Cpu { short, free, .. } => write!(f, "{short} cpu short, {free} free"),
-            Self::Memory { short, free, .. } => write!(f, "{short} memory short, {free} free"),
-            Self::Disk { short, free, .. } => write!(f, "{short} disk short, {free} free"),
+            Self::Memory { short, free, .. } => {
+                let (short, free) = (short.rough_at_least(), free.rough());
+                write!(f, "{short} memory short, {free} free")
+            }
+            Self::Disk { short, free, .. } => {
+                let (short, free) = (short.rough_at_least(), free.rough());
+                write!(f, "{short} disk short, {free} free")
+            }
             Self::PortTaken { port, holder } => {
                 write!(f, "port {} is held by {holder}", port_name(*port))
             }

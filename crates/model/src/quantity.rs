@@ -165,6 +165,39 @@ impl fmt::Display for Bytes {
     }
 }
 
+impl Bytes {
+    /// For a sentence: the nearest amount with at most three significant figures, in its natural unit.
+    #[must_use]
+    pub fn rough(self) -> String {
+        self.in_three_figures(|numerator, size| (numerator + size / 2) / size)
+    }
+
+    /// The same, but never less than this: who frees that much has freed enough.
+    #[must_use]
+    pub fn rough_at_least(self) -> String {
+        self.in_three_figures(u128::div_ceil)
+    }
+
+    fn in_three_figures(self, divide: fn(u128, u128) -> u128) -> String {
+        const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let mut size = 1_u128;
+        for unit in UNITS {
+            for decimals in (0..=3_usize).rev() {
+                let scale = [1, 10, 100, 1000][decimals];
+                let figures = divide(u128::from(self.0) * scale, size);
+                if figures < 1000 {
+                    let (whole, part) = (figures / scale, figures % scale);
+                    let text = format!("{whole}.{part:0decimals$}");
+                    let text = text.trim_end_matches('0').trim_end_matches('.');
+                    return format!("{text}{unit}");
+                }
+            }
+            size <<= 10;
+        }
+        self.to_string()
+    }
+}
+
 macro_rules! serde_as_text {
     ($name:ident, $expecting:literal) => {
         impl Serialize for $name {
@@ -236,7 +269,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_rough_amount_has_three_figures_and_the_natural_unit() {
+        for (bytes, rough, at_least) in [
+            (0, "0B", "0B"),
+            (999, "999B", "999B"),
+            (1_001, "0.978KiB", "0.978KiB"),
+            (256 << 20, "256MiB", "256MiB"),
+            (1_280 << 20, "1.25GiB", "1.25GiB"),
+            (1_023 << 20, "0.999GiB", "1GiB"),
+            (24_089 << 20, "23.5GiB", "23.6GiB"),
+            (24_928 << 20, "24.3GiB", "24.4GiB"),
+            (1_099_486_960_504 << 10, "1PiB", "1PiB"),
+            (u64::MAX, "16EiB", "16EiB"),
+        ] {
+            let said = (Bytes(bytes).rough(), Bytes(bytes).rough_at_least());
+            assert_eq!(said, (rough.to_owned(), at_least.to_owned()), "{bytes}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_rough_amount_is_near(bytes in 0..u64::MAX >> 8) {
+            let [near, enough] = [Bytes(bytes).rough(), Bytes(bytes).rough_at_least()]
+                .map(|text| text.parse::<Bytes>().unwrap().0);
+            // Reading a fraction drops what is less than one byte.
+            prop_assert!(near.abs_diff(bytes) <= bytes / 199 + 1, "{} {}", near, bytes);
+            prop_assert!(enough + 1 >= bytes && enough - bytes.min(enough) <= bytes / 99 + 1);
+        }
+
         #[test]
         fn what_is_printed_reads_back(cpu in any::<u32>(), bytes in any::<u64>()) {
             let cpu = MilliCpu(u64::from(cpu));

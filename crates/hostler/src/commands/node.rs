@@ -109,11 +109,7 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
             table::state(&word(&node.state)),
             node.copies.to_string().into(),
             of(cpu(&node.free), cpu(&node.capacity)).into(),
-            of(
-                memory(node.free.memory_bytes),
-                memory(node.capacity.memory_bytes),
-            )
-            .into(),
+            of(memory(&node.free), memory(&node.capacity)).into(),
             kinds.join(",").into(),
             age::since(&node.joined_at, remote.now()).into(),
         ];
@@ -138,9 +134,8 @@ fn cpu(resources: &Resources) -> String {
     MilliCpu(resources.milli_cpu).to_string()
 }
 
-/// Rounded to whole MiB, so that the text stays short.
-fn memory(bytes: u64) -> String {
-    Bytes(bytes >> 20 << 20).to_string()
+fn memory(resources: &Resources) -> String {
+    Bytes(resources.memory_bytes).rough()
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> String {
@@ -202,10 +197,7 @@ fn page(remote: &Remote<'_>, node: &Node) {
         ("cpu", of(cpu(&node.free), cpu(&node.capacity)) + " free"),
         (
             "memory",
-            of(
-                memory(node.free.memory_bytes),
-                memory(node.capacity.memory_bytes),
-            ) + " free",
+            of(memory(&node.free), memory(&node.capacity)) + " free",
         ),
         ("in use", used),
         ("joined", node.joined_at.clone()),
