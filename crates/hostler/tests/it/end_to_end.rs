@@ -195,17 +195,19 @@ fn following_a_log_shows_what_is_still_to_be_written() {
 #[test]
 fn a_line_longer_than_a_record_is_one_line_whichever_way_it_is_read() {
     let fleet = Fleet::start();
-    let script = "echo first; head -c 50000 /dev/zero | tr '\\0' x; echo; echo last";
+    let script = "echo first; head -c 50000 /dev/zero | tr '\\0' x; echo; \
+                  printf '€%.0s' $(seq 20000); echo; echo last";
     let words = ["run", "long", "--restart", "no", "--", "sh", "-c", script];
     fleet.run(&words).with_code(0);
     let long = "x".repeat(50_000);
-    let all = format!("first\n{long}\nlast\n");
+    let wide = "€".repeat(20_000);
+    let all = format!("first\n{long}\n{wide}\nlast\n");
     eventually("everything is logged", || {
         fleet.run(&["logs", "long"]).stdout.ends_with("last\n")
     });
     for (flags, expected) in [
         (&[][..], all.as_str()),
-        (&["--tail", "2"], &all["first\n".len()..]),
+        (&["--tail", "3"], &all["first\n".len()..]),
     ] {
         let words = [&["logs", "long"], flags].concat();
         let read = fleet.run(&words).with_code(0).stdout;
@@ -219,10 +221,10 @@ fn a_line_longer_than_a_record_is_one_line_whichever_way_it_is_read() {
     follower.line("last");
     assert!(follower.said() + "\n" == all);
     let stamped = fleet.run(&["logs", "-t", "long"]).with_code(0).stdout;
-    assert_eq!(stamped.matches("Z ").count(), 3, "one moment a line");
+    assert_eq!(stamped.matches("Z ").count(), 4, "one moment a line");
     let records = fleet.run(&["logs", "-o", "json", "long"]).with_code(0);
     assert!(
-        records.stdout.lines().count() > 3,
+        records.stdout.lines().count() > 4,
         "records are as they are"
     );
 }

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::str;
 
 use crate::logs::{MAX_LINE, Stream};
 use crate::process::record::UnitDir;
@@ -83,8 +84,11 @@ impl Capture {
             if bytes.len() <= room {
                 return self.begun[index(stream)].extend_from_slice(bytes);
             }
-            self.begun[index(stream)].extend_from_slice(&bytes[..room]);
+            let begun = &mut self.begun[index(stream)];
+            begun.extend_from_slice(&bytes[..room]);
+            let carried = begun.split_off(whole_characters(begun));
             self.record(stream, 'P', stamp);
+            self.begun[index(stream)] = carried;
             bytes = &bytes[room..];
         }
     }
@@ -177,6 +181,16 @@ fn write_or_undo(file: &File, bytes: &[u8], undo_to: u64) -> io::Result<u64> {
     Ok(bytes.len() as u64)
 }
 
+/// Up to where a line is cut, so that no character is: before one that has only begun at its end.
+fn whole_characters(line: &[u8]) -> usize {
+    let is_begun = |tail: &usize| {
+        let tail = line.get(line.len().wrapping_sub(*tail)..);
+        let read = tail.map(str::from_utf8);
+        read.is_some_and(|it| it.is_err_and(|e| e.valid_up_to() == 0 && e.error_len().is_none()))
+    };
+    line.len() - (1..4).find(is_begun).unwrap_or(0)
+}
+
 const fn index(stream: Stream) -> usize {
     match stream {
         Stream::Stderr => 1,
@@ -221,6 +235,42 @@ mod tests {
         let records: Vec<&str> = text.lines().collect();
         assert_eq!(records.len(), 2);
         assert!(records[0].starts_with("T stdout P x") && records[1] == "T stdout F xxxxxxxxxx");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_its_characters() {
+        for (character, offset) in [("é", 1), ("€", 0), ("€", 1), ("€", 2), ("🐎", 1), ("🐎", 3)]
+        {
+            let (_home, mut capture) = fresh(1 << 20);
+            let line = "x".repeat(offset) + &character.repeat(MAX_LINE);
+            for bytes in line.as_bytes().chunks(1000) {
+                capture.take(Stream::Stdout, bytes, "T");
+            }
+            capture.finish("T");
+            let text = text(&capture, 1);
+            let parts = text.lines().map(|record| &record["T stdout P ".len()..]);
+            assert!(parts.clone().all(|part| part.len() <= MAX_LINE));
+            assert_eq!(parts.clone().count(), line.len().div_ceil(MAX_LINE - 3));
+            assert!(parts.collect::<String>() == line, "{offset} {character}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_begin_no_character_are_cut_where_they_are() {
+        for end in [
+            &b"\x80\x80\x80"[..],
+            b"\xff",
+            b"\xe2\x28",
+            b"\xf0\x9f\x90\x8e",
+            b"x",
+        ] {
+            let line = [vec![b'x'; MAX_LINE - end.len()], end.to_vec()].concat();
+            assert_eq!(whole_characters(&line), MAX_LINE, "{end:?}");
+        }
+        for (begun, whole) in [(&b"\xe2\x82"[..], 0), (b"x\xf0\x9f\x90", 1), (b"\x80", 1)] {
+            assert_eq!(whole_characters(begun), whole, "{begun:?}");
+        }
+        assert_eq!(whole_characters(b""), 0);
     }
 
     #[test]
