@@ -2,12 +2,13 @@
 //!
 //! Work of an earlier start is found again and adopted. Stopping `up` stops no workload.
 
+use std::path::Path;
 use std::time::Duration;
 
 use hostler_agent::AgentStatus;
 use hostler_kit::{Tasks, telemetry};
 use hostler_model::Timestamp;
-use hostler_wire::api::{Node, NodeState, StateWord};
+use hostler_wire::api::{Node, NodeState, RuntimeFact, StateWord};
 use hostler_wire::client::ClientError;
 
 use super::{Remote, demo, multi_thread, node};
@@ -161,10 +162,12 @@ async fn join(remote: &Remote<'_>, agent: &NodeAgent) -> Result<Node, Failure> {
 impl Up<'_> {
     /// Whether containers can run here.
     pub(crate) fn has_engine(&self) -> bool {
-        let runtimes = &self.node.facts.runtimes;
-        runtimes
-            .iter()
-            .any(|runtime| runtime.kind == "container" && runtime.available)
+        self.container_runtime().is_some_and(|it| it.available)
+    }
+
+    fn container_runtime(&self) -> Option<&RuntimeFact> {
+        let mut runtimes = self.node.facts.runtimes.iter();
+        runtimes.find(|runtime| runtime.kind == "container")
     }
 }
 
@@ -177,10 +180,8 @@ async fn greet(up: &Up<'_>, started: Timestamp) -> Result<(), Failure> {
         super::word(&up.node.state)
     ));
     if !up.has_engine() {
-        let socket = &up.docker_socket;
-        printer.talk(&format!(
-            "no Docker engine answers at {socket}, so only processes can run here"
-        ));
+        let note = up.container_runtime().map_or("", |it| it.note.as_str());
+        printer.talk(&without_engine(&up.docker_socket, note));
     }
     if let Some(reason) = &up.node.held_back {
         printer.talk(&format!(
@@ -209,6 +210,18 @@ async fn greet(up: &Up<'_>, started: Timestamp) -> Result<(), Failure> {
         if running == 1 { "copy" } else { "copies" },
     ));
     Ok(())
+}
+
+/// Most machines without an engine have no socket, which is said plainly; where there is one, the driver
+/// knows what is wrong with it.
+fn without_engine(socket: &str, note: &str) -> String {
+    let path = socket.strip_prefix("unix://").unwrap_or(socket);
+    let is_absent = !path.contains("://") && Path::new(path).try_exists().is_ok_and(|is| !is);
+    if is_absent || note.is_empty() {
+        format!("no Docker engine answers at {socket}, so only processes can run here")
+    } else {
+        format!("only processes can run here: at {socket} {note}")
+    }
 }
 
 fn farewell(url: &str, is_demo: bool) -> String {

@@ -96,3 +96,23 @@ fn up_without_the_demo_is_an_empty_fleet_of_one_node() {
     );
     assert_eq!(up.terminate(), Some(0));
 }
+
+#[test]
+fn a_socket_at_which_nobody_answers_is_said_in_the_drivers_words() {
+    let home = Home::new();
+    let socket = home.path().join("engine.sock");
+    // Its file stays when its listener is gone.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let mut command = hostler(home.path());
+    command.args(["up", "--listen", "127.0.0.1:0", "--docker-socket"]);
+    command.arg(&socket).arg("--data-dir");
+    let mut up = Running::start(command.arg(home.path().join("data")));
+    let line = up.line("only processes can run here: at ");
+    let named = format!(
+        "at {} the container engine is out of reach",
+        socket.display()
+    );
+    assert!(line.contains(&named), "{line}");
+    assert!(line.contains("Connection refused"), "{line}");
+    assert_eq!(up.terminate(), Some(0));
+}
