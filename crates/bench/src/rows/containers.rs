@@ -15,7 +15,8 @@ use crate::samples::{Samples, millis};
 const WHAT: &str = "apply to running, containers";
 const IMAGE: &str = "busybox:local";
 const SHARE: f64 = 1.15;
-const COUNTS: [u32; 2] = [1, 20];
+/// How many containers, and how often: a hundred take their time.
+const COUNTS: [(u32, usize); 3] = [(1, 7), (20, 3), (100, 2)];
 /// How many `docker run` go at once; the fastest is the baseline.
 const PARALLEL: [usize; 4] = [1, 4, 10, 20];
 
@@ -34,13 +35,8 @@ pub(super) fn row(bench: &Bench) -> Result<Vec<Line>> {
     let _agent = Agent::start_with(bench, &server.url, docker)?;
     let client = server.client()?;
     let mut lines = Vec::new();
-    for count in COUNTS {
-        let rounds = if count == 1 {
-            bench.sized(1, 7)
-        } else {
-            bench.sized(1, 3)
-        };
-        lines.push(line(&client, docker, count, rounds)?);
+    for (count, rounds) in COUNTS {
+        lines.push(line(&client, docker, count, bench.sized(1, rounds))?);
     }
     Ok(lines)
 }
