@@ -16,7 +16,9 @@ use super::{image, provision};
 
 /// The service starts within a second; a loaded machine may need longer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often its socket is tried.
+/// It only has to close its connections.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often its socket is tried and its end is looked for.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Needs nothing of the machine: no systemd, no cgroups of version 2, no limits above those of this process.
@@ -124,7 +126,15 @@ impl Podman {
         }
         if self.service.try_wait()?.is_none() {
             kill_process(Pid::from_child(&self.service), Signal::TERM)?;
-            self.service.wait()?;
+        }
+        let begin = Instant::now();
+        while self.service.try_wait()?.is_none() {
+            if begin.elapsed() > STOP_TIMEOUT {
+                self.service.kill()?;
+                self.service.wait()?;
+                break;
+            }
+            std::thread::sleep(PATIENCE);
         }
         unmount_below(self.folder.path())
     }
