@@ -12,15 +12,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_fleet::{LeaseRules, State, UnitReport, Verb, Verdict};
+use hostler_fleet::{State, UnitReport, Verb, Verdict};
 use hostler_model::{
-    Actor, Code, CommandId, Contract, Liveness, Node, NodeId, ObservedUnit, Refusal, UnitState,
-    Usage,
+    Actor, Code, CommandId, Liveness, Node, NodeId, ObservedUnit, Refusal, UnitState, Usage,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::live::{LiveEntry, Machine};
-use crate::shared::Shared;
 use crate::{Control, Link, refusals};
 
 pub use crate::live::BeatVerdict;
@@ -43,7 +41,7 @@ pub(crate) fn attach(
 ) -> Result<Attachment, Refusal> {
     let shared = &control.shared;
     let record = present(&shared.view(), node)?;
-    let rules = rules_for(shared, &record);
+    let rules = shared.config.lease_of(record.contract);
     let told = shared.now();
     let entry = shared.live.entry(node, rules, told.0);
     let hostname = record.facts.hostname.clone();
@@ -83,16 +81,15 @@ pub(crate) async fn poll_beat(
     control: &Control,
     node: NodeId,
     usage: Option<Usage>,
-    lease_window: Option<Duration>,
 ) -> Result<(), Refusal> {
     let shared = &control.shared;
     let record = present(&shared.view(), node)?;
     let told = shared.now();
-    let entry = shared.live.entry(node, shared.config.polled, told.0);
+    let rules = shared.config.lease_of(record.contract);
+    let entry = shared.live.entry(node, rules, told.0);
     {
         let mut pulse = entry.lock();
-        let window = lease_window.unwrap_or(shared.config.polled.window);
-        pulse.keep_rules(polled_rules(shared.config.polled, window), told.0);
+        pulse.keep_rules(rules, told.0);
         pulse.touch(told.0, told.1);
         if let Some(usage) = usage {
             pulse.set_usage(usage);
@@ -270,23 +267,6 @@ impl Drop for Attachment {
                 .insert(self.entry.node);
             shared.signals.broke.notify_one();
         }
-    }
-}
-
-/// Nodes that poll have longer leases than those that hold a connection.
-pub(crate) fn rules_for(shared: &Shared, node: &Node) -> LeaseRules {
-    match node.contract {
-        Contract::Miaas => shared.config.polled,
-        _ => shared.config.lease,
-    }
-}
-
-fn polled_rules(rules: LeaseRules, window: Duration) -> LeaseRules {
-    LeaseRules {
-        beat: window / 3,
-        window,
-        suspect_after: window * 2 / 3,
-        most: rules.most.max(window),
     }
 }
 

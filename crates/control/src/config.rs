@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hostler_fleet::LeaseRules;
 use hostler_kit::{Clock, Entropy, Tasks};
-use hostler_model::Refusal;
+use hostler_model::{Contract, Refusal};
 use hostler_store::{LeaseError, Store, StoreError};
 
 /// How the control plane behaves. The defaults are those of the server.
@@ -13,8 +13,8 @@ use hostler_store::{LeaseError, Store, StoreError};
 pub struct ControlConfig {
     /// Leases of nodes that hold a connection.
     pub lease: LeaseRules,
-    /// Leases of nodes that poll without a connection.
-    pub polled: LeaseRules,
+    /// Leases of nodes that came through other contracts, each in its contract's rhythm.
+    pub foreign: ForeignLeases,
     /// How long nodes have to come back after the control plane started, at least; a longer window counts.
     pub reconnect: Duration,
     /// How many events are kept.
@@ -33,6 +33,15 @@ pub struct ControlConfig {
     pub leader_ttl: Duration,
     /// Gives the store a new epoch at start: it was restored or promoted, and agents must notice.
     pub new_epoch: bool,
+}
+
+/// How long the nodes of each contract may be silent. The windows are those that the contracts document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignLeases {
+    pub miaas: LeaseRules,
+    pub orchion: LeaseRules,
+    pub persys: LeaseRules,
+    pub spot: LeaseRules,
 }
 
 /// What the control plane is made of.
@@ -89,18 +98,43 @@ impl Readiness {
     }
 }
 
+impl ControlConfig {
+    /// The rules of a node that came through that contract.
+    #[must_use]
+    pub const fn lease_of(&self, contract: Contract) -> LeaseRules {
+        match contract {
+            Contract::Session => self.lease,
+            Contract::Miaas => self.foreign.miaas,
+            Contract::Orchion => self.foreign.orchion,
+            Contract::Persys => self.foreign.persys,
+            Contract::Spot => self.foreign.spot,
+        }
+    }
+}
+
+impl Default for ForeignLeases {
+    fn default() -> Self {
+        let rules = |beat, window| LeaseRules {
+            beat: Duration::from_secs(beat),
+            window: Duration::from_secs(window),
+            suspect_after: Duration::from_secs(window * 2 / 3),
+            most: Duration::from_secs((window * 10 / 3).max(300)),
+        };
+        Self {
+            miaas: rules(30, 90),
+            orchion: rules(5, 30),
+            persys: rules(60, 180),
+            spot: rules(30, 120),
+        }
+    }
+}
+
 impl Default for ControlConfig {
     fn default() -> Self {
         let lease = LeaseRules::default();
-        let polled = LeaseRules {
-            beat: Duration::from_secs(30),
-            window: Duration::from_secs(90),
-            suspect_after: Duration::from_secs(60),
-            most: lease.most.max(Duration::from_secs(300)),
-        };
         Self {
             lease,
-            polled,
+            foreign: ForeignLeases::default(),
             reconnect: Duration::from_secs(15),
             event_capacity: 8_192,
             settle_limit: 256,

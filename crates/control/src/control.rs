@@ -8,7 +8,6 @@ use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures::stream::BoxStream;
 use hostler_fleet::{Reply, State, Verb};
@@ -254,13 +253,8 @@ impl Control {
     ///
     /// # Errors
     /// `node-not-found`, `node-gone`, and what [`Self::submit`] refuses with.
-    pub async fn poll_beat(
-        &self,
-        node: NodeId,
-        usage: Option<Usage>,
-        lease_window: Option<Duration>,
-    ) -> Result<(), Refusal> {
-        attachment::poll_beat(self, node, usage, lease_window).await
+    pub async fn poll_beat(&self, node: NodeId, usage: Option<Usage>) -> Result<(), Refusal> {
+        attachment::poll_beat(self, node, usage).await
     }
 
     /// Everything that the node should run.

@@ -31,6 +31,8 @@ pub struct FakeMachine {
     pub capacity: Resources,
     pub kinds: Vec<Kind>,
     pub labels: BTreeMap<String, String>,
+    /// The contract through which it joins.
+    pub contract: Contract,
 }
 
 /// A verb that was decided and answered, with all that the decision saw beside the state.
@@ -119,6 +121,7 @@ impl FakeMachine {
             capacity,
             kinds: vec![Kind::Process, Kind::Container],
             labels: BTreeMap::new(),
+            contract: Contract::Session,
         }
     }
 
@@ -138,11 +141,11 @@ impl FakeMachine {
         };
         NodeAnnouncement {
             identity: AliasKey {
-                contract: Contract::Session,
+                contract: self.contract,
                 scope: "node".to_owned(),
                 foreign: self.identity.clone(),
             },
-            contract: Contract::Session,
+            contract: self.contract,
             name: self.name.clone(),
             facts: NodeFacts {
                 hostname: self.name.clone(),
@@ -155,6 +158,7 @@ impl FakeMachine {
             },
             capacity: self.capacity,
             labels: self.labels.clone(),
+            instance: None,
         }
     }
 }

@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 25] = [
+const KINDS: [&str; 26] = [
     "found",
     "new-epoch",
     "announce",
@@ -42,6 +42,7 @@ const KINDS: [&str; 25] = [
     "issue",
     "acknowledge",
     "prune",
+    "apply-foreign",
 ];
 
 /// Everything that is counted, at about this moment.
@@ -237,5 +238,6 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Issue { .. } => 22,
         Verb::Acknowledge { .. } => 23,
         Verb::Prune { .. } => 24,
+        Verb::ApplyForeign { .. } => 25,
     }
 }

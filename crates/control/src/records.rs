@@ -197,8 +197,8 @@ mod tests {
 
     use hostler_model::spec::{Port, Protocol};
     use hostler_model::{
-        Alias, Assignment, AssignmentId, Bytes as Amount, Claims, Contract, Exit, Intent, MilliCpu,
-        NodeId, Outcome, Resources, StopCause, Timestamp, WorkloadId,
+        Alias, AliasOwner, Assignment, AssignmentId, Bytes as Amount, Claims, Contract, Exit,
+        Intent, MilliCpu, NodeId, Outcome, Resources, StopCause, Timestamp, WorkloadId,
     };
 
     use super::*;
@@ -275,7 +275,7 @@ mod tests {
         let node = NodeId::mint(Timestamp::from_millis(1), 1);
         let alias = Alias {
             key: keys[0].clone(),
-            node,
+            owner: AliasOwner::Node(node),
             created_at: Timestamp::from_millis(1),
         };
         let put = Change::PutAlias(Arc::new(alias));

@@ -3,10 +3,16 @@
 //! A door decodes, authenticates, makes one `Control` call and encodes; no business rule lives here. The
 //! doors own no state but that of their connections. What can fail is answered in the contract's own
 //! words, from the domain's refusals.
+//!
+//! A listener has a [`Dialect`]. The main one carries every door; a contract's historic port serves only that
+//! contract, and unknown paths are refused in its words.
 
 pub mod api;
 pub mod listener;
+pub mod orchion;
+pub mod persys;
 pub mod session;
+pub mod spot;
 
 use std::sync::Arc;
 
@@ -18,11 +24,66 @@ pub use self::api::openapi;
 pub use self::listener::{Accept, BindError, Bound, Listener, Peer, Tls, serve};
 use self::session::SessionDoor;
 
-/// Every door of the main listener: the session and the REST API.
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Everything, in our words where contracts collide: the main listener.
+    Hostler,
+    /// Orchion's gRPC and its HTTP gateway.
+    Orchion,
+    /// Persys's control service.
+    Persys,
+    /// Persys's metrics and health over HTTP.
+    PersysFigures,
+    /// The spot manager's HTTP.
+    Spot,
+}
+
+/// What every door is made of.
+#[derive(Clone)]
+pub struct Parts {
+    pub control: Control,
+    /// Makes request ids, tickets and tokens.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Parts {
+    /// The doors of one control plane.
+    #[must_use]
+    pub fn new(control: &Control, entropy: &Arc<dyn Entropy>) -> Self {
+        Self {
+            control: control.clone(),
+            entropy: Arc::clone(entropy),
+        }
+    }
+
+    /// What a listener of that dialect serves.
+    pub fn router(&self, dialect: Dialect) -> Router {
+        match dialect {
+            Dialect::Hostler => self.everything(),
+            Dialect::Orchion => orchion::alone(self),
+            Dialect::Persys => persys::alone(self),
+            Dialect::PersysFigures => persys::figures(self),
+            Dialect::Spot => spot::alone(self),
+        }
+    }
+
+    fn everything(&self) -> Router {
+        let session = SessionDoor::new(self.control.clone(), Arc::clone(&self.entropy));
+        let api = api::Api::new(self.control.clone(), Arc::clone(&self.entropy)).router();
+        // The session's own dispatch refuses unknown methods in gRPC's words, and none of the API's time-outs
+        // and limits may touch its streams.
+        api.route_service(
+            "/hostler.session.v1.Session/{*method}",
+            session.into_server(),
+        )
+        .merge(orchion::beside(self))
+        .merge(persys::beside(self))
+        .merge(spot::beside(self))
+    }
+}
+
+/// Every door, as the main listener serves them.
 pub fn router(control: &Control, entropy: &Arc<dyn Entropy>) -> Router {
-    let session = SessionDoor::new(control.clone(), Arc::clone(entropy)).into_server();
-    let api = api::Api::new(control.clone(), Arc::clone(entropy)).router();
-    // The session's own dispatch refuses unknown methods in gRPC's words, and none of the API's time-outs
-    // and limits may touch its streams.
-    api.route_service("/hostler.session.v1.Session/{*method}", session)
+    Parts::new(control, entropy).router(Dialect::Hostler)
 }

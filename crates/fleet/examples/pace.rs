@@ -130,6 +130,7 @@ fn hello(number: usize) -> NodeAnnouncement {
             disk: Bytes(1 << 40),
         },
         labels: std::collections::BTreeMap::new(),
+        instance: None,
     }
 }
 

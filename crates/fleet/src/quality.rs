@@ -217,6 +217,7 @@ fn hello(name: &str, capacity: Resources) -> NodeAnnouncement {
         },
         capacity,
         labels: BTreeMap::new(),
+        instance: None,
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
-    AliasKey, AssignmentId, CommandId, CommandKind, Contract, Desired, Exit, NodeFacts, NodeId,
-    Resources, UnitId, WorkloadId,
+    AliasKey, AssignmentId, CommandId, CommandKind, Contract, Desired, Exit, Foreign, Instance,
+    NodeFacts, NodeId, Resources, UnitId, WorkloadId,
 };
 
 /// A request to the domain.
@@ -101,6 +101,13 @@ pub enum Verb {
         specs: Vec<Arc<WorkloadSpec>>,
         options: ApplyOptions,
     },
+    /// Creates or changes the workload that a foreign id stands for. Its name stays as it was given first; a new
+    /// one gets the spec's name, with a suffix if another workload has it. The same again changes nothing.
+    ApplyForeign {
+        foreign: Arc<Foreign>,
+        spec: Arc<WorkloadSpec>,
+        desired: Desired,
+    },
     /// Running or stopped. The same again changes nothing.
     SetDesired {
         workload: WorkloadId,
@@ -160,6 +167,8 @@ pub struct NodeAnnouncement {
     pub capacity: Resources,
     /// Labels of the agent's configuration; set at the first hello, later ones never overwrite a person's.
     pub labels: BTreeMap<String, String>,
+    /// The cloud machine now behind the node, if the agent knows; it changes when the node moves to another.
+    pub instance: Option<Instance>,
 }
 
 /// Word about one unit that matters to decisions.

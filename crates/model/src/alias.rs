@@ -1,9 +1,13 @@
 //! Aliases: how ids of other systems map to ours. A foreign id is an arbitrary string and never becomes
 //! one of our ids.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-use crate::{NodeId, Timestamp};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{NodeId, Timestamp, WorkloadId};
 
 /// The wire contract that a foreign id comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,13 +50,45 @@ pub struct AliasKey {
     pub foreign: String,
 }
 
-/// A foreign id that stands for one of our nodes.
+/// A foreign id that stands for something of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alias {
     /// The foreign side.
     pub key: AliasKey,
     /// Our side.
-    pub node: NodeId,
+    #[serde(flatten)]
+    pub owner: AliasOwner,
     /// When the two were tied together.
     pub created_at: Timestamp,
+}
+
+/// What a foreign id stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AliasOwner {
+    Node(NodeId),
+    Workload(WorkloadId),
+}
+
+/// What a workload is under the contract that it came through. Doors write and read it; nothing else does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreign {
+    /// Its id there.
+    pub key: AliasKey,
+    /// The caller's own word for the revision; empty if the contract has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+    /// The spec as it came, uninterpreted, for exact replay.
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub payload: Arc<[u8]>,
+}
+
+fn to_base64<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&BASE64.encode(bytes))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let bytes = BASE64.decode(text).map_err(serde::de::Error::custom)?;
+    Ok(bytes.into())
 }

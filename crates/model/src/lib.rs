@@ -18,7 +18,7 @@ mod workload;
 
 pub mod spec;
 
-pub use alias::{Alias, AliasKey, Contract};
+pub use alias::{Alias, AliasKey, AliasOwner, Contract, Foreign};
 pub use assignment::{
     Assignment, Claims, Exit, Intent, IntentItem, ObservedUnit, Outcome, StopCause, UnitId,
     UnitState,

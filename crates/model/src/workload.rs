@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::WorkloadSpec;
-use crate::{Timestamp, WorkloadId};
+use crate::{Foreign, Timestamp, WorkloadId};
 
 /// What a user wants: a spec, a desired state and how many copies (in the spec).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Workload {
     pub restart: u64,
     /// The last generation given to a copy; the next one is larger. Fences copies of one slot.
     pub generation: u64,
+    /// What it is under another contract, if it came through one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Arc<Foreign>>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -46,6 +49,9 @@ pub struct Revision {
     pub workload: WorkloadId,
     pub number: u64,
     pub spec: Arc<WorkloadSpec>,
+    /// What came through another contract for this revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Arc<Foreign>>,
     pub desired: Desired,
     pub at: Timestamp,
     pub actor: String,

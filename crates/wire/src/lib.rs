@@ -4,7 +4,10 @@
 //! - [`api`] holds the bodies of the REST API.
 //! - [`client`] calls it.
 //! - [`session`] is the contract between a node's agent and the control plane.
+//! - [`orchion`] and [`persys`] are the gRPC contracts of those systems, field for field.
 
 pub mod api;
 pub mod client;
+pub mod orchion;
+pub mod persys;
 pub mod session;

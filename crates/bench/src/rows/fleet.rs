@@ -211,5 +211,6 @@ fn announcement(number: usize) -> NodeAnnouncement {
         },
         capacity,
         labels: BTreeMap::from([("zone".to_owned(), format!("z{}", number % 3))]),
+        instance: None,
     }
 }

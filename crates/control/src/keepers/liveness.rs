@@ -17,7 +17,6 @@ use hostler_model::{Assignment, Liveness, Node, NodeId};
 
 use super::submit;
 use crate::Control;
-use crate::attachment::rules_for;
 use crate::live::LiveEntry;
 use crate::shared::Shared;
 
@@ -129,7 +128,7 @@ fn entry_of(shared: &Shared, node: &Node, now: Duration) -> Option<Arc<LiveEntry
     if let Some(entry) = shared.live.get(node.id) {
         return Some(entry);
     }
-    let rules = rules_for(shared, node);
+    let rules = shared.config.lease_of(node.contract);
     // A new lease begins with twice its window.
     let window = rules.window.max(shared.config.reconnect / 2);
     let patient = LeaseRules {

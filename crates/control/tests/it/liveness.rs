@@ -8,7 +8,9 @@ use futures::stream::BoxStream;
 use hostler_control::fake::{FakeMachine, FakeNode};
 use hostler_control::{BeatVerdict, Control, Link, LogRecord, LogRequest};
 use hostler_model::spec::DisconnectPolicy;
-use hostler_model::{Code, Event, EventKind, Intent, NodeState, Refusal, StopCause, UnitId, Usage};
+use hostler_model::{
+    Code, Contract, Event, EventKind, Intent, NodeState, Refusal, StopCause, UnitId, Usage,
+};
 
 use crate::world::{World, apply, beat_for, copies, join, spec, state_of, stop, until};
 
@@ -216,9 +218,11 @@ async fn a_singleton_is_replaced_only_when_it_has_surely_stopped() {
 async fn a_node_that_polls_is_alive_by_its_polls() {
     let world = World::new(9);
     let control = world.start().await;
-    let node = FakeNode::join(&control, FakeMachine::named("polls"))
-        .await
-        .unwrap();
+    let machine = FakeMachine {
+        contract: Contract::Miaas,
+        ..FakeMachine::named("polls")
+    };
+    let node = FakeNode::join(&control, machine).await.unwrap();
     let id = node.id();
     node.attachment().unwrap();
     node.disconnect();
@@ -226,11 +230,7 @@ async fn a_node_that_polls_is_alive_by_its_polls() {
         view.node(id).unwrap().state() == NodeState::Suspect
     })
     .await;
-    let window = Some(Duration::from_secs(90));
-    control
-        .poll_beat(id, Some(Usage::default()), window)
-        .await
-        .unwrap();
+    control.poll_beat(id, Some(Usage::default())).await.unwrap();
     assert!(is(&control, &node, NodeState::Ready));
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(
@@ -239,7 +239,7 @@ async fn a_node_that_polls_is_alive_by_its_polls() {
     );
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(is(&control, &node, NodeState::Lost));
-    control.poll_beat(id, None, window).await.unwrap();
+    control.poll_beat(id, None).await.unwrap();
     assert!(is(&control, &node, NodeState::Ready));
     stop(control).await;
 }

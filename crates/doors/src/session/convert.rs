@@ -30,6 +30,7 @@ pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal
         facts: facts(hello.facts.unwrap_or_default(), hello.agent_version),
         capacity: resources(hello.capacity.unwrap_or_default()),
         labels: hello.labels.into_iter().collect(),
+        instance: None,
     })
 }
 

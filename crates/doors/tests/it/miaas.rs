@@ -215,10 +215,10 @@ async fn a_beat_of_nobody_is_told_to_register() {
 #[tokio::test]
 async fn a_silent_node_goes_offline_and_a_beat_brings_it_back() {
     let mut config = ControlConfig::default();
-    config.polled.beat = std::time::Duration::from_millis(50);
-    config.polled.window = std::time::Duration::from_millis(400);
-    config.polled.suspect_after = std::time::Duration::from_millis(300);
-    config.polled.most = std::time::Duration::from_millis(800);
+    config.foreign.miaas.beat = std::time::Duration::from_millis(50);
+    config.foreign.miaas.window = std::time::Duration::from_millis(400);
+    config.foreign.miaas.suspect_after = std::time::Duration::from_millis(300);
+    config.foreign.miaas.most = std::time::Duration::from_millis(800);
     let server = Server::with(config).await;
     let id = register(&server, &worker()).await;
     let path = format!("/api/v1/nodes/{id}");

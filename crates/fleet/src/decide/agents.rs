@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hostler_model::{
-    Admission, Alias, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness, Node,
-    NodeFacts, NodeId, Outcome, Refusal, Subject, UnitId, is_node_name,
+    Admission, Alias, AliasOwner, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness,
+    Node, NodeFacts, NodeId, Outcome, Refusal, Subject, UnitId, is_node_name,
 };
 
 use super::{Draft, about_node, copies, gone};
@@ -45,7 +45,7 @@ impl Draft<'_> {
             labels: hello.labels.clone(),
             liveness: Liveness::Joining,
             admission: Admission::Open,
-            instance: None,
+            instance: hello.instance.clone(),
             joined_at: self.now,
             gone_at: None,
             held_back: None,
@@ -55,7 +55,7 @@ impl Draft<'_> {
         self.put_node(node);
         self.changes.push(Change::PutAlias(Arc::new(Alias {
             key: hello.identity.clone(),
-            node: id,
+            owner: AliasOwner::Node(id),
             created_at: self.now,
         })));
         self.event(EventKind::NodeJoined, about_node(id), message);
@@ -71,6 +71,7 @@ impl Draft<'_> {
         let is_alive = old.liveness == Liveness::Alive;
         let is_same = old.capacity == hello.capacity
             && old.contract == hello.contract
+            && (hello.instance.is_none() || old.instance == hello.instance)
             && same_facts(&old.facts, &hello.facts);
         if is_same && (is_alive || old.liveness == Liveness::Joining) {
             return reply;
@@ -88,6 +89,7 @@ impl Draft<'_> {
             facts: hello.facts.clone(),
             capacity: hello.capacity,
             contract: hello.contract,
+            instance: hello.instance.clone().or_else(|| old.instance.clone()),
             liveness,
             ..old.clone()
         });

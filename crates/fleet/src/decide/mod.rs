@@ -5,6 +5,7 @@
 
 mod agents;
 mod commands;
+mod foreign;
 mod operators;
 mod prune;
 mod removal;
@@ -89,6 +90,11 @@ impl<'a> Draft<'a> {
                 expect,
             } => self.remove_node(*node, *force, *expect),
             Verb::Apply { specs, options } => self.apply(specs, *options),
+            Verb::ApplyForeign {
+                foreign,
+                spec,
+                desired,
+            } => self.apply_foreign(foreign, spec, *desired),
             Verb::SetDesired {
                 workload,
                 desired,

@@ -1,6 +1,6 @@
 //! Retention: what is forgotten, by count and not by age, so that no rule depends on the wall clock.
 
-use hostler_model::{NodeId, WorkloadId};
+use hostler_model::{AliasOwner, NodeId, WorkloadId};
 
 use super::Draft;
 use crate::state::KEPT_REVISIONS;
@@ -62,7 +62,7 @@ fn forget_node(state: &State, node: NodeId) -> Vec<Change> {
         .commands_of(node)
         .map(|command| Change::RemoveCommand(command.id));
     let aliases = state
-        .aliases_of(node)
+        .aliases_of(AliasOwner::Node(node))
         .map(|alias| Change::RemoveAlias(alias.key.clone()));
     let record = std::iter::once(Change::RemoveNode(node));
     commands.chain(aliases).chain(record).collect()

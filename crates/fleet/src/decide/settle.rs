@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hostler_model::{
-    Assignment, AssignmentId, Desired, EventKind, Intent, Liveness, Node, NodeId, StopCause,
-    Workload, WorkloadId,
+    AliasOwner, Assignment, AssignmentId, Desired, EventKind, Intent, Liveness, Node, NodeId,
+    StopCause, Workload, WorkloadId,
 };
 
 use super::{Draft, about_workload, copies};
@@ -112,6 +112,9 @@ impl Draft<'_> {
         let revisions = self.state.history(workload.id);
         let revisions = revisions.map(|step| Change::RemoveRevision(step.workload, step.number));
         self.changes.extend(revisions);
+        let aliases = self.state.aliases_of(AliasOwner::Workload(workload.id));
+        let aliases = aliases.map(|alias| Change::RemoveAlias(alias.key.clone()));
+        self.changes.extend(aliases);
         self.changes.push(Change::RemoveWorkload(workload.id));
         let message = format!("workload {} is deleted", workload.name);
         self.event(

@@ -67,7 +67,7 @@ impl Draft<'_> {
         })
     }
 
-    fn created(&mut self, spec: &Arc<WorkloadSpec>) -> Workload {
+    pub(super) fn created(&mut self, spec: &Arc<WorkloadSpec>) -> Workload {
         Workload {
             id: WorkloadId::mint(self.now, self.draws.next()),
             name: spec.name.clone(),
@@ -77,12 +77,13 @@ impl Draft<'_> {
             template: 1,
             restart: 0,
             generation: 0,
+            foreign: None,
             created_at: self.now,
             updated_at: self.now,
         }
     }
 
-    fn respecified(&self, old: &Workload, spec: &Arc<WorkloadSpec>) -> Workload {
+    pub(super) fn respecified(&self, old: &Workload, spec: &Arc<WorkloadSpec>) -> Workload {
         let revision = old.revision + 1;
         let is_same_template = old.spec.same_template(spec);
         Workload {
@@ -99,11 +100,12 @@ impl Draft<'_> {
     }
 
     /// Puts a workload at a new revision, with its step of history.
-    fn revise_workload(&mut self, workload: Workload, kind: EventKind, message: String) {
+    pub(super) fn revise_workload(&mut self, workload: Workload, kind: EventKind, message: String) {
         let revision = Revision {
             workload: workload.id,
             number: workload.revision,
             spec: Arc::clone(&workload.spec),
+            foreign: workload.foreign.clone(),
             desired: workload.desired,
             at: self.now,
             actor: self.actor.to_string(),
@@ -194,7 +196,7 @@ impl Draft<'_> {
     }
 }
 
-const fn unchanged(workload: &Workload) -> Reply {
+pub(super) const fn unchanged(workload: &Workload) -> Reply {
     Reply::Workload {
         id: workload.id,
         revision: workload.revision,
@@ -202,7 +204,7 @@ const fn unchanged(workload: &Workload) -> Reply {
     }
 }
 
-const fn changed(workload: &Workload) -> Reply {
+pub(super) const fn changed(workload: &Workload) -> Reply {
     Reply::Workload {
         id: workload.id,
         revision: workload.revision,
@@ -221,7 +223,7 @@ fn check_names(specs: &[Arc<WorkloadSpec>]) -> Result<(), Refusal> {
     Err(Refusal::new(Code::SpecInvalid, sentence, advice))
 }
 
-fn check_not_deleting(workload: &Workload) -> Result<(), Refusal> {
+pub(super) fn check_not_deleting(workload: &Workload) -> Result<(), Refusal> {
     if workload.desired != Desired::Deleted {
         return Ok(());
     }
@@ -230,7 +232,7 @@ fn check_not_deleting(workload: &Workload) -> Result<(), Refusal> {
     Err(Refusal::new(Code::WorkloadDeleting, sentence, advice))
 }
 
-fn check_enforceable(spec: &WorkloadSpec) -> Result<(), Refusal> {
+pub(super) fn check_enforceable(spec: &WorkloadSpec) -> Result<(), Refusal> {
     let kind = spec.kind();
     if spec.disconnect.policy != DisconnectPolicy::Singleton || kind.enforces_singleton() {
         return Ok(());

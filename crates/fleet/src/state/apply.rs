@@ -233,13 +233,13 @@ impl State {
 
     fn put_alias(&mut self, alias: &Arc<Alias>) {
         self.remove_alias(&alias.key);
-        self.node_aliases.insert((alias.node, alias.key.clone()));
+        self.alias_owners.insert((alias.owner, alias.key.clone()));
         self.aliases.insert(alias.key.clone(), Arc::clone(alias));
     }
 
     fn remove_alias(&mut self, key: &AliasKey) {
         if let Some(old) = self.aliases.remove(key) {
-            self.node_aliases.remove(&(old.node, key.clone()));
+            self.alias_owners.remove(&(old.owner, key.clone()));
         }
     }
 }

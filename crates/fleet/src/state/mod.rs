@@ -25,8 +25,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use hostler_model::{
-    Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, FleetId, IntentItem, Node,
-    NodeId, Resources, Revision, StoreEpoch, Timestamp, Workload, WorkloadId,
+    Alias, AliasKey, AliasOwner, Assignment, AssignmentId, Command, CommandId, FleetId, IntentItem,
+    Node, NodeId, Resources, Revision, StoreEpoch, Timestamp, Workload, WorkloadId,
 };
 
 pub(crate) use copies::{Copies, Footing, is_singleton};
@@ -49,7 +49,7 @@ pub struct State {
 
     node_names: BTreeSet<(String, NodeId)>,
     workload_names: BTreeSet<(String, WorkloadId)>,
-    node_aliases: BTreeSet<(NodeId, AliasKey)>,
+    alias_owners: BTreeSet<(AliasOwner, AliasKey)>,
     node_commands: BTreeSet<(NodeId, CommandId)>,
     answered: BTreeSet<CommandId>,
     gone: BTreeSet<(Timestamp, NodeId)>,
@@ -117,7 +117,19 @@ impl State {
     /// The node that the foreign id stands for, even if it is gone.
     #[must_use]
     pub fn node_by_alias(&self, key: &AliasKey) -> Option<&Arc<Node>> {
-        self.nodes.get(&self.aliases.get(key)?.node)
+        match self.aliases.get(key)?.owner {
+            AliasOwner::Node(id) => self.nodes.get(&id),
+            AliasOwner::Workload(_) => None,
+        }
+    }
+
+    /// The workload that the foreign id stands for, also while it is being deleted.
+    #[must_use]
+    pub fn workload_by_alias(&self, key: &AliasKey) -> Option<&Arc<Workload>> {
+        match self.aliases.get(key)?.owner {
+            AliasOwner::Workload(id) => self.workloads.get(&id),
+            AliasOwner::Node(_) => None,
+        }
     }
 
     #[must_use]
@@ -125,15 +137,16 @@ impl State {
         self.aliases.get(key)
     }
 
-    pub fn aliases_of(&self, node: NodeId) -> impl Iterator<Item = &Arc<Alias>> {
+    /// The foreign ids that stand for a node or a workload.
+    pub fn aliases_of(&self, owner: AliasOwner) -> impl Iterator<Item = &Arc<Alias>> {
         let least = AliasKey {
             contract: hostler_model::Contract::Session,
             scope: String::new(),
             foreign: String::new(),
         };
-        let of_node = self.node_aliases.range((node, least)..);
-        of_node
-            .take_while(move |(owner, _)| *owner == node)
+        let of_owner = self.alias_owners.range((owner, least)..);
+        of_owner
+            .take_while(move |(it, _)| *it == owner)
             .filter_map(|(_, key)| self.aliases.get(key))
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hostler_fleet::{Change, Decision, State, Verb};
 use hostler_model::spec::DisconnectPolicy;
-use hostler_model::{Assignment, Desired, Liveness, Resources};
+use hostler_model::{AliasOwner, Assignment, Desired, Liveness, Resources};
 
 use crate::world::World;
 
@@ -194,12 +194,15 @@ pub(crate) fn rebuilt(state: &State) -> State {
     );
     for workload in state.workloads() {
         changes.extend(state.history(workload.id).cloned().map(Change::PutRevision));
+        let aliases = state.aliases_of(AliasOwner::Workload(workload.id));
+        changes.extend(aliases.cloned().map(Change::PutAlias));
         changes.push(Change::PutWorkload(workload.clone()));
     }
     for node in state.nodes().rev() {
         changes.push(Change::PutNode(node.clone()));
         changes.extend(state.commands_of(node.id).cloned().map(Change::PutCommand));
-        changes.extend(state.aliases_of(node.id).cloned().map(Change::PutAlias));
+        let aliases = state.aliases_of(AliasOwner::Node(node.id));
+        changes.extend(aliases.cloned().map(Change::PutAlias));
     }
     changes.extend(
         state

@@ -1,5 +1,6 @@
 //! The fleet's proofs: properties over random histories, stories told as snapshots, and placement quality.
 
+mod foreign;
 mod invariants;
 mod properties;
 mod quality;

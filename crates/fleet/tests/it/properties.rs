@@ -15,7 +15,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use crate::invariants::{check_decision, check_state, rebuilt};
-use crate::world::{World, hello, is_answering, resources, singleton, spec};
+use crate::world::{World, foreign, hello, is_answering, resources, singleton, spec};
 
 /// What happens next; numbers choose among what is there.
 #[derive(Debug, Clone)]
@@ -214,6 +214,12 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
             workload,
             count,
             shape,
+            options: 3,
+        } => foreign_verb(*workload, *count, *shape),
+        Step::Apply {
+            workload,
+            count,
+            shape,
             options,
         } => Verb::Apply {
             specs: specs(*workload, *count, *shape),
@@ -235,6 +241,19 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
         Step::Command { node, answers } => command_verb(world, node_of(world, *node)?, *answers),
         Step::Prune => Verb::Prune { limit: 10 },
     })
+}
+
+/// Two foreign ids whose names collide with those of other workloads.
+fn foreign_verb(workload: u8, count: u32, shape: u8) -> Verb {
+    Verb::ApplyForeign {
+        foreign: foreign(&format!("f{}", workload % 2), "", &[shape % 3]),
+        spec: Arc::new(shaped(workload % 2, count, shape)),
+        desired: if shape.is_multiple_of(7) {
+            Desired::Stopped
+        } else {
+            Desired::Running
+        },
+    }
 }
 
 fn liveness_verb(world: &World, node: NodeId, how: u8) -> Verb {

@@ -9,8 +9,8 @@ use hostler_fleet::{
 };
 use hostler_model::spec::{DisconnectPolicy, Kind, WorkloadSpec};
 use hostler_model::{
-    Actor, AliasKey, Assignment, Bytes, Contract, Exit, MilliCpu, NodeFacts, NodeId, Refusal,
-    Resources, RuntimeFact, Timestamp, WorkloadId,
+    Actor, AliasKey, Assignment, Bytes, Contract, Exit, Foreign, MilliCpu, NodeFacts, NodeId,
+    Refusal, Resources, RuntimeFact, Timestamp, WorkloadId,
 };
 
 #[derive(Default)]
@@ -250,6 +250,7 @@ pub(crate) fn hello(name: &str, capacity: Resources) -> NodeAnnouncement {
         },
         capacity,
         labels: BTreeMap::new(),
+        instance: None,
     }
 }
 
@@ -265,4 +266,17 @@ pub(crate) fn singleton(name: &str, count: u32) -> WorkloadSpec {
     let mut spec = spec(name, count);
     spec.disconnect.policy = DisconnectPolicy::Singleton;
     spec
+}
+
+/// What a workload is under Persys.
+pub(crate) fn foreign(id: &str, revision: &str, payload: &[u8]) -> Arc<Foreign> {
+    Arc::new(Foreign {
+        key: AliasKey {
+            contract: Contract::Persys,
+            scope: "workload".to_owned(),
+            foreign: id.to_owned(),
+        },
+        revision: revision.to_owned(),
+        payload: payload.into(),
+    })
 }

@@ -89,7 +89,7 @@ pub(super) async fn register(
     let verb = Verb::Announce(Box::new(announcement(registration)));
     match api.control.submit(Actor::Node(name.clone()), verb).await? {
         Reply::Node { id, .. } => {
-            api.control.poll_beat(id, None, None).await?;
+            api.control.poll_beat(id, None).await?;
             tracing::info!(node = %id, name, contract = "miaas", "node joined");
             Ok(Json(registered(&id.to_string(), &headers)))
         }
@@ -109,7 +109,7 @@ pub(super) async fn heartbeat(
 ) -> Result<Json<Beaten>, No> {
     let usage = usage(Findings::read(request).await?.heartbeat()?);
     let node = target.parse().map_err(|_| not_found())?;
-    let beaten = api.control.poll_beat(node, Some(usage), None).await;
+    let beaten = api.control.poll_beat(node, Some(usage)).await;
     beaten.map_err(|refusal| match refusal.code {
         Code::NodeNotFound | Code::NodeGone => not_found(),
         _ => refusal,
@@ -169,6 +169,7 @@ fn announcement(registration: Registration) -> NodeAnnouncement {
         name,
         capacity,
         labels: BTreeMap::new(),
+        instance: None,
     }
 }
 

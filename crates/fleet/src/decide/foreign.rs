@@ -1,0 +1,109 @@
+//! Workloads that came through another contract: known by a foreign id, which never becomes their name or id.
+
+use std::sync::Arc;
+
+use hostler_model::spec::WorkloadSpec;
+use hostler_model::{
+    Alias, AliasOwner, Desired, EventKind, Foreign, Refusal, Workload, WorkloadId,
+};
+
+use super::Draft;
+use super::workloads::{changed, check_enforceable, check_not_deleting, unchanged};
+use crate::{Change, Expect, Reply};
+
+/// Longest name: that of a DNS label.
+const LONGEST_NAME: usize = 63;
+
+impl Draft<'_> {
+    pub(super) fn apply_foreign(
+        &mut self,
+        foreign: &Arc<Foreign>,
+        spec: &WorkloadSpec,
+        desired: Desired,
+    ) -> Result<Reply, Refusal> {
+        let old = self.state.workload_by_alias(&foreign.key).cloned();
+        let Some(old) = old else {
+            return self.create_foreign(foreign, spec, desired);
+        };
+        check_not_deleting(&old)?;
+        let spec = named(spec, old.name.clone());
+        spec.check()?;
+        check_enforceable(&spec)?;
+        let is_same = old.spec == spec && old.foreign.as_ref() == Some(foreign);
+        if is_same && old.desired == desired {
+            return Ok(unchanged(&old));
+        }
+        if is_same {
+            return self.set_desired(old.id, desired, Expect::Any);
+        }
+        // What is not in our spec may still matter to the node that gets the payload.
+        let is_same_payload = old
+            .foreign
+            .as_ref()
+            .is_some_and(|it| it.payload == foreign.payload);
+        let next = self.respecified(&old, &spec);
+        let template = if is_same_payload {
+            next.template
+        } else {
+            next.revision
+        };
+        let next = Workload {
+            foreign: Some(Arc::clone(foreign)),
+            desired,
+            template,
+            ..next
+        };
+        let message = format!(
+            "workload {} changed to revision {}",
+            next.name, next.revision
+        );
+        let reply = changed(&next);
+        self.revise_workload(next, EventKind::WorkloadApplied, message);
+        Ok(reply)
+    }
+
+    fn create_foreign(
+        &mut self,
+        foreign: &Arc<Foreign>,
+        spec: &WorkloadSpec,
+        desired: Desired,
+    ) -> Result<Reply, Refusal> {
+        let draft = self.created(&Arc::new(spec.clone()));
+        let spec = named(spec, self.free_workload_name(&spec.name, draft.id));
+        spec.check()?;
+        check_enforceable(&spec)?;
+        let next = Workload {
+            name: spec.name.clone(),
+            spec,
+            desired,
+            foreign: Some(Arc::clone(foreign)),
+            ..draft
+        };
+        self.changes.push(Change::PutAlias(Arc::new(Alias {
+            key: foreign.key.clone(),
+            owner: AliasOwner::Workload(next.id),
+            created_at: self.now,
+        })));
+        let (contract, id) = (foreign.key.contract.as_str(), &foreign.key.foreign);
+        let message = format!("workload {} was created for {contract} {id}", next.name);
+        let reply = changed(&next);
+        self.revise_workload(next, EventKind::WorkloadApplied, message);
+        Ok(reply)
+    }
+
+    fn free_workload_name(&self, wanted: &str, id: WorkloadId) -> String {
+        if self.state.workload_by_name(wanted).is_none() {
+            return wanted.to_owned();
+        }
+        let suffix = format!("-{}", id.short());
+        let stem: String = wanted.chars().take(LONGEST_NAME - suffix.len()).collect();
+        format!("{}{suffix}", stem.trim_end_matches('-'))
+    }
+}
+
+fn named(spec: &WorkloadSpec, name: String) -> Arc<WorkloadSpec> {
+    Arc::new(WorkloadSpec {
+        name,
+        ..spec.clone()
+    })
+}

@@ -1,0 +1,6 @@
+//! Orchion's contract: the messages of `proto/orchion/v1/orchestrator.proto`. Names, numbers and types are
+//! Orchion's and never change.
+
+/// Generated from `proto/`; see `cargo xtask proto`.
+#[path = "gen/orchion.v1.rs"]
+pub mod v1;

@@ -1,0 +1,11 @@
+//! Persys's two contracts: [`control`] is how agents speak to the scheduler, [`agent`] is how the scheduler
+//! drives an agent. Messages of one name are laid out differently in the two. Names, numbers and types are
+//! Persys's and never change.
+
+/// Generated from `proto/persys/control/v1/control.proto`; see `cargo xtask proto`.
+#[path = "gen/persys.control.v1.rs"]
+pub mod control;
+
+/// Generated from `proto/persys/agent/v1/agent.proto`; see `cargo xtask proto`.
+#[path = "gen/persys.agent.v1.rs"]
+pub mod agent;
