@@ -1,0 +1,341 @@
+//! The uplink of our own contract: keeps a session with the control plane, whatever happens to it.
+//!
+//! ```text
+//!   Connecting ──► Joined (or Held) ──► lost ──► Connecting …    backoff 100 ms to 5 s, with jitter
+//!       └────────► Refused ──► asks again: soon if that may help, slowly if a person has to act
+//! ```
+//!
+//! It owns nothing but the connection: what it tells comes from the reconciler's picture, what it is told
+//! goes to the reconciler. Losing the session loses nothing and stops nothing.
+
+mod bulk;
+mod convert;
+mod gather;
+mod joined;
+mod open;
+mod parts;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hostler_kit::Backoff;
+use hostler_model::Code;
+use hostler_wire::session::v1;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+
+use super::Setup;
+use crate::config::{AgentConfig, Parts};
+use crate::dial::{Dial, Server};
+use crate::ledger::Identity;
+use crate::reconcile::Handle;
+use crate::status::AgentStatus;
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Wait after a refusal that only a person can lift.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// Wait while another machine holds the identity: its lease may run out.
+const IN_USE_WAIT: Duration = Duration::from_secs(5);
+/// How long a connection may take to stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection without beats is asked after this long for a sign of life, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long the first look at the node may delay the first session.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+struct Uplink {
+    config: AgentConfig,
+    parts: Parts,
+    server: Server,
+    identity: Identity,
+    handle: Handle,
+    status: watch::Sender<AgentStatus>,
+    /// The second connection, opened when the control plane first asks for a transfer.
+    bulk: bulk::Bulk,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+enum Ended {
+    /// The agent is told to stop.
+    Stopping,
+    /// The connection broke, or the other side is silent.
+    Lost(String),
+    /// The other side said no.
+    Refused(v1::Refused),
+    /// To be opened again at once: the machine was suspended, or has something new to tell.
+    Again(&'static str),
+}
+
+/// Starts the task. It ends when the tasks are told to stop.
+pub(super) fn start(setup: Setup) -> watch::Receiver<AgentStatus> {
+    let Setup {
+        config,
+        parts,
+        server,
+        identity,
+        handle,
+        alive,
+    } = setup;
+    let (status, shown) = watch::channel(AgentStatus::Connecting { problem: None });
+    let tasks = parts.tasks.clone();
+    let bulk = bulk::Bulk::new(server.clone(), Arc::clone(&parts.dial), tasks.clone());
+    let mut uplink = Uplink {
+        config,
+        parts,
+        server,
+        identity,
+        handle,
+        status,
+        bulk,
+    };
+    tasks.spawn("uplink", async move {
+        uplink.run().await;
+        drop(alive);
+    });
+    shown
+}
+
+impl Uplink {
+    async fn run(&mut self) {
+        let tasks = self.parts.tasks.clone();
+        if !self.first_look().await {
+            return;
+        }
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            let begun = self.parts.clock.uptime();
+            let (ended, was_joined) = self.session().await;
+            let lasted = self.parts.clock.uptime().saturating_sub(begun);
+            // Only a session that held counts: two agents with one identity take it from each other at once.
+            if was_joined && lasted > LONGEST_WAIT {
+                backoff.reset();
+            }
+            let wait = match ended {
+                Ended::Stopping => return,
+                Ended::Again(reason) => {
+                    tracing::info!(reason, "opening the session again");
+                    self.status
+                        .send_replace(AgentStatus::Connecting { problem: None });
+                    Duration::ZERO
+                }
+                Ended::Lost(problem) => {
+                    self.lost(problem, was_joined);
+                    backoff.next(self.parts.entropy.as_ref())
+                }
+                Ended::Refused(refused) => {
+                    let wait = refusal_wait(&refused.code);
+                    self.refused(refused);
+                    wait.unwrap_or_else(|| backoff.next(self.parts.entropy.as_ref()))
+                }
+            };
+            tokio::select! {
+                biased;
+                () = tasks.stopping() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Waits until the drivers have said what is here, for a while; answers whether to go on.
+    async fn first_look(&self) -> bool {
+        let mut picture = self.handle.picture.clone();
+        let complete = picture.wait_for(|picture| picture.is_complete);
+        // The watch closes only when the reconciler ends, and it ends only when all stops.
+        tokio::select! {
+            biased;
+            () = self.parts.tasks.stopping() => false,
+            looked = tokio::time::timeout(FIRST_LOOK, complete) => {
+                !matches!(looked, Ok(Err(_)))
+            }
+        }
+    }
+
+    fn lost(&self, problem: String, was_joined: bool) {
+        if was_joined {
+            tracing::warn!(problem, "lost the control plane; what runs goes on");
+        } else {
+            tracing::debug!(problem, "cannot reach the control plane");
+        }
+        self.status.send_if_modified(|status| {
+            // The first failure of a row is news for the log; the rest is only kept for those who look.
+            if matches!(status, AgentStatus::Connecting { problem: None }) && !was_joined {
+                tracing::warn!(
+                    server = self.config.server,
+                    problem,
+                    "cannot reach the control plane"
+                );
+            }
+            let next = AgentStatus::Connecting {
+                problem: Some(problem),
+            };
+            let is_new = *status != next;
+            *status = next;
+            is_new
+        });
+    }
+
+    fn refused(&self, refused: v1::Refused) {
+        let v1::Refused {
+            code,
+            sentence,
+            advice,
+        } = refused;
+        let next = AgentStatus::Refused {
+            code,
+            sentence,
+            advice,
+        };
+        self.status.send_if_modified(|status| {
+            let is_new = *status != next;
+            if let (
+                true,
+                AgentStatus::Refused {
+                    code,
+                    sentence,
+                    advice,
+                },
+            ) = (is_new, &next)
+            {
+                tracing::error!(
+                    code,
+                    sentence,
+                    advice,
+                    "refused by the control plane; what runs goes on"
+                );
+            }
+            *status = next;
+            is_new
+        });
+    }
+}
+
+/// How long to wait after a refusal; none if trying again soon may help.
+fn refusal_wait(code: &str) -> Option<Duration> {
+    let code = Code::ALL.iter().find(|known| known.as_str() == code)?;
+    match code {
+        Code::NodeIdentityInUse => Some(IN_USE_WAIT),
+        Code::NotLeader | Code::StoreUnavailable | Code::Overloaded | Code::Internal => None,
+        _ => Some(REFUSED_WAIT),
+    }
+}
+
+/// How a connection is known to be alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SignsOfLife {
+    /// By the beats on it; pings beside them would only wake everybody up.
+    Beats,
+    Pings,
+}
+
+/// Opens a connection of its own.
+async fn connect(
+    server: &Server,
+    dial: &Arc<dyn Dial>,
+    life: SignsOfLife,
+) -> Result<Channel, String> {
+    // Everything is small or flows slowly here; large windows would only hold memory.
+    const WINDOW: u32 = 256 * 1024;
+    let endpoint = Endpoint::from_shared(server.origin())
+        .and_then(|endpoint| {
+            endpoint.user_agent(concat!("hostler-agent/", env!("CARGO_PKG_VERSION")))
+        })
+        .map_err(|error| chain(&error))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
+    let endpoint = match life {
+        SignsOfLife::Beats => endpoint,
+        SignsOfLife::Pings => endpoint
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE),
+    };
+    let (server, dial) = (server.clone(), Arc::clone(dial));
+    let connector = tower::service_fn(move |_: Uri| {
+        let (server, dial) = (server.clone(), Arc::clone(&dial));
+        async move { dial.dial(&server.host, server.port).await.map(TokioIo::new) }
+    });
+    let connecting = endpoint.connect_with_connector(connector);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!(
+            "no connection within {} s",
+            CONNECT_TIMEOUT.as_secs()
+        )),
+    }
+}
+
+/// An error with its causes, innermost last, each once.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Why a call failed, as a sentence: a status shows its source as programmers see it.
+fn failure(status: &tonic::Status) -> String {
+    let words = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    match std::error::Error::source(status).map(chain) {
+        // The source often is what the message was made from.
+        Some(causes) if causes.starts_with(words) => causes,
+        Some(causes) => format!("{words}: {causes}"),
+        None => words.to_owned(),
+    }
+}
+
+/// The next of a set of futures to complete; waits forever while there are none.
+async fn next_of<S: futures::Stream + Unpin>(futures: &mut S) -> S::Item {
+    poll_fn(|context| match Pin::new(&mut *futures).poll_next(context) {
+        Poll::Ready(Some(item)) => Poll::Ready(item),
+        // Nothing is left; whoever adds to the set comes back here.
+        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_failed_is_told_in_words_with_its_causes() {
+        let reset = || std::io::Error::other("connection reset by peer");
+        let mut status = tonic::Status::unavailable("transport error");
+        status.set_source(Arc::new(reset()));
+        assert_eq!(
+            failure(&status),
+            "transport error: connection reset by peer"
+        );
+        let mut same = tonic::Status::unknown("connection reset by peer");
+        same.set_source(Arc::new(reset()));
+        assert_eq!(failure(&same), "connection reset by peer");
+        let bare = tonic::Status::new(tonic::Code::Unavailable, "");
+        assert_eq!(failure(&bare), "The service is currently unavailable");
+    }
+
+    #[test]
+    fn a_refusal_that_only_a_person_lifts_is_asked_slowly() {
+        assert_eq!(refusal_wait("node-gone"), Some(REFUSED_WAIT));
+        assert_eq!(refusal_wait("version-unsupported"), Some(REFUSED_WAIT));
+        assert_eq!(refusal_wait("node-identity-in-use"), Some(IN_USE_WAIT));
+        assert_eq!(refusal_wait("not-leader"), None);
+        assert_eq!(refusal_wait("a-code-of-tomorrow"), None);
+    }
+}
