@@ -11,3 +11,6 @@ pub mod client;
 pub mod orchion;
 pub mod persys;
 pub mod session;
+
+#[cfg(test)]
+mod golden;

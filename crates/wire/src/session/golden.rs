@@ -2,18 +2,11 @@
 //! read and written. They change only by addition: old agents and old control planes send these bytes.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
-use prost::Message;
+use prost::Message as _;
 
 use super::v1::*;
-
-/// Encoding gives exactly these bytes, and they decode to the same message.
-#[track_caller]
-fn golden<M: Message + Default + PartialEq + Debug>(message: &M, bytes: &[u8]) {
-    assert_eq!(message.encode_to_vec(), bytes, "{message:?}");
-    assert_eq!(&M::decode(bytes).expect("the bytes decode"), message);
-}
+use crate::golden::golden;
 
 fn unit() -> Option<UnitId> {
     Some(UnitId {

@@ -3,9 +3,15 @@
 //! Persys's and never change.
 
 /// Generated from `proto/persys/control/v1/control.proto`; see `cargo xtask proto`.
-#[path = "gen/persys.control.v1.rs"]
+#[path = "../gen/persys.control.v1.rs"]
 pub mod control;
 
 /// Generated from `proto/persys/agent/v1/agent.proto`; see `cargo xtask proto`.
-#[path = "gen/persys.agent.v1.rs"]
+#[path = "../gen/persys.agent.v1.rs"]
 pub mod agent;
+
+#[cfg(test)]
+mod golden {
+    mod agent;
+    mod control;
+}

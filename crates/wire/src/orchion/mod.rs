@@ -2,5 +2,8 @@
 //! Orchion's and never change.
 
 /// Generated from `proto/`; see `cargo xtask proto`.
-#[path = "gen/orchion.v1.rs"]
+#[path = "../gen/orchion.v1.rs"]
 pub mod v1;
+
+#[cfg(test)]
+mod golden;
