@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     }
     let environment = Environment::of_process();
     let printer = Printer::of_process(&environment);
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(args::spelled(std::env::args_os())) {
         Ok(cli) => cli,
         Err(told) => return explain(&told),
     };

@@ -18,6 +18,8 @@ pub(crate) struct UpArgs {
     /// [env: HOSTLER_INSECURE]
     #[arg(long)]
     pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) compat: CompatArgs,
     /// Where state is kept [env: HOSTLER_DATA_DIR] [default: /var/lib/hostler as root, else
     /// ~/.local/share/hostler]
     #[arg(long, value_name = "DIR")]
@@ -46,6 +48,8 @@ pub(crate) struct ServerArgs {
     /// [env: HOSTLER_INSECURE]
     #[arg(long)]
     pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) compat: CompatArgs,
     /// The configuration file [env: HOSTLER_CONFIG] [default: /etc/hostler/server.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -91,6 +95,18 @@ pub(crate) struct AgentArgs {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+/// The ports of other systems.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct CompatArgs {
+    /// Open the port that another system's programs expect: orchion, persys, spot or all; repeatable
+    /// [env: HOSTLER_COMPAT, comma-separated] [default: none, all contracts are at --listen]
+    #[arg(long, value_name = "NAME[=HOST:PORT]", help_heading = "Other systems")]
+    pub(crate) compat: Vec<String>,
+    /// Serve Persys's ports in plain text; Persys's own spelling `-insecure` means the same
+    #[arg(long, help_heading = "Other systems")]
+    pub(crate) persys_insecure: bool,
 }
 
 /// What is logged, on stderr.

@@ -5,11 +5,12 @@ mod fleet;
 mod node;
 mod workload;
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use fleet::{AgentArgs, LogArgs, LogFormat, ServerArgs, UpArgs};
+pub(crate) use fleet::{AgentArgs, CompatArgs, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use node::{DrainArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs};
 pub(crate) use workload::{
     ApplyArgs, LogsArgs, PlanArgs, PortText, PsArgs, RestartArgs, RmArgs, RunArgs, RunKind,
@@ -170,6 +171,20 @@ pub(crate) struct CompletionArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
+/// The words as clap takes them: a server knows Persys's `-insecure`, which acts on Persys's ports alone.
+pub(crate) fn spelled(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    if words
+        .get(1)
+        .is_some_and(|verb| verb == "server" || verb == "up")
+    {
+        for word in words.iter_mut().filter(|word| *word == "-insecure") {
+            *word = OsString::from("--persys-insecure");
+        }
+    }
+    words
+}
+
 /// Reads a span such as `500ms`, `30s`, `10m`, `2h` or `1d`; a bare number is seconds.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let refused =
@@ -217,6 +232,21 @@ mod tests {
         for text in ["", "m", "-1s", "1.5s", "10 m", "99999999999999999999d"] {
             assert!(span(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn one_dash_before_insecure_is_persys_word() {
+        let parse = |line: &[&str]| {
+            let words = spelled(line.iter().map(OsString::from));
+            let Command::Server(server) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("parsed as something else");
+            };
+            (server.insecure, server.compat.persys_insecure)
+        };
+        assert_eq!(parse(&["hostler", "server", "-insecure"]), (false, true));
+        assert_eq!(parse(&["hostler", "server", "--insecure"]), (true, false));
+        let run = ["hostler", "run", "x", "--", "tool", "-insecure"].map(OsString::from);
+        assert_eq!(spelled(run.clone()), run);
     }
 
     #[test]

@@ -21,7 +21,7 @@ async fn serve(settings: ServerSettings, printer: &Printer) -> Result<ExitStatus
     let mut signals = Signals::new()?;
     let tasks = Tasks::new();
     let plane = ControlPlane::start(&settings, &tasks).await?;
-    printer.data(&format!("listening on http://{}", plane.addr));
+    plane.tell(printer);
     // Cancel-safe: both arms only wait.
     let end = tokio::select! {
         () = signals.stop() => Ok(ExitStatus::Done),

@@ -41,7 +41,7 @@ async fn run(settings: UpSettings, printer: &Printer) -> Result<ExitStatus, Fail
     let mut signals = Signals::new()?;
     let tasks = Tasks::new();
     let plane = ControlPlane::start(&settings.server, &tasks).await?;
-    printer.data(&format!("listening on {}", plane.url()));
+    plane.tell(printer);
     // Cancel-safe: what an arm has started belongs to the family, which is stopped below.
     let end = tokio::select! {
         () = signals.stop() => Ok(ExitStatus::Done),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_control::{Control, ControlConfig, Parts, StartError};
-use hostler_doors::{BindError, Listener, serve};
+use hostler_doors::{BindError, Bound, Dialect, Listener, serve};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_store::{OpenError, SqliteStore};
 
 use crate::failure::Failure;
-use crate::settings::ServerSettings;
+use crate::printer::Printer;
+use crate::settings::{CompatListener, Historic, ServerSettings};
 use crate::status::ExitStatus;
 
 /// How often it is looked whether this server still decides.
@@ -20,14 +21,20 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct ControlPlane {
     /// Where, with the port that was given.
     pub(crate) addr: SocketAddr,
+    /// The ports of other systems, with those that were given.
+    pub(crate) compat: Vec<(&'static str, SocketAddr)>,
     control: Control,
 }
 
 impl ControlPlane {
-    /// Takes the port, then the data directory, then the leader lease, and serves until the family stops.
+    /// Takes the ports, then the data directory, then the leader lease, and serves until the family stops.
     pub(crate) async fn start(settings: &ServerSettings, tasks: &Tasks) -> Result<Self, Failure> {
         let bound = Listener::plain(settings.listen).bind().await?;
         let addr = bound.addr();
+        let mut beside = Vec::new();
+        for listener in &settings.compat {
+            beside.push((listener.historic, bind(listener).await?));
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = SqliteStore::open(&settings.data_dir, Arc::clone(&clock))?;
@@ -38,10 +45,29 @@ impl ControlPlane {
             tasks: tasks.clone(),
         };
         let control = Control::start(ControlConfig::default(), parts).await?;
-        let router = hostler_doors::router(&control, &entropy);
+        let doors = hostler_doors::Parts::new(&control, &entropy);
+        let router = doors.router(Dialect::Hostler);
         tasks.spawn("listener", serve(bound, router, tasks.clone()));
+        let mut compat = Vec::new();
+        for (historic, bound) in beside {
+            compat.push((historic.word, bound.addr()));
+            let router = doors.router(historic.dialect);
+            tasks.spawn("listener", serve(bound, router, tasks.clone()));
+        }
         tracing::info!(%addr, data_dir = %settings.data_dir.display(), "control plane serves");
-        Ok(Self { addr, control })
+        Ok(Self {
+            addr,
+            compat,
+            control,
+        })
+    }
+
+    /// One line for each address.
+    pub(crate) fn tell(&self, printer: &Printer) {
+        printer.data(&format!("listening on http://{}", self.addr));
+        for (word, addr) in &self.compat {
+            printer.data(&format!("listening on http://{addr} for {word}"));
+        }
     }
 
     /// The address as clients and agents write it.
@@ -69,6 +95,24 @@ impl ControlPlane {
             "another one decides now, or the disk was too slow; a service manager starts this one again",
         )
     }
+}
+
+/// Takes another system's port. Two systems may want one.
+async fn bind(listener: &CompatListener) -> Result<Bound, Failure> {
+    let Historic { word, rival, .. } = listener.historic;
+    let bound = Listener::plain(listener.addr).bind().await;
+    bound.map_err(|error| match error {
+        BindError::PortTaken { addr } => Failure::new(
+            ExitStatus::PortTaken,
+            format!(
+                "port {} of {}, wanted for {word}, is taken by another program: {rival} uses it too",
+                addr.port(),
+                addr.ip()
+            ),
+            format!("stop that program, or choose another port with --compat {word}=HOST:PORT"),
+        ),
+        other => other.into(),
+    })
 }
 
 impl From<BindError> for Failure {

@@ -17,6 +17,9 @@ pub(crate) struct ServerFile {
     pub(crate) listen: Option<String>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) insecure: Option<bool>,
+    /// As words of `--compat`.
+    pub(crate) compat: Vec<String>,
+    pub(crate) persys_insecure: Option<bool>,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
 }

@@ -2,11 +2,12 @@
 //!
 //! Flag > environment (`HOSTLER_…`) > configuration file > default. The environment comes as data.
 
+mod compat;
 mod environment;
 mod file;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,10 +15,13 @@ use std::time::Duration;
 use hostler_kit::telemetry;
 use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
 
-use crate::args::{AgentArgs, ClientArgs, LogArgs, LogFormat, OutputArgs, OutputForm, ServerArgs};
+use crate::args::{
+    AgentArgs, ClientArgs, CompatArgs, LogArgs, LogFormat, OutputArgs, OutputForm, ServerArgs,
+};
 use crate::args::{UpArgs, WaitArgs};
 use crate::failure::Failure;
 
+pub(crate) use compat::{CompatListener, Historic};
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 
@@ -40,6 +44,8 @@ pub(crate) struct UpSettings {
 #[derive(Debug)]
 pub(crate) struct ServerSettings {
     pub(crate) listen: SocketAddr,
+    /// Other systems' ports.
+    pub(crate) compat: Vec<CompatListener>,
     pub(crate) data_dir: PathBuf,
     pub(crate) log: LogSettings,
 }
@@ -86,6 +92,7 @@ impl UpSettings {
             demo: args.demo,
             server: ServerSettings {
                 listen,
+                compat: layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?,
                 data_dir: layers.data_dir(args.data_dir, None)?,
                 log: layers.log(args.log, (None, None), UP_FILTER)?,
             },
@@ -105,8 +112,10 @@ impl ServerSettings {
         let listen = layers.text(args.listen, "HOSTLER_LISTEN", file.listen);
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
         let listen = allowed(listen.as_deref().unwrap_or("0.0.0.0:8080"), insecure)?;
+        let compat = (file.compat, file.persys_insecure);
         Ok(Self {
             listen,
+            compat: layers.compat(args.compat, compat, (listen.ip(), insecure))?,
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
             log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
         })
@@ -199,6 +208,29 @@ impl Layers<'_> {
             }
             None => Ok(file.unwrap_or(false)),
         }
+    }
+
+    fn compat(
+        &self,
+        flags: CompatArgs,
+        (file, plain): (Vec<String>, Option<bool>),
+        (host, insecure): (IpAddr, bool),
+    ) -> Result<Vec<CompatListener>, Failure> {
+        let variable = self.environment.get("HOSTLER_COMPAT");
+        let words = if !flags.compat.is_empty() {
+            flags.compat
+        } else if let Some(words) = variable {
+            words.split(',').map(str::to_owned).collect()
+        } else {
+            file
+        };
+        let around = compat::Around {
+            environment: self.environment,
+            host,
+            insecure,
+            persys_insecure: flags.persys_insecure || plain.unwrap_or(false),
+        };
+        compat::resolve(&words, &around)
     }
 
     fn data_dir(&self, flag: Option<PathBuf>, file: Option<PathBuf>) -> Result<PathBuf, Failure> {

@@ -40,6 +40,31 @@ fn a_taken_port_ends_with_code_10() {
 }
 
 #[test]
+fn a_taken_port_of_another_system_names_both_that_want_it() {
+    let home = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let words = [
+        "--listen",
+        "127.0.0.1:0",
+        "--compat",
+        &format!("orchion={addr}"),
+    ];
+    let part = "wanted for orchion, is taken by another program: a Persys agent uses it too";
+    is_clear(up(home.path(), &words), 10, part);
+}
+
+#[test]
+fn ports_of_other_systems_are_opened_by_name_only_and_refused_clearly() {
+    let home = tempfile::tempdir().unwrap();
+    let words = ["--listen", "127.0.0.1:0", "--compat"];
+    let with = |word| [&words[..], &[word]].concat();
+    is_clear(up(home.path(), &with("nomad")), 2, "no contract whose port");
+    is_clear(up(home.path(), &with("persys")), 2, "no certificates");
+    is_clear(up(home.path(), &with("spot=0.0.0.0:0")), 2, "no login");
+}
+
+#[test]
 fn a_data_directory_that_cannot_be_one_ends_with_code_11() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("file");
