@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Node(NodeCommand),
     /// Show what happened in the fleet
     Events(EventsArgs),
+    /// Look the fleet over: what is wrong, what to do about it
+    Doctor(DoctorArgs),
     /// Show the versions of this program and of the server
     Version(VersionArgs),
     /// Print a completion script for a shell
@@ -151,6 +153,14 @@ pub(crate) struct EventsArgs {
     /// Only events after this sequence number
     #[arg(long, value_name = "SEQUENCE")]
     pub(crate) after: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]

@@ -6,6 +6,7 @@ mod apply;
 mod completion;
 mod demo;
 mod desired;
+mod doctor;
 mod drain;
 mod events;
 mod logs;
@@ -100,6 +101,9 @@ pub(crate) fn execute(
         }
         Command::Events(args) => ask.remote(args.client.clone(), async |remote| {
             events::events(&remote, args).await
+        }),
+        Command::Doctor(args) => ask.remote(args.client.clone(), async |remote| {
+            doctor::doctor(&remote, args).await
         }),
         Command::Version(args) => ask.remote(args.client.clone(), async |remote| {
             version::version(&remote, args).await
