@@ -13,6 +13,7 @@ mod arch;
 mod bench;
 mod check;
 mod contracts;
+mod fuzz;
 mod openapi;
 mod proto;
 mod size;
@@ -46,6 +47,14 @@ enum Verb {
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Runs the fuzz targets of fuzz/; needs a nightly compiler.
+    Fuzz {
+        /// Only these; all of them if none is named.
+        targets: Vec<String>,
+        /// Seconds for each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
     },
     /// Compares the edges between crates with the table in ARCHITECTURE.md.
     Arch,
@@ -82,6 +91,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Test => return test::main(Length::Short),
         Verb::Nightly => return test::main(Length::Full),
         Verb::Bench { arguments } => return bench::main(&arguments),
+        Verb::Fuzz { targets, seconds } => fuzz::main(&targets, seconds)?,
         Verb::Check => check::main()?,
         Verb::Arch => arch::main()?,
         Verb::Size => size::main()?,
