@@ -8,6 +8,8 @@ use hostler_kit::{Clock, Entropy, Tasks};
 use hostler_model::Resources;
 use hostler_runtime::Runtime;
 
+use crate::journal::{Journal, ToLog};
+use crate::uplink::Uplink;
 use crate::{Dial, LocalMachine, Machine, TcpDial};
 
 /// What an agent is told when it starts.
@@ -15,6 +17,10 @@ use crate::{Dial, LocalMachine, Machine, TcpDial};
 pub struct AgentConfig {
     /// The control plane, as `http://host:port`.
     pub server: String,
+    /// The contract that it speaks.
+    pub uplink: Uplink,
+    /// Where the lines go that a foreign contract promises; our own contract promises none.
+    pub journal: Arc<dyn Journal>,
     /// Where the ledger is kept; one agent per directory.
     pub data_dir: PathBuf,
     /// The node's name; the host name, or what it was called before, if left out.
@@ -55,6 +61,8 @@ impl AgentConfig {
     pub fn new(server: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
             server: server.into(),
+            uplink: Uplink::default(),
+            journal: Arc::new(ToLog),
             data_dir: data_dir.into(),
             name: None,
             labels: BTreeMap::new(),

@@ -17,6 +17,7 @@
 mod config;
 mod dial;
 mod guard;
+mod journal;
 mod ledger;
 mod machine;
 mod notes;
@@ -30,11 +31,14 @@ mod vitals;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tonic::service::Routes;
 
 pub use config::{AgentConfig, LedgerIo, Parts};
 pub use dial::{ByteStream, Dial, TcpDial};
+pub use journal::{Journal, Level, Line, ToLog};
 pub use machine::{LocalMachine, Machine};
 pub use status::AgentStatus;
+pub use uplink::Uplink;
 pub use vitals::Vitals;
 
 /// Why an agent does not start. Each is for a person to put right.
@@ -58,6 +62,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Agent {
     vitals: Vitals,
+    services: Option<Routes>,
 }
 
 impl Agent {
@@ -67,7 +72,7 @@ impl Agent {
     /// # Errors
     /// [`StartError`]; nothing was started.
     pub async fn start(config: AgentConfig, parts: Parts) -> Result<Self, StartError> {
-        let server = dial::Server::parse(&config.server)?;
+        let server = uplink::address(&config)?;
         let ledger = ledger::Ledger::open(&config.data_dir)?;
         let hostname = parts.machine.facts().hostname;
         let names = (config.name.as_deref(), hostname.as_str());
@@ -77,7 +82,7 @@ impl Agent {
 
         let handle = reconcile::start(&config, &parts, ledger, Arc::clone(&alive));
         let picture = handle.picture.clone();
-        let status = uplink::start(uplink::Setup {
+        let uplink::Started { status, services } = uplink::start(uplink::Setup {
             config,
             parts,
             server,
@@ -90,7 +95,7 @@ impl Agent {
             picture,
             ended,
         };
-        Ok(Self { vitals })
+        Ok(Self { vitals, services })
     }
 
     /// How the agent stands with the control plane; always the latest.
@@ -103,6 +108,12 @@ impl Agent {
     #[must_use]
     pub fn vitals(&self) -> Vitals {
         self.vitals.clone()
+    }
+
+    /// What the contract wants the node to serve; whoever composes the program opens the port.
+    #[must_use]
+    pub fn services(&self) -> Option<Routes> {
+        self.services.clone()
     }
 
     /// Completes when the agent has ended after its tasks were told to stop. Its units run on.

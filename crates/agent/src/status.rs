@@ -14,6 +14,8 @@ pub enum AgentStatus {
     },
     /// A member of the fleet, following its intent.
     Joined { node_id: NodeId },
+    /// A member of the fleet of a foreign control plane, under the id that it goes by there.
+    Registered { id: String },
     /// The control plane said no. What runs goes on running, and the agent asks again.
     Refused {
         code: String,
@@ -36,6 +38,7 @@ impl fmt::Display for AgentStatus {
                 problem: Some(problem),
             } => write!(f, "connecting: {problem}"),
             Self::Joined { node_id } => write!(f, "joined as {node_id}"),
+            Self::Registered { id } => write!(f, "registered as {id}"),
             Self::Refused { code, sentence, .. } => write!(f, "refused: {sentence} ({code})"),
             Self::Held { reason, .. } => write!(f, "joined, intent held back: {reason}"),
         }

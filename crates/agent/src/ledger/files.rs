@@ -13,9 +13,9 @@ const UNFINISHED: &str = ".unfinished-";
 
 /// The file was there but could not be understood, and was set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Damaged;
+pub(crate) struct Damaged;
 
-pub(super) fn make_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -47,7 +47,7 @@ pub(super) struct Staged {
 }
 
 /// Replaces a file; it is durable under its name once its directory is synced, too.
-pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     stage(path, value)?.settle()
 }
 
@@ -98,11 +98,11 @@ impl Staged {
     }
 }
 
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-pub(super) fn delete(path: &Path) -> io::Result<()> {
+pub(crate) fn delete(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -110,7 +110,7 @@ pub(super) fn delete(path: &Path) -> io::Result<()> {
 }
 
 /// Reads a file; none if it is not there.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Damaged> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Damaged> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -14,7 +14,7 @@
 //!
 //! The reconciler owns it; nothing else writes here.
 
-mod files;
+pub(crate) mod files;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,18 +1,32 @@
 //! The uplinks: how the agent speaks to its control plane, one folder per wire contract. Each owns nothing but
 //! its connection: what it tells comes from the reconciler's picture, what it is told goes to the reconciler.
 //! Losing the control plane loses nothing and stops nothing.
+//!
+//! A contract that has no intent sends the reconciler none: then nothing is started and nothing is stopped, and
+//! what is told is what is seen.
 
+pub(crate) mod channel;
 mod session;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tonic::service::Routes;
 
+use crate::StartError;
 use crate::config::{AgentConfig, Parts};
 use crate::dial::Server;
 use crate::ledger::Identity;
 use crate::reconcile::Handle;
 use crate::status::AgentStatus;
+
+/// Which contract the agent speaks, and what that contract has to be told beside the server's address.
+#[derive(Debug, Clone, Default)]
+pub enum Uplink {
+    /// Our own: a session.
+    #[default]
+    Session,
+}
 
 /// What an uplink is made of.
 pub(crate) struct Setup {
@@ -25,7 +39,33 @@ pub(crate) struct Setup {
     pub(crate) alive: Arc<watch::Sender<()>>,
 }
 
+/// An uplink that works.
+pub(crate) struct Started {
+    pub(crate) status: watch::Receiver<AgentStatus>,
+    /// What the contract wants served on the node; whoever composes the program opens the port for it.
+    pub(crate) services: Option<Routes>,
+}
+
+impl Started {
+    /// An uplink that only calls.
+    pub(crate) const fn calling(status: watch::Receiver<AgentStatus>) -> Self {
+        Self {
+            status,
+            services: None,
+        }
+    }
+}
+
+/// Reads the control plane's address as its contract writes it.
+pub(crate) fn address(config: &AgentConfig) -> Result<Server, StartError> {
+    match config.uplink {
+        Uplink::Session => Server::parse(&config.server),
+    }
+}
+
 /// Starts the task. It ends when the tasks are told to stop.
-pub(crate) fn start(setup: Setup) -> watch::Receiver<AgentStatus> {
-    session::start(setup)
+pub(crate) fn start(setup: Setup) -> Started {
+    match setup.config.uplink.clone() {
+        Uplink::Session => session::start(setup),
+    }
 }

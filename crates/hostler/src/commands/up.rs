@@ -127,7 +127,7 @@ async fn join(remote: &Remote<'_>, agent: &NodeAgent) -> Result<Node, Failure> {
                         advice,
                     ));
                 }
-                AgentStatus::Connecting { .. } => None,
+                AgentStatus::Connecting { .. } | AgentStatus::Registered { .. } => None,
             };
             let Some(id) = id else {
                 progress.tell("this machine joins");

@@ -80,7 +80,9 @@ async fn ready(State(vitals): State<Vitals>) -> Response {
 /// An agent whose orders are held back is a member all the same.
 const fn is_joined(status: &AgentStatus) -> bool {
     match status {
-        AgentStatus::Joined { .. } | AgentStatus::Held { .. } => true,
+        AgentStatus::Joined { .. } | AgentStatus::Held { .. } | AgentStatus::Registered { .. } => {
+            true
+        }
         AgentStatus::Connecting { .. } | AgentStatus::Refused { .. } => false,
     }
 }

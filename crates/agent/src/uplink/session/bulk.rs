@@ -20,8 +20,9 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{SignsOfLife, connect, convert, failure};
+use super::convert;
 use crate::dial::{Dial, Server};
+use crate::uplink::channel::{SignsOfLife, connect, failure};
 
 /// Transfers at once; a control plane that asks for more gets none.
 const MOST_TRANSFERS: usize = 32;

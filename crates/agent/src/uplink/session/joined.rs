@@ -24,6 +24,7 @@ use crate::guard::Speaker;
 use crate::reconcile::{Input, Proof};
 use crate::show::Picture;
 use crate::status::AgentStatus;
+use crate::uplink::channel::failure;
 
 /// How long a message may wait to be sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -440,5 +441,5 @@ pub(super) fn full_set(units: &BTreeMap<UnitId, ObservedUnit>) -> Vec<v1::NodeMe
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn lost(status: tonic::Status) -> Ended {
-    Ended::Lost(super::failure(&status))
+    Ended::Lost(failure(&status))
 }

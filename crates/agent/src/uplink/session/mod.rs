@@ -24,14 +24,11 @@ use std::time::Duration;
 use hostler_kit::Backoff;
 use hostler_model::Code;
 use hostler_wire::session::v1;
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
 
-use super::Setup;
+use super::{Setup, Started};
 use crate::config::{AgentConfig, Parts};
-use crate::dial::{Dial, Server};
+use crate::dial::Server;
 use crate::ledger::Identity;
 use crate::reconcile::Handle;
 use crate::status::AgentStatus;
@@ -42,10 +39,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// Wait while another machine holds the identity: its lease may run out.
 const IN_USE_WAIT: Duration = Duration::from_secs(5);
-/// How long a connection may take to stand.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection without beats is asked after this long for a sign of life, and given up after as long again.
-const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long the first look at the node may delay the first session.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 
@@ -74,7 +67,7 @@ enum Ended {
 }
 
 /// Starts the task. It ends when the tasks are told to stop.
-pub(super) fn start(setup: Setup) -> watch::Receiver<AgentStatus> {
+pub(super) fn start(setup: Setup) -> Started {
     let Setup {
         config,
         parts,
@@ -99,7 +92,7 @@ pub(super) fn start(setup: Setup) -> watch::Receiver<AgentStatus> {
         uplink.run().await;
         drop(alive);
     });
-    shown
+    Started::calling(shown)
 }
 
 impl Uplink {
@@ -226,80 +219,6 @@ fn refusal_wait(code: &str) -> Option<Duration> {
     }
 }
 
-/// How a connection is known to be alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SignsOfLife {
-    /// By the beats on it; pings beside them would only wake everybody up.
-    Beats,
-    Pings,
-}
-
-/// Opens a connection of its own.
-async fn connect(
-    server: &Server,
-    dial: &Arc<dyn Dial>,
-    life: SignsOfLife,
-) -> Result<Channel, String> {
-    // Everything is small or flows slowly here; large windows would only hold memory.
-    const WINDOW: u32 = 256 * 1024;
-    let endpoint = Endpoint::from_shared(server.origin())
-        .and_then(|endpoint| {
-            endpoint.user_agent(concat!("hostler-agent/", env!("CARGO_PKG_VERSION")))
-        })
-        .map_err(|error| chain(&error))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW);
-    let endpoint = match life {
-        SignsOfLife::Beats => endpoint,
-        SignsOfLife::Pings => endpoint
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE),
-    };
-    let (server, dial) = (server.clone(), Arc::clone(dial));
-    let connector = tower::service_fn(move |_: Uri| {
-        let (server, dial) = (server.clone(), Arc::clone(&dial));
-        async move { dial.dial(&server.host, server.port).await.map(TokioIo::new) }
-    });
-    let connecting = endpoint.connect_with_connector(connector);
-    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(chain(&error)),
-        Err(_) => Err(format!(
-            "no connection within {} s",
-            CONNECT_TIMEOUT.as_secs()
-        )),
-    }
-}
-
-/// An error with its causes, innermost last, each once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// Why a call failed, as a sentence: a status shows its source as programmers see it.
-fn failure(status: &tonic::Status) -> String {
-    let words = match status.message() {
-        "" => status.code().description(),
-        message => message,
-    };
-    match std::error::Error::source(status).map(chain) {
-        // The source often is what the message was made from.
-        Some(causes) if causes.starts_with(words) => causes,
-        Some(causes) => format!("{words}: {causes}"),
-        None => words.to_owned(),
-    }
-}
-
 /// The next of a set of futures to complete; waits forever while there are none.
 async fn next_of<S: futures::Stream + Unpin>(futures: &mut S) -> S::Item {
     poll_fn(|context| match Pin::new(&mut *futures).poll_next(context) {
@@ -313,22 +232,6 @@ async fn next_of<S: futures::Stream + Unpin>(futures: &mut S) -> S::Item {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_call_that_failed_is_told_in_words_with_its_causes() {
-        let reset = || std::io::Error::other("connection reset by peer");
-        let mut status = tonic::Status::unavailable("transport error");
-        status.set_source(Arc::new(reset()));
-        assert_eq!(
-            failure(&status),
-            "transport error: connection reset by peer"
-        );
-        let mut same = tonic::Status::unknown("connection reset by peer");
-        same.set_source(Arc::new(reset()));
-        assert_eq!(failure(&same), "connection reset by peer");
-        let bare = tonic::Status::new(tonic::Code::Unavailable, "");
-        assert_eq!(failure(&bare), "The service is currently unavailable");
-    }
 
     #[test]
     fn a_refusal_that_only_a_person_lifts_is_asked_slowly() {

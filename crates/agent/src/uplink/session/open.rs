@@ -25,8 +25,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::joined::{Session, full_set, lost, message};
-use super::{Ended, SignsOfLife, Uplink, connect, convert};
+use super::{Ended, Uplink, convert};
 use crate::ledger::Origin;
+use crate::uplink::channel::{SignsOfLife, connect};
 
 /// How long the other side may take to answer the hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
