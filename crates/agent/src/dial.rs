@@ -37,41 +37,82 @@ impl Dial for TcpDial {
 pub(crate) struct Server {
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// What stands before every path; empty but for a control plane behind a shared front.
+    pub(crate) prefix: String,
 }
 
 impl Server {
     /// Reads `http://host:port`.
     pub(crate) fn parse(server: &str) -> Result<Self, StartError> {
-        let refused = |reason: &str| StartError::Server {
-            server: server.to_owned(),
-            reason: reason.to_owned(),
-        };
-        let uri: http::Uri = server.parse().map_err(|_| refused("it is no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(refused("the scheme is not http"));
+        let read = Self::read(server)?;
+        match read {
+            (server, true) if server.prefix.is_empty() => Ok(server),
+            (_, false) => Err(refused(server, "it names no port")),
+            (_, true) => Err(refused(server, "it has a path")),
         }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(refused("it has a path"));
+    }
+
+    /// Reads a base URL as contracts over plain HTTP write it: the port may be left out, and there may be a path.
+    pub(crate) fn parse_base(server: &str) -> Result<Self, StartError> {
+        Self::read(server).map(|(server, _)| server)
+    }
+
+    /// Answers also whether a port was named.
+    fn read(server: &str) -> Result<(Self, bool), StartError> {
+        let refused = |reason: &str| refused(server, reason);
+        let uri: http::Uri = server.parse().map_err(|_| refused("it is no URL"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(refused("https is not spoken by this version yet")),
+            _ => return Err(refused("the scheme is not http")),
+        }
+        if uri.query().is_some() {
+            return Err(refused("it has a query"));
+        }
+        if uri
+            .authority()
+            .is_some_and(|whole| whole.as_str().contains('@'))
+        {
+            return Err(refused("it carries a login"));
         }
         let host = uri
             .host()
             .filter(|host| !host.is_empty())
             .ok_or_else(|| refused("it names no host"))?;
-        let port = uri.port_u16().ok_or_else(|| refused("it names no port"))?;
-        let host = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        Ok(Self { host, port })
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16();
+        let read = Self {
+            host: host.to_owned(),
+            port: port.unwrap_or(80),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        };
+        Ok((read, port.is_some()))
     }
 
-    /// The origin for requests; brackets around an IPv6 address.
-    pub(crate) fn origin(&self) -> String {
+    /// Host and port; brackets around an IPv6 address.
+    pub(crate) fn authority(&self) -> String {
         if self.host.contains(':') {
-            format!("http://[{}]:{}", self.host, self.port)
+            format!("[{}]:{}", self.host, self.port)
         } else {
-            format!("http://{}:{}", self.host, self.port)
+            format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// The origin for requests.
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.authority())
+    }
+
+    /// What a person would type before a path.
+    pub(crate) fn base(&self) -> String {
+        format!("{}{}", self.origin(), self.prefix)
+    }
+}
+
+fn refused(server: &str, reason: &str) -> StartError {
+    StartError::Server {
+        server: server.to_owned(),
+        reason: reason.to_owned(),
     }
 }
 
@@ -101,6 +142,27 @@ mod tests {
         ] {
             let refused = Server::parse(text).unwrap_err().to_string();
             assert!(refused.contains("http://host:port"), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_base_may_leave_the_port_out_and_have_a_path() {
+        for (text, base) in [
+            ("http://plane", "http://plane:80"),
+            ("http://plane:8080/", "http://plane:8080"),
+            ("http://plane/miaas/", "http://plane:80/miaas"),
+            ("http://[::1]:9/a/b", "http://[::1]:9/a/b"),
+        ] {
+            assert_eq!(Server::parse_base(text).unwrap().base(), base, "{text}");
+        }
+        for (text, reason) in [
+            ("https://plane", "https is not spoken by this version yet"),
+            ("http://ada:secret@plane", "it carries a login"),
+            ("http://plane?x", "it has a query"),
+            ("plane:80", "the scheme is not http"),
+        ] {
+            let refused = Server::parse_base(text).unwrap_err().to_string();
+            assert!(refused.contains(reason), "{refused}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The agent writes lines; whoever composes the program decides where they go and how they look. Nothing here fails.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// How grave a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,5 +64,31 @@ impl Line {
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.fields.push((key, value.to_string()));
         self
+    }
+}
+
+/// The short way to write lines, for uplinks.
+#[derive(Debug, Clone)]
+pub(crate) struct Pen(pub(crate) Arc<dyn Journal>);
+
+impl Pen {
+    pub(crate) fn write(&self, line: Line) {
+        self.0.write(&line);
+    }
+
+    pub(crate) fn debug(&self, text: impl Into<String>) {
+        self.write(Line::new(Level::Debug, text));
+    }
+
+    pub(crate) fn info(&self, text: impl Into<String>) {
+        self.write(Line::new(Level::Info, text));
+    }
+
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        self.write(Line::new(Level::Warn, text));
+    }
+
+    pub(crate) fn error(&self, text: impl Into<String>) {
+        self.write(Line::new(Level::Error, text));
     }
 }

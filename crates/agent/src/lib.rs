@@ -39,6 +39,7 @@ pub use journal::{Journal, Level, Line, ToLog};
 pub use machine::{LocalMachine, Machine};
 pub use status::AgentStatus;
 pub use uplink::Uplink;
+pub use uplink::{miaas, orchion, spot};
 pub use vitals::Vitals;
 
 /// Why an agent does not start. Each is for a person to put right.

@@ -46,6 +46,11 @@ pub(super) struct Staged {
     path: PathBuf,
 }
 
+/// Replaces a file by plain text.
+pub(crate) fn write_text(path: &Path, text: &str) -> io::Result<()> {
+    stage_bytes(path, text.as_bytes())?.settle()
+}
+
 /// Replaces a file; it is durable under its name once its directory is synced, too.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     stage(path, value)?.settle()
@@ -56,6 +61,10 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 pub(super) fn stage<T: Serialize>(path: &Path, value: &T) -> io::Result<Staged> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
+    stage_bytes(path, &text)
+}
+
+fn stage_bytes(path: &Path, text: &[u8]) -> io::Result<Staged> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!("{UNFINISHED}{name}"));
     let mut options = OpenOptions::new();
@@ -70,7 +79,7 @@ pub(super) fn stage<T: Serialize>(path: &Path, value: &T) -> io::Result<Staged> 
         beside,
         path: path.to_owned(),
     };
-    match staged.file.write_all(&text) {
+    match staged.file.write_all(text) {
         Ok(()) => Ok(staged),
         Err(error) => {
             staged.abandon();

@@ -6,7 +6,11 @@
 //! what is told is what is seen.
 
 pub(crate) mod channel;
+pub(crate) mod http;
+pub mod miaas;
+pub mod orchion;
 mod session;
+pub mod spot;
 
 use std::sync::Arc;
 
@@ -26,6 +30,9 @@ pub enum Uplink {
     /// Our own: a session.
     #[default]
     Session,
+    Miaas(miaas::Miaas),
+    Orchion(orchion::Orchion),
+    Spot(Box<spot::Spot>),
 }
 
 /// What an uplink is made of.
@@ -59,7 +66,8 @@ impl Started {
 /// Reads the control plane's address as its contract writes it.
 pub(crate) fn address(config: &AgentConfig) -> Result<Server, StartError> {
     match config.uplink {
-        Uplink::Session => Server::parse(&config.server),
+        Uplink::Session | Uplink::Orchion(_) => Server::parse(&config.server),
+        Uplink::Miaas(_) | Uplink::Spot(_) => Server::parse_base(&config.server),
     }
 }
 
@@ -67,5 +75,8 @@ pub(crate) fn address(config: &AgentConfig) -> Result<Server, StartError> {
 pub(crate) fn start(setup: Setup) -> Started {
     match setup.config.uplink.clone() {
         Uplink::Session => session::start(setup),
+        Uplink::Miaas(miaas) => miaas::start(setup, miaas),
+        Uplink::Orchion(orchion) => orchion::start(setup, orchion),
+        Uplink::Spot(spot) => spot::start(setup, *spot),
     }
 }

@@ -4,16 +4,23 @@
 //! The names of the tests for a cell of the table of states and failures are those of
 //! `docs/decisions/0005-state-and-failure.md`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 #[cfg(test)]
 mod control;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod plane;
 
 mod commands;
 mod failures;
 mod guarding;
 mod joining;
 mod logs;
+mod miaas;
+mod orchion;
 mod running;
+mod spot;

@@ -29,6 +29,8 @@ pub(crate) struct Network {
     server: Mutex<Option<mpsc::UnboundedSender<DuplexStream>>>,
     tasks: Tasks,
     dials: std::sync::atomic::AtomicUsize,
+    /// Whom the last dial was for.
+    dialled: Mutex<String>,
 }
 
 impl Network {
@@ -38,6 +40,7 @@ impl Network {
             server: Mutex::new(None),
             tasks: tasks.clone(),
             dials: std::sync::atomic::AtomicUsize::new(0),
+            dialled: Mutex::default(),
         })
     }
 
@@ -54,6 +57,11 @@ impl Network {
         self.weather.send_replace(weather);
     }
 
+    /// Whom the last dial was for.
+    pub(crate) fn dialled(&self) -> String {
+        self.dialled.lock().unwrap().clone()
+    }
+
     /// How often somebody dialled.
     pub(crate) fn dials(&self) -> usize {
         self.dials.load(std::sync::atomic::Ordering::Relaxed)
@@ -62,9 +70,10 @@ impl Network {
 
 #[async_trait]
 impl Dial for Network {
-    async fn dial(&self, _: &str, _: u16) -> io::Result<Box<dyn ByteStream>> {
+    async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn ByteStream>> {
         self.dials
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        *self.dialled.lock().unwrap() = format!("{host}:{port}");
         tokio::time::sleep(Duration::from_millis(1)).await;
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let weather = *self.weather.borrow();

@@ -23,7 +23,7 @@ pub(crate) struct World {
     pub(crate) body: Arc<Body>,
     pub(crate) dir: TempDir,
     clock: Arc<SimulatedClock>,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
     /// Each agent draws other numbers.
     starts: std::sync::atomic::AtomicU64,
 }
@@ -46,7 +46,9 @@ impl Machine for Body {
             hostname: "host".to_owned(),
             os: "linux".to_owned(),
             boot_id: self.boot_id.lock().unwrap().clone(),
+            arch: "x86_64".to_owned(),
             cpu_count: 4,
+            memory: Bytes(16 << 30),
             ..NodeFacts::default()
         }
     }
@@ -54,6 +56,8 @@ impl Machine for Body {
     fn usage(&self, _: &Path) -> Usage {
         Usage {
             cpu_percent: 12.5,
+            memory_percent: 40.0,
+            disk_free: Bytes(2 << 30),
             ..Usage::default()
         }
     }
