@@ -19,6 +19,7 @@ use hostler_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::live::{LiveEntry, Machine};
+use crate::spacing::Rare;
 use crate::{Control, Link, refusals};
 
 pub use crate::live::BeatVerdict;
@@ -87,13 +88,16 @@ pub(crate) async fn poll_beat(
     let told = shared.now();
     let rules = shared.config.lease_of(record.contract);
     let entry = shared.live.entry(node, rules, told.0);
-    {
+    let rare = {
         let mut pulse = entry.lock();
         pulse.keep_rules(rules, told.0);
-        pulse.touch(told.0, told.1);
         if let Some(usage) = usage {
             pulse.set_usage(usage);
         }
+        pulse.poll(told.0, told.1)
+    };
+    if let Some(rare) = rare {
+        warn_of_rare_beats(&record, rare, rules.window);
     }
     shared.metrics.count_beat(false);
     let actor = Actor::Node(record.name.clone());
@@ -115,6 +119,18 @@ pub(crate) async fn poll_beat(
         }
     };
     Ok(())
+}
+
+fn warn_of_rare_beats(node: &Node, rare: Rare, window: Duration) {
+    tracing::warn!(
+        node = %node.id,
+        name = node.name,
+        contract = node.contract.as_str(),
+        every_seconds = rare.usual.as_secs_f64(),
+        lease_seconds = window.as_secs_f64(),
+        set_at_most_seconds = rare.advised.as_secs_f64(),
+        "beats come too rarely for the node's lease: if one is lost, so is the node"
+    );
 }
 
 impl Attachment {

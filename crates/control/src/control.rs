@@ -257,6 +257,13 @@ impl Control {
         attachment::poll_beat(self, node, usage).await
     }
 
+    /// Passing figures of a node that has beaten, for [`LiveNode::figures`].
+    pub fn tell_figures(&self, node: NodeId, figures: Arc<str>) {
+        if let Some(entry) = self.shared.live.get(node) {
+            entry.lock().set_figures(figures);
+        }
+    }
+
     /// Everything that the node should run.
     #[must_use]
     pub fn intent(&self, node: NodeId) -> Vec<IntentItem> {

@@ -37,6 +37,7 @@ mod owner;
 mod records;
 mod refusals;
 mod shared;
+mod spacing;
 
 #[cfg(feature = "fake")]
 pub mod fake;

@@ -15,6 +15,7 @@ use hostler_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::Link;
+use crate::spacing::{Rare, Spacing};
 
 /// What is known of a node at this moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,12 @@ pub struct LiveNode {
     pub is_connected: bool,
     /// How many beats this server has taken from it.
     pub beats: u64,
+    /// The usual time between the beats of a node that polls, once there were enough.
+    pub spacing: Option<Duration>,
+    /// While those come too rarely for its lease: the interval that its agent should keep.
+    pub advised: Option<Duration>,
+    /// Passing figures that its agent told beside its facts, as JSON in its contract's words, never interpreted.
+    pub figures: Option<Arc<str>>,
 }
 
 /// All nodes that this server has a lease for.
@@ -58,6 +65,8 @@ pub(crate) struct Pulse {
     sessions: u64,
     observed: BTreeMap<UnitId, ObservedUnit>,
     digest: u64,
+    spacing: Spacing,
+    figures: Option<Arc<str>>,
 }
 
 /// The session that speaks for a node now.
@@ -148,6 +157,8 @@ impl Pulse {
             sessions: 0,
             observed: BTreeMap::new(),
             digest: 0,
+            spacing: Spacing::default(),
+            figures: None,
         }
     }
 
@@ -159,6 +170,9 @@ impl Pulse {
             usage: self.usage.clone(),
             is_connected: self.session.is_some(),
             beats: self.beats,
+            spacing: self.spacing.usual(),
+            advised: self.spacing.rare(self.rules).map(|rare| rare.advised),
+            figures: self.figures.clone(),
         }
     }
 
@@ -168,6 +182,16 @@ impl Pulse {
         self.last_beat = now;
         self.last_seen = wall;
         self.beats += 1;
+    }
+
+    /// A sign of life of a node that polls. Answers once when they have become too rare.
+    pub(crate) fn poll(&mut self, now: Duration, wall: Timestamp) -> Option<Rare> {
+        self.touch(now, wall);
+        self.spacing.note(now, self.rules)
+    }
+
+    pub(crate) fn set_figures(&mut self, figures: Arc<str>) {
+        self.figures = Some(figures);
     }
 
     /// The node is judged by these rules from now on; a change begins with a full lease.

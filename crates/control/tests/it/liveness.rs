@@ -285,3 +285,39 @@ async fn a_server_that_was_held_up_or_whose_clock_jumped_loses_nobody() {
     );
     stop(control).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn beats_too_rare_for_the_lease_are_noticed_and_written_nowhere() {
+    let world = World::new(11);
+    let control = world.start().await;
+    let mut machine = FakeMachine::named("one");
+    machine.contract = Contract::Orchion;
+    let node = FakeNode::join(&control, machine).await.unwrap();
+    let id = node.id();
+    node.attachment().unwrap();
+    node.disconnect();
+    until(&control, "suspect", |view| {
+        view.node(id).unwrap().state() == NodeState::Suspect
+    })
+    .await;
+    control.poll_beat(id, None).await.unwrap();
+    let written = control.store_revision();
+    let mut seen = Vec::new();
+    for every in [5, 5, 5, 15, 15, 15, 5] {
+        tokio::time::sleep(Duration::from_secs(every)).await;
+        control.poll_beat(id, None).await.unwrap();
+        let live = control.live(id).unwrap();
+        seen.push((
+            live.spacing.map(|it| it.as_secs()),
+            live.advised.map(|it| it.as_secs()),
+        ));
+    }
+    let five = (Some(5), None);
+    let rare = (Some(15), Some(10));
+    assert_eq!(
+        seen,
+        [(None, None), (None, None), five, five, five, rare, five]
+    );
+    assert_eq!(control.store_revision(), written);
+    stop(control).await;
+}
