@@ -190,6 +190,7 @@ fn node(node: &Node) -> Vec<Finding> {
             "if that is right, `hostler node accept` lets them go",
         ));
     }
+    findings.extend(rare_beats(node));
     let unwell = node
         .facts
         .runtimes
@@ -200,6 +201,21 @@ fn node(node: &Node) -> Vec<Finding> {
         finding(Gravity::Note, sentence, "")
     }));
     findings
+}
+
+/// The agent chooses its interval, and chose it too long for the lease.
+fn rare_beats(node: &Node) -> Option<Finding> {
+    let lease = node.lease?;
+    let advised = lease.advised_ms?;
+    let (spacing, window) = (lease.spacing_ms.unwrap_or_default(), lease.window_ms);
+    Some(Finding {
+        gravity: Gravity::Warning,
+        about: format!("node {}", node.name),
+        sentence: format!(
+            "it beats every {spacing} ms only, and is lost after {window} ms of silence"
+        ),
+        advice: format!("set its agent's interval to {advised} ms or less"),
+    })
 }
 
 fn workload(workload: &Workload) -> Option<Finding> {
@@ -273,6 +289,10 @@ mod tests {
             box_with(json!({"state": "suspect"})),
             box_with(json!({"state": "lost", "name": "far"})),
             box_with(json!({"held_back": "it would stop too much", "name": "shy"})),
+            box_with(json!({
+                "name": "slow",
+                "lease": {"age_ms": 1, "window_ms": 30000, "spacing_ms": 20000, "advised_ms": 10000}
+            })),
             box_with(json!({"facts": {"runtimes": [{"kind": "container", "note": "no engine"}]}})),
         ]);
         let workloads = json!([{
@@ -292,6 +312,8 @@ mod tests {
             told.iter()
                 .any(|it| it.1 == "node box: it cannot run container: no engine")
         );
+        let slow = "node slow: it beats every 20000 ms only, and is lost after 30000 ms of silence";
+        assert!(told.contains(&(Gravity::Warning, slow.to_owned())));
         assert!(told.windows(2).all(|pair| pair[0].0 <= pair[1].0));
     }
 
