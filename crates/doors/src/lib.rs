@@ -11,6 +11,7 @@ pub mod api;
 pub mod listener;
 pub mod orchion;
 pub mod persys;
+mod secret;
 pub mod session;
 pub mod spot;
 
@@ -20,7 +21,7 @@ use axum::Router;
 use hostler_control::Control;
 use hostler_kit::Entropy;
 
-pub use self::api::openapi;
+pub use self::api::{miaas, openapi};
 pub use self::listener::{Accept, BindError, Bound, Listener, Peer, Tls, serve};
 use self::session::SessionDoor;
 
@@ -45,15 +46,19 @@ pub struct Parts {
     pub control: Control,
     /// Makes request ids, tickets and tokens.
     pub entropy: Arc<dyn Entropy>,
+    pub miaas: miaas::Config,
+    pub orchion: orchion::Config,
 }
 
 impl Parts {
-    /// The doors of one control plane.
+    /// The doors of one control plane, as they behave unless told otherwise.
     #[must_use]
     pub fn new(control: &Control, entropy: &Arc<dyn Entropy>) -> Self {
         Self {
             control: control.clone(),
             entropy: Arc::clone(entropy),
+            miaas: miaas::Config::default(),
+            orchion: orchion::Config::default(),
         }
     }
 
@@ -70,7 +75,7 @@ impl Parts {
 
     fn everything(&self) -> Router {
         let session = SessionDoor::new(self.control.clone(), Arc::clone(&self.entropy));
-        let api = api::Api::new(self.control.clone(), Arc::clone(&self.entropy)).router();
+        let api = api::Api::new(self).router();
         // The session's own dispatch refuses unknown methods in gRPC's words, and none of the API's time-outs
         // and limits may touch its streams.
         api.route_service(

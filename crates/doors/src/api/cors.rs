@@ -1,18 +1,19 @@
 //! Which pages of other sites may use which routes: MIaaS's own, as its contract says, and no others. Those
-//! routes know tokens, not cookies, so any origin may use them, and none is sent credentials.
+//! routes know tokens, not cookies, so any origin may use them; credentials are allowed only where no cookie will ever
+//! be taken.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::miaas;
+use super::{Api, miaas};
 
 /// Seconds for which a browser remembers the answer to a preflight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Answers preflights and marks answers of the routes that are open to pages.
-pub(super) async fn answer(request: Request, next: Next) -> Response {
+pub(super) async fn answer(State(api): State<Api>, request: Request, next: Next) -> Response {
     let is_preflight = request.method() == Method::OPTIONS
         && request
             .headers()
@@ -22,19 +23,42 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     } else {
         request.method().clone()
     };
-    if !miaas::is_open(&method, request.uri().path()) {
+    let path = request.uri().path();
+    let openness = miaas::openness(&api.miaas, &method, path);
+    if !openness.is_open() {
         return next.run(request).await;
     }
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = if is_preflight {
-        preflight(request.headers())
+        preflight(request.headers(), &open_methods(&api, path))
     } else {
         next.run(request).await
     };
-    let any = HeaderValue::from_static("*");
+    let headers = response.headers_mut();
+    match (openness, origin) {
+        // A browser takes credentials only for an origin that is named.
+        (miaas::Openness::WithCredentials, Some(origin)) => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            let yes = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+        }
+        _ => {
+            let any = HeaderValue::from_static("*");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        }
+    }
     response
-        .headers_mut()
-        .insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
-    response
+}
+
+/// The methods with which pages may use the path.
+fn open_methods(api: &Api, path: &str) -> String {
+    let all = [Method::DELETE, Method::GET, Method::HEAD, Method::POST];
+    let open = all
+        .iter()
+        .filter(|method| miaas::openness(&api.miaas, method, path).is_open());
+    let names: Vec<&str> = open.map(Method::as_str).collect();
+    names.join(", ")
 }
 
 /// The method that a preflight asks about.
@@ -45,11 +69,12 @@ fn wanted(headers: &HeaderMap) -> Method {
         .unwrap_or(Method::OPTIONS)
 }
 
-fn preflight(headers: &HeaderMap) -> Response {
+fn preflight(headers: &HeaderMap, methods: &str) -> Response {
     let mut response = (StatusCode::OK, "OK").into_response();
     let allowed = response.headers_mut();
-    let methods = HeaderValue::from_static("GET, HEAD, POST");
-    allowed.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    if let Ok(methods) = HeaderValue::try_from(methods) {
+        allowed.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    }
     allowed.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     if let Some(asked) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         allowed.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());

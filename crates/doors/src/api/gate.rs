@@ -76,13 +76,17 @@ pub(super) async fn hurry(request: Request, next: Next) -> Response {
 /// Without login, a page of another site that a person has open could order this server about: a browser
 /// sends plain posts anywhere. So a write that names an origin must come from this server's own address,
 /// and that must not be a name that another site could point here.
-pub(super) async fn keep_pages_out(request: Request, next: Next) -> Response {
+pub(super) async fn keep_pages_out(
+    State(api): State<Api>,
+    request: Request,
+    next: Next,
+) -> Response {
     let is_write = !matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
     );
-    let is_open = miaas::is_open(request.method(), request.uri().path());
-    if is_write && !is_open && !is_same_origin(request.headers()) {
+    let openness = miaas::openness(&api.miaas, request.method(), request.uri().path());
+    if is_write && !openness.is_open() && !is_same_origin(request.headers()) {
         let sentence = "a page of another site may not change this fleet";
         let advice = "use the command line, or a client that sends no `Origin`";
         return Failure(Refusal::new(Code::Forbidden, sentence, advice)).into_response();

@@ -1,4 +1,4 @@
-//! The REST API under `/api/v1`, the routes about the server itself, and MIaaS's node routes: `docs/routes.md`
+//! The REST API under `/api/v1`, the routes about the server itself, and MIaaS's routes: `docs/routes.md`
 //! lists them.
 //!
 //! Each handler decodes, makes one `Control` call and encodes. `take` holds what handlers take, `convert` turns
@@ -13,10 +13,11 @@ mod events;
 mod gate;
 mod logs;
 mod metrics;
-mod miaas;
+pub mod miaas;
 mod nodes;
 mod openapi;
 mod page;
+mod pages;
 mod plan;
 mod refuse;
 mod server;
@@ -34,9 +35,11 @@ use hostler_control::Control;
 use hostler_kit::Entropy;
 use hostler_model::{Code, Refusal};
 use http::{HeaderValue, header};
+use tokio::sync::Mutex;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::refuse::Failure;
+use crate::{Parts, orchion};
 
 pub use self::openapi::openapi;
 
@@ -45,13 +48,22 @@ pub use self::openapi::openapi;
 pub(crate) struct Api {
     control: Control,
     entropy: Arc<dyn Entropy>,
+    miaas: Arc<miaas::Config>,
+    /// Held while a deployment is created.
+    deploying: Arc<Mutex<()>>,
 }
 
 impl Api {
-    /// The door for one control plane; `entropy` makes the ids of requests.
+    /// The door for one control plane.
     #[must_use]
-    pub(crate) fn new(control: Control, entropy: Arc<dyn Entropy>) -> Self {
-        Self { control, entropy }
+    pub(crate) fn new(parts: &Parts) -> Self {
+        miaas::warn(&parts.miaas);
+        Self {
+            control: parts.control.clone(),
+            entropy: Arc::clone(&parts.entropy),
+            miaas: Arc::new(parts.miaas.clone()),
+            deploying: Arc::default(),
+        }
     }
 
     /// All routes of this door, with its fallback.
@@ -60,6 +72,7 @@ impl Api {
         let routes = Router::new()
             .merge(nodes())
             .merge(workloads())
+            .merge(deployments())
             .merge(about())
             .route_layer(from_fn(gate::hurry))
             .merge(streams());
@@ -67,8 +80,9 @@ impl Api {
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(CatchPanicLayer::custom(gate::panicked))
-            .layer(from_fn(gate::keep_pages_out))
-            .layer(from_fn(cors::answer))
+            .layer(from_fn_with_state(self.clone(), miaas::refuse_head))
+            .layer(from_fn_with_state(self.clone(), gate::keep_pages_out))
+            .layer(from_fn_with_state(self.clone(), cors::answer))
             .layer(from_fn_with_state(self.clone(), gate::name))
             .with_state(self)
     }
@@ -115,6 +129,18 @@ fn workloads() -> Router<Api> {
         .route("/api/v1/assignments/{id}", get(assignments::show))
 }
 
+fn deployments() -> Router<Api> {
+    Router::new()
+        .route(
+            "/api/v1/deployments",
+            get(miaas::list_deployments).post(miaas::deploy),
+        )
+        .route(
+            "/api/v1/deployments/{id}",
+            get(miaas::show_deployment).delete(miaas::remove_deployment),
+        )
+}
+
 fn streams() -> Router<Api> {
     Router::new()
         .route("/api/v1/events", get(events::events))
@@ -131,18 +157,24 @@ fn about() -> Router<Api> {
         .route("/health", get(server::health))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(pages::docs))
+        .route("/redoc", get(pages::docs))
         .route("/docs/errors/{code}", get(errors::page))
 }
 
-/// No such path: in gRPC's words for a gRPC call, MIaaS's way for its routes with a slash too many, else a
-/// problem document.
+/// No such path: in gRPC's words for a gRPC call, in a contract's for what lies below its routes, MIaaS's way for its
+/// routes with a slash too many, else a problem document.
 async fn no_route(request: Request) -> Response {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     if content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc")) {
         return tonic::Status::unimplemented("no such service or method")
             .into_http::<axum::body::Body>();
     }
-    if let Some(path) = miaas::without_slash(request.uri().path()) {
+    let path = request.uri().path();
+    if orchion::owns(path) {
+        return orchion::not_found();
+    }
+    if let Some(path) = miaas::without_slash(path) {
         let query = request
             .uri()
             .query()
@@ -150,17 +182,14 @@ async fn no_route(request: Request) -> Response {
             .unwrap_or_default();
         return Redirect::temporary(&format!("{path}{query}")).into_response();
     }
-    let sentence = format!("there is no route {}", request.uri().path());
-    let advice = "GET /openapi.json lists every route";
-    Failure(Refusal::new(Code::RouteNotFound, sentence, advice)).into_response()
+    let advice = format!("there is no route {path}: GET /openapi.json lists every route");
+    Failure(Refusal::new(Code::RouteNotFound, "Not Found", advice)).into_response()
 }
 
+/// The sentence is MIaaS's, as for an unknown path; what helps is in the advice.
 async fn no_method(request: Request) -> Response {
-    let sentence = format!(
-        "{} does not take {}",
-        request.uri().path(),
-        request.method()
-    );
-    let advice = "the `Allow` header lists what it takes";
+    let (path, method) = (request.uri().path(), request.method());
+    let advice = format!("{path} does not take {method}: the `Allow` header lists what it takes");
+    let sentence = "Method Not Allowed";
     Failure(Refusal::new(Code::MethodNotAllowed, sentence, advice)).into_response()
 }

@@ -99,8 +99,20 @@ pub(super) async fn show(
     State(api): State<Api>,
     Target(target): Target,
 ) -> Result<Response, Failure> {
-    let id = api.node_id(&target)?;
+    let id = api.node_id(&target).map_err(in_miaas_words)?;
     api.shown_node(StatusCode::OK, id)
+}
+
+/// The route is MIaaS's, too, so an unknown node is told of in its words; ours stand in the advice.
+fn in_miaas_words(refusal: Refusal) -> Refusal {
+    match refusal.code {
+        Code::NodeNotFound => Refusal {
+            advice: format!("{}: {}", refusal.sentence, refusal.advice),
+            sentence: "Node not found".to_owned(),
+            ..refusal
+        },
+        _ => refusal,
+    }
 }
 
 /// Sets labels, and removes those with null.

@@ -7,11 +7,11 @@ use hostler_control::Readiness;
 use hostler_model::Timestamp;
 use hostler_wire::api;
 use hostler_wire::session::{VERSION_HIGHEST, VERSION_LOWEST};
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Api;
+use super::{Api, pages};
 
 /// The version of this build.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,16 +25,23 @@ pub(super) struct Root {
     docs: &'static str,
 }
 
-/// What this is.
+/// What this is: as JSON, or for a browser as a page.
 #[utoipa::path(get, path = "/", tag = "server", responses((status = 200, body = Root)))]
-pub(super) async fn root() -> Json<Root> {
-    let message = "Hostler control plane";
-    Json(Root {
-        message,
-        service: "hostler",
-        version: VERSION,
-        docs: "/openapi.json",
-    })
+pub(super) async fn root(headers: HeaderMap) -> Response {
+    let mut response = if pages::wants_page(&headers) {
+        pages::docs().await
+    } else {
+        Json(Root {
+            message: "Hostler control plane",
+            service: "hostler",
+            version: VERSION,
+            docs: "/docs",
+        })
+        .into_response()
+    };
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, vary);
+    response
 }
 
 /// The versions of the server and of its contracts.

@@ -2,11 +2,16 @@
 //! clients. Nothing here measures time; waits are for conditions, with generous deadlines.
 
 mod client;
+mod deployments;
+mod foreign;
 mod fuzz;
 mod listener;
 mod logs;
 mod miaas;
+mod miaas_later;
 mod nodes;
+mod orchion;
+mod raw;
 mod routes;
 mod server;
 mod session;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hostler_control::fake::{FakeMachine, FakeNode};
 use hostler_control::{Control, ControlConfig, Parts};
-use hostler_doors::{Listener, router, serve};
+use hostler_doors::{Dialect, Listener, serve};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_store::MemoryStore;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -37,11 +37,20 @@ impl Server {
     }
 
     pub(crate) async fn with(config: ControlConfig) -> Self {
+        Self::of(config, &store(), |parts| parts.router(Dialect::Hostler)).await
+    }
+
+    /// A server over that store, which may have been another's before, with doors as they are asked for.
+    pub(crate) async fn of(
+        config: ControlConfig,
+        store: &Arc<MemoryStore>,
+        doors: impl FnOnce(hostler_doors::Parts) -> axum::Router,
+    ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let tasks = Tasks::new();
         let parts = Parts {
-            store: Arc::new(MemoryStore::new(Arc::clone(&clock))),
+            store: Arc::<MemoryStore>::clone(store),
             clock,
             entropy: Arc::clone(&entropy),
             tasks: tasks.clone(),
@@ -54,10 +63,8 @@ impl Server {
             .await
             .expect("a free port");
         let addr = bound.addr();
-        tasks.spawn(
-            "listener",
-            serve(bound, router(&control, &entropy), tasks.clone()),
-        );
+        let router = doors(hostler_doors::Parts::new(&control, &entropy));
+        tasks.spawn("listener", serve(bound, router, tasks.clone()));
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -147,6 +154,11 @@ impl Server {
         let ended = self.tasks.shut_down(DEADLINE).await;
         assert_eq!(ended, Ok(()), "every task ends");
     }
+}
+
+/// A store in memory.
+pub(crate) fn store() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(Arc::new(SystemClock::new())))
 }
 
 impl Answer {

@@ -179,6 +179,12 @@ pub struct Lease {
     pub age_ms: u64,
     /// At this age the node is lost.
     pub window_ms: u64,
+    /// The usual time between two beats of a node whose agent chooses it, once there were enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing_ms: Option<u64>,
+    /// While those beats come too rarely for the lease: the interval that its agent should keep at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advised_ms: Option<u64>,
 }
 
 /// How far a drain has come.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use hostler_control::fleet::State;
 use hostler_control::{Control, LiveNode};
 use hostler_model::{
-    Admission, Bytes, Command, CommandKind, CommandState, Disk, Liveness, Node, NodeFacts,
-    NodeState, RuntimeFact, Usage,
+    Admission, Bytes, Command, CommandKind, CommandState, Contract, Disk, Liveness, Node,
+    NodeFacts, NodeState, RuntimeFact, Usage,
 };
 use hostler_wire::api;
 
@@ -20,7 +20,7 @@ pub(in crate::api) fn node(control: &Control, state: &State, node: &Node) -> api
         id: node.id.to_string(),
         name: node.name.clone(),
         ip: node.facts.addresses.first().cloned().unwrap_or_default(),
-        capabilities: capabilities(&node.facts),
+        capabilities: capabilities(node.contract, &node.facts),
         last_seen: last_seen(node, live.as_ref()),
         status: status(node),
         metrics: live
@@ -42,6 +42,8 @@ pub(in crate::api) fn node(control: &Control, state: &State, node: &Node) -> api
         lease: live.filter(|live| live.beats > 0).map(|live| api::Lease {
             age_ms: millis(live.last_beat_age),
             window_ms: millis(live.window),
+            spacing_ms: live.spacing.map(millis),
+            advised_ms: live.advised.map(millis),
         }),
     }
 }
@@ -98,11 +100,12 @@ const fn megabytes(bytes: Bytes) -> u64 {
     bytes.0 >> 20
 }
 
-/// MIaaS's capabilities: as its agent wrote them, or made from what our agent found out.
-fn capabilities(facts: &NodeFacts) -> api::Capabilities {
+/// MIaaS's capabilities: as its agent wrote them, or made from what another agent found out.
+fn capabilities(contract: Contract, facts: &NodeFacts) -> api::Capabilities {
     let written = facts
         .foreign
         .as_deref()
+        .filter(|_| contract == Contract::Miaas)
         .and_then(|json| serde_json::from_str(json).ok());
     written.unwrap_or_else(|| api::Capabilities {
         os: facts.os.clone(),
@@ -211,10 +214,15 @@ mod tests {
             foreign: Some(foreign.to_owned()),
             ..NodeFacts::default()
         };
-        let shown = capabilities(&facts);
+        let shown = capabilities(Contract::Miaas, &facts);
         assert_eq!(
             (shown.cpu_count, shown.mem_mb, shown.gpus.len()),
             (4, 15_995, 1)
+        );
+        let other = capabilities(Contract::Orchion, &facts);
+        assert_eq!(
+            other.cpu_count, 0,
+            "the words of another contract are not MIaaS's"
         );
     }
 
@@ -229,6 +237,6 @@ mod tests {
             disks: vec![disk("/", 5 << 20), disk("/data", 9 << 20)],
             ..NodeFacts::default()
         };
-        assert_eq!(capabilities(&facts).disk_mb, Some(5));
+        assert_eq!(capabilities(Contract::Session, &facts).disk_mb, Some(5));
     }
 }

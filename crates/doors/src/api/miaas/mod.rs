@@ -1,11 +1,20 @@
-//! MIaaS's node routes, in the dialect of its first version: register and heartbeat. The list is `nodes::list`,
-//! whose entries are a superset of MIaaS's.
+//! MIaaS's routes, in both of its dialects: register and heartbeat here, deployments in `deployments`. The list of
+//! nodes is `nodes::list`, whose entries are a superset of MIaaS's.
+//!
+//! ```text
+//!   heartbeat, later dialect: JSON? ─422─► token there? ─401─► token good? ─401─► body fits? ─422─► own node? ─403─► known? ─404
+//!   heartbeat, seed dialect:  JSON? ─422─────────────────────────────────────────► body fits? ─422─────────────────► known? ─404
+//! ```
 //!
 //! A node is known by the name under which it registers; `docs/decisions/0008-miaas-nodes.md` says why. Such a
 //! node has no drivers, so nothing is placed on it. Bodies are read as leniently as MIaaS reads them, and refused
 //! in its words: a list of findings with status 422.
 
+mod config;
+mod deployments;
 mod reading;
+mod routes;
+mod token;
 
 use std::collections::BTreeMap;
 
@@ -18,12 +27,23 @@ use hostler_model::{
     Timestamp, Usage,
 };
 use hostler_wire::api;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use self::reading::Findings;
+pub use self::config::{Config, Dialect};
+pub(super) use self::deployments::{
+    create as deploy, list as list_deployments, remove as remove_deployment,
+    show as show_deployment,
+};
+// The description of the API names handlers by their path.
+pub(super) use self::deployments::{
+    __path_create as __path_deploy, __path_list as __path_list_deployments,
+    __path_remove as __path_remove_deployment, __path_show as __path_show_deployment,
+};
+use self::reading::{Findings, WORD_BYTES};
+pub(super) use self::routes::{Openness, openness, refuse_head, without_slash};
 use super::Api;
 use super::nodes::unexpected;
 use super::refuse::{Failure, problem};
@@ -43,7 +63,7 @@ pub(super) struct Registration {
 #[schema(as = MiaasRegistered)]
 pub(super) struct Registered {
     node_id: String,
-    /// Opaque; agents carry it unread.
+    /// A JWT; agents carry it unread.
     node_token: String,
     control_plane_url: String,
 }
@@ -78,72 +98,113 @@ pub(super) enum No {
 
 /// Registers a node, or the same node again: a node is known by its name.
 #[utoipa::path(post, path = "/api/v1/nodes/register", tag = "miaas", request_body = Registration,
-    responses((status = 200, body = Registered), (status = 422, description = "A list of findings")))]
+    responses((status = 200, description = "In the seed's dialect", body = Registered),
+        (status = 201, description = "In the later dialect", body = Registered),
+        (status = 422, description = "A list of findings")))]
 pub(super) async fn register(
     State(api): State<Api>,
     headers: HeaderMap,
     request: Request,
-) -> Result<Json<Registered>, No> {
-    let registration = Findings::read(request).await?.registration()?;
+) -> Result<(StatusCode, Json<Registered>), No> {
+    let registration = Findings::read(request, WORD_BYTES)
+        .await?
+        .object()?
+        .registration()?;
     let name = registration.name.clone();
     let verb = Verb::Announce(Box::new(announcement(registration)));
     match api.control.submit(Actor::Node(name.clone()), verb).await? {
         Reply::Node { id, .. } => {
             api.control.poll_beat(id, None).await?;
-            tracing::info!(node = %id, name, contract = "miaas", "node joined");
-            Ok(Json(registered(&id.to_string(), &headers)))
+            let (status, dialect) = match api.miaas.dialect {
+                Dialect::Seed => (StatusCode::OK, "seed"),
+                Dialect::Later => (StatusCode::CREATED, "later"),
+            };
+            tracing::info!(node = %id, name, contract = "miaas", dialect, "node joined");
+            Ok((
+                status,
+                Json(api.registered(&id.to_string(), &name, &headers)),
+            ))
         }
         other => Err(No::Failure(unexpected(&other))),
     }
 }
 
-/// A beat of a registered node. It needs no authorization.
+/// A beat of a registered node. In the seed's dialect it needs no authorization, and none is read.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/heartbeat", tag = "miaas", request_body = Heartbeat,
-    params(("id" = String, Path, description = "The node's id")),
-    responses((status = 200, body = Beaten), (status = 404, body = api::Problem),
+    params(("id" = String, Path, description = "The node's id"),
+        ("Authorization" = Option<String>, Header, description = "`Bearer` and the node's token, in the later dialect")),
+    responses((status = 200, body = Beaten), (status = 401, body = api::Problem),
+        (status = 403, body = api::Problem), (status = 404, body = api::Problem),
         (status = 422, description = "A list of findings")))]
 pub(super) async fn heartbeat(
     State(api): State<Api>,
     Target(target): Target,
+    headers: HeaderMap,
     request: Request,
 ) -> Result<Json<Beaten>, No> {
-    let usage = usage(Findings::read(request).await?.heartbeat()?);
+    let sent = Findings::read(request, WORD_BYTES).await?;
+    let claimed = api.authenticated(&headers)?;
+    let usage = usage(sent.object()?.heartbeat()?);
+    if claimed.is_some_and(|node| node != target) {
+        let sentence = "Cannot send heartbeat for a different node";
+        let advice = "send the token that came with this node's id";
+        return Err(Refusal::new(Code::Forbidden, sentence, advice).into());
+    }
     let node = target.parse().map_err(|_| not_found())?;
     let beaten = api.control.poll_beat(node, Some(usage)).await;
     beaten.map_err(|refusal| match refusal.code {
         Code::NodeNotFound | Code::NodeGone => not_found(),
         _ => refusal,
     })?;
-    let now = Timestamp::from_millis(api.control.clock().wall_millis());
     Ok(Json(Beaten {
         status: "ok",
-        timestamp: now.as_seconds(),
+        timestamp: api.now().as_seconds(),
     }))
 }
 
-/// Whether pages of other sites may use this route: MIaaS's page lives elsewhere.
-pub(super) fn is_open(method: &Method, path: &str) -> bool {
-    let words: Vec<&str> = path.split('/').skip(1).collect();
-    match (words.as_slice(), method) {
-        ([""] | ["health"] | ["api", "v1", "nodes"], &Method::GET | &Method::HEAD)
-        | (["api", "v1", "nodes", _, "heartbeat"], &Method::POST) => true,
-        (["api", "v1", "nodes", "register"], method) => *method == Method::POST,
-        (["api", "v1", "nodes", _], &Method::GET | &Method::HEAD) => true,
-        _ => false,
+impl Api {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.control.clock().wall_millis())
+    }
+
+    /// The node whose token the request carries; none in the dialect that reads no token.
+    fn authenticated(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+        if self.miaas.dialect == Dialect::Seed {
+            return Ok(None);
+        }
+        let refused = |sentence| {
+            let advice = "register the node, and send its token as `Authorization: Bearer <token>`";
+            Refusal::new(Code::Unauthenticated, sentence, advice)
+        };
+        let token = token::of(headers).ok_or_else(|| refused("Missing authentication token"))?;
+        let claims = token::read(&self.miaas.jwt_secret, token, self.now());
+        let claims = claims.ok_or_else(|| refused("Invalid or expired token"))?;
+        Ok(Some(claims.node_id))
+    }
+
+    /// The address is the one that the agent has used: it works from there.
+    fn registered(&self, id: &str, name: &str, headers: &HeaderMap) -> Registered {
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let Config {
+            jwt_secret, ttl, ..
+        } = &*self.miaas;
+        Registered {
+            node_id: id.to_owned(),
+            node_token: token::issue(jwt_secret, (id, name), (self.now(), *ttl)),
+            control_plane_url: format!("http://{}", host.unwrap_or("localhost:8080")),
+        }
     }
 }
 
-/// MIaaS's routes with one slash too many lead to those without.
-pub(super) fn without_slash(path: &str) -> Option<&str> {
-    let path = path.strip_suffix('/')?;
-    let words: Vec<&str> = path.split('/').skip(1).collect();
-    let is_known = match words.as_slice() {
-        ["health"] | ["api", "v1", "nodes"] => true,
-        ["api", "v1", "nodes", id] => !id.is_empty(),
-        ["api", "v1", "nodes", id, "heartbeat"] => !id.is_empty(),
-        _ => false,
-    };
-    is_known.then_some(path)
+/// Says at the start what whoever runs this must know.
+pub(super) fn warn(config: &Config) {
+    if config.dialect == Dialect::Later && config.has_public_secret() {
+        tracing::warn!(
+            "the tokens of MIaaS's nodes are signed with the secret that everybody knows: set one of your own"
+        );
+    }
 }
 
 fn announcement(registration: Registration) -> NodeAnnouncement {
@@ -214,24 +275,21 @@ fn usage(beat: Heartbeat) -> Usage {
     }
 }
 
-/// The address is the one that the agent has used: it works from there.
-fn registered(id: &str, headers: &HeaderMap) -> Registered {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    Registered {
-        node_id: id.to_owned(),
-        node_token: format!("node-token-{id}"),
-        control_plane_url: format!("http://{}", host.unwrap_or("localhost:8080")),
-    }
-}
-
 fn not_found() -> Refusal {
     Refusal::new(
         Code::NodeNotFound,
         "Node not found",
         "register the node again",
     )
+}
+
+impl No {
+    /// One thing that does not fit.
+    fn finding(key: &str, message: &str) -> Self {
+        let finding =
+            json!({"type": "value_error", "loc": ["body", key], "msg": message, "input": null});
+        Self::Findings(vec![finding])
+    }
 }
 
 impl From<Refusal> for No {
@@ -243,7 +301,17 @@ impl From<Refusal> for No {
 impl IntoResponse for No {
     fn into_response(self) -> Response {
         match self {
-            Self::Failure(failure) => failure.into_response(),
+            Self::Failure(failure) => {
+                let is_nobody = failure.0.code == Code::Unauthenticated;
+                let mut response = failure.into_response();
+                if is_nobody {
+                    let scheme = HeaderValue::from_static("Bearer");
+                    response
+                        .headers_mut()
+                        .insert(header::WWW_AUTHENTICATE, scheme);
+                }
+                response
+            }
             Self::Findings(findings) => {
                 // The keys of a problem document stay beside the list, which stands where the sentence would.
                 let advice = "`detail` lists what is wrong and where";
@@ -254,33 +322,5 @@ impl IntoResponse for No {
                 (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_miaas_routes_lose_a_slash() {
-        assert_eq!(without_slash("/api/v1/nodes/"), Some("/api/v1/nodes"));
-        assert_eq!(
-            without_slash("/api/v1/nodes/x/heartbeat/"),
-            Some("/api/v1/nodes/x/heartbeat")
-        );
-        assert_eq!(without_slash("/api/v1/workloads/"), None);
-        assert_eq!(without_slash("/api/v1/nodes"), None);
-        assert_eq!(without_slash("//"), None);
-    }
-
-    #[test]
-    fn pages_may_read_and_register_but_not_remove() {
-        assert!(is_open(&Method::GET, "/api/v1/nodes"));
-        assert!(is_open(&Method::POST, "/api/v1/nodes/register"));
-        assert!(is_open(&Method::POST, "/api/v1/nodes/x/heartbeat"));
-        assert!(is_open(&Method::GET, "/health"));
-        assert!(!is_open(&Method::DELETE, "/api/v1/nodes/x"));
-        assert!(!is_open(&Method::POST, "/api/v1/nodes/x/drain"));
-        assert!(!is_open(&Method::POST, "/api/v1/workloads"));
     }
 }

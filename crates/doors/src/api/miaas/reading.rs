@@ -1,65 +1,92 @@
 //! Reading bodies as leniently as MIaaS reads them: `"8"` and `8.0` are whole numbers, unknown keys are dropped.
 //! What does not fit is gathered, and refused whole in MIaaS's words.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::extract::Request;
 use hostler_wire::api;
 use serde_json::{Map, Value, json};
 
+use super::deployments::Deployment;
 use super::{Heartbeat, No, Registration};
 use crate::api::take::read;
 
-/// Most bytes of a body; agents send some hundred.
-const BODY_BYTES: usize = 64 << 10;
-/// Most bytes of a name; it becomes part of a key of the store.
+/// Most bytes of what an agent says; it sends some hundred.
+pub(super) const WORD_BYTES: usize = 64 << 10;
+/// Most bytes of a deployment: a compose file and its variables.
+pub(super) const DEPLOYMENT_BYTES: usize = 256 << 10;
+/// Most bytes of an input that is shown to who sent it.
+const SHOWN_BYTES: usize = 1 << 10;
+/// Most bytes of a name or an id; it becomes part of a key of the store.
 const NAME_BYTES: usize = 128;
+
+/// A body that is JSON, or none at all.
+#[derive(Debug)]
+pub(super) struct Sent {
+    text: Vec<u8>,
+    value: Option<Value>,
+}
 
 /// A body being read with MIaaS's leniency; what does not fit is gathered.
 #[derive(Debug)]
 pub(super) struct Findings {
+    text: Vec<u8>,
     body: Map<String, Value>,
     found: Vec<Value>,
 }
 
-impl Findings {
-    pub(super) async fn read(request: Request) -> Result<Self, No> {
-        let bytes = read(request, BODY_BYTES).await.map_err(No::Failure)?;
-        let one = |kind: &str, at: Value, message: &str| {
-            No::Findings(vec![
-                json!({"type": kind, "loc": ["body", at], "msg": message, "input": null}),
-            ])
+impl Sent {
+    /// The body, which must be an object.
+    pub(super) fn object(self) -> Result<Findings, No> {
+        let (kind, message) = match self.value {
+            Some(Value::Object(body)) => {
+                return Ok(Findings {
+                    text: self.text,
+                    body,
+                    found: Vec::new(),
+                });
+            }
+            Some(_) => (
+                "model_attributes_type",
+                "Input should be a valid dictionary or object to extract fields from",
+            ),
+            None => ("missing", "Field required"),
         };
-        if bytes.is_empty() {
-            let missing =
-                json!({"type": "missing", "loc": ["body"], "msg": "Field required", "input": null});
-            return Err(No::Findings(vec![missing]));
+        let input = shown(self.value.as_ref());
+        let finding = json!({"type": kind, "loc": ["body"], "msg": message, "input": input});
+        Err(No::Findings(vec![finding]))
+    }
+}
+
+impl Findings {
+    /// Reads the body; what is no JSON is refused before anything else.
+    pub(super) async fn read(request: Request, most: usize) -> Result<Sent, No> {
+        let text = read(request, most).await.map_err(No::Failure)?;
+        if text.is_empty() {
+            return Ok(Sent { text, value: None });
         }
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(body)) => Ok(Self {
-                body,
-                found: Vec::new(),
-            }),
-            Ok(_) => {
-                let message = "Input should be a valid dictionary or object to extract fields from";
-                let loc = json!({"type": "model_attributes_type", "loc": ["body"], "msg": message, "input": null});
-                Err(No::Findings(vec![loc]))
-            }
-            Err(error) => {
-                let message = format!("JSON decode error: {error}");
-                Err(one("json_invalid", error.column().into(), &message))
-            }
-        }
+        let value = serde_json::from_slice(&text).map_err(|error| {
+            let context = json!({"error": error.to_string()});
+            No::Findings(vec![
+                json!({"type": "json_invalid", "loc": ["body", error.column()],
+                "msg": "JSON decode error", "input": {}, "ctx": context}),
+            ])
+        })?;
+        Ok(Sent {
+            text,
+            value: Some(value),
+        })
+    }
+
+    /// The body as it came.
+    pub(super) fn take_text(&mut self) -> Arc<[u8]> {
+        std::mem::take(&mut self.text).into()
     }
 
     pub(super) fn registration(mut self) -> Result<Registration, No> {
-        let name = self.text(&["name"]);
+        let name = self.short(&["name"]);
         let ip = self.text(&["ip"]);
-        if name.len() > NAME_BYTES {
-            self.find(
-                "string_too_long",
-                &["name"],
-                &format!("at most {NAME_BYTES} bytes"),
-            );
-        }
         let capabilities = self.capabilities();
         self.close(Registration {
             name,
@@ -105,6 +132,17 @@ impl Findings {
         self.close(beat)
     }
 
+    pub(super) fn deployment(mut self) -> Result<Deployment, No> {
+        let deployment = Deployment {
+            deployment_id: self.short(&["deployment_id"]),
+            template_id: self.text(&["template_id"]),
+            rendered_compose: self.text(&["rendered_compose"]),
+            env: self.variables(&["env"]),
+            action: self.text(&["action"]),
+        };
+        self.close(deployment)
+    }
+
     fn close<T>(self, read: T) -> Result<T, No> {
         if self.found.is_empty() {
             Ok(read)
@@ -124,12 +162,49 @@ impl Findings {
     }
 
     fn find(&mut self, kind: &str, path: &[&str], message: &str) {
-        let input = self.get(path).cloned().unwrap_or_default();
+        // What is missing is missed in whatever should hold it.
+        let input = match (kind, path) {
+            ("missing", [holder @ .., _]) if !holder.is_empty() => shown(self.get(holder)),
+            ("missing", _) => shown(Some(&Value::Object(self.body.clone()))),
+            _ => shown(self.get(path)),
+        };
         let loc: Vec<&str> = std::iter::once("body")
             .chain(path.iter().copied())
             .collect();
         self.found
             .push(json!({"type": kind, "loc": loc, "msg": message, "input": input}));
+    }
+
+    /// A text that is not too long for a key.
+    fn short(&mut self, path: &[&str]) -> String {
+        let text = self.text(path);
+        if text.len() > NAME_BYTES {
+            let message = format!("String should have at most {NAME_BYTES} bytes");
+            self.find("string_too_long", path, &message);
+        }
+        text
+    }
+
+    /// Texts by key; each value that is none is a finding of its own.
+    fn variables(&mut self, path: &[&str]) -> BTreeMap<String, String> {
+        let values = match self.get(path) {
+            None => return BTreeMap::new(),
+            Some(Value::Object(values)) => values.clone(),
+            Some(_) => {
+                self.find("dict_type", path, "Input should be a valid dictionary");
+                return BTreeMap::new();
+            }
+        };
+        let mut variables = BTreeMap::new();
+        for (key, value) in values {
+            if let Value::String(text) = value {
+                variables.insert(key, text);
+            } else {
+                let path: Vec<&str> = path.iter().copied().chain([key.as_str()]).collect();
+                self.find("string_type", &path, "Input should be a valid string");
+            }
+        }
+        variables
     }
 
     fn text(&mut self, path: &[&str]) -> String {
@@ -239,6 +314,12 @@ impl Findings {
     }
 }
 
+/// An input as it is shown to who sent it, unless that would be a long answer to a short mistake.
+fn shown(input: Option<&Value>) -> Value {
+    let is_short = |input: &&Value| input.to_string().len() <= SHOWN_BYTES;
+    input.filter(is_short).cloned().unwrap_or_default()
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the value is whole and within the range"
@@ -256,6 +337,7 @@ mod tests {
             panic!("the test gives an object")
         };
         Findings {
+            text: Vec::new(),
             body,
             found: Vec::new(),
         }
@@ -310,5 +392,45 @@ mod tests {
     fn an_empty_beat_is_a_beat() {
         let beat = findings(json!({})).heartbeat().unwrap();
         assert_eq!((beat.disk_free_mb, beat.running_containers.len()), (0, 0));
+    }
+
+    #[test]
+    fn variables_are_texts_and_each_other_one_is_named() {
+        let body = json!({"deployment_id": "a", "template_id": "t", "rendered_compose": "",
+            "action": "apply", "unknown": 1, "env": {"A": "1", "B": 2, "C": null}});
+        let No::Findings(found) = findings(body.clone()).deployment().unwrap_err() else {
+            panic!("findings")
+        };
+        let places: Vec<&Value> = found.iter().map(|it| &it["loc"]).collect();
+        assert_eq!(
+            places,
+            [&json!(["body", "env", "B"]), &json!(["body", "env", "C"])]
+        );
+        let mut good = body;
+        good["env"] = json!({"A": "1"});
+        assert_eq!(findings(good.clone()).deployment().unwrap().env["A"], "1");
+        good["env"] = json!([]);
+        assert_eq!(
+            kinds(findings(good.clone()).deployment().unwrap_err()),
+            ["dict_type"]
+        );
+        good["deployment_id"] = "x".repeat(129).into();
+        good["env"] = json!({});
+        assert_eq!(
+            kinds(findings(good).deployment().unwrap_err()),
+            ["string_too_long"]
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_shown_with_what_lacks_it() {
+        let No::Findings(found) = findings(json!({"name": "a"})).registration().unwrap_err() else {
+            panic!("findings")
+        };
+        assert_eq!(
+            found[0],
+            json!({"type": "missing", "loc": ["body", "ip"],
+            "msg": "Field required", "input": {"name": "a"}})
+        );
     }
 }

@@ -1,0 +1,177 @@
+//! Tokens of nodes: JWTs, signed with HMAC-SHA256, with MIaaS's claims and no others.
+//!
+//! Moments are seconds since 1970 from the control plane's clock; no calendar and no time zone is involved. Owns
+//! nothing. A token that is not taken is not told why.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use hostler_model::Timestamp;
+use http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
+
+use crate::secret;
+
+/// The only header that is written, and the only algorithm that is taken.
+const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+const KIND: &str = "node_agent";
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claims {
+    pub node_id: String,
+    pub node_name: String,
+    iat: u64,
+    exp: u64,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    alg: String,
+}
+
+/// A token for a node, good from now on for so long.
+pub(super) fn issue(
+    secret: &str,
+    (id, name): (&str, &str),
+    (now, ttl): (Timestamp, Duration),
+) -> String {
+    let iat = now.as_millis() / 1000;
+    let claims = Claims {
+        node_id: id.to_owned(),
+        node_name: name.to_owned(),
+        iat,
+        exp: iat.saturating_add(ttl.as_secs()),
+        kind: KIND.to_owned(),
+    };
+    let claims = serde_json::to_vec(&claims).unwrap_or_default();
+    let signed = format!("{}.{}", BASE64.encode(HEADER), BASE64.encode(claims));
+    let signature = BASE64.encode(secret::hash(secret.as_bytes(), signed.as_bytes()));
+    format!("{signed}.{signature}")
+}
+
+/// What the token says, if this server signed it, it is a node's, and it is not expired.
+pub(super) fn read(secret: &str, token: &str, now: Timestamp) -> Option<Claims> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (head, claims) = signed.split_once('.')?;
+    let signature = BASE64.decode(signature).ok()?;
+    if !secret::is_hash(secret.as_bytes(), signed.as_bytes(), &signature) {
+        return None;
+    }
+    let head: Head = serde_json::from_slice(&BASE64.decode(head).ok()?).ok()?;
+    let claims: Claims = serde_json::from_slice(&BASE64.decode(claims).ok()?).ok()?;
+    let is_good = head.alg == "HS256" && claims.kind == KIND && now.as_millis() / 1000 < claims.exp;
+    is_good.then_some(claims)
+}
+
+/// The token that a request carries. Another scheme counts as none.
+pub(super) fn of(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_759_856_899_567);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn token() -> String {
+        issue("a", ("id", "box"), (NOW, DAY))
+    }
+
+    /// Signs any text as this server would.
+    fn signed(head: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", BASE64.encode(head), BASE64.encode(claims));
+        let signature = secret::hash(b"a", signed.as_bytes());
+        format!("{signed}.{}", BASE64.encode(signature))
+    }
+
+    #[test]
+    fn a_token_has_the_claims_of_the_contract_in_seconds_of_utc() {
+        let token = token();
+        let parts: Vec<&str> = token.split('.').collect();
+        let text = |part: &str| String::from_utf8(BASE64.decode(part).unwrap()).unwrap();
+        assert_eq!(text(parts[0]), HEADER);
+        let claims = r#"{"node_id":"id","node_name":"box","iat":1759856899,"exp":1759943299,"type":"node_agent"}"#;
+        assert_eq!(text(parts[1]), claims);
+        assert_eq!(token, signed(HEADER, claims));
+    }
+
+    #[test]
+    fn a_token_is_good_until_it_expires_and_with_its_own_secret_only() {
+        let token = token();
+        let good = read("a", &token, NOW).unwrap();
+        assert_eq!(
+            (good.node_id.as_str(), good.node_name.as_str()),
+            ("id", "box")
+        );
+        let second = Duration::from_secs(1);
+        assert!(read("a", &token, NOW.plus(DAY - second)).is_some());
+        assert!(read("a", &token, NOW.plus(DAY)).is_none());
+        assert!(read("b", &token, NOW).is_none());
+    }
+
+    #[test]
+    fn what_was_tampered_with_or_is_no_token_of_a_node_is_not_taken() {
+        let good =
+            r#"{"node_id":"id","node_name":"b","iat":1,"exp":9999999999,"type":"node_agent"}"#;
+        assert!(read("a", &signed(HEADER, good), NOW).is_some());
+        for (head, claims) in [
+            (r#"{"alg":"none"}"#, good),
+            (r#"{"alg":"HS512"}"#, good),
+            (
+                HEADER,
+                r#"{"node_id":"id","node_name":"b","iat":1,"exp":9999999999,"type":"user"}"#,
+            ),
+            (
+                HEADER,
+                r#"{"node_id":"id","node_name":"b","iat":1,"type":"node_agent"}"#,
+            ),
+            (HEADER, "[]"),
+        ] {
+            assert!(
+                read("a", &signed(head, claims), NOW).is_none(),
+                "{head} {claims}"
+            );
+        }
+        let token = token();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a.b.c",
+            signed,
+            &format!("{signed}."),
+            &format!("x{signed}.{signature}"),
+            &format!("{token}.{signature}"),
+        ] {
+            assert!(read("a", bad, NOW).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_read_without_regard_to_case() {
+        for (header, expected) in [
+            ("Bearer a.b.c", Some("a.b.c")),
+            ("bearer  a.b.c", Some("a.b.c")),
+            ("BEARER a.b.c", Some("a.b.c")),
+            ("Basic a.b.c", None),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("a.b.c", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, header.parse().unwrap());
+            assert_eq!(of(&headers), expected, "{header}");
+        }
+        assert_eq!(of(&HeaderMap::new()), None);
+    }
+}
