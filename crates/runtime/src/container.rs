@@ -160,6 +160,7 @@ impl Runtime for ContainerRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
+        create::check(unit)?;
         let turn = self.inner.turn(unit.id).await;
         let Some(docker) = self.inner.fetch(unit, progress).await? else {
             return Ok(());

@@ -359,7 +359,7 @@ fn every_story_calls_for_its_steps() {
             world().wants(a1, |spec| {
                 spec.process = None;
                 spec.compose = Some(hostler_model::spec::ComposeSpec {
-                    file: String::new(),
+                    ..Default::default()
                 });
             }),
         ),

@@ -182,6 +182,7 @@ async fn a_kind_without_driver_is_said_to_have_none() {
         process: None,
         compose: Some(ComposeSpec {
             file: "services: {}".to_owned(),
+            git: None,
         }),
         ..serve("stack")
     };

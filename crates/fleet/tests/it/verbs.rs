@@ -346,8 +346,7 @@ fn a_container_cannot_be_a_singleton_and_a_kind_without_driver_stays_pending() {
     vm.process = None;
     vm.vm = Some(hostler_model::spec::VmSpec {
         image: "disk".to_owned(),
-        cpus: None,
-        memory: None,
+        ..Default::default()
     });
     let vm = world.apply(vm);
     world.run();

@@ -25,9 +25,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use constraint::{Constraint, Operator};
-pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, parse, parse_one};
+pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, parse_one};
 pub use sections::{
-    ComposeSpec, ContainerSpec, JobSpec, ModelSpec, Mount, ProcessSpec, PullPolicy, VmSpec,
+    CloudInit, ComposeSpec, ContainerSpec, GitSource, JobSpec, ManagedVolume, ModelSpec, Mount,
+    ProcessSpec, PullPolicy, VmDisk, VmNetwork, VmSpec,
 };
 
 use crate::{Bytes, Code, MilliCpu, Refusal, Resources};
@@ -308,7 +309,9 @@ impl WorkloadSpec {
         }
     }
 
-    fn bare(name: &str) -> Self {
+    /// A spec without a section, for programs that add one; it is none that passes [`Self::check`].
+    #[must_use]
+    pub fn bare(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             count: 1,
@@ -440,6 +443,12 @@ impl WorkloadSpec {
         }
         if let Some(container) = &self.container {
             container.check(findings);
+        }
+        if let Some(compose) = &self.compose {
+            compose.check(findings);
+        }
+        if let Some(vm) = &self.vm {
+            vm.check(findings);
         }
     }
 

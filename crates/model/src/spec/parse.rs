@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Result<Vec<WorkloadSpec>, Refusal> {
         return Err(refused("the text holds no spec"));
     }
     specs.iter().try_for_each(WorkloadSpec::check)?;
-    specs.iter().try_for_each(travels)?;
+    specs.iter().try_for_each(check_travels)?;
     Ok(specs)
 }
 
@@ -50,7 +50,11 @@ pub fn parse_one(text: &str) -> Result<WorkloadSpec, Refusal> {
     }
 }
 
-fn travels(spec: &WorkloadSpec) -> Result<(), Refusal> {
+/// Refuses a spec that is too large to reach a node.
+///
+/// # Errors
+/// `body-too-large` beyond [`MAX_ENCODED_SPEC_BYTES`].
+pub fn check_travels(spec: &WorkloadSpec) -> Result<(), Refusal> {
     let bytes = serde_json::to_vec(spec).map_or(usize::MAX, |json| json.len());
     if bytes <= MAX_ENCODED_SPEC_BYTES {
         return Ok(());
@@ -343,6 +347,42 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
             let spec = parse_one(&format!("name: x\n{text}\n")).unwrap();
             assert!(text.starts_with(spec.kind().as_str()), "{text}");
         }
+    }
+
+    #[test]
+    fn compose_projects_and_machines_are_checked_part_by_part() {
+        for (text, finding) in [
+            ("compose: {}", "neither `file` nor `git`"),
+            ("compose: {file: x, git: {repo: y}}", "exclude each other"),
+            ("compose: {git: {repo: ' '}}", "git.repo"),
+            ("vm: {}", "neither `image` nor `disks`"),
+            ("vm: {image: /a, cpus: 0}", "vm.cpus"),
+            ("vm: {disks: [{target: vda}, {target: vda}]}", "named twice"),
+            ("vm: {image: /a, networks: [{ip: nowhere}]}", "no address"),
+            ("vm: {image: /a, cloud_init: {user_data: \"a\\0\"}}", "NUL"),
+            (
+                "container: {image: a, volumes: [{name: v, driver: tape, target: /v}]}",
+                "`tape` is none of local, nfs, ceph-rbd",
+            ),
+            (
+                "container: {image: a, volumes: [{name: v, target: v}]}",
+                "no absolute path",
+            ),
+            (
+                "vm: {image: /a, volumes: [{name: v, target: /v}, {name: v, target: /w}]}",
+                "given twice",
+            ),
+        ] {
+            let refused = parse_one(&format!("name: x\n{text}\n")).unwrap_err();
+            assert!(refused.sentence.contains(finding), "{text}: {refused}");
+        }
+        let full = "name: x\nvm:\n  disks: [{pool: fast, size: 10GiB, target: vda}]\n  \
+            networks: [{bridge: br0, dhcp: true}, {ip: 10.0.0.5/24}]\n  cloud_init: {user_data: hi}\n";
+        let spec = parse_one(full).unwrap();
+        let again = parse_one(&serde_json::to_string(&spec).unwrap()).unwrap();
+        assert_eq!(spec, again);
+        let container = "name: x\ncontainer: {image: a, privileged: true}\n";
+        assert!(parse_one(container).unwrap().container.unwrap().privileged);
     }
 
     #[test]

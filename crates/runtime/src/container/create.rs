@@ -9,7 +9,7 @@ use bollard::models::{
 use hostler_model::spec::{ContainerSpec, Protocol, WorkloadSpec};
 
 use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
-use crate::Unit;
+use crate::{RuntimeError, Unit};
 
 /// Of the engine's own log files, so that a container cannot fill the disk with words.
 const LOG_BYTES: &str = "8m";
@@ -22,6 +22,21 @@ pub(super) fn name_of(unit: &Unit) -> String {
         "hostler-{}-{}-{short}-g{}",
         unit.workload_name, unit.slot, unit.id.generation
     )
+}
+
+/// Refuses what this driver would have to leave out.
+pub(super) fn check(unit: &Unit) -> Result<(), RuntimeError> {
+    let container = unit.spec.container.as_ref();
+    match container.and_then(|container| container.volumes.first()) {
+        None => Ok(()),
+        Some(volume) => Err(RuntimeError::Unsatisfiable {
+            code: "volumes-unsupported",
+            message: format!(
+                "this node's container driver manages no volumes, and `{}` is asked for",
+                volume.name
+            ),
+        }),
+    }
 }
 
 /// The whole request.
@@ -72,6 +87,7 @@ fn host_config(spec: &WorkloadSpec, container: Option<&ContainerSpec>) -> HostCo
         port_bindings: Some(port_bindings(spec)),
         mounts: container.map(mounts),
         network_mode: container.and_then(|container| container.network.clone()),
+        privileged: container.map(|container| container.privileged),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
@@ -221,5 +237,40 @@ mod tests {
             "{environment:?}"
         );
         assert_eq!(body.labels.unwrap()["hostler.owner"], "node");
+    }
+
+    #[test]
+    fn a_managed_volume_is_refused_and_never_left_out() {
+        let mut spec = WorkloadSpec::of_container("web", "busybox:local", Vec::new());
+        let now = Timestamp::from_millis(1);
+        let unit = |spec: &WorkloadSpec| Unit {
+            id: UnitId {
+                assignment: AssignmentId::mint(now, 7),
+                generation: 1,
+            },
+            workload: WorkloadId::mint(now, 8),
+            workload_name: "web".to_owned(),
+            slot: 0,
+            spec: Arc::new(spec.clone()),
+        };
+        assert!(check(&unit(&spec)).is_ok());
+        let text = r#"{"name": "data", "target": "/data"}"#;
+        let volume = serde_json::from_str(text).unwrap();
+        spec.container.as_mut().unwrap().volumes.push(volume);
+        let refused = check(&unit(&spec)).unwrap_err();
+        assert!(refused.to_string().contains("`data`"), "{refused}");
+    }
+
+    #[test]
+    fn a_container_is_privileged_only_if_its_spec_says_so() {
+        let privileged = |asked: bool| {
+            let mut spec = WorkloadSpec::of_container("web", "busybox:local", Vec::new());
+            spec.container.as_mut().unwrap().privileged = asked;
+            host_config(&spec, spec.container.as_ref()).privileged
+        };
+        assert_eq!(
+            (privileged(true), privileged(false)),
+            (Some(true), Some(false))
+        );
     }
 }
