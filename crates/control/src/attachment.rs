@@ -78,10 +78,20 @@ pub(crate) fn attach(
     })
 }
 
+/// What a sign of life is worth to a node that is joining.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joining {
+    /// The contract has no more to tell: the node is alive, and nothing of ours is on it but what it runs for us.
+    Ends,
+    /// Its link will tell what is on it; until then the node goes on joining.
+    GoesOn,
+}
+
 pub(crate) async fn poll_beat(
     control: &Control,
     node: NodeId,
     usage: Option<Usage>,
+    joining: Joining,
 ) -> Result<(), Refusal> {
     let shared = &control.shared;
     let record = present(&shared.view(), node)?;
@@ -100,25 +110,14 @@ pub(crate) async fn poll_beat(
         warn_of_rare_beats(&record, rare, rules.window);
     }
     shared.metrics.count_beat(false);
-    let actor = Actor::Node(record.name.clone());
-    match record.liveness {
-        Liveness::Alive => return Ok(()),
-        Liveness::Joining => {
-            control
-                .submit(
-                    actor,
-                    Verb::Resume {
-                        node,
-                        units: Vec::new(),
-                    },
-                )
-                .await?
-        }
-        Liveness::Suspect | Liveness::Lost { .. } => {
-            control.submit(actor, Verb::Returned { node }).await?
-        }
+    let units = Vec::new();
+    let verb = match (record.liveness, joining) {
+        (Liveness::Alive, _) | (Liveness::Joining, Joining::GoesOn) => return Ok(()),
+        (Liveness::Joining, Joining::Ends) => Verb::Resume { node, units },
+        (Liveness::Suspect | Liveness::Lost { .. }, _) => Verb::Returned { node },
     };
-    Ok(())
+    let actor = Actor::Node(record.name.clone());
+    control.submit(actor, verb).await.map(|_| ())
 }
 
 fn warn_of_rare_beats(node: &Node, rare: Rare, window: Duration) {

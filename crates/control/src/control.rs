@@ -19,6 +19,7 @@ use hostler_model::{
 use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::attachment::Joining;
 use crate::batch::Request;
 use crate::leader::Leader;
 use crate::load::load;
@@ -254,7 +255,16 @@ impl Control {
     /// # Errors
     /// `node-not-found`, `node-gone`, and what [`Self::submit`] refuses with.
     pub async fn poll_beat(&self, node: NodeId, usage: Option<Usage>) -> Result<(), Refusal> {
-        attachment::poll_beat(self, node, usage).await
+        attachment::poll_beat(self, node, usage, Joining::Ends).await
+    }
+
+    /// The same for a node that also has a link: one that is joining goes on doing so until the link has told
+    /// in full what is on it, for a beat says nothing about that.
+    ///
+    /// # Errors
+    /// As [`Self::poll_beat`].
+    pub async fn linked_beat(&self, node: NodeId, usage: Option<Usage>) -> Result<(), Refusal> {
+        attachment::poll_beat(self, node, usage, Joining::GoesOn).await
     }
 
     /// Passing figures of a node that has beaten, for [`LiveNode::figures`].

@@ -245,6 +245,56 @@ async fn a_node_that_polls_is_alive_by_its_polls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_beat_of_a_linked_node_does_not_end_its_joining() {
+    let world = World::new(11);
+    let control = world.start().await;
+    let machine = FakeMachine {
+        contract: Contract::Persys,
+        ..FakeMachine::named("linked")
+    };
+    let mut node = FakeNode::join(&control, machine).await.unwrap();
+    let id = node.id();
+    node.disconnect();
+    until(&control, "suspect", |view| {
+        view.node(id).unwrap().state() == NodeState::Suspect
+    })
+    .await;
+    control.linked_beat(id, None).await.unwrap();
+    assert!(is(&control, &node, NodeState::Ready), "it was heard");
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    assert!(is(&control, &node, NodeState::Lost));
+    let announced = control.view().node(id).unwrap().clone();
+    let hello = hostler_control::fleet::NodeAnnouncement {
+        identity: control
+            .view()
+            .aliases_of(hostler_model::AliasOwner::Node(id))
+            .next()
+            .unwrap()
+            .key
+            .clone(),
+        contract: Contract::Persys,
+        name: announced.name.clone(),
+        facts: announced.facts.clone(),
+        capacity: announced.capacity,
+        labels: announced.labels.clone(),
+        instance: None,
+    };
+    let verb = hostler_control::fleet::Verb::Announce(Box::new(hello));
+    control
+        .submit(hostler_model::Actor::Node("linked".to_owned()), verb)
+        .await
+        .unwrap();
+    control.linked_beat(id, None).await.unwrap();
+    assert!(
+        is(&control, &node, NodeState::Joining),
+        "a beat says nothing of what is on it"
+    );
+    node.reconnect(&control).await.unwrap();
+    assert!(is(&control, &node, NodeState::Ready));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_was_held_up_or_whose_clock_jumped_loses_nobody() {
     let world = World::new(10);
     let control = world.start().await;
