@@ -12,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_fleet::{State, UnitReport, Verb, Verdict};
+use hostler_fleet::{Reply, State, UnitReport, Verb, Verdict};
 use hostler_model::{
     Actor, Code, CommandId, Liveness, Node, NodeId, ObservedUnit, Refusal, UnitState, Usage,
 };
@@ -130,6 +130,20 @@ fn warn_of_rare_beats(node: &Node, rare: Rare, window: Duration) {
         set_at_most_seconds = rare.advised.as_secs_f64(),
         "beats come too rarely for the node's lease: if one is lost, so is the node"
     );
+}
+
+pub(crate) async fn farewell(
+    control: &Control,
+    node: NodeId,
+    verb: Verb,
+) -> Result<Reply, Refusal> {
+    let shared = &control.shared;
+    let record = present(&shared.view(), node)?;
+    if let Some(entry) = shared.live.get(node) {
+        entry.lock().doubt(shared.now().0);
+    }
+    let actor = Actor::Node(record.name.clone());
+    control.submit(actor, verb).await
 }
 
 impl Attachment {

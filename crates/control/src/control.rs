@@ -14,7 +14,7 @@ use hostler_fleet::{Reply, State, Verb};
 use hostler_kit::{Clock, Tasks};
 use hostler_model::{
     Actor, AssignmentId, Command, CommandState, Event, FleetId, IntentItem, NodeId, ObservedUnit,
-    Refusal, StoreEpoch, Usage,
+    Refusal, ReplicaId, StoreEpoch, Usage,
 };
 use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,7 +27,7 @@ use crate::owner::Owner;
 use crate::shared::Shared;
 use crate::{
     Attachment, Check, ControlConfig, Link, LiveNode, LogRecord, LogRequest, MetricsSnapshot,
-    Parts, Readiness, StartError, attachment, keepers, logs, refusals,
+    Parts, Readiness, StartError, SyncBeat, attachment, keepers, logs, refusals,
 };
 
 /// One control plane.
@@ -272,6 +272,34 @@ impl Control {
         if let Some(entry) = self.shared.live.get(node) {
             entry.lock().set_figures(figures);
         }
+    }
+
+    /// A node says that it goes: what it was heard before keeps it alive no longer, and the verb says so to the
+    /// fleet (`Silent`, or the end of its machine). A later beat brings it back.
+    ///
+    /// # Errors
+    /// `node-not-found`, `node-gone`, and what [`Self::submit`] refuses with.
+    pub async fn farewell(&self, node: NodeId, verb: Verb) -> Result<Reply, Refusal> {
+        attachment::farewell(self, node, verb).await
+    }
+
+    /// What a replica tells every second of its data. Kept in memory; what changes its record is a verb.
+    ///
+    /// # Errors
+    /// `node-not-found`, `node-gone`, `not-rented`, `replica-not-found`.
+    pub fn sync_beat(
+        &self,
+        node: NodeId,
+        replica: ReplicaId,
+        beat: SyncBeat,
+    ) -> Result<(), Refusal> {
+        self.shared.syncs.beat(&self.view(), node, replica, beat)
+    }
+
+    /// What the replica last told, unless this server has not heard it yet.
+    #[must_use]
+    pub fn sync_of(&self, replica: ReplicaId) -> Option<SyncBeat> {
+        self.shared.syncs.get(replica)
     }
 
     /// Everything that the node should run.

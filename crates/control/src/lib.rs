@@ -38,6 +38,7 @@ mod records;
 mod refusals;
 mod shared;
 mod spacing;
+mod syncs;
 
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -48,6 +49,7 @@ pub use control::{Control, Run};
 pub use link::{Link, LogRecord, LogRequest, LogStream};
 pub use live::LiveNode;
 pub use metrics::{Histogram, MetricsSnapshot, VerbCount};
+pub use syncs::SyncBeat;
 
 /// The pure core, for the doors: they import no other room for its words.
 pub use hostler_fleet as fleet;

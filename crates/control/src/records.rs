@@ -8,6 +8,11 @@
 //! assignments/<id>                       Assignment
 //! commands/<id>                          Command
 //! aliases/<contract>/<scope>/<foreign>   Alias; scope and foreign id are percent-escaped
+//! accounts/<id>                          Account
+//! rentals/<node>                         Rental
+//! pools/<id>                             Pool
+//! quotes/<pool>/<place:04>               Quote; the ring of its pool
+//! switches/<id>                          Switch
 //! events/<sequence mod capacity:08>      Event
 //! ```
 //!
@@ -19,12 +24,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hostler_fleet::Change;
-use hostler_model::{AliasKey, FleetId, StoreEpoch};
+use hostler_model::{AliasKey, FleetId, PoolId, StoreEpoch};
 use hostler_store::{Entry, KEY_BYTES, Key};
 use serde::{Deserialize, Serialize};
 
 /// The folders of keys, in the order in which they are loaded.
-pub(crate) const PREFIXES: [&str; 8] = [
+pub(crate) const PREFIXES: [&str; 13] = [
     "fleet",
     "nodes/",
     "workloads/",
@@ -32,6 +37,11 @@ pub(crate) const PREFIXES: [&str; 8] = [
     "aliases/",
     "assignments/",
     "commands/",
+    "accounts/",
+    "rentals/",
+    "pools/",
+    "quotes/",
+    "switches/",
     "events/",
 ];
 
@@ -41,6 +51,8 @@ const ASSIGNMENT_BYTES: usize = 1_024;
 const PORT_BYTES: usize = 64;
 /// More than a key of ids and numbers takes.
 const KEY_ROOM: usize = 96;
+/// More than a key with the name of a pool takes.
+const POOL_ROOM: usize = PoolId::BYTES + 32;
 
 #[derive(Serialize, Deserialize)]
 struct FleetRecord {
@@ -69,6 +81,16 @@ pub(crate) fn key(change: &Change, event_capacity: u64) -> Key {
         Change::RemoveCommand(id) => format!("commands/{id}"),
         Change::PutAlias(alias) => alias_key(&alias.key),
         Change::RemoveAlias(key) => alias_key(key),
+        Change::PutAccount(account) => format!("accounts/{}", account.id),
+        Change::RemoveAccount(id) => format!("accounts/{id}"),
+        Change::PutRental(rental) => format!("rentals/{}", rental.node),
+        Change::RemoveRental(node) => format!("rentals/{node}"),
+        Change::PutPool(pool) => format!("pools/{}", pool.id),
+        Change::RemovePool(id) => format!("pools/{id}"),
+        Change::PutQuote(quote) => quote_key(&quote.pool, quote.slot()),
+        Change::RemoveQuote(pool, slot) => quote_key(pool, *slot),
+        Change::PutSwitch(switch) => format!("switches/{}", switch.id),
+        Change::RemoveSwitch(id) => format!("switches/{id}"),
         Change::Append(event) => format!("events/{:08}", event.sequence % event_capacity.max(1)),
     }
 }
@@ -86,13 +108,23 @@ pub(crate) fn value(change: &Change) -> Result<Option<Bytes>, serde_json::Error>
         Change::PutAssignment(assignment) => json(assignment),
         Change::PutCommand(command) => json(command),
         Change::PutAlias(alias) => json(alias),
+        Change::PutAccount(account) => json(account),
+        Change::PutRental(rental) => json(rental),
+        Change::PutPool(pool) => json(pool),
+        Change::PutQuote(quote) => json(quote),
+        Change::PutSwitch(switch) => json(switch),
         Change::Append(event) => json(event),
         Change::RemoveNode(_)
         | Change::RemoveWorkload(_)
         | Change::RemoveRevision(..)
         | Change::RemoveAssignment(_)
         | Change::RemoveCommand(_)
-        | Change::RemoveAlias(_) => Ok(None),
+        | Change::RemoveAlias(_)
+        | Change::RemoveAccount(_)
+        | Change::RemoveRental(_)
+        | Change::RemovePool(_)
+        | Change::RemoveQuote(..)
+        | Change::RemoveSwitch(_) => Ok(None),
     }
 }
 
@@ -111,6 +143,11 @@ pub(crate) fn read(entry: &Entry) -> Result<Change, Unreadable> {
         "assignments" => Change::PutAssignment(Arc::new(serde_json::from_slice(value)?)),
         "commands" => Change::PutCommand(Arc::new(serde_json::from_slice(value)?)),
         "aliases" => Change::PutAlias(Arc::new(serde_json::from_slice(value)?)),
+        "accounts" => Change::PutAccount(Arc::new(serde_json::from_slice(value)?)),
+        "rentals" => Change::PutRental(Arc::new(serde_json::from_slice(value)?)),
+        "pools" => Change::PutPool(Arc::new(serde_json::from_slice(value)?)),
+        "quotes" => Change::PutQuote(Arc::new(serde_json::from_slice(value)?)),
+        "switches" => Change::PutSwitch(Arc::new(serde_json::from_slice(value)?)),
         "events" => Change::Append(Arc::new(serde_json::from_slice(value)?)),
         _ => return Err("its kind is not known to this version".into()),
     })
@@ -129,13 +166,22 @@ pub(crate) fn weight(change: &Change) -> usize {
         Change::PutRevision(revision) => KEY_ROOM + measured(revision),
         Change::PutCommand(command) => KEY_ROOM + measured(command),
         Change::PutAlias(alias) => alias_key(&alias.key).len() + measured(alias),
+        Change::PutAccount(account) => KEY_ROOM + measured(account),
+        Change::PutRental(rental) => KEY_ROOM + measured(rental),
+        Change::PutPool(pool) => POOL_ROOM + measured(pool),
+        Change::PutQuote(quote) => POOL_ROOM + measured(quote),
+        Change::PutSwitch(switch) => KEY_ROOM + measured(switch),
         Change::Append(event) => KEY_ROOM + measured(event),
         Change::RemoveAlias(key) => alias_key(key).len(),
         Change::RemoveNode(_)
         | Change::RemoveWorkload(_)
         | Change::RemoveRevision(..)
         | Change::RemoveAssignment(_)
-        | Change::RemoveCommand(_) => KEY_ROOM,
+        | Change::RemoveCommand(_)
+        | Change::RemoveAccount(_)
+        | Change::RemoveRental(_)
+        | Change::RemoveSwitch(_) => KEY_ROOM,
+        Change::RemovePool(_) | Change::RemoveQuote(..) => POOL_ROOM,
     }
 }
 
@@ -145,6 +191,10 @@ pub(crate) fn is_key_short(change: &Change) -> bool {
         Change::PutAlias(alias) => alias_key(&alias.key).len() <= KEY_BYTES,
         _ => true,
     }
+}
+
+fn quote_key(pool: &PoolId, slot: u64) -> Key {
+    format!("quotes/{pool}/{slot:04}")
 }
 
 fn alias_key(key: &AliasKey) -> Key {
@@ -294,7 +344,7 @@ mod tests {
     #[test]
     fn a_record_of_an_unknown_kind_is_not_read() {
         let entry = Entry {
-            key: "pools/x".to_owned(),
+            key: "lakes/x".to_owned(),
             value: Bytes::new(),
             revision: 1,
         };

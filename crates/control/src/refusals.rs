@@ -71,3 +71,8 @@ pub(crate) fn unreachable(name: &str) -> Refusal {
         "try again when it is connected",
     )
 }
+
+pub(crate) fn no_such_replica(node: NodeId) -> Refusal {
+    let sentence = format!("node {node} has no such replica that stands by");
+    Refusal::new(Code::ReplicaNotFound, sentence, "list its replicas")
+}

@@ -23,6 +23,7 @@ use crate::events::EventRing;
 use crate::live::LiveTable;
 use crate::load::Loaded;
 use crate::metrics::Metrics;
+use crate::syncs::Syncs;
 use crate::{ControlConfig, Parts, refusals};
 
 /// What the owner task, the keepers and the sessions share.
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) parts: Parts,
     pub(crate) metrics: Metrics,
     pub(crate) live: LiveTable,
+    pub(crate) syncs: Syncs,
     pub(crate) signals: Signals,
     view: RwLock<State>,
     pub(crate) events: EventRing,
@@ -70,6 +72,7 @@ impl Shared {
             parts,
             metrics: Metrics::default(),
             live: LiveTable::default(),
+            syncs: Syncs::default(),
             signals: Signals::default(),
             view: RwLock::default(),
             inbox,

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use hostler_model::{
-    Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, Event, FleetId, Node, NodeId,
-    Revision, StoreEpoch, Workload, WorkloadId,
+    Account, AccountId, Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, Event,
+    FleetId, Node, NodeId, Pool, PoolId, Quote, Rental, ReplicaId, Revision, StoreEpoch, Switch,
+    SwitchId, Workload, WorkloadId,
 };
 
 /// One record put or removed. Records are shared between the two views, never copied.
@@ -27,6 +28,18 @@ pub enum Change {
     RemoveCommand(CommandId),
     PutAlias(Arc<Alias>),
     RemoveAlias(AliasKey),
+    PutAccount(Arc<Account>),
+    RemoveAccount(AccountId),
+    PutRental(Arc<Rental>),
+    RemoveRental(NodeId),
+    PutPool(Arc<Pool>),
+    RemovePool(PoolId),
+    /// Takes its place in its pool's ring.
+    PutQuote(Arc<Quote>),
+    /// Empties that place of the pool's ring.
+    RemoveQuote(PoolId, u64),
+    PutSwitch(Arc<Switch>),
+    RemoveSwitch(SwitchId),
     /// Appends to the bounded event log.
     Append(Arc<Event>),
 }
@@ -61,6 +74,12 @@ pub enum Reply {
     },
     Command {
         id: CommandId,
+    },
+    Account {
+        id: AccountId,
+    },
+    Replica {
+        id: ReplicaId,
     },
     /// How many copies `Settle` or records `Prune` touched; `more` asks for another round.
     Touched {

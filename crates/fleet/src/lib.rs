@@ -15,6 +15,7 @@ mod moment;
 mod placement;
 #[cfg(feature = "quality")]
 pub mod quality;
+mod rented;
 mod state;
 mod verb;
 mod why;
@@ -23,6 +24,10 @@ pub use change::{Applied, Change, Decision, Reply};
 pub use decide::decide;
 pub use lease::{Lease, LeaseRules, Verdict};
 pub use moment::Moment;
+pub use rented::{
+    AccountVerb, Arrival, Cleanup, MachineReport, Notices, OldPrimary, Order, PolicyChange,
+    PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, SwitchReport,
+};
 pub use state::State;
 pub use verb::{ApplyOptions, Expect, NodeAnnouncement, UnitReport, Verb};
 pub use why::{Finding, NodeFinding, Why, why};

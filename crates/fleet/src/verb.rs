@@ -9,6 +9,8 @@ use hostler_model::{
     NodeFacts, NodeId, Resources, UnitId, WorkloadId,
 };
 
+use crate::rented::{AccountVerb, Arrival, Order, PriceReport, RentedVerb};
+
 /// A request to the domain.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verb {
@@ -140,6 +142,11 @@ pub enum Verb {
         node: NodeId,
         kind: CommandKind,
     },
+    /// The same with a priority and an author. A request that was made before is answered with its command.
+    Order {
+        node: NodeId,
+        order: Box<Order>,
+    },
     /// The node's answer. A second answer to one id changes nothing.
     Acknowledge {
         node: NodeId,
@@ -147,8 +154,20 @@ pub enum Verb {
         result: Result<String, String>,
     },
 
+    // --- rented machines, their accounts and their market
+    Account(Box<AccountVerb>),
+    /// An agent on a rented machine says hello, as with `Announce`.
+    Rent(Box<Arrival>),
+    Rented {
+        node: NodeId,
+        verb: Box<RentedVerb>,
+    },
+    /// Prices that an agent saw. Of one pool's quotes in five minutes the first of the most trusted is kept.
+    Quote(Box<PriceReport>),
+
     // --- retention, by its keeper
-    /// Forgets finished commands, revisions beyond the kept ones, and nodes gone for long; at most `limit`.
+    /// Forgets finished commands, revisions and switches beyond the kept ones, nodes gone for long and pools
+    /// not seen for long; at most `limit`.
     Prune {
         limit: usize,
     },

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CommandId, NodeId, StoreEpoch, Timestamp};
+use crate::{CommandId, NodeId, PoolId, StoreEpoch, Timestamp};
 
 /// What the node is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,36 @@ pub enum CommandKind {
     },
     /// Delete the kept logs and directories of units that have finished.
     Cleanup,
+    /// Move to another rented machine.
+    Switch {
+        to: SwitchTarget,
+        /// The machine that it is to move off, as the author saw it.
+        #[serde(default)]
+        machine: Option<String>,
+        /// How long the old machine is kept; 0 keeps it, none leaves it to the agent.
+        #[serde(default)]
+        terminate_wait_seconds: Option<u32>,
+        /// Why, for people.
+        #[serde(default)]
+        reason: String,
+    },
+    /// End the rented machine.
+    Terminate {
+        #[serde(default)]
+        machine: Option<String>,
+        #[serde(default)]
+        terminate_wait_seconds: Option<u32>,
+        #[serde(default)]
+        reason: String,
+    },
+}
+
+/// Where a switch leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwitchTarget {
+    Spot(PoolId),
+    OnDemand,
 }
 
 /// How far a command has come.
@@ -48,6 +78,15 @@ pub struct Command {
     pub node: NodeId,
     /// What is to be done.
     pub kind: CommandKind,
+    /// The larger goes first; among equals the older.
+    #[serde(default)]
+    pub priority: u32,
+    /// Who ordered it.
+    #[serde(default)]
+    pub author: String,
+    /// The author's own id of the request: the same one again is the same order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// When it was ordered.
     pub created_at: Timestamp,
     /// How far it has come.

@@ -47,6 +47,16 @@ pub enum EventKind {
     CopyFinished,
     CommandIssued,
     CommandFinished,
+    AccountOpened,
+    AccountChanged,
+    AccountClosed,
+    InstanceChanged,
+    InstanceEnded,
+    PolicyChanged,
+    SwitchCompleted,
+    ReplicaChanged,
+    InterruptionNoticed,
+    CleanupReported,
 }
 
 /// What an event is about; everything that is known is filled in.
@@ -113,6 +123,16 @@ impl EventKind {
             Self::CopyFinished => "copy-finished",
             Self::CommandIssued => "command-issued",
             Self::CommandFinished => "command-finished",
+            Self::AccountOpened => "account-opened",
+            Self::AccountChanged => "account-changed",
+            Self::AccountClosed => "account-closed",
+            Self::InstanceChanged => "instance-changed",
+            Self::InstanceEnded => "instance-ended",
+            Self::PolicyChanged => "policy-changed",
+            Self::SwitchCompleted => "switch-completed",
+            Self::ReplicaChanged => "replica-changed",
+            Self::InterruptionNoticed => "interruption-noticed",
+            Self::CleanupReported => "cleanup-reported",
         }
     }
 }

@@ -109,6 +109,18 @@ typed_id!(
     /// A durable one-off order to a node.
     CommandId, "command"
 );
+typed_id!(
+    /// An account: on whose behalf rented machines are looked after.
+    AccountId, "account"
+);
+typed_id!(
+    /// A machine that stands by for a node.
+    ReplicaId, "replica"
+);
+typed_id!(
+    /// A move of a node from one rented machine to another.
+    SwitchId, "switch"
+);
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! values are made by constructors that refuse what makes no sense, so the rooms behind the doors need
 //! not check again.
 
+mod account;
 mod alias;
 mod assignment;
 mod command;
@@ -11,27 +12,40 @@ mod digest;
 mod event;
 mod id;
 mod node;
+mod pool;
 mod quantity;
 mod refusal;
+mod rental;
+mod switch;
 mod time;
 mod workload;
 
 pub mod spec;
 
+pub use account::{Account, AccountStatus, Month, ReadMarks, Savings, Token};
 pub use alias::{Alias, AliasKey, AliasOwner, Contract, Foreign};
 pub use assignment::{
     Assignment, Claims, Exit, Intent, IntentItem, ObservedUnit, Outcome, StopCause, UnitId,
     UnitState,
 };
-pub use command::{Command, CommandKind, CommandState};
+pub use command::{Command, CommandKind, CommandState, SwitchTarget};
 pub use digest::{digest, unit_digest};
 pub use event::{Event, EventKind, Level, Subject};
-pub use id::{AssignmentId, CommandId, FleetId, NodeId, ParseIdError, StoreEpoch, WorkloadId};
+pub use id::{
+    AccountId, AssignmentId, CommandId, FleetId, NodeId, ParseIdError, ReplicaId, StoreEpoch,
+    SwitchId, WorkloadId,
+};
 pub use node::{
     Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact, Usage,
     is_node_name,
 };
+pub use pool::{Money, Pool, PoolId, Quote, QuoteSource};
 pub use quantity::{Bytes, MilliCpu, ParseQuantityError, Resources};
 pub use refusal::{Code, Refusal};
+pub use rental::{
+    Bounds, Interruption, InterruptionAnswer, Machine, Policy, Rental, Replica, ReplicaKind,
+    ReplicaStatus, Role, Signal, Standing, SyncStatus,
+};
+pub use switch::{Switch, SwitchEnd, SwitchPrices, SwitchStamps};
 pub use time::Timestamp;
 pub use workload::{Actor, Desired, Revision, Workload};

@@ -173,11 +173,26 @@ pub struct Instance {
 }
 
 /// How a cloud machine is paid for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Market {
     Spot,
     OnDemand,
+    /// Its agent could not find out.
+    #[default]
+    Unknown,
+}
+
+impl Market {
+    /// The word on our wires.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spot => "spot",
+            Self::OnDemand => "on-demand",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Node {

@@ -42,6 +42,16 @@ codes! {
     AssignmentNotFound = "assignment-not-found",
     /// No command has this id.
     CommandNotFound = "command-not-found",
+    /// No account has this id.
+    AccountNotFound = "account-not-found",
+    /// Another account has the name.
+    AccountNameTaken = "account-name-taken",
+    /// The node has no replica with this id.
+    ReplicaNotFound = "replica-not-found",
+    /// The verb does not fit how far the replica has come, or the node's settings.
+    ReplicaStateConflict = "replica-state-conflict",
+    /// The node is not on a rented machine.
+    NotRented = "not-rented",
     /// No revision of that number is kept.
     RevisionNotFound = "revision-not-found",
     /// A prefix fits more than one thing.

@@ -448,6 +448,11 @@ fn change(write: &Write) -> Option<Change> {
         "assignments" => Change::PutAssignment(serde_json::from_slice(value).unwrap()),
         "commands" => Change::PutCommand(serde_json::from_slice(value).unwrap()),
         "aliases" => Change::PutAlias(serde_json::from_slice(value).unwrap()),
+        "accounts" => Change::PutAccount(serde_json::from_slice(value).unwrap()),
+        "rentals" => Change::PutRental(serde_json::from_slice(value).unwrap()),
+        "pools" => Change::PutPool(serde_json::from_slice(value).unwrap()),
+        "quotes" => Change::PutQuote(serde_json::from_slice(value).unwrap()),
+        "switches" => Change::PutSwitch(serde_json::from_slice(value).unwrap()),
         "events" => Change::Append(serde_json::from_slice(value).unwrap()),
         other => panic!("an unknown folder: {other}"),
     })

@@ -15,6 +15,8 @@ macro_rules! pages {
 }
 
 const PAGES: &[(&str, &str)] = pages![
+    "account-name-taken",
+    "account-not-found",
     "ambiguous",
     "assignment-not-found",
     "bad-request",
@@ -35,7 +37,10 @@ const PAGES: &[(&str, &str)] = pages![
     "node-state-conflict",
     "node-unreachable",
     "not-leader",
+    "not-rented",
     "overloaded",
+    "replica-not-found",
+    "replica-state-conflict",
     "revision-conflict",
     "revision-not-found",
     "route-not-found",

@@ -65,6 +65,8 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::WorkloadNotFound
         | Code::AssignmentNotFound
         | Code::CommandNotFound
+        | Code::AccountNotFound
+        | Code::ReplicaNotFound
         | Code::RevisionNotFound
         | Code::LogNotFound
         | Code::RouteNotFound => StatusCode::NOT_FOUND,
@@ -74,6 +76,9 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::NodeIdentityInUse
         | Code::NodeBusy
         | Code::NodeStateConflict
+        | Code::AccountNameTaken
+        | Code::ReplicaStateConflict
+        | Code::NotRented
         | Code::WorkloadDeleting
         | Code::NoPlacement
         | Code::StaleReport => StatusCode::CONFLICT,

@@ -268,6 +268,9 @@ mod tests {
                 epoch: StoreEpoch::mint(NOW, 3),
             },
             created_at: NOW,
+            priority: 0,
+            author: String::new(),
+            request: None,
             state: CommandState::Pending,
         };
         let mut told = Told::default();

@@ -1,29 +1,69 @@
 //! Commands: durable orders to a node, answered once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hostler_model::{
-    Code, Command, CommandId, CommandKind, CommandState, EventKind, NodeId, Refusal,
+    Code, Command, CommandId, CommandKind, CommandState, EventKind, NodeId, Refusal, SwitchTarget,
+    Timestamp,
 };
 
 use super::{Draft, about_node, command_id};
-use crate::{Change, Reply};
+use crate::{Change, Order, Reply};
+
+/// Orders that may wait for one node; an agent that never asks for them must not fill the store.
+const MOST_PENDING: usize = 256;
 
 impl Draft<'_> {
     pub(super) fn issue(&mut self, node: NodeId, kind: &CommandKind) -> Result<Reply, Refusal> {
+        let order = Order {
+            kind: kind.clone(),
+            priority: 0,
+            author: self.actor.to_string(),
+            request: None,
+        };
+        self.order(node, &order)
+    }
+
+    pub(super) fn order(&mut self, node: NodeId, order: &Order) -> Result<Reply, Refusal> {
         let name = &self.present_node(node)?.name;
-        let id = command_id(self.now, &mut self.draws);
-        let message = format!("node {name} is to {}", order(kind));
+        let request = order.request.as_deref();
+        let before = request.and_then(|request| self.state.command_by_request(node, request));
+        if let Some(before) = before {
+            return Ok(Reply::Command { id: before.id });
+        }
+        let created_at = self.next_in_line(node)?;
+        let id = command_id(created_at, &mut self.draws);
+        let message = format!("node {name} is to {}", wording(&order.kind));
         let command = Command {
             id,
             node,
-            kind: kind.clone(),
-            created_at: self.now,
+            kind: order.kind.clone(),
+            priority: order.priority,
+            author: order.author.clone(),
+            request: order.request.clone(),
+            created_at,
             state: CommandState::Pending,
         };
         self.changes.push(Change::PutCommand(Arc::new(command)));
         self.event(EventKind::CommandIssued, about_node(node), message);
         Ok(Reply::Command { id })
+    }
+
+    /// The age of a new order: later than that of every order that waits, so that age alone puts them in line.
+    fn next_in_line(&self, node: NodeId) -> Result<Timestamp, Refusal> {
+        let is_pending = |command: &&Arc<Command>| command.state == CommandState::Pending;
+        let pending = self.state.commands_of(node).filter(is_pending);
+        let (count, newest) = pending.fold((0, None), |(count, newest), command| {
+            (count + 1, newest.max(Some(command.created_at)))
+        });
+        if count >= MOST_PENDING {
+            let sentence = format!("{count} orders wait for the node already");
+            let advice = "its agent does not fetch them: see that it runs";
+            return Err(Refusal::new(Code::Overloaded, sentence, advice));
+        }
+        let after = newest.map(|newest| newest.plus(Duration::from_millis(1)));
+        Ok(after.map_or(self.now, |after| after.max(self.now)))
     }
 
     pub(super) fn acknowledge(
@@ -53,7 +93,7 @@ impl Draft<'_> {
             ..Command::clone(command)
         };
         let name = self.state.node(node).map_or("?", |node| &node.name);
-        let order = order(&command.kind);
+        let order = wording(&command.kind);
         self.changes.push(Change::PutCommand(Arc::new(command)));
         match result {
             Ok(_) => {
@@ -69,9 +109,14 @@ impl Draft<'_> {
     }
 }
 
-const fn order(kind: &CommandKind) -> &'static str {
+fn wording(kind: &CommandKind) -> String {
     match kind {
-        CommandKind::AcceptIntent { .. } => "accept the fleet's intent",
-        CommandKind::Cleanup => "clean up after finished copies",
+        CommandKind::AcceptIntent { .. } => "accept the fleet's intent".to_owned(),
+        CommandKind::Cleanup => "clean up after finished copies".to_owned(),
+        CommandKind::Switch { to, .. } => match to {
+            SwitchTarget::Spot(pool) => format!("switch to the pool {pool}"),
+            SwitchTarget::OnDemand => "switch to an on-demand machine".to_owned(),
+        },
+        CommandKind::Terminate { .. } => "end its machine".to_owned(),
     }
 }

@@ -3,12 +3,16 @@
 //! Who calls: the owner task of the control plane, for every verb of every door and keeper. A verb touches
 //! few records; work on many copies is [`Verb::Settle`]'s, in chunks.
 
+mod accounts;
 mod agents;
 mod commands;
 mod foreign;
+mod market;
 mod operators;
 mod prune;
 mod removal;
+mod rentals;
+mod replicas;
 mod settle;
 mod workloads;
 
@@ -106,11 +110,16 @@ impl<'a> Draft<'a> {
             }
             Verb::Settle { workload, limit } => Ok(self.settle(*workload, *limit)),
             Verb::Issue { node, kind } => self.issue(*node, kind),
+            Verb::Order { node, order } => self.order(*node, order),
             Verb::Acknowledge {
                 node,
                 command,
                 result,
             } => self.acknowledge(*node, *command, result),
+            Verb::Account(verb) => self.account_verb(verb),
+            Verb::Rent(arrival) => self.rent(arrival),
+            Verb::Rented { node, verb } => self.rented(*node, verb),
+            Verb::Quote(report) => self.record_prices(report),
             Verb::Prune { limit } => Ok(self.prune(*limit)),
         }
     }

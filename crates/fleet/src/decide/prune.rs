@@ -1,6 +1,6 @@
 //! Retention: what is forgotten, by count and not by age, so that no rule depends on the wall clock.
 
-use hostler_model::{AliasOwner, NodeId, WorkloadId};
+use hostler_model::{AliasOwner, NodeId, PoolId, WorkloadId};
 
 use super::Draft;
 use crate::state::KEPT_REVISIONS;
@@ -10,10 +10,14 @@ use crate::{Change, Reply, State};
 const KEPT_COMMANDS: usize = 1000;
 /// Nodes that are gone and whose record is kept as history.
 const KEPT_GONE_NODES: usize = 256;
+/// Switches that are kept, over the whole fleet; what they saved is counted with their accounts.
+const KEPT_SWITCHES: usize = 5_000;
+/// Pools that are kept, with their quotes.
+const KEPT_POOLS: usize = 512;
 
 impl Draft<'_> {
-    /// Forgets answered commands, old revisions that no copy runs, and nodes that have gone long ago with
-    /// their identities; the oldest of each first.
+    /// Forgets answered commands, old revisions that no copy runs, nodes that have gone long ago with their
+    /// identities and rentals, old switches, and pools that no agent reports; the oldest of each first.
     pub(super) fn prune(&mut self, limit: usize) -> Reply {
         let state = self.state;
         let mut count = 0;
@@ -32,7 +36,17 @@ impl Draft<'_> {
         let nodes = nodes
             .filter(|(_, node)| state.assignments_on(*node).next().is_none())
             .map(|(_, node)| forget_node(state, *node));
-        let mut forgotten = commands.chain(revisions).chain(nodes);
+        let old_switches = state.switches().len().saturating_sub(KEPT_SWITCHES);
+        let switches = state.switches().take(old_switches);
+        let switches = switches.map(|switch| vec![Change::RemoveSwitch(switch.id)]);
+        let old_pools = state.pools_seen().len().saturating_sub(KEPT_POOLS);
+        let pools = state.pools_seen().iter().take(old_pools);
+        let pools = pools.flat_map(|(_, pool)| forget_pool(state, pool));
+        let mut forgotten = commands
+            .chain(revisions)
+            .chain(nodes)
+            .chain(switches)
+            .chain(pools);
         for changes in forgotten.by_ref().take(limit) {
             self.changes.extend(changes);
             count += 1;
@@ -64,6 +78,19 @@ fn forget_node(state: &State, node: NodeId) -> Vec<Change> {
     let aliases = state
         .aliases_of(AliasOwner::Node(node))
         .map(|alias| Change::RemoveAlias(alias.key.clone()));
+    let rental = state.rental(node).map(|_| Change::RemoveRental(node));
     let record = std::iter::once(Change::RemoveNode(node));
-    commands.chain(aliases).chain(record).collect()
+    commands
+        .chain(aliases)
+        .chain(rental)
+        .chain(record)
+        .collect()
+}
+
+/// Its quotes one by one, for a pool has more of them than one commit should take, then the pool.
+fn forget_pool<'a>(state: &'a State, pool: &'a PoolId) -> impl Iterator<Item = Vec<Change>> + 'a {
+    let quotes = state.quotes(pool);
+    let quotes = quotes.map(|quote| Change::RemoveQuote(quote.pool.clone(), quote.slot()));
+    let record = std::iter::once(Change::RemovePool(pool.clone()));
+    quotes.chain(record).map(|change| vec![change])
 }

@@ -41,6 +41,7 @@ impl Draft<'_> {
             return Err(Refusal::new(Code::NodeBusy, sentence, advice));
         }
         self.fail_pending_commands(id);
+        self.give_up_rental(id);
         let message = match left {
             0 => format!("node {} was removed", node.name),
             left => format!(

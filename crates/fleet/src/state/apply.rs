@@ -30,6 +30,16 @@ impl State {
             Change::RemoveCommand(id) => self.remove_command(*id),
             Change::PutAlias(alias) => self.put_alias(alias),
             Change::RemoveAlias(key) => self.remove_alias(key),
+            Change::PutAccount(account) => self.rented.put_account(account),
+            Change::RemoveAccount(id) => self.rented.remove_account(*id),
+            Change::PutRental(rental) => self.rented.put_rental(rental),
+            Change::RemoveRental(node) => self.rented.remove_rental(*node),
+            Change::PutPool(pool) => self.rented.put_pool(pool),
+            Change::RemovePool(id) => self.rented.remove_pool(id),
+            Change::PutQuote(quote) => self.rented.put_quote(quote),
+            Change::RemoveQuote(pool, slot) => self.rented.remove_quote(pool, *slot),
+            Change::PutSwitch(switch) => self.rented.put_switch(switch),
+            Change::RemoveSwitch(id) => self.rented.remove_switch(*id),
             Change::Append(event) => {
                 self.next_sequence = self.next_sequence.max(event.sequence.saturating_add(1));
             }
@@ -221,6 +231,10 @@ impl State {
         if command.state != CommandState::Pending {
             self.answered.insert(command.id);
         }
+        if let Some(request) = &command.request {
+            self.requests
+                .insert((command.node, request.clone()), command.id);
+        }
         self.commands.insert(command.id, Arc::clone(command));
     }
 
@@ -228,6 +242,9 @@ impl State {
         if let Some(old) = self.commands.remove(&id) {
             self.node_commands.remove(&(old.node, id));
             self.answered.remove(&id);
+            if let Some(request) = &old.request {
+                self.requests.remove(&(old.node, request.clone()));
+            }
         }
     }
 

@@ -17,6 +17,7 @@ mod apply;
 mod copies;
 mod find;
 mod gaps;
+mod rented;
 mod room;
 
 use std::cmp::Reverse;
@@ -52,6 +53,7 @@ pub struct State {
     alias_owners: BTreeSet<(AliasOwner, AliasKey)>,
     node_commands: BTreeSet<(NodeId, CommandId)>,
     answered: BTreeSet<CommandId>,
+    requests: BTreeMap<(NodeId, String), CommandId>,
     gone: BTreeSet<(Timestamp, NodeId)>,
     revision_counts: BTreeMap<WorkloadId, usize>,
     wordy: BTreeSet<WorkloadId>,
@@ -59,6 +61,8 @@ pub struct State {
     copies: BTreeMap<WorkloadId, Copies>,
     yard: Yard,
     unsettled: BTreeSet<(Reverse<u64>, WorkloadId)>,
+
+    rented: rented::Rented,
 }
 
 /// How many revisions of a workload are kept beside those that copies still run.
@@ -248,6 +252,13 @@ impl State {
         let ids = (node, CommandId::LEAST)..=(node, CommandId::MOST);
         let ids = self.node_commands.range(ids);
         ids.filter_map(|(_, id)| self.commands.get(id))
+    }
+
+    /// The command to a node that its author gave this id of a request.
+    #[must_use]
+    pub fn command_by_request(&self, node: NodeId, request: &str) -> Option<&Arc<Command>> {
+        let id = self.requests.get(&(node, request.to_owned()))?;
+        self.commands.get(id)
     }
 
     /// What is left of a node's capacity; nothing if it is unknown.

@@ -209,6 +209,13 @@ pub(crate) fn rebuilt(state: &State) -> State {
             .fleet()
             .map(|(id, epoch)| Change::PutFleet { id, epoch }),
     );
+    changes.extend(state.switches().rev().cloned().map(Change::PutSwitch));
+    for pool in state.pools() {
+        changes.extend(state.quotes(&pool.id).cloned().map(Change::PutQuote));
+        changes.push(Change::PutPool(pool.clone()));
+    }
+    changes.extend(state.rentals().cloned().map(Change::PutRental));
+    changes.extend(state.accounts().cloned().map(Change::PutAccount));
     let mut rebuilt = State::from_changes(&changes);
     rebuilt.resume_sequence(state.next_sequence());
     rebuilt

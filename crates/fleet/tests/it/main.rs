@@ -4,6 +4,7 @@ mod foreign;
 mod invariants;
 mod properties;
 mod quality;
+mod rented;
 mod stories;
 mod verbs;
 mod world;

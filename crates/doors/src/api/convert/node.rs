@@ -165,6 +165,8 @@ pub(in crate::api) fn command(command: &Command) -> api::Command {
     let kind = match &command.kind {
         CommandKind::AcceptIntent { .. } => "accept-intent",
         CommandKind::Cleanup => "cleanup",
+        CommandKind::Switch { .. } => "switch",
+        CommandKind::Terminate { .. } => "terminate",
     };
     let (word, at, message) = match &command.state {
         CommandState::Pending => (api::CommandProgress::Pending, None, String::new()),

@@ -1,0 +1,846 @@
+//! Accounts, rented machines and their market: single stories, and random histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hostler_fleet::{
+    AccountVerb, Arrival, Change, Expect, MachineReport, NodeAnnouncement, Notices, OldPrimary,
+    Order, PolicyChange, PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, Reply,
+    State, SwitchReport, Verb,
+};
+use hostler_model::{
+    AccountId, AccountStatus, AliasKey, Code, CommandKind, CommandState, Contract, Market, Money,
+    Node, NodeFacts, NodeId, Policy, PoolId, QuoteSource, Rental, ReplicaId, ReplicaKind,
+    ReplicaStatus, Resources, Role, Standing, SwitchEnd, SwitchPrices, SwitchStamps, SwitchTarget,
+    Timestamp, Token,
+};
+use proptest::prelude::*;
+
+use crate::invariants::{check_state, rebuilt};
+use crate::world::World;
+
+fn open(world: &mut World, name: &str) -> AccountId {
+    match world.must(&account(AccountVerb::Open {
+        name: name.to_owned(),
+        email: None,
+        token: Token::new(format!("token-{name}")),
+    })) {
+        Reply::Account { id } => id,
+        other => panic!("answered with {other:?}"),
+    }
+}
+
+fn account(verb: AccountVerb) -> Verb {
+    Verb::Account(Box::new(verb))
+}
+
+fn rented(node: NodeId, verb: RentedVerb) -> Verb {
+    Verb::Rented {
+        node,
+        verb: Box::new(verb),
+    }
+}
+
+fn on(machine: &str) -> MachineReport {
+    MachineReport {
+        id: Some(machine.to_owned()),
+        instance_type: Some("t3.medium".to_owned()),
+        region: Some("ap-south-1".to_owned()),
+        zone: Some("ap-south-1a".to_owned()),
+        market: Some(Market::Spot),
+        image: Some("ami-1".to_owned()),
+        pool: None,
+        baseline: Money::from_dollars(0.1),
+    }
+}
+
+fn arrival(account: AccountId, logical: &str, machine: &str) -> Verb {
+    Verb::Rent(Box::new(Arrival {
+        account,
+        hello: NodeAnnouncement {
+            identity: AliasKey {
+                contract: Contract::Spot,
+                scope: format!("agent/{account}"),
+                foreign: logical.to_owned(),
+            },
+            contract: Contract::Spot,
+            name: logical.to_owned(),
+            facts: NodeFacts::default(),
+            capacity: Resources::ZERO,
+            labels: BTreeMap::new(),
+            instance: None,
+        },
+        machine: on(machine),
+    }))
+}
+
+fn arrive(world: &mut World, account: AccountId, logical: &str, machine: &str) -> NodeId {
+    match world.must(&arrival(account, logical, machine)) {
+        Reply::Node { id, .. } => id,
+        other => panic!("answered with {other:?}"),
+    }
+}
+
+fn remove(node: NodeId) -> Verb {
+    Verb::RemoveNode {
+        node,
+        force: true,
+        expect: Expect::Any,
+    }
+}
+
+fn refused(world: &mut World, verb: &Verb) -> Code {
+    let before = world.state.clone();
+    let refusal = world.submit(verb).expect_err("a refusal");
+    assert_eq!(world.state, before, "a refusal changes nothing");
+    refusal.code
+}
+
+fn changes(world: &mut World, verb: &Verb) -> usize {
+    world.submit(verb).expect("no refusal").changes.len()
+}
+
+fn rental(world: &World, node: NodeId) -> &Rental {
+    world.state.rental(node).expect("a rental")
+}
+
+fn node(world: &World, id: NodeId) -> &Node {
+    world.state.node(id).expect("a node")
+}
+
+fn primary(world: &World, node: NodeId) -> &str {
+    rental(world, node).primary().map_or("", |it| &it.id)
+}
+
+fn pool(zone: &str) -> PoolId {
+    PoolId::of("t3.medium", zone).expect("a pool")
+}
+
+fn prices(node: NodeId, zones: &[(&str, f64)]) -> Verb {
+    let price = |(zone, dollars): &(&str, f64)| PoolPrice {
+        pool: pool(zone),
+        instance_type: "t3.medium".to_owned(),
+        zone: (*zone).to_owned(),
+        spot: Money::from_dollars(*dollars),
+    };
+    Verb::Quote(Box::new(PriceReport {
+        node,
+        region: "ap-south-1".to_owned(),
+        on_demand: Money::from_dollars(0.1).map(|it| ("t3.medium".to_owned(), it)),
+        pools: zones.iter().map(price).collect(),
+        source: QuoteSource::Primary,
+    }))
+}
+
+fn switch(from: &str, to: &str) -> SwitchReport {
+    let end = |machine: &str| SwitchEnd {
+        machine: machine.to_owned(),
+        instance_type: "t3.medium".to_owned(),
+        market: Market::Spot,
+        ..SwitchEnd::default()
+    };
+    SwitchReport {
+        from: end(from),
+        to: end(to),
+        trigger: "manual".to_owned(),
+        command: None,
+        prices: SwitchPrices {
+            on_demand: Money::from_dollars(0.1),
+            old_spot: None,
+            new_spot: Money::from_dollars(0.03),
+        },
+        stamps: SwitchStamps::default(),
+    }
+}
+
+fn switched(node: NodeId, report: SwitchReport) -> Verb {
+    rented(node, RentedVerb::Switched(Box::new(report)))
+}
+
+fn policy(node: NodeId, change: PolicyChange) -> Verb {
+    rented(node, RentedVerb::SetPolicy(change))
+}
+
+fn manual_on() -> PolicyChange {
+    PolicyChange {
+        manual_replica: Some(true),
+        ..PolicyChange::default()
+    }
+}
+
+fn replica_in(zone: &str) -> RentedVerb {
+    RentedVerb::AddReplica(Box::new(ReplicaOrder {
+        kind: ReplicaKind::Manual,
+        pool: pool(zone),
+        author: "ada".to_owned(),
+        tags: "{}".to_owned(),
+        signal: None,
+    }))
+}
+
+/// A fleet with one account and one agent on `i-1`.
+fn one() -> (World, AccountId, NodeId) {
+    let mut world = World::default();
+    world.must(&Verb::Found);
+    let ada = open(&mut world, "ada");
+    let node = arrive(&mut world, ada, "agent-box-1", "i-1");
+    (world, ada, node)
+}
+
+#[test]
+fn the_same_word_is_the_same_agent_wherever_it_runs() {
+    let (mut world, ada, node) = one();
+    assert_eq!(changes(&mut world, &arrival(ada, "agent-box-1", "i-1")), 0);
+    assert_eq!(arrive(&mut world, ada, "agent-box-1", "i-2"), node);
+    assert_eq!(primary(&world, node), "i-2");
+    let instance = self::node(&world, node)
+        .instance
+        .clone()
+        .expect("a machine");
+    assert_eq!(
+        (instance.id.as_str(), instance.market),
+        ("i-2", Market::Spot)
+    );
+    let left = rental(&world, node).machine("i-1").expect("kept");
+    assert_eq!(left.role, Role::Left);
+    assert_ne!(arrive(&mut world, ada, "agent-box-2", "i-3"), node);
+    let bob = open(&mut world, "bob");
+    assert_ne!(arrive(&mut world, bob, "agent-box-1", "i-4"), node);
+}
+
+#[test]
+fn a_machine_that_was_left_does_not_take_its_node_back() {
+    let (mut world, ada, node) = one();
+    arrive(&mut world, ada, "agent-box-1", "i-2");
+    assert_eq!(
+        refused(&mut world, &arrival(ada, "agent-box-1", "i-1")),
+        Code::StaleReport
+    );
+    let moved = rented(node, RentedVerb::Moved(on("i-1")));
+    assert_eq!(refused(&mut world, &moved), Code::StaleReport);
+    let back = switched(node, switch("i-2", "i-1"));
+    assert_eq!(refused(&mut world, &back), Code::StaleReport);
+    assert_eq!(primary(&world, node), "i-2");
+}
+
+#[test]
+fn what_was_removed_stays_removed() {
+    let (mut world, ada, node) = one();
+    world.must(&prices(node, &[("ap-south-1b", 0.02)]));
+    world.must(&policy(node, manual_on()));
+    world.must(&rented(node, replica_in("ap-south-1b")));
+    world.must(&remove(node));
+    let gone = rental(&world, node);
+    assert!(gone.standing_by().next().is_none() && gone.primary().is_none());
+    assert_eq!(
+        gone.policy,
+        Policy {
+            terminate_wait_seconds: 300,
+            ..Policy::OFF
+        }
+    );
+    for verb in [
+        arrival(ada, "agent-box-1", "i-9"),
+        rented(node, RentedVerb::Moved(on("i-9"))),
+        rented(node, RentedVerb::Stands(Standing::Failing)),
+        policy(node, manual_on()),
+        prices(node, &[("ap-south-1c", 0.02)]),
+    ] {
+        assert_eq!(refused(&mut world, &verb), Code::NodeGone, "{verb:?}");
+    }
+    assert_ne!(arrive(&mut world, ada, "agent-box-9", "i-9"), node);
+}
+
+#[test]
+fn a_request_made_twice_is_one_order_and_orders_stand_in_line() {
+    let (mut world, _, node) = one();
+    let order = |priority, request: Option<&str>| Verb::Order {
+        node,
+        order: Box::new(Order {
+            kind: CommandKind::Switch {
+                to: SwitchTarget::OnDemand,
+                machine: None,
+                terminate_wait_seconds: None,
+                reason: String::new(),
+            },
+            priority,
+            author: "ada".to_owned(),
+            request: request.map(str::to_owned),
+        }),
+    };
+    let first = world.must(&order(5, Some("r1")));
+    assert_eq!(world.must(&order(9, Some("r1"))), first);
+    // At one moment: age alone still tells which came first.
+    let moment = world.moment();
+    let mut state = world.state.clone();
+    for _ in 0..3 {
+        let decided =
+            hostler_fleet::decide(&state, &moment, &crate::world::actor(), &order(5, None));
+        state.apply_all(&decided.expect("an order").changes);
+    }
+    let ages: BTreeSet<Timestamp> = state.commands_of(node).map(|it| it.created_at).collect();
+    assert_eq!(ages.len(), 4);
+    for _ in 0..255 {
+        world.must(&order(5, None));
+    }
+    assert_eq!(refused(&mut world, &order(5, None)), Code::Overloaded);
+    world.must(&remove(node));
+    assert!(
+        world
+            .state
+            .commands_of(node)
+            .all(|command| command.state != CommandState::Pending)
+    );
+}
+
+#[test]
+fn switching_by_itself_and_a_replica_by_hand_exclude_each_other() {
+    let (mut world, _, node) = one();
+    world.must(&prices(node, &[("ap-south-1b", 0.02)]));
+    assert_eq!(
+        refused(&mut world, &rented(node, replica_in("ap-south-1b"))),
+        Code::ReplicaStateConflict
+    );
+    world.must(&policy(node, manual_on()));
+    assert!(!rental(&world, node).policy.auto_switch);
+    world.must(&rented(node, replica_in("ap-south-1b")));
+    assert_eq!(
+        refused(&mut world, &rented(node, replica_in("ap-south-1b"))),
+        Code::ReplicaStateConflict,
+        "one at a time"
+    );
+    let auto = PolicyChange {
+        auto_switch: Some(true),
+        ..PolicyChange::default()
+    };
+    world.must(&policy(node, auto));
+    let after = rental(&world, node);
+    assert!(after.policy.auto_switch && !after.policy.manual_replica);
+    assert_eq!(after.replicas[0].status, ReplicaStatus::Terminated);
+    assert_eq!(changes(&mut world, &policy(node, auto)), 0);
+    let both = PolicyChange {
+        manual_replica: Some(true),
+        ..auto
+    };
+    assert_eq!(refused(&mut world, &policy(node, both)), Code::BadRequest);
+}
+
+#[test]
+fn a_switch_is_counted_once_and_saves_what_it_says() {
+    let (mut world, ada, node) = one();
+    let mut report = switch("i-1", "i-2");
+    report.stamps.old_ended = Some(Timestamp::from_millis(1));
+    world.must(&switched(node, report.clone()));
+    assert_eq!(primary(&world, node), "i-2");
+    let old = rental(&world, node).machine("i-1").expect("kept");
+    assert_eq!(old.role, Role::Ended, "it may be ended and has been");
+    assert_eq!(changes(&mut world, &switched(node, report)), 0);
+    assert_eq!(world.state.switches_of(node).count(), 1);
+    let saved = &world.state.account(ada).expect("there").savings;
+    assert_eq!(
+        saved.total,
+        Money::from_dollars(0.07 * 24.0).expect("money")
+    );
+    world.must(&switched(node, switch("i-2", "i-3")));
+    let old = rental(&world, node).machine("i-2").expect("kept");
+    assert_eq!(old.role, Role::Left, "nobody said that it has ended");
+    assert_eq!(
+        refused(&mut world, &switched(node, switch("i-3", "i-3"))),
+        Code::BadRequest
+    );
+}
+
+#[test]
+fn a_replica_goes_its_way_and_takes_over() {
+    let (mut world, _, node) = one();
+    world.must(&prices(node, &[("ap-south-1b", 0.02)]));
+    world.must(&policy(node, manual_on()));
+    let Reply::Replica { id } = world.must(&rented(node, replica_in("ap-south-1b"))) else {
+        panic!("a replica");
+    };
+    let change = |change| {
+        rented(
+            node,
+            RentedVerb::ChangeReplica {
+                replica: id,
+                change,
+            },
+        )
+    };
+    let promote = rented(
+        node,
+        RentedVerb::Promote {
+            replica: id,
+            old: OldPrimary::Demote,
+        },
+    );
+    assert_eq!(refused(&mut world, &promote), Code::ReplicaStateConflict);
+    let told = ReplicaChange {
+        machine: Some("i-7".to_owned()),
+        status: Some(ReplicaStatus::Ready),
+        ..ReplicaChange::default()
+    };
+    world.must(&change(told.clone()));
+    assert_eq!(changes(&mut world, &change(told)), 0);
+    assert_eq!(
+        rental(&world, node).machine("i-7").map(|it| it.role),
+        Some(Role::Replica)
+    );
+    world.must(&promote);
+    assert_eq!(primary(&world, node), "i-7");
+    assert_eq!(
+        rental(&world, node).machine("i-1").map(|it| it.role),
+        Some(Role::Left)
+    );
+    let end = rented(node, RentedVerb::EndReplica { replica: id });
+    assert_eq!(refused(&mut world, &end), Code::ReplicaStateConflict);
+    let unknown = rented(
+        node,
+        RentedVerb::EndReplica {
+            replica: ReplicaId::MOST,
+        },
+    );
+    assert_eq!(refused(&mut world, &unknown), Code::ReplicaNotFound);
+}
+
+#[test]
+fn the_best_replica_saves_a_node_whose_machine_is_taken() {
+    let (mut world, _, node) = one();
+    let taken = rented(
+        node,
+        RentedVerb::Taken {
+            machine: "i-1".to_owned(),
+            due_at: None,
+            replica: None,
+        },
+    );
+    assert_eq!(world.must(&taken), Reply::Done, "nothing stands by");
+    world.must(&prices(node, &[("ap-south-1b", 0.02)]));
+    world.must(&policy(node, manual_on()));
+    let Reply::Replica { id } = world.must(&rented(node, replica_in("ap-south-1b"))) else {
+        panic!("a replica");
+    };
+    assert_eq!(
+        world.must(&taken),
+        Reply::Done,
+        "it has not come far enough"
+    );
+    let change = ReplicaChange {
+        machine: Some("i-7".to_owned()),
+        status: Some(ReplicaStatus::Syncing),
+        ..ReplicaChange::default()
+    };
+    world.must(&rented(
+        node,
+        RentedVerb::ChangeReplica {
+            replica: id,
+            change,
+        },
+    ));
+    assert_eq!(world.must(&taken), Reply::Replica { id });
+    assert_eq!(primary(&world, node), "i-7");
+    assert_eq!(rental(&world, node).interruptions.len(), 3);
+}
+
+#[test]
+fn prices_fall_into_five_minutes_and_the_first_of_equals_stays() {
+    let (mut world, _, node) = one();
+    world.must(&prices(
+        node,
+        &[("ap-south-1a", 0.03), ("ap-south-1b", 0.02)],
+    ));
+    let again = prices(node, &[("ap-south-1a", 0.03), ("ap-south-1b", 0.02)]);
+    assert_eq!(
+        changes(&mut world, &again),
+        0,
+        "the same again is nothing new"
+    );
+    world.must(&prices(node, &[("ap-south-1a", 0.05)]));
+    let a = pool("ap-south-1a");
+    assert_eq!(
+        world.state.pool(&a).and_then(|it| it.spot),
+        Money::from_dollars(0.05)
+    );
+    let quotes: Vec<_> = world.state.quotes(&a).collect();
+    assert_eq!(quotes.len(), 1);
+    assert_eq!(Some(quotes[0].spot), Money::from_dollars(0.03));
+    assert_eq!(quotes[0].on_demand, Money::from_dollars(0.1));
+}
+
+#[test]
+fn accounts_are_opened_once_and_closed_with_their_agents() {
+    let (mut world, ada, node) = one();
+    let twice = account(AccountVerb::Open {
+        name: "ADA ".to_owned(),
+        email: None,
+        token: Token::new("token-x"),
+    });
+    assert_eq!(refused(&mut world, &twice), Code::AccountNameTaken);
+    let renew = account(AccountVerb::RenewToken {
+        account: ada,
+        token: Token::new("token-new"),
+    });
+    world.must(&renew);
+    assert!(world.state.account_by_token("token-ada").is_none());
+    assert_eq!(
+        world.state.account_by_token("token-new").map(|it| it.id),
+        Some(ada)
+    );
+    let suspend = account(AccountVerb::SetStatus {
+        account: ada,
+        status: AccountStatus::Suspended,
+    });
+    world.must(&suspend);
+    assert_eq!(
+        refused(&mut world, &arrival(ada, "agent-box-5", "i-5")),
+        Code::Forbidden
+    );
+    let read = account(AccountVerb::MarkRead {
+        account: ada,
+        notices: Notices::One(7),
+    });
+    world.must(&read);
+    assert_eq!(changes(&mut world, &read), 0);
+    world.must(&account(AccountVerb::Close { account: ada }));
+    assert!(world.state.account(ada).is_none() && self::node(&world, node).is_gone());
+    assert_eq!(
+        refused(&mut world, &arrival(ada, "agent-box-5", "i-5")),
+        Code::AccountNotFound
+    );
+}
+
+#[test]
+fn what_piles_up_is_forgotten_by_count() {
+    let (mut world, _, node) = one();
+    for number in 1..=5_050 {
+        let (from, to) = (format!("i-{number}"), format!("i-{}", number + 1));
+        world.must(&switched(node, switch(&from, &to)));
+    }
+    assert!(rental(&world, node).machines.len() <= Rental::MACHINES);
+    for round in 0..12 {
+        let zones: Vec<String> = (0..50).map(|zone| format!("z{round}-{zone}")).collect();
+        let zones: Vec<(&str, f64)> = zones.iter().map(|zone| (zone.as_str(), 0.1)).collect();
+        world.must(&prices(node, &zones));
+    }
+    while let Reply::Touched { more: true, .. } = world.must(&Verb::Prune { limit: 64 }) {}
+    assert_eq!(world.state.switches().len(), 5_000);
+    assert_eq!(world.state.pools().len(), 512);
+    assert!(world.state.quotes(&pool("z0-0")).next().is_none());
+    assert!(world.state.quotes(&pool("z11-0")).next().is_some());
+    assert_eq!(rebuilt(&world.state), world.state);
+}
+
+/// What happens next; numbers choose among what is there.
+#[derive(Debug, Clone)]
+enum Step {
+    Arrive {
+        agent: u8,
+        machine: u8,
+    },
+    Move {
+        agent: u8,
+        machine: u8,
+    },
+    Beside {
+        agent: u8,
+        machine: u8,
+    },
+    Switch {
+        agent: u8,
+        from: u8,
+        to: u8,
+        ended: bool,
+    },
+    Policy {
+        agent: u8,
+        bits: u8,
+    },
+    Price {
+        agent: u8,
+        zone: u8,
+        price: u8,
+    },
+    Replica {
+        agent: u8,
+        zone: u8,
+        is_manual: bool,
+    },
+    Change {
+        agent: u8,
+        machine: Option<u8>,
+        status: u8,
+    },
+    Promote {
+        agent: u8,
+        keeps: bool,
+    },
+    End {
+        agent: u8,
+        how: u8,
+        machine: u8,
+    },
+    Order {
+        agent: u8,
+        request: u8,
+    },
+    Remove {
+        agent: u8,
+    },
+    Account {
+        how: u8,
+    },
+    Prune,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let agent = 0..3_u8;
+    let machine = 0..5_u8;
+    let two = (agent.clone(), machine.clone());
+    prop_oneof![
+        4 => two.clone().prop_map(|(agent, machine)| Step::Arrive { agent, machine }),
+        3 => two.clone().prop_map(|(agent, machine)| Step::Move { agent, machine }),
+        1 => two.clone().prop_map(|(agent, machine)| Step::Beside { agent, machine }),
+        3 => (two, 0..5_u8, any::<bool>())
+            .prop_map(|((agent, from), to, ended)| Step::Switch { agent, from, to, ended }),
+        3 => (agent.clone(), any::<u8>()).prop_map(|(agent, bits)| Step::Policy { agent, bits }),
+        2 => (agent.clone(), 0..3_u8, 1..9_u8)
+            .prop_map(|(agent, zone, price)| Step::Price { agent, zone, price }),
+        3 => (agent.clone(), 0..3_u8, any::<bool>())
+            .prop_map(|(agent, zone, is_manual)| Step::Replica { agent, zone, is_manual }),
+        4 => (agent.clone(), prop::option::of(machine.clone()), 0..6_u8)
+            .prop_map(|(agent, machine, status)| Step::Change { agent, machine, status }),
+        2 => (agent.clone(), any::<bool>()).prop_map(|(agent, keeps)| Step::Promote { agent, keeps }),
+        3 => (agent.clone(), 0..6_u8, machine).prop_map(|(agent, how, machine)| Step::End { agent, how, machine }),
+        1 => (agent.clone(), 0..3_u8).prop_map(|(agent, request)| Step::Order { agent, request }),
+        1 => agent.prop_map(|agent| Step::Remove { agent }),
+        1 => (0..4_u8).prop_map(|how| Step::Account { how }),
+        1 => Just(Step::Prune),
+    ]
+}
+
+fn verb_of(world: &World, step: &Step) -> Option<Verb> {
+    let ada = world.state.accounts().next().map(|account| account.id);
+    let key = |agent: u8| AliasKey {
+        contract: Contract::Spot,
+        scope: ada.map_or_else(String::new, |ada| format!("agent/{ada}")),
+        foreign: format!("agent-{agent}"),
+    };
+    let at = |agent: u8| world.state.node_by_alias(&key(agent)).map(|node| node.id);
+    let name = |machine: u8| format!("i-{machine}");
+    let newest = |node: NodeId| world.state.rental(node)?.replicas.last().map(|it| it.id);
+    Some(match step {
+        Step::Arrive { agent, machine } => {
+            arrival(ada?, &format!("agent-{agent}"), &name(*machine))
+        }
+        Step::Move { agent, machine } => {
+            rented(at(*agent)?, RentedVerb::Moved(on(&name(*machine))))
+        }
+        Step::Beside { agent, machine } => {
+            rented(at(*agent)?, RentedVerb::Beside(on(&name(*machine))))
+        }
+        Step::Switch {
+            agent,
+            from,
+            to,
+            ended,
+        } => {
+            let mut report = switch(&name(*from), &name(*to));
+            report.stamps.old_ended = ended.then(|| Timestamp::from_millis(1));
+            switched(at(*agent)?, report)
+        }
+        Step::Policy { agent, bits } => {
+            let bit = |at: u8| (bits >> at & 1 == 1).then_some(bits >> (at + 1) & 1 == 1);
+            let change = PolicyChange {
+                auto_switch: bit(0),
+                manual_replica: bit(2),
+                auto_terminate: bit(4),
+                enabled: bit(6),
+                ..PolicyChange::default()
+            };
+            policy(at(*agent)?, change)
+        }
+        Step::Price { agent, zone, price } => prices(
+            at(*agent)?,
+            &[(&format!("z{zone}"), f64::from(*price) / 100.0)],
+        ),
+        Step::Replica {
+            agent,
+            zone,
+            is_manual,
+        } => {
+            let mut order = replica_in(&format!("z{zone}"));
+            if let RentedVerb::AddReplica(order) = &mut order
+                && !is_manual
+            {
+                order.kind = ReplicaKind::AutomaticRebalance;
+                order.signal = Some((hostler_model::Signal::Rebalance, None));
+            }
+            rented(at(*agent)?, order)
+        }
+        Step::Change {
+            agent,
+            machine,
+            status,
+        } => {
+            let statuses = [
+                ReplicaStatus::Launching,
+                ReplicaStatus::Syncing,
+                ReplicaStatus::Ready,
+                ReplicaStatus::Failed,
+                ReplicaStatus::Terminated,
+                ReplicaStatus::Promoted,
+            ];
+            let node = at(*agent)?;
+            let change = ReplicaChange {
+                machine: machine.map(name),
+                status: Some(statuses[usize::from(*status)]),
+                ..ReplicaChange::default()
+            };
+            let replica = newest(node)?;
+            rented(node, RentedVerb::ChangeReplica { replica, change })
+        }
+        Step::Promote { agent, keeps } => {
+            let node = at(*agent)?;
+            let old = if *keeps {
+                OldPrimary::Keep
+            } else {
+                OldPrimary::Demote
+            };
+            let replica = newest(node)?;
+            rented(node, RentedVerb::Promote { replica, old })
+        }
+        Step::End {
+            agent,
+            how,
+            machine,
+        } => end_verb(at(*agent)?, (*how, name(*machine)), newest(at(*agent)?))?,
+        Step::Order { agent, request } => Verb::Order {
+            node: at(*agent)?,
+            order: Box::new(Order {
+                kind: CommandKind::Cleanup,
+                priority: 1,
+                author: String::new(),
+                request: Some(request.to_string()),
+            }),
+        },
+        Step::Remove { agent } => remove(at(*agent)?),
+        Step::Account { how } => account(match how {
+            0 => AccountVerb::Open {
+                name: "ada".to_owned(),
+                email: None,
+                token: Token::new("token-ada"),
+            },
+            1 => AccountVerb::Close { account: ada? },
+            2 => AccountVerb::SetStatus {
+                account: ada?,
+                status: AccountStatus::Active,
+            },
+            _ => AccountVerb::MarkRead {
+                account: ada?,
+                notices: Notices::Through(3),
+            },
+        }),
+        Step::Prune => Verb::Prune { limit: 5 },
+    })
+}
+
+fn end_verb(
+    node: NodeId,
+    (how, machine): (u8, String),
+    replica: Option<ReplicaId>,
+) -> Option<Verb> {
+    Some(rented(
+        node,
+        match how {
+            0 => RentedVerb::Ends {
+                reason: "why".to_owned(),
+            },
+            1 => RentedVerb::EndOrdered {
+                machines: vec![machine],
+            },
+            2 => RentedVerb::Ended {
+                machine,
+                error: None,
+            },
+            3 => RentedVerb::Taken {
+                machine,
+                due_at: None,
+                replica,
+            },
+            4 => RentedVerb::AtRisk { machine },
+            _ => RentedVerb::EndReplica { replica: replica? },
+        },
+    ))
+}
+
+/// What must hold of rented machines at any time.
+fn check_rentals(state: &State) {
+    for rental in state.rentals() {
+        let node = state.node(rental.node).expect("its node is kept");
+        let primaries: Vec<_> = rental
+            .machines
+            .iter()
+            .filter(|machine| machine.role == Role::Primary)
+            .collect();
+        assert!(primaries.len() <= 1, "{rental:?}");
+        let policy = rental.policy;
+        assert!(!(policy.auto_switch && policy.manual_replica));
+        assert!(rental.standing_by().count() <= 1, "{rental:?}");
+        assert!(rental.machines.len() <= Rental::MACHINES);
+        assert!(rental.replicas.len() <= Rental::REPLICAS);
+        assert!(rental.interruptions.len() <= Rental::INTERRUPTIONS);
+        let ids: BTreeSet<&str> = rental.machines.iter().map(|it| it.id.as_str()).collect();
+        assert_eq!(ids.len(), rental.machines.len(), "each machine once");
+        if node.is_gone() {
+            assert!(!policy.enabled && !policy.auto_switch && primaries.is_empty());
+            assert!(rental.standing_by().next().is_none());
+        } else {
+            assert!(state.account(rental.account).is_some());
+            if let Some(primary) = primaries.first() {
+                let instance = node.instance.as_ref().expect("a machine");
+                assert_eq!(*instance, primary.instance());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        rng_seed: prop::test_runner::RngSeed::Fixed(13),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_history_of_rented_machines_keeps_the_invariants(steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::default();
+        world.must(&Verb::Found);
+        open(&mut world, "ada");
+        for step in &steps {
+            let Some(verb) = verb_of(&world, step) else { continue };
+            let before = world.state.clone();
+            let first = world.decide(&verb);
+            let decision = world.submit(&verb);
+            prop_assert_eq!(&first, &decision, "the same input gives the same answer");
+            match decision {
+                Ok(decision) => {
+                    let mut twice = world.state.clone();
+                    twice.apply_all(&decision.changes);
+                    prop_assert_eq!(&twice, &world.state, "applying twice is as once");
+                    let of_gone = |change: &Change| match change {
+                        Change::PutRental(rental) => before.node(rental.node).is_some_and(|it| it.is_gone()),
+                        _ => false,
+                    };
+                    prop_assert!(!decision.changes.iter().any(of_gone), "{verb:?} of a node that is gone");
+                }
+                Err(refusal) => {
+                    prop_assert!(!refusal.sentence.is_empty());
+                    prop_assert_eq!(&before, &world.state);
+                }
+            }
+            check_rentals(&world.state);
+        }
+        check_state(&world);
+        prop_assert_eq!(State::from_changes(&world.log), world.state);
+    }
+}
