@@ -39,7 +39,7 @@ pub use journal::{Journal, Level, Line, ToLog};
 pub use machine::{LocalMachine, Machine};
 pub use status::AgentStatus;
 pub use uplink::Uplink;
-pub use uplink::{miaas, orchion, spot};
+pub use uplink::{miaas, orchion, persys, spot};
 pub use vitals::Vitals;
 
 /// Why an agent does not start. Each is for a person to put right.
@@ -57,6 +57,11 @@ pub enum StartError {
         path: String,
         source: std::io::Error,
     },
+    /// The data directory serves another control plane.
+    #[error(
+        "{path} belongs to an agent of another control plane; give this one a data directory of its own"
+    )]
+    Foreign { path: String },
 }
 
 /// A running agent. Dropping the handle leaves it running; its `Tasks` stop it.
@@ -75,6 +80,7 @@ impl Agent {
     pub async fn start(config: AgentConfig, parts: Parts) -> Result<Self, StartError> {
         let server = uplink::address(&config)?;
         let ledger = ledger::Ledger::open(&config.data_dir)?;
+        uplink::claim(&config, &ledger)?;
         let hostname = parts.machine.facts().hostname;
         let names = (config.name.as_deref(), hostname.as_str());
         let identity = ledger.identity(names, parts.entropy.as_ref())?;

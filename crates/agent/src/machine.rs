@@ -4,7 +4,7 @@
 //! cost less than a thousandth of a core. What cannot be read is left empty; nothing here fails.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +25,11 @@ pub trait Machine: Send + Sync + 'static {
 
     /// How long it has been suspended in all; spans measured in uptime leave that out.
     fn asleep(&self) -> Duration;
+
+    /// Its own address on the way to another, if that is known.
+    fn address_towards(&self, _other: IpAddr) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// This machine.
@@ -99,6 +104,10 @@ impl Machine for LocalMachine {
         // difference is never below zero.
         let awake = read(ClockId::Monotonic);
         read(ClockId::Boottime).saturating_sub(awake)
+    }
+
+    fn address_towards(&self, other: IpAddr) -> Option<IpAddr> {
+        route_to(other)
     }
 }
 
@@ -231,13 +240,23 @@ fn addresses() -> Vec<String> {
         .collect()
 }
 
-/// Connecting a datagram socket sends nothing; it only makes the kernel choose a route. The far address is
-/// one of those reserved for documentation.
+/// The far address is one of those reserved for documentation.
 fn default_route() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    let address = route_to(Ipv4Addr::new(192, 0, 2, 1).into())?;
+    (!address.is_loopback()).then_some(address)
+}
+
+/// The address from which packets to another leave. Connecting a datagram socket sends nothing; it only makes the
+/// kernel choose a route.
+fn route_to(other: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match other {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((other, 9)).ok()?;
     let address = socket.local_addr().ok()?.ip();
-    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+    (!address.is_unspecified()).then_some(address)
 }
 
 const fn is_link_local(address: &IpAddr) -> bool {
@@ -290,5 +309,7 @@ mod tests {
             "{usage:?}"
         );
         assert!(machine.capacity(Path::new("/")).disk.0 > 0);
+        let local = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(machine.address_towards(local), Some(local));
     }
 }

@@ -139,7 +139,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Damage
 }
 
 /// The finished JSON files of a directory.
-pub(super) fn list(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn list(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
@@ -156,7 +156,7 @@ pub(super) fn list(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Deletes what a crash left half-written.
-pub(super) fn sweep(dir: &Path) {
+pub(crate) fn sweep(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };

@@ -187,6 +187,12 @@ impl Ledger {
         Ok(identity)
     }
 
+    /// Whose intent an earlier agent followed, as far as that can be read.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        let fleet = files::read::<Fleet>(&self.dir.join("fleet.json"));
+        fleet.ok().flatten().map(|fleet| fleet.origin)
+    }
+
     /// What an earlier agent wrote down. Never fails: what cannot be read is set aside and counted.
     pub(crate) fn load(&self) -> Loaded {
         let mut loaded = Loaded::default();

@@ -83,6 +83,9 @@ impl Reconciler {
         let result = match begun.command {
             CommandKind::AcceptIntent { epoch } => self.accept(epoch),
             CommandKind::Cleanup => Ok(self.clean_up()),
+            CommandKind::Switch { .. } | CommandKind::Terminate { .. } => {
+                Err("this agent cannot rent or end machines; nothing was done".to_owned())
+            }
         };
         let (Ok(words) | Err(words)) = &result;
         tracing::info!(id = %begun.id, is_done = result.is_ok(), words, "command carried out");

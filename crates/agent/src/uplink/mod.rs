@@ -9,6 +9,7 @@ pub(crate) mod channel;
 pub(crate) mod http;
 pub mod miaas;
 pub mod orchion;
+pub mod persys;
 mod session;
 pub mod spot;
 
@@ -17,10 +18,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
+use self::persys::Persys;
 use crate::StartError;
 use crate::config::{AgentConfig, Parts};
 use crate::dial::Server;
-use crate::ledger::Identity;
+use crate::ledger::{Identity, Ledger};
 use crate::reconcile::Handle;
 use crate::status::AgentStatus;
 
@@ -33,6 +35,8 @@ pub enum Uplink {
     Miaas(miaas::Miaas),
     Orchion(orchion::Orchion),
     Spot(Box<spot::Spot>),
+    /// Persys's.
+    Persys(Persys),
 }
 
 /// What an uplink is made of.
@@ -68,6 +72,15 @@ pub(crate) fn address(config: &AgentConfig) -> Result<Server, StartError> {
     match config.uplink {
         Uplink::Session | Uplink::Orchion(_) => Server::parse(&config.server),
         Uplink::Miaas(_) | Uplink::Spot(_) => Server::parse_base(&config.server),
+        Uplink::Persys(_) => persys::address(&config.server),
+    }
+}
+
+/// Makes sure that the ledger may serve this contract, and makes what the contract keeps beside it.
+pub(crate) fn claim(config: &AgentConfig, ledger: &Ledger) -> Result<(), StartError> {
+    match config.uplink {
+        Uplink::Session | Uplink::Miaas(_) | Uplink::Orchion(_) | Uplink::Spot(_) => Ok(()),
+        Uplink::Persys(_) => persys::claim(config, ledger),
     }
 }
 
@@ -78,5 +91,6 @@ pub(crate) fn start(setup: Setup) -> Started {
         Uplink::Miaas(miaas) => miaas::start(setup, miaas),
         Uplink::Orchion(orchion) => orchion::start(setup, orchion),
         Uplink::Spot(spot) => spot::start(setup, *spot),
+        Uplink::Persys(persys) => persys::start(setup, persys),
     }
 }

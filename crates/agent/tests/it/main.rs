@@ -22,5 +22,7 @@ mod joining;
 mod logs;
 mod miaas;
 mod orchion;
+#[cfg(test)]
+mod persys;
 mod running;
 mod spot;

@@ -1,5 +1,6 @@
 //! A node: a machine with its units and its data directory, on which agents come and go.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub(crate) struct Running {
 pub(crate) struct Body {
     pub(crate) boot_id: Mutex<String>,
     pub(crate) asleep: Mutex<Duration>,
+    pub(crate) usage: Mutex<Usage>,
 }
 
 impl Machine for Body {
@@ -54,12 +56,7 @@ impl Machine for Body {
     }
 
     fn usage(&self, _: &Path) -> Usage {
-        Usage {
-            cpu_percent: 12.5,
-            memory_percent: 40.0,
-            disk_free: Bytes(2 << 30),
-            ..Usage::default()
-        }
+        self.usage.lock().unwrap().clone()
     }
 
     fn capacity(&self, _: &Path) -> Resources {
@@ -72,6 +69,10 @@ impl Machine for Body {
 
     fn asleep(&self) -> Duration {
         *self.asleep.lock().unwrap()
+    }
+
+    fn address_towards(&self, _: IpAddr) -> Option<IpAddr> {
+        Some([198, 51, 100, 7].into())
     }
 }
 
@@ -87,6 +88,10 @@ impl World {
             body: Arc::new(Body {
                 boot_id: Mutex::new("boot-1".to_owned()),
                 asleep: Mutex::new(Duration::ZERO),
+                usage: Mutex::new(Usage {
+                    cpu_percent: 12.5,
+                    ..Usage::default()
+                }),
             }),
             dir: tempfile::tempdir().unwrap(),
             clock,

@@ -209,6 +209,7 @@ fn spec(deployment: &Deployment) -> Result<WorkloadSpec, No> {
     let mut spec = WorkloadSpec::of_process(&name(&deployment.deployment_id), Vec::new());
     spec.process = None;
     spec.compose = Some(ComposeSpec {
+        git: None,
         file: deployment.rendered_compose.clone(),
     });
     spec.env.clone_from(&deployment.env);

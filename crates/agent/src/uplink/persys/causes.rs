@@ -1,0 +1,177 @@
+//! The table from the typed causes of our drivers to Persys's codes and failure reasons. Pure.
+//!
+//! A cause is known by its stable code, never by the words of its message.
+
+use hostler_model::Exit;
+use hostler_wire::persys::control::FailureReason;
+
+/// A cause in Persys's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cause {
+    /// Of the agents' taxonomy.
+    pub(super) code: &'static str,
+    pub(super) reason: FailureReason,
+    /// Whether trying the same again may help.
+    pub(super) retryable: bool,
+}
+
+const fn passing(code: &'static str, reason: FailureReason) -> Cause {
+    Cause {
+        code,
+        reason,
+        retryable: true,
+    }
+}
+
+const fn lasting(code: &'static str, reason: FailureReason) -> Cause {
+    Cause {
+        code,
+        reason,
+        retryable: false,
+    }
+}
+
+pub(super) const INVALID: Cause = lasting("INVALID_SPECIFICATION", FailureReason::InvalidSpec);
+pub(super) const QUOTA: Cause = passing(
+    "RESOURCE_QUOTA_EXCEEDED",
+    FailureReason::InsufficientResources,
+);
+pub(super) const NOT_AVAILABLE: Cause =
+    passing("RUNTIME_NOT_AVAILABLE", FailureReason::RuntimeError);
+pub(super) const NO_VOLUME: Cause =
+    lasting("STORAGE_PROVISION_FAILED", FailureReason::StorageError);
+pub(super) const STORAGE: Cause = passing("STORAGE_FAILED", FailureReason::StorageError);
+pub(super) const DRAINING: Cause = passing("NODE_DRAINING", FailureReason::InsufficientResources);
+const RUNTIME: Cause = passing("RUNTIME_ERROR", FailureReason::RuntimeError);
+
+/// What a driver, or the reconciler beside it, says of a unit that could not be prepared or started.
+pub(super) fn of_driver(code: &str) -> Cause {
+    match code {
+        "image-unavailable" => passing("IMAGE_PULL_FAILED", FailureReason::ImagePullFailed),
+        "image-not-found" => lasting("INVALID_IMAGE", FailureReason::ImageNotFound),
+        "image-unauthorized" => lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed),
+        "command-not-runnable"
+        | "container-refused"
+        | "user-unknown"
+        | "user-not-permitted"
+        | "working-dir-missing" => lasting("INVALID_CONFIGURATION", FailureReason::InvalidSpec),
+        "limits-refused" => lasting(
+            "INSUFFICIENT_RESOURCES",
+            FailureReason::InsufficientResources,
+        ),
+        "port-in-use" => lasting("PORT_BIND_CONFLICT", FailureReason::NetworkError),
+        "disk-full" => passing("STORAGE_FULL", FailureReason::StorageError),
+        "engine-down" | "driver-missing" => NOT_AVAILABLE,
+        "unit-not-found" | "log-not-found" => {
+            passing("RUNTIME_RESOURCE_MISSING", FailureReason::RuntimeError)
+        }
+        "unit-unkillable" => passing("RUNTIME_UNHEALTHY", FailureReason::RuntimeError),
+        "node-io" => RUNTIME,
+        _ => passing("UNKNOWN_ERROR", FailureReason::RuntimeError),
+    }
+}
+
+/// What an end says that was no success.
+pub(super) const fn of_exit(exit: Exit) -> Cause {
+    match exit {
+        Exit::OutOfMemory => passing("INSUFFICIENT_MEMORY", FailureReason::InsufficientResources),
+        Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => RUNTIME,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use hostler_model::{AssignmentId, UnitId};
+    use hostler_runtime::RuntimeError;
+
+    use super::*;
+
+    /// One of each cause that a driver can give.
+    fn every_error() -> Vec<RuntimeError> {
+        let io = || io::Error::from(io::ErrorKind::NotFound);
+        let unit = UnitId {
+            assignment: AssignmentId::LEAST,
+            generation: 1,
+        };
+        let text = || "words".to_owned();
+        let refused = |code| RuntimeError::Unsatisfiable {
+            code,
+            message: text(),
+        };
+        vec![
+            RuntimeError::Image {
+                image: text(),
+                message: text(),
+            },
+            RuntimeError::Command {
+                program: text(),
+                source: io(),
+            },
+            RuntimeError::PortInUse { port: 80 },
+            RuntimeError::DiskFull,
+            RuntimeError::EngineDown {
+                engine: "docker",
+                message: text(),
+            },
+            RuntimeError::Unkillable(unit),
+            RuntimeError::NotFound(unit),
+            RuntimeError::NoLog,
+            RuntimeError::Io {
+                context: text(),
+                source: io(),
+            },
+            refused("container-refused"),
+            refused("user-unknown"),
+            refused("user-not-permitted"),
+            refused("working-dir-missing"),
+            refused("limits-refused"),
+            refused("something-of-tomorrow"),
+        ]
+    }
+
+    #[test]
+    fn each_typed_cause_has_its_failure_reason() {
+        let rows = every_error().into_iter().map(|error| {
+            let cause = of_driver(error.code());
+            let again = if cause.retryable { "again" } else { "lasting" };
+            format!(
+                "{} -> {} {} {again}",
+                error.code(),
+                cause.code,
+                cause.reason.as_str_name()
+            )
+        });
+        let rows: Vec<String> = rows.collect();
+        assert_eq!(
+            rows,
+            [
+                "image-unavailable -> IMAGE_PULL_FAILED IMAGE_PULL_FAILED again",
+                "command-not-runnable -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "port-in-use -> PORT_BIND_CONFLICT NETWORK_ERROR lasting",
+                "disk-full -> STORAGE_FULL STORAGE_ERROR again",
+                "engine-down -> RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
+                "unit-unkillable -> RUNTIME_UNHEALTHY RUNTIME_ERROR again",
+                "unit-not-found -> RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
+                "log-not-found -> RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
+                "node-io -> RUNTIME_ERROR RUNTIME_ERROR again",
+                "container-refused -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "user-unknown -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "user-not-permitted -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "working-dir-missing -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "limits-refused -> INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
+                "something-of-tomorrow -> UNKNOWN_ERROR RUNTIME_ERROR again",
+            ]
+        );
+        assert_eq!(
+            of_driver("image-not-found").reason,
+            FailureReason::ImageNotFound
+        );
+        assert_eq!(of_exit(Exit::Code(3)).reason, FailureReason::RuntimeError);
+        assert_eq!(
+            of_exit(Exit::OutOfMemory).reason,
+            FailureReason::InsufficientResources
+        );
+    }
+}

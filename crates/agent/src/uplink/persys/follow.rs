@@ -1,0 +1,247 @@
+//! Following what the reconciler shows: when workloads change, which requests are done, what may be forgotten, and
+//! what running ones use.
+//!
+//! Heartbeats and answers read what was gathered here; neither waits for a driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_model::{Intent, Timestamp, UnitState};
+use hostler_wire::persys::agent::ActualState;
+use tokio::sync::oneshot;
+
+use super::actions::{Action, Standing, Task};
+use super::core::{Core, Mark, Workload, lock};
+use super::records::Desired;
+use super::states::{self, Shown};
+use crate::reconcile::{Input, Wanted};
+use crate::show::Picture;
+
+/// How long the first look at the node may delay the first answer.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+/// How often running workloads are measured.
+const MEASURE: Duration = Duration::from_secs(15);
+/// How long one measurement may take.
+const MEASURE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a workload used when it was measured last.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct UnitUsage {
+    pub(super) cpu_percent: f64,
+    pub(super) memory: u64,
+    pub(super) at: Timestamp,
+    cpu_nanos: u64,
+    uptime: Duration,
+}
+
+impl Core {
+    /// Tells the reconciler what the records say, as its full intent; answers whether to go on.
+    pub(super) async fn begin(&self) -> bool {
+        let mut picture = self.handle.picture.clone();
+        let complete = picture.wait_for(|picture| picture.is_complete);
+        let looked = tokio::select! {
+            biased;
+            () = self.parts.tasks.stopping() => {
+                self.let_go();
+                return false;
+            }
+            looked = tokio::time::timeout(FIRST_LOOK, complete) => looked.map(|looked| looked.is_ok()),
+        };
+        if looked == Ok(false) {
+            return false;
+        }
+        let workloads = self.workloads();
+        let mut items: Vec<Wanted> = workloads.iter().map(Workload::wanted).collect();
+        // What the reconciler's own ledger knows, and no record speaks of, goes on until it is applied again.
+        let picture = self.picture();
+        let is_recorded = |unit: &hostler_model::UnitId| {
+            workloads
+                .iter()
+                .any(|it| it.unit.assignment == unit.assignment)
+        };
+        for unit in picture.units.keys().filter(|unit| !is_recorded(unit)) {
+            tracing::warn!(%unit, "there is no record of a unit; it is kept until its workload is applied again");
+            let intent = Intent::Run;
+            items.push(Wanted::Unreadable {
+                unit: *unit,
+                intent,
+            });
+        }
+        let (done, _) = oneshot::channel();
+        let full = Input::Full {
+            from: super::speaker(),
+            revision: 0,
+            items,
+            done,
+        };
+        if self.handle.inputs.send(full).await.is_err() {
+            return false;
+        }
+        self.has_begun.send_replace(true);
+        true
+    }
+
+    /// Takes notice of every change until the agent stops.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut changed = self.handle.picture.clone();
+        changed.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.parts.tasks.stopping() => break,
+                changed = changed.changed() => if changed.is_err() { break },
+            }
+            let picture = Arc::clone(&changed.borrow_and_update());
+            for id in self.notice(&picture) {
+                self.forget_if_gone(&id).await;
+            }
+        }
+        self.let_go();
+    }
+
+    /// Takes notice of what is shown now; answers the deleted workloads of which nothing is left.
+    fn notice(&self, picture: &Picture) -> Vec<String> {
+        let now = self.now();
+        let mut gone = Vec::new();
+        lock(&self.counts).looks += 1;
+        for workload in self.workloads() {
+            let shown = states::show(&workload, picture);
+            self.mark(&workload, &shown, now);
+            let id = &workload.record.id;
+            lock(&self.actions).settle(id, now, |action| standing(action, &workload, &shown));
+            if workload.record.desired == Desired::Deleted && shown.is_gone {
+                gone.push(id.clone());
+            }
+        }
+        gone
+    }
+
+    fn mark(&self, workload: &Workload, shown: &Shown, now: Timestamp) {
+        let mut marks = lock(&self.marks);
+        let mark = marks.get(&workload.record.id).copied();
+        if mark.is_some_and(|mark| mark.actual == shown.actual) {
+            return;
+        }
+        let id = workload.record.id.clone();
+        let since = shown.started_at.unwrap_or(now);
+        tracing::info!(
+            workload = id,
+            state = states::name(shown.actual),
+            message = shown.message,
+            "workload changed"
+        );
+        marks.insert(
+            id,
+            Mark {
+                actual: shown.actual,
+                since,
+            },
+        );
+        drop(marks);
+        if let (ActualState::Failed, Some(cause)) = (shown.actual, shown.cause) {
+            lock(&self.counts).failed(cause.code);
+        }
+    }
+
+    async fn forget_if_gone(&self, id: &str) {
+        let _turn = self.turn(id).await;
+        let Some(workload) = self.workload(id) else {
+            return;
+        };
+        let shown = states::show(&workload, &self.picture());
+        if workload.record.desired != Desired::Deleted || !shown.is_gone {
+            return;
+        }
+        let now = self.now();
+        match self.forget(&workload).await {
+            Ok(()) => {
+                tracing::info!(workload = id, "workload deleted");
+                lock(&self.counts).deleted += 1;
+                lock(&self.actions).settle(id, now, |_| Some(Standing::Completed));
+            }
+            // The next change is another try; until then it is shown as stopped.
+            Err(error) => {
+                tracing::error!(workload = id, %error, "cannot delete the record of a workload")
+            }
+        }
+    }
+
+    /// Measures what runs, one after the other, for as long as the agent lives.
+    pub(super) async fn measure(&self) {
+        loop {
+            tokio::time::sleep(MEASURE).await;
+            for workload in self.workloads() {
+                self.measure_one(&workload).await;
+            }
+        }
+    }
+
+    async fn measure_one(&self, workload: &Workload) {
+        let id = &workload.record.id;
+        let picture = self.picture();
+        let is_running = picture.units.get(&workload.unit);
+        let is_running = is_running.is_some_and(|it| matches!(it.state, UnitState::Running { .. }));
+        let runtime = self
+            .handle
+            .runtimes
+            .get(&workload.kind)
+            .filter(|_| is_running);
+        let measured = match runtime.and_then(|runtime| runtime.stats()) {
+            Some(stats) => {
+                tokio::time::timeout(MEASURE_PATIENCE, stats.measure(workload.unit)).await
+            }
+            None => {
+                lock(&self.usage).remove(id);
+                return;
+            }
+        };
+        let Ok(Ok(measured)) = measured else { return };
+        let uptime = self.parts.clock.uptime();
+        let mut usage = lock(&self.usage);
+        // The first look has nothing to count from.
+        let (before, at) = usage
+            .get(id)
+            .map_or((measured.cpu_nanos, uptime), |it| (it.cpu_nanos, it.uptime));
+        let usage_now = UnitUsage {
+            cpu_percent: share(
+                measured.cpu_nanos.saturating_sub(before),
+                uptime.saturating_sub(at),
+            ),
+            memory: measured.memory,
+            at: self.now(),
+            cpu_nanos: measured.cpu_nanos,
+            uptime,
+        };
+        usage.insert(id.clone(), usage_now);
+    }
+}
+
+/// Where a request stands, by what its workload is like.
+fn standing(action: &Action, workload: &Workload, shown: &Shown) -> Option<Standing> {
+    if action.generation > workload.record.generation {
+        return None;
+    }
+    let failed = || Some(Standing::Failed(shown.message.clone()));
+    match (action.task, workload.record.desired, shown.actual) {
+        // It is done when nothing is left, and then the workload is not here any more.
+        (Task::Delete, ..) => Some(Standing::Running),
+        (Task::Apply, Desired::Running, ActualState::Running) => Some(Standing::Completed),
+        (Task::Apply, Desired::Running, ActualState::Failed) => failed(),
+        (Task::Apply, Desired::Running, ActualState::Stopped) if !shown.is_gone => {
+            Some(Standing::Completed)
+        }
+        (Task::Apply, Desired::Stopped, ActualState::Stopped) => Some(Standing::Completed),
+        (Task::Apply, ..) => Some(Standing::Running),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "shares lose nothing that matters"
+)]
+fn share(cpu_nanos: u64, span: Duration) -> f64 {
+    if span.is_zero() {
+        return 0.0;
+    }
+    cpu_nanos as f64 / span.as_nanos() as f64 * 100.0
+}

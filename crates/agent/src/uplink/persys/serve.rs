@@ -1,0 +1,213 @@
+//! The service that a scheduler calls: each call is one question to what the node knows.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use hostler_model::spec::Kind;
+use hostler_wire::persys::agent::agent_service_server::AgentService;
+use hostler_wire::persys::agent::{
+    ActualState, ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest,
+    DeleteWorkloadResponse, GetWorkloadStatusRequest, GetWorkloadStatusResponse,
+    HealthCheckRequest, HealthCheckResponse, ListActionsRequest, ListActionsResponse,
+    ListWorkloadsRequest, ListWorkloadsResponse, WorkloadStatus, WorkloadType,
+    WorkloadUsageSnapshot,
+};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+use super::actions::Standing;
+use super::core::{Core, Workload, lock};
+use super::host::whole;
+use super::{KINDS, states, type_of};
+use crate::show::Picture;
+
+/// How long a driver may take to say whether it can work.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The served side.
+pub(super) struct Serve(pub(super) Arc<Core>);
+
+#[async_trait::async_trait]
+impl AgentService for Serve {
+    async fn apply_workload(
+        &self,
+        request: Request<ApplyWorkloadRequest>,
+    ) -> Result<Response<ApplyWorkloadResponse>, Status> {
+        // A caller that goes away must not leave a change between the disk and the reconciler.
+        let core = Arc::clone(&self.0);
+        let request = request.into_inner();
+        self.finish(async move { core.apply(request).await }).await
+    }
+
+    async fn delete_workload(
+        &self,
+        request: Request<DeleteWorkloadRequest>,
+    ) -> Result<Response<DeleteWorkloadResponse>, Status> {
+        let core = Arc::clone(&self.0);
+        let id = request.into_inner().id;
+        self.finish(async move { core.delete(&id).await }).await
+    }
+
+    async fn get_workload_status(
+        &self,
+        request: Request<GetWorkloadStatusRequest>,
+    ) -> Result<Response<GetWorkloadStatusResponse>, Status> {
+        let id = request.into_inner().id;
+        match self.0.status(&id).or_else(|| self.0.failed(&id)) {
+            Some(status) => Ok(Response::new(GetWorkloadStatusResponse {
+                status: Some(status),
+            })),
+            // Schedulers know it by these words.
+            None => Err(Status::not_found(format!("workload {id} not found"))),
+        }
+    }
+
+    async fn list_workloads(
+        &self,
+        request: Request<ListWorkloadsRequest>,
+    ) -> Result<Response<ListWorkloadsResponse>, Status> {
+        let asked = request.into_inner().r#type;
+        let any = WorkloadType::Unspecified as i32;
+        let picture = self.0.picture();
+        let workloads = self.0.workloads();
+        let of_type = workloads
+            .iter()
+            .filter(|it| asked == any || asked == type_of(it.kind) as i32);
+        let workloads = of_type.map(|it| self.0.status_of(it, &picture)).collect();
+        Ok(Response::new(ListWorkloadsResponse { workloads }))
+    }
+
+    async fn health_check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let kinds = KINDS.into_iter().map(|(kind, _)| kind);
+        let kinds = kinds.filter(|kind| self.0.persys.kinds.contains(kind));
+        let asked = kinds.map(|kind| async move {
+            let health = match self.0.probe(kind).await {
+                Ok(()) => "healthy".to_owned(),
+                Err(cause) => format!("unhealthy: {cause}"),
+            };
+            (kind.as_str().to_owned(), health)
+        });
+        let runtime_status = join_all(asked).await.into_iter().collect();
+        let look = self.0.look();
+        Ok(Response::new(HealthCheckResponse {
+            healthy: !self.0.parts.tasks.is_stopping(),
+            version: self.0.version(),
+            runtime_status,
+            memory_utilization: look.memory_percent(),
+            cpu_utilization: look.cpu_percent,
+            disk_utilization: look.disk_percent(),
+        }))
+    }
+
+    async fn list_actions(
+        &self,
+        request: Request<ListActionsRequest>,
+    ) -> Result<Response<ListActionsResponse>, Status> {
+        let actions = lock(&self.0.actions).list(&request.into_inner());
+        Ok(Response::new(ListActionsResponse { actions }))
+    }
+}
+
+impl Serve {
+    /// Carries a change to its end, whatever becomes of its caller.
+    async fn finish<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let (done, answer) = tokio::sync::oneshot::channel();
+        self.0
+            .parts
+            .tasks
+            .spawn_until_stop("persys change", async move {
+                // The caller may have gone.
+                let _ = done.send(change.await);
+            });
+        let answer = answer.await;
+        answer
+            .map(Response::new)
+            .map_err(|_| Status::unavailable("the agent is stopping"))
+    }
+}
+
+impl Core {
+    /// The version that is told.
+    pub(super) fn version(&self) -> String {
+        match self.persys.version.as_str() {
+            "" => env!("CARGO_PKG_VERSION").to_owned(),
+            version => version.to_owned(),
+        }
+    }
+
+    /// Whether the driver of a kind works, or why not.
+    pub(super) async fn probe(&self, kind: Kind) -> Result<(), String> {
+        let Some(runtime) = self.handle.runtimes.get(&kind) else {
+            return Err("this node has no driver for it".to_owned());
+        };
+        match tokio::time::timeout(PROBE_TIMEOUT, runtime.probe()).await {
+            Ok(fact) if fact.available => Ok(()),
+            Ok(fact) => Err(fact.note),
+            Err(_) => Err(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())),
+        }
+    }
+
+    pub(super) fn status(&self, id: &str) -> Option<WorkloadStatus> {
+        let workload = self.workload(id)?;
+        Some(self.status_of(&workload, &self.picture()))
+    }
+
+    pub(super) fn status_of(&self, workload: &Workload, picture: &Picture) -> WorkloadStatus {
+        let (shown, since) = self.show(workload, picture);
+        let mut status = states::of_agent(workload, &shown, since);
+        let id = &workload.record.id;
+        if let Some(latest) = lock(&self.actions).latest(id) {
+            let standing = latest.standing.as_str().to_owned();
+            if matches!(latest.standing, Standing::Pending | Standing::Running) {
+                status.actual_state = ActualState::Pending as i32;
+            }
+            status
+                .metadata
+                .insert("task_id".to_owned(), latest.task_id.clone());
+            status.metadata.insert("task_status".to_owned(), standing);
+        }
+        status.usage = lock(&self.usage)
+            .get(id)
+            .map(|usage| WorkloadUsageSnapshot {
+                workload_id: id.clone(),
+                r#type: type_of(workload.kind) as i32,
+                cpu_percent: usage.cpu_percent,
+                memory_bytes: whole(usage.memory),
+                collected_at: states::seconds(usage.at),
+                source: SOURCE.to_owned(),
+                ..WorkloadUsageSnapshot::default()
+            });
+        status
+    }
+
+    /// What is told of a workload that is not here because its last request failed.
+    fn failed(&self, id: &str) -> Option<WorkloadStatus> {
+        let actions = lock(&self.actions);
+        let latest = actions.latest(id)?;
+        let Standing::Failed(error) = &latest.standing else {
+            return None;
+        };
+        let task = [
+            ("task_id", latest.task_id.as_str()),
+            ("task_status", "failed"),
+        ];
+        Some(WorkloadStatus {
+            id: id.to_owned(),
+            actual_state: ActualState::Failed as i32,
+            message: error.clone(),
+            metadata: task
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            ..WorkloadStatus::default()
+        })
+    }
+}
+
+/// Who measured.
+pub(super) const SOURCE: &str = "hostler";

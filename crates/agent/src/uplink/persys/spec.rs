@@ -1,0 +1,408 @@
+//! A scheduler's spec as one of ours. Pure.
+//!
+//! What our spec has no place for (the number of retries of a restart policy, swap) stays in the request, which is
+//! kept as it came; what would change what runs and cannot be done is refused.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hostler_model::spec::{
+    ComposeSpec, ContainerSpec, Kind, Mount, PortMapping, Protocol, RestartPolicy, WorkloadSpec,
+};
+use hostler_model::{AssignmentId, Bytes, MilliCpu, Timestamp, WorkloadId};
+use hostler_wire::persys::agent;
+use hostler_wire::persys::agent::workload_spec::Spec;
+
+use super::causes::{self, Cause};
+
+/// Longest id of a workload, in bytes.
+const LONGEST_ID: usize = 512;
+/// Longest readable part of a unit's name.
+const LONGEST_NAME: usize = 40;
+
+/// Why a request makes no sense, or cannot be met here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct No {
+    pub(super) cause: Cause,
+    pub(super) message: String,
+}
+
+impl No {
+    pub(super) fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self {
+            cause,
+            message: message.into(),
+        }
+    }
+}
+
+fn invalid(message: impl Into<String>) -> No {
+    No::new(causes::INVALID, message)
+}
+
+/// The assignment of a workload, always the same one.
+pub(super) fn assignment_of(id: &str) -> AssignmentId {
+    AssignmentId::mint(Timestamp::from_millis(0), hash(id))
+}
+
+pub(super) fn workload_of(id: &str) -> WorkloadId {
+    WorkloadId::mint(Timestamp::from_millis(0), hash(id))
+}
+
+/// FNV-1a of 128 bits, folded so that the bits that an id keeps depend on all of them. The records on disk are
+/// found by it, so it never changes; two ids of one hash are told apart by the records.
+fn hash(id: &str) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let sum = id.bytes().fold(BASIS, |sum, byte| {
+        (sum ^ u128::from(byte)).wrapping_mul(PRIME)
+    });
+    sum ^ (sum >> 64)
+}
+
+/// A name that units may carry: lower-case letters, digits and inner dashes.
+pub(super) fn name_of(id: &str) -> String {
+    let plain = |c: char| {
+        let c = c.to_ascii_lowercase();
+        if c.is_ascii_alphanumeric() { c } else { '-' }
+    };
+    let name: String = id.chars().map(plain).take(LONGEST_NAME).collect();
+    match name.trim_matches('-') {
+        "" => "workload".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Reads the id, the kind and the spec of a request.
+pub(super) fn read(request: &agent::ApplyWorkloadRequest) -> Result<(Kind, WorkloadSpec), No> {
+    let id = &request.id;
+    if id.is_empty() {
+        return Err(invalid("id: a workload needs one"));
+    }
+    if id.len() > LONGEST_ID || id.contains('\0') {
+        return Err(invalid(format!(
+            "id: more than {LONGEST_ID} bytes, or a NUL character in it"
+        )));
+    }
+    let spec = request.spec.as_ref().and_then(|spec| spec.spec.as_ref());
+    let spec = spec.ok_or_else(|| invalid("spec: one of container, compose and vm is needed"))?;
+    let kind = match spec {
+        Spec::Container(_) => Kind::Container,
+        Spec::Compose(_) => Kind::Compose,
+        Spec::Vm(_) => Kind::Vm,
+    };
+    let named = request.r#type;
+    if named != agent::WorkloadType::Unspecified as i32 && named != super::type_of(kind) as i32 {
+        return Err(invalid(format!(
+            "type: {named} does not agree with the {kind} in the spec"
+        )));
+    }
+    let spec = match spec {
+        Spec::Container(theirs) => container(request, theirs)?,
+        Spec::Compose(theirs) => compose(id, theirs)?,
+        // Its disks, networks and first boot have no place in our spec before there is a driver for them.
+        Spec::Vm(_) => return Err(No::new(causes::NOT_AVAILABLE, missing(kind))),
+    };
+    spec.check().map_err(|refusal| invalid(refusal.sentence))?;
+    Ok((kind, spec))
+}
+
+/// The words that a scheduler looks for to take the type from the node.
+pub(super) fn missing(kind: Kind) -> String {
+    format!("runtime not available: this node has no driver for {kind} workloads")
+}
+
+fn container(
+    request: &agent::ApplyWorkloadRequest,
+    theirs: &agent::ContainerSpec,
+) -> Result<WorkloadSpec, No> {
+    if theirs.image.trim().is_empty() {
+        return Err(invalid("container.image: no image is named"));
+    }
+    if let Some(volume) = theirs.managed_volumes.first() {
+        return Err(No::new(
+            causes::NO_VOLUME,
+            format!(
+                "managed volume `{}`: this node provisions no volumes",
+                volume.name
+            ),
+        ));
+    }
+    // The image's entrypoint stays; both lists are what it is given.
+    let command = theirs.command.iter().chain(&theirs.args).cloned().collect();
+    let mut spec = WorkloadSpec::of_container(&name_of(&request.id), theirs.image.trim(), command);
+    spec.env.clone_from(&theirs.env);
+    spec.ports = theirs.ports.iter().map(port).collect::<Result<_, _>>()?;
+    spec.restart.policy = restart(theirs.restart_policy.as_ref())?;
+    let resources = theirs.resources.unwrap_or_default();
+    spec.resources.cpu = MilliCpu(amount("resources.cpu_shares", resources.cpu_shares)?);
+    spec.resources.memory = Bytes(amount("resources.memory_bytes", resources.memory_bytes)?);
+    if let Some(container) = &mut spec.container {
+        fill(container, request, theirs);
+    }
+    Ok(spec)
+}
+
+fn fill(
+    container: &mut ContainerSpec,
+    request: &agent::ApplyWorkloadRequest,
+    theirs: &agent::ContainerSpec,
+) {
+    container.mounts = theirs.volumes.iter().map(mount).collect();
+    let own = [
+        ("persys.managed", "true"),
+        ("persys.workload_id", &request.id),
+        ("persys.revision_id", &request.revision_id),
+    ];
+    let own: BTreeMap<String, String> = own
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    container.labels.clone_from(&theirs.labels);
+    container.labels.extend(own);
+}
+
+fn mount(theirs: &agent::VolumeMount) -> Mount {
+    Mount {
+        source: theirs.host_path.clone(),
+        target: theirs.container_path.clone(),
+        read_only: theirs.read_only,
+    }
+}
+
+fn port(theirs: &agent::PortMapping) -> Result<PortMapping, No> {
+    let number = |of: &str, number: i32| {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| invalid(format!("ports: {number} is no {of} port from 1 to 65535")))
+    };
+    let protocol = match theirs.protocol.trim().to_ascii_lowercase().as_str() {
+        "" | "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => return Err(invalid(format!("ports: `{other}` is neither tcp nor udp"))),
+    };
+    Ok(PortMapping {
+        name: None,
+        host: number("host", theirs.host_port)?,
+        target: Some(number("container", theirs.container_port)?),
+        protocol,
+    })
+}
+
+fn restart(theirs: Option<&agent::RestartPolicy>) -> Result<RestartPolicy, No> {
+    let policy = theirs.map(|theirs| theirs.policy.trim().to_ascii_lowercase());
+    match policy.unwrap_or_default().as_str() {
+        "" | "no" => Ok(RestartPolicy::No),
+        "always" => Ok(RestartPolicy::Always),
+        "on-failure" => Ok(RestartPolicy::OnFailure),
+        "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
+        other => Err(invalid(format!(
+            "restart_policy: `{other}` is none of no, always, on-failure and unless-stopped"
+        ))),
+    }
+}
+
+fn amount(key: &str, amount: i64) -> Result<u64, No> {
+    u64::try_from(amount).map_err(|_| invalid(format!("{key}: {amount} is below zero")))
+}
+
+fn compose(id: &str, theirs: &agent::ComposeSpec) -> Result<WorkloadSpec, No> {
+    let text = theirs.compose_yaml.trim();
+    if text.is_empty() {
+        return Err(invalid("compose.compose_yaml: there is no text"));
+    }
+    // No compose file is without a colon, and no base64 has one.
+    let file = if text.contains(':') {
+        theirs.compose_yaml.clone()
+    } else {
+        let packed: String = text.split_ascii_whitespace().collect();
+        let bytes = STANDARD.decode(packed).ok();
+        bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or_else(|| invalid("compose.compose_yaml: neither YAML nor base64 of it"))?
+    };
+    let mut spec = WorkloadSpec::of_container(&name_of(id), "", Vec::new());
+    spec.container = None;
+    spec.compose = Some(ComposeSpec { file, git: None });
+    spec.env.clone_from(&theirs.env);
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+
+    fn request(spec: Spec) -> agent::ApplyWorkloadRequest {
+        agent::ApplyWorkloadRequest {
+            id: "Shop/Web_1".to_owned(),
+            revision_id: "r1".to_owned(),
+            spec: Some(agent::WorkloadSpec { spec: Some(spec) }),
+            ..agent::ApplyWorkloadRequest::default()
+        }
+    }
+
+    fn web() -> agent::ContainerSpec {
+        agent::ContainerSpec {
+            image: "nginx:1".to_owned(),
+            command: vec!["serve".to_owned()],
+            args: vec!["--fast".to_owned()],
+            env: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
+            volumes: vec![agent::VolumeMount {
+                host_path: "/srv".to_owned(),
+                container_path: "/data".to_owned(),
+                read_only: true,
+            }],
+            ports: vec![agent::PortMapping {
+                host_port: 8080,
+                container_port: 80,
+                protocol: String::new(),
+            }],
+            resources: Some(agent::ResourceLimits {
+                cpu_shares: 250,
+                memory_bytes: 64 << 20,
+                memory_swap_bytes: 1,
+            }),
+            restart_policy: Some(agent::RestartPolicy {
+                policy: "on-failure".to_owned(),
+                max_retry_count: 3,
+            }),
+            labels: BTreeMap::from([("team".to_owned(), "shop".to_owned())]),
+            managed_volumes: Vec::new(),
+        }
+    }
+
+    fn refused(spec: Spec) -> No {
+        read(&request(spec)).unwrap_err()
+    }
+
+    #[test]
+    fn a_container_is_taken_over_with_all_that_our_spec_can_hold() {
+        let (kind, spec) = read(&request(Spec::Container(web()))).unwrap();
+        assert_eq!((kind, spec.name.as_str()), (Kind::Container, "shop-web-1"));
+        assert_eq!(spec.resources.cpu, MilliCpu(250));
+        assert_eq!(spec.resources.memory, Bytes(64 << 20));
+        assert_eq!(spec.restart.policy, RestartPolicy::OnFailure);
+        assert_eq!((spec.ports[0].host, spec.ports[0].target), (8080, Some(80)));
+        assert_eq!(spec.env["A"], "1");
+        let container = spec.container.unwrap();
+        assert_eq!(container.command, ["serve", "--fast"]);
+        assert_eq!(container.mounts[0].source, "/srv");
+        assert!(container.mounts[0].read_only);
+        assert_eq!(container.labels["team"], "shop");
+        assert_eq!(container.labels["persys.workload_id"], "Shop/Web_1");
+        assert_eq!(container.labels["persys.revision_id"], "r1");
+        assert_eq!(container.labels["persys.managed"], "true");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_an_invalid_spec() {
+        let wrong = |change: fn(&mut agent::ContainerSpec)| {
+            let mut spec = web();
+            change(&mut spec);
+            refused(Spec::Container(spec))
+        };
+        for (no, part) in [
+            (wrong(|it| it.image.clear()), "container.image"),
+            (wrong(|it| it.ports[0].host_port = 0), "0 is no host port"),
+            (wrong(|it| it.ports[0].container_port = 70_000), "70000"),
+            (wrong(|it| it.ports[0].protocol = "sctp".into()), "sctp"),
+            (
+                wrong(|it| it.volumes[0].host_path = "srv".into()),
+                "absolute",
+            ),
+            (
+                wrong(|it| it.restart_policy.as_mut().unwrap().policy = "maybe".into()),
+                "maybe",
+            ),
+            (
+                wrong(|it| it.resources.as_mut().unwrap().memory_bytes = -1),
+                "below zero",
+            ),
+        ] {
+            assert_eq!(no.cause, causes::INVALID, "{part}");
+            assert!(no.message.contains(part), "{part}: {}", no.message);
+        }
+        let mut nothing = request(Spec::Container(web()));
+        nothing.spec = None;
+        assert_eq!(read(&nothing).unwrap_err().cause, causes::INVALID);
+        let mut other = request(Spec::Container(web()));
+        other.r#type = agent::WorkloadType::Vm as i32;
+        assert!(read(&other).unwrap_err().message.contains("agree"));
+    }
+
+    #[test]
+    fn what_cannot_be_done_here_says_so_with_its_own_cause() {
+        let mut volumes = web();
+        volumes.managed_volumes.push(agent::ManagedVolumeSpec {
+            name: "data".to_owned(),
+            ..agent::ManagedVolumeSpec::default()
+        });
+        assert_eq!(refused(Spec::Container(volumes)).cause, causes::NO_VOLUME);
+        let vm = refused(Spec::Vm(agent::VmSpec::default()));
+        assert_eq!(vm.cause, causes::NOT_AVAILABLE);
+        assert!(vm.message.contains("runtime not available"));
+    }
+
+    #[test]
+    fn compose_text_is_plain_or_packed() {
+        let yaml = "services:\n  web:\n    image: nginx\n";
+        let packed = STANDARD.encode(yaml);
+        for text in [yaml, packed.as_str()] {
+            let spec = agent::ComposeSpec {
+                compose_yaml: text.to_owned(),
+                ..agent::ComposeSpec::default()
+            };
+            let (kind, spec) = read(&request(Spec::Compose(spec))).unwrap();
+            assert_eq!(kind, Kind::Compose);
+            assert_eq!(spec.compose.unwrap().file, yaml);
+        }
+        for text in ["", "%%%"] {
+            let spec = agent::ComposeSpec {
+                compose_yaml: text.to_owned(),
+                ..agent::ComposeSpec::default()
+            };
+            assert_eq!(refused(Spec::Compose(spec)).cause, causes::INVALID);
+        }
+    }
+
+    #[test]
+    fn an_id_always_has_the_same_assignment() {
+        let id = assignment_of("web");
+        assert_eq!(id.to_string(), "00000000-0000-7822-a5e0-1fe9e954b43b");
+        assert_ne!(id, assignment_of("Web"));
+        assert_eq!(name_of("///"), "workload");
+        assert_eq!(name_of("Ä web"), "web");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reading_fail_badly(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            if let Ok(request) = agent::ApplyWorkloadRequest::decode(&bytes[..]) {
+                let _ = read(&request);
+            }
+        }
+
+        #[test]
+        fn every_id_has_a_name_that_units_may_carry(id in ".{0,80}") {
+            prop_assert!(hostler_model::spec::is_dns_label(&name_of(&id)));
+        }
+
+        #[test]
+        fn any_container_is_read_or_refused(
+            image in ".{0,12}", port in any::<i32>(), memory in any::<i64>(), policy in "[a-z-]{0,10}",
+        ) {
+            let mut spec = web();
+            spec.image = image;
+            spec.ports[0].host_port = port;
+            spec.resources.as_mut().unwrap().memory_bytes = memory;
+            spec.restart_policy.as_mut().unwrap().policy = policy;
+            if let Ok((_, spec)) = read(&request(Spec::Container(spec))) {
+                prop_assert!(spec.check().is_ok());
+            }
+        }
+    }
+}
