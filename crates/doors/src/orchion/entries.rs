@@ -249,3 +249,59 @@ impl LogStreamer for Door {
         Ok(Response::new(entries.boxed()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hostler_control::fake::{FakeMachine, FakeNode};
+    use hostler_control::fleet::{Expect, Verb};
+    use hostler_control::{ControlConfig, Parts};
+    use hostler_kit::{SeededEntropy, SimulatedClock};
+    use hostler_model::Actor;
+    use hostler_store::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_is_too_slow_is_told_what_it_misses() {
+        let clock = Arc::new(SimulatedClock::starting_at(1_700_000_000_000));
+        let parts = Parts {
+            store: Arc::new(MemoryStore::new(clock.clone())),
+            clock,
+            entropy: Arc::new(SeededEntropy::new(1)),
+            tasks: Tasks::new(),
+        };
+        let config = ControlConfig {
+            event_capacity: 4,
+            ..ControlConfig::default()
+        };
+        let control = Control::start(config, parts).await.unwrap();
+        let machine = FakeMachine::named("box");
+        let node = FakeNode::join(&control, machine).await.unwrap().id();
+        let mut tail = Tail::start(&control);
+        for round in 0..10 {
+            let expect = Expect::Any;
+            let verb = match round % 2 {
+                0 => Verb::Cordon { node, expect },
+                _ => Verb::Uncordon { node, expect },
+            };
+            let actor = Actor::User("anna".to_owned());
+            control.submit(actor, verb).await.unwrap();
+        }
+        let gap = tail.next().await.unwrap();
+        assert_eq!((gap.level, gap.source.as_str()), (Level::Warning, OURS));
+        let (newest, _) = control.events(None, 4);
+        let first = newest[0].sequence;
+        assert!(
+            gap.message.contains("entries are left out"),
+            "{}",
+            gap.message
+        );
+        for event in &newest {
+            assert_eq!(tail.next().await.unwrap().message, event.message);
+        }
+        assert_eq!(tail.after, first + 3, "nothing but the newest is held");
+        control.tasks().shut_down(KEEP_ALIVE).await.unwrap();
+    }
+}

@@ -11,6 +11,7 @@ mod miaas;
 mod miaas_later;
 mod nodes;
 mod orchion;
+mod orchion_gateway;
 mod raw;
 mod routes;
 mod server;

@@ -328,3 +328,20 @@ async fn the_log_names_a_node_before_it_is_answered() {
     }
     server.shut_down().await;
 }
+
+#[tokio::test]
+async fn a_browser_gets_pages_and_a_program_gets_keys() {
+    let server = Server::start().await;
+    let browser = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    for path in ["/", "/docs", "/redoc"] {
+        let page = server.send(Method::GET, path, &browser, "").await;
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        assert!(page.text.contains("href=\"/openapi.json\""), "{path}");
+    }
+    let root = server.get("/").await;
+    assert_eq!(root.header("vary"), "accept");
+    for key in ["message", "service", "version", "docs"] {
+        assert!(root.json()[key].is_string(), "{key}");
+    }
+    server.shut_down().await;
+}

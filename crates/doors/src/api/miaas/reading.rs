@@ -433,4 +433,14 @@ mod tests {
             "msg": "Field required", "input": {"name": "a"}})
         );
     }
+
+    #[test]
+    fn a_long_input_is_not_sent_back() {
+        let long = "x".repeat(SHOWN_BYTES);
+        let body = json!({"name": "a", "ip": "b", "capabilities": long});
+        let No::Findings(found) = findings(body).registration().unwrap_err() else {
+            panic!("findings")
+        };
+        assert_eq!(found[0]["input"], Value::Null);
+    }
 }
