@@ -79,8 +79,10 @@ async fn list(remote: &Remote<'_>, args: NodeLsArgs) -> Result<(), Failure> {
         OutputForm::Name => nodes
             .iter()
             .for_each(|node| remote.printer.data(&node.name)),
-        OutputForm::Table => nodes_table(remote, &nodes, false),
-        OutputForm::Wide => nodes_table(remote, &nodes, true),
+        form @ (OutputForm::Table | OutputForm::Wide) => {
+            nodes_table(remote, &nodes, form == OutputForm::Wide);
+            warn_of_rare_beats(remote, &nodes);
+        }
     }
     Ok(())
 }
@@ -184,6 +186,7 @@ fn page(remote: &Remote<'_>, node: &Node) {
         ("state", word(&node.state)),
         ("held back", node.held_back.clone().unwrap_or_default()),
         ("lease", lease),
+        ("beats", beats(node)),
         ("address", node.ip.clone()),
         ("labels", labels(&node.labels)),
         (
@@ -212,6 +215,32 @@ fn page(remote: &Remote<'_>, node: &Node) {
         remote
             .printer
             .data(&format!("{:<11}{}", runtime.kind, said.join(", ")));
+    }
+}
+
+/// How often a node beats whose agent chooses the interval, and what is wrong with it.
+fn beats(node: &Node) -> String {
+    let lease = node.lease.filter(|lease| lease.spacing_ms.is_some());
+    let Some(lease) = lease else {
+        return String::new();
+    };
+    let every = format!("every {} ms", lease.spacing_ms.unwrap_or_default());
+    match lease.advised_ms {
+        Some(advised) => format!(
+            "{every}: too rarely for its lease, so that one lost beat may lose the node; set its agent's \
+             interval to {advised} ms or less"
+        ),
+        None => every,
+    }
+}
+
+/// Nodes that are near to being lost without need.
+fn warn_of_rare_beats(remote: &Remote<'_>, nodes: &[Node]) {
+    let is_rare = |node: &&Node| node.lease.is_some_and(|lease| lease.advised_ms.is_some());
+    for node in nodes.iter().filter(is_rare) {
+        remote
+            .printer
+            .talk(&format!("{} beats {}", node.name, beats(node)));
     }
 }
 
@@ -301,4 +330,29 @@ async fn accept(remote: &Remote<'_>, node: &str) -> Result<(), Failure> {
             .data("ordered; the node has not answered yet"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(lease: &str) -> Node {
+        let json = format!(
+            r#"{{"id": "1", "name": "box", "capabilities": {{}}, "last_seen": 0, "status": "online",
+                "state": "ready", "joined_at": "", "lease": {lease}}}"#
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn a_node_that_beats_too_rarely_is_shown_with_the_interval_to_set() {
+        let shown = beats(&node(
+            r#"{"age_ms": 1, "window_ms": 30000, "spacing_ms": 20000, "advised_ms": 10000}"#,
+        ));
+        assert!(shown.starts_with("every 20000 ms: too rarely"), "{shown}");
+        assert!(shown.ends_with("interval to 10000 ms or less"), "{shown}");
+        let well = node(r#"{"age_ms": 1, "window_ms": 30000, "spacing_ms": 5000}"#);
+        assert_eq!(beats(&well), "every 5000 ms");
+        assert_eq!(beats(&node(r#"{"age_ms": 1, "window_ms": 5000}"#)), "");
+    }
 }
