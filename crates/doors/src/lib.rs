@@ -8,6 +8,7 @@
 //! contract, and unknown paths are refused in its words.
 
 pub mod api;
+mod grpc;
 pub mod listener;
 pub mod orchion;
 pub mod persys;
@@ -18,6 +19,7 @@ pub mod spot;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use hostler_control::Control;
 use hostler_kit::Entropy;
 
@@ -78,13 +80,16 @@ impl Parts {
         let api = api::Api::new(self).router();
         // The session's own dispatch refuses unknown methods in gRPC's words, and none of the API's time-outs
         // and limits may touch its streams.
-        api.route_service(
-            "/hostler.session.v1.Session/{*method}",
-            session.into_server(),
-        )
-        .merge(orchion::beside(self))
-        .merge(persys::beside(self))
-        .merge(spot::beside(self))
+        let session = Router::new()
+            .route_service(
+                "/hostler.session.v1.Session/{*method}",
+                session.into_server(),
+            )
+            .route_layer(from_fn(grpc::only_calls));
+        api.merge(session)
+            .merge(orchion::beside(self))
+            .merge(persys::beside(self))
+            .merge(spot::beside(self))
     }
 }
 

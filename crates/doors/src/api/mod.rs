@@ -34,12 +34,12 @@ use axum::routing::{get, patch, post};
 use hostler_control::Control;
 use hostler_kit::Entropy;
 use hostler_model::{Code, Refusal};
-use http::{HeaderValue, header};
+use http::HeaderValue;
 use tokio::sync::Mutex;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::refuse::Failure;
-use crate::{Parts, orchion};
+use crate::{Parts, grpc, orchion};
 
 pub use self::openapi::openapi;
 
@@ -165,8 +165,7 @@ fn about() -> Router<Api> {
 /// No such path: in gRPC's words for a gRPC call, in a contract's for what lies below its routes, MIaaS's way for its
 /// routes with a slash too many, else a problem document.
 async fn no_route(request: Request) -> Response {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    if content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc")) {
+    if grpc::is_call(request.headers()) {
         return tonic::Status::unimplemented("no such service or method")
             .into_http::<axum::body::Body>();
     }

@@ -23,16 +23,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use hostler_control::Control;
 use hostler_wire::orchion::v1::log_streamer_server::LogStreamerServer;
 use hostler_wire::orchion::v1::orchestrator_server::OrchestratorServer;
 use hostler_wire::orchion::v1::orchion_llm_server::OrchionLlmServer;
-use http::{StatusCode, header};
+use http::StatusCode;
 use tonic::Status;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::Parts;
+use crate::{Parts, grpc};
 
 /// How this door behaves.
 #[derive(Clone, Default)]
@@ -99,11 +100,11 @@ fn services(door: &Door) -> Router {
             "/orchion.v1.LogStreamer/{*method}",
             LogStreamerServer::new(door.clone()),
         )
+        .route_layer(from_fn(grpc::only_calls))
 }
 
 async fn unknown(request: Request) -> Response {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    if content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc")) {
+    if grpc::is_call(request.headers()) {
         let path = request.uri().path();
         let service = path.trim_start_matches('/').split('/').next();
         let sentence = format!("unknown service {}", service.unwrap_or_default());

@@ -453,3 +453,37 @@ async fn the_seeds_step_lists_every_node_of_the_fleet_in_both_spellings() {
     assert!(ours.get("agent_address").is_none());
     server.shut_down().await;
 }
+
+/// A browser posts plain text anywhere without asking first.
+#[tokio::test]
+async fn plain_posts_of_pages_reach_no_service() {
+    let server = Server::start().await;
+    let request = v1::RegisterNodeRequest {
+        node: Some(node("a")),
+    };
+    let message = prost::Message::encode_to_vec(&request);
+    let length = u32::try_from(message.len()).expect("it is short");
+    let frame = [&[0], length.to_be_bytes().as_slice(), &message].concat();
+    for service in [
+        "orchion.v1.Orchestrator/RegisterNode",
+        "hostler.session.v1.Session/Control",
+    ] {
+        for content_type in ["text/plain", "application/x-www-form-urlencoded"] {
+            let headers = [
+                ("content-type", content_type),
+                ("origin", "http://evil.example"),
+            ];
+            let path = format!("/{service}");
+            let answer = server
+                .send(Method::POST, &path, &headers, frame.clone())
+                .await;
+            assert_eq!(answer.status.as_u16(), 415, "{service} {content_type}");
+        }
+    }
+    assert_eq!(server.get("/api/v1/nodes").await.json(), json!([]));
+    let headers = [("content-type", "application/grpc")];
+    let path = "/orchion.v1.Orchestrator/RegisterNode";
+    server.send(Method::POST, path, &headers, frame).await;
+    assert_eq!(server.get("/api/v1/nodes").await.json()[0]["name"], "box");
+    server.shut_down().await;
+}
