@@ -36,6 +36,7 @@ use tonic::service::Routes;
 pub use config::{AgentConfig, LedgerIo, Parts};
 pub use dial::{ByteStream, Dial, TcpDial};
 pub use journal::{Journal, Level, Line, ToLog};
+pub use ledger::running_agent;
 pub use machine::{LocalMachine, Machine};
 pub use status::AgentStatus;
 pub use uplink::Uplink;

@@ -1,12 +1,14 @@
 //! The composition root: argv and environment become data here, and nowhere else.
 //!
-//! Owns the exit code. As `hostler shim …` it is the tiny parent of one unit and never starts a runtime.
+//! Owns the exit code. As `hostler shim …` it is the tiny parent of one unit and never starts a runtime. Under the
+//! name of another fleet's agent it is that agent.
 
 mod age;
 mod args;
 mod commands;
 mod compose;
 mod failure;
+mod personality;
 mod printer;
 mod settings;
 mod status;
@@ -19,12 +21,14 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use args::Cli;
+use personality::Personality;
 use printer::Printer;
 use settings::Environment;
 use status::ExitStatus;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os().skip(1);
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
     if words.next().is_some_and(|word| word == "shim") {
         let Some(unit) = words.next() else {
             return ExitStatus::Usage.into();
@@ -33,6 +37,9 @@ fn main() -> ExitCode {
     }
     let environment = Environment::of_process();
     let printer = Printer::of_process(&environment);
+    if let Some(personality) = Personality::of(Path::new(&name)) {
+        return personality.main(std::env::args_os().skip(1), &environment, &printer);
+    }
     let cli = match Cli::try_parse_from(args::spelled(std::env::args_os())) {
         Ok(cli) => cli,
         Err(told) => return explain(&told),

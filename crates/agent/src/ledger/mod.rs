@@ -274,6 +274,20 @@ impl Ledger {
     }
 }
 
+/// The pid of the agent that works on a data directory, if one does.
+#[must_use]
+pub fn running_agent(data_dir: &Path) -> Option<u32> {
+    let path = data_dir.join("agent").join("lock");
+    let lock = File::open(&path).ok()?;
+    // Who gets the lock lets go of it with the file.
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            std::fs::read_to_string(&path).ok()?.trim().parse().ok()
+        }
+        _ => None,
+    }
+}
+
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.fleet.is_none() && self.entries.is_empty()

@@ -33,7 +33,7 @@ pub enum Uplink {
     #[default]
     Session,
     Miaas(miaas::Miaas),
-    Orchion(orchion::Orchion),
+    Orchion(Box<orchion::Orchion>),
     Spot(Box<spot::Spot>),
     /// Persys's.
     Persys(Persys),
@@ -89,7 +89,7 @@ pub(crate) fn start(setup: Setup) -> Started {
     match setup.config.uplink.clone() {
         Uplink::Session => session::start(setup),
         Uplink::Miaas(miaas) => miaas::start(setup, miaas),
-        Uplink::Orchion(orchion) => orchion::start(setup, orchion),
+        Uplink::Orchion(orchion) => orchion::start(setup, *orchion),
         Uplink::Spot(spot) => spot::start(setup, *spot),
         Uplink::Persys(persys) => persys::start(setup, persys),
     }

@@ -158,7 +158,7 @@ async fn start(world: &World, lines: &Arc<Lines>) -> Running {
 async fn start_as(world: &World, lines: &Arc<Lines>, orchion: Orchion) -> Running {
     let journal = Arc::clone(lines) as Arc<dyn Journal>;
     let started = world.try_start(|config| {
-        config.uplink = Uplink::Orchion(orchion);
+        config.uplink = Uplink::Orchion(Box::new(orchion));
         config.journal = journal;
     });
     started.await.unwrap()

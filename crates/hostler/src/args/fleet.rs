@@ -62,6 +62,13 @@ pub(crate) struct AgentArgs {
     /// The control plane [env: HOSTLER_SERVER] [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// The contract that the control plane speaks [env: HOSTLER_DIALECT] [default: session]
+    #[arg(long, value_name = "CONTRACT")]
+    pub(crate) dialect: Option<Dialect>,
+    /// The file of that contract's own agent, such as node-agent's YAML or spot-agent's agent.conf
+    /// [env: HOSTLER_DIALECT_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dialect_config: Option<PathBuf>,
     /// Where identity, ledger and units are kept [env: HOSTLER_DATA_DIR] [default: /var/lib/hostler as
     /// root, else ~/.local/share/hostler]
     #[arg(long, value_name = "DIR")]
@@ -127,4 +134,18 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// The contracts that an agent speaks with its control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Dialect {
+    /// Our own
+    Session,
+    /// As miaas-agent
+    Miaas,
+    /// As node-agent
+    Orchion,
+    /// As spot-agent
+    Spot,
 }

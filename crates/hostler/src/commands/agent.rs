@@ -7,16 +7,29 @@ use tokio::sync::watch;
 use super::single_thread;
 use crate::compose::{NodeAgent, NodeAgentConfig, Signals, agent_door, shut_down};
 use crate::failure::Failure;
+use crate::personality;
 use crate::printer::Printer;
-use crate::settings::AgentSettings;
+use crate::settings::{AgentSettings, Environment, Target};
 use crate::status::ExitStatus;
 
-pub(crate) fn agent(settings: AgentSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
+pub(crate) fn agent(
+    settings: AgentSettings,
+    environment: &Environment,
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
+    let server = match &settings.target {
+        Target::Session { server } => server.clone(),
+        Target::Foreign { .. } => return personality::of_settings(settings, environment, printer),
+    };
     telemetry::install(&settings.log.filter, settings.log.format);
-    single_thread()?.block_on(Box::pin(look_after(settings, printer)))
+    single_thread()?.block_on(Box::pin(look_after(server, settings, printer)))
 }
 
-async fn look_after(settings: AgentSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
+async fn look_after(
+    server: String,
+    settings: AgentSettings,
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
     let mut signals = Signals::new()?;
     let tasks = Tasks::new();
     let bound = match settings.listen {
@@ -24,12 +37,10 @@ async fn look_after(settings: AgentSettings, printer: &Printer) -> Result<ExitSt
         None => None,
     };
     let config = NodeAgentConfig {
-        server: settings.server,
-        data_dir: settings.data_dir,
         name: settings.name,
         labels: settings.labels,
-        docker_socket: settings.docker_socket,
         reserve: settings.reserve,
+        ..NodeAgentConfig::new(server, settings.data_dir, settings.docker_socket)
     };
     let agent = NodeAgent::start(config, &tasks).await?;
     if let Some(bound) = bound {

@@ -61,7 +61,10 @@ pub(crate) fn execute(
         Command::Server(args) => {
             server::server(ServerSettings::resolve(args, environment)?, printer)
         }
-        Command::Agent(args) => agent::agent(AgentSettings::resolve(args, environment)?, printer),
+        Command::Agent(args) => {
+            let settings = AgentSettings::resolve(args, environment)?;
+            agent::agent(settings, environment, printer)
+        }
         Command::Run(args) => ask.remote(args.client.clone(), async |remote| {
             run::run(&remote, *args).await
         }),

@@ -98,13 +98,10 @@ async fn start_agent(
     settings: &UpSettings,
     (url, tasks): (String, &Tasks),
 ) -> Result<NodeAgent, Failure> {
+    let (data_dir, socket) = (server.data_dir.clone(), settings.docker_socket.clone());
     let config = NodeAgentConfig {
-        server: url,
-        data_dir: server.data_dir.clone(),
         name: settings.name.clone(),
-        labels: std::collections::BTreeMap::new(),
-        docker_socket: settings.docker_socket.clone(),
-        reserve: hostler_model::Resources::ZERO,
+        ..NodeAgentConfig::new(url, data_dir, socket)
     };
     NodeAgent::start(config, tasks).await
 }

@@ -5,7 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hostler_agent::{Agent, AgentConfig, AgentStatus, Parts, StartError, Vitals};
+use axum::Router;
+use hostler_agent::{
+    Agent, AgentConfig, AgentStatus, Journal, Parts, StartError, ToLog, Uplink, Vitals,
+};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
 use hostler_runtime::Runtime;
@@ -25,6 +28,25 @@ pub(crate) struct NodeAgentConfig {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
     pub(crate) reserve: Resources,
+    /// The contract, and where the lines go that it promises.
+    pub(crate) uplink: Uplink,
+    pub(crate) journal: Arc<dyn Journal>,
+}
+
+impl NodeAgentConfig {
+    /// An agent of our own contract with all defaults.
+    pub(crate) fn new(server: String, data_dir: PathBuf, docker_socket: String) -> Self {
+        Self {
+            server,
+            data_dir,
+            name: None,
+            labels: BTreeMap::new(),
+            docker_socket,
+            reserve: Resources::ZERO,
+            uplink: Uplink::Session,
+            journal: Arc::new(ToLog),
+        }
+    }
 }
 
 /// A running agent.
@@ -70,6 +92,8 @@ impl NodeAgent {
             name: config.name,
             labels: config.labels,
             reserved: config.reserve,
+            uplink: config.uplink,
+            journal: config.journal,
             ..AgentConfig::new(config.server, config.data_dir)
         };
         let agent = Agent::start(
@@ -83,6 +107,12 @@ impl NodeAgent {
     /// How it stands with the control plane.
     pub(crate) fn status(&self) -> watch::Receiver<AgentStatus> {
         self.agent.status()
+    }
+
+    /// What its contract wants served on the node.
+    pub(crate) fn services(&self) -> Option<Router> {
+        let services = self.agent.services();
+        services.map(|services| services.into_axum_router())
     }
 
     /// What it tells about itself.

@@ -27,9 +27,14 @@ impl Signals {
 
     /// Completes when somebody wants the program to stop. Cancel-safe.
     pub(crate) async fn stop(&mut self) {
+        self.number().await;
+    }
+
+    /// The same, with the number of the signal.
+    pub(crate) async fn number(&mut self) -> i32 {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
         }
     }
 }

@@ -7,7 +7,7 @@ use hostler_model::Resources;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::args::LogFormat;
+use crate::args::{Dialect, LogFormat};
 use crate::failure::Failure;
 
 /// `server.toml`.
@@ -29,6 +29,7 @@ pub(crate) struct ServerFile {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AgentFile {
     pub(crate) server: Option<String>,
+    pub(crate) dialect: Option<Dialect>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) name: Option<String>,
     pub(crate) listen: Option<String>,

@@ -5,6 +5,7 @@
 mod compat;
 mod environment;
 mod file;
+mod foreign;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -16,14 +17,15 @@ use hostler_kit::telemetry;
 use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
 
 use crate::args::{
-    AgentArgs, ClientArgs, CompatArgs, LogArgs, LogFormat, OutputArgs, OutputForm, ServerArgs,
+    AgentArgs, ClientArgs, CompatArgs, Dialect, LogArgs, LogFormat, OutputArgs, OutputForm,
 };
-use crate::args::{UpArgs, WaitArgs};
+use crate::args::{ServerArgs, UpArgs, WaitArgs};
 use crate::failure::Failure;
 
 pub(crate) use compat::{CompatListener, Historic};
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
+pub(crate) use foreign::{Surroundings, Told};
 
 const DEFAULT_ADDR: &str = "http://127.0.0.1:8080";
 /// `up` keeps the screen calm: what troubles single copies is in `ps`, and an engine that is not there is told
@@ -53,7 +55,7 @@ pub(crate) struct ServerSettings {
 /// What `agent` runs with.
 #[derive(Debug)]
 pub(crate) struct AgentSettings {
-    pub(crate) server: String,
+    pub(crate) target: Target,
     pub(crate) data_dir: PathBuf,
     pub(crate) name: Option<String>,
     /// Where the agent answers about itself; none means nowhere.
@@ -62,6 +64,28 @@ pub(crate) struct AgentSettings {
     pub(crate) docker_socket: String,
     pub(crate) reserve: Resources,
     pub(crate) log: LogSettings,
+}
+
+/// Whom an agent calls, and in which contract.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Our own control plane.
+    Session { server: String },
+    Foreign {
+        dialect: Foreign,
+        /// As it was given; the contract has its own default, and reads it in its own way.
+        server: Option<String>,
+        /// The file of that contract's own agent.
+        file: Option<PathBuf>,
+    },
+}
+
+/// A contract that is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    Miaas,
+    Orchion,
+    Spot,
 }
 
 /// What is logged.
@@ -132,11 +156,14 @@ impl AgentSettings {
         let listen = layers.text(args.listen, "HOSTLER_AGENT_LISTEN", file.listen);
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
         let server = layers.text(args.server, "HOSTLER_SERVER", file.server);
+        let dialect = layers.dialect(args.dialect, file.dialect)?;
+        let variable = || environment.get("HOSTLER_DIALECT_CONFIG").map(PathBuf::from);
+        let dialect_file = args.dialect_config.or_else(variable);
         let kept = file.reserve.unwrap_or_default();
         let cpu = layers.text(args.reserve_cpu, "HOSTLER_RESERVE_CPU", None);
         let memory = layers.text(args.reserve_memory, "HOSTLER_RESERVE_MEMORY", None);
         Ok(Self {
-            server: url(server.as_deref().unwrap_or(DEFAULT_ADDR), "--server")?,
+            target: target((dialect, server), dialect_file)?,
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
             name: layers.name(args.name, file.name)?,
             listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
@@ -264,6 +291,20 @@ impl Layers<'_> {
         })
     }
 
+    fn dialect(&self, flag: Option<Dialect>, file: Option<Dialect>) -> Result<Dialect, Failure> {
+        let named = self.environment.get("HOSTLER_DIALECT");
+        let named = named.map(|word| {
+            <Dialect as clap::ValueEnum>::from_str(word, false).map_err(|_| {
+                let sentence = format!("HOSTLER_DIALECT is `{word}`, which is no contract");
+                Failure::usage(sentence, "set it to session, miaas, orchion or spot")
+            })
+        });
+        Ok(flag
+            .or(named.transpose()?)
+            .or(file)
+            .unwrap_or(Dialect::Session))
+    }
+
     fn docker_socket(&self, flag: Option<String>, file: Option<String>) -> String {
         let named = self.text(flag, "HOSTLER_DOCKER_SOCKET", file);
         let usual = || self.environment.get("DOCKER_HOST").map(str::to_owned);
@@ -328,6 +369,26 @@ impl Layers<'_> {
         };
         Ok(LogSettings { filter, format })
     }
+}
+
+fn target(
+    (dialect, server): (Dialect, Option<String>),
+    file: Option<PathBuf>,
+) -> Result<Target, Failure> {
+    let dialect = match dialect {
+        Dialect::Session => {
+            let server = url(server.as_deref().unwrap_or(DEFAULT_ADDR), "--server")?;
+            return Ok(Target::Session { server });
+        }
+        Dialect::Miaas => Foreign::Miaas,
+        Dialect::Orchion => Foreign::Orchion,
+        Dialect::Spot => Foreign::Spot,
+    };
+    Ok(Target::Foreign {
+        dialect,
+        server,
+        file,
+    })
 }
 
 fn quantity<T: FromStr<Err: std::fmt::Display>>(

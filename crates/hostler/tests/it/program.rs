@@ -25,6 +25,8 @@ pub(crate) struct Ended {
 pub(crate) struct Running {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Those of stdout alone.
+    data: Arc<Mutex<Vec<String>>>,
 }
 
 /// The program with a clean environment, so that nothing of the machine's own configuration counts.
@@ -143,13 +145,19 @@ impl Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
-        keep(child.stdout.take().unwrap(), &lines);
-        keep(child.stderr.take().unwrap(), &lines);
-        Self { child, lines }
+        let data = Arc::new(Mutex::new(Vec::new()));
+        keep(child.stdout.take().unwrap(), &[&lines, &data]);
+        keep(child.stderr.take().unwrap(), &[&lines]);
+        Self { child, lines, data }
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has written to stdout, line by line.
+    pub(crate) fn data(&self) -> Vec<String> {
+        self.data.lock().unwrap().clone()
     }
 
     /// Everything it has said.
@@ -208,11 +216,13 @@ impl Drop for Running {
     }
 }
 
-fn keep(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
-    let lines = Arc::clone(lines);
+fn keep(stream: impl Read + Send + 'static, places: &[&Arc<Mutex<Vec<String>>>]) {
+    let places: Vec<_> = places.iter().map(|place| Arc::clone(place)).collect();
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            lines.lock().unwrap().push(line);
+            places
+                .iter()
+                .for_each(|place| place.lock().unwrap().push(line.clone()));
         }
     });
 }

@@ -12,6 +12,7 @@
 
 mod capabilities;
 mod service;
+mod wishes;
 
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ use crate::journal::{Level, Line, Pen};
 use crate::ledger::files;
 use crate::status::AgentStatus;
 
+pub use wishes::{Engines, Gpus, Jobs, Limits, Ollama, Vllm};
+
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// For one call.
@@ -49,40 +52,10 @@ pub struct Orchion {
     pub hostname: Option<String>,
     /// Where the node's own service is to be reached.
     pub agent_port: u16,
-    /// Kept for the work on models; nothing reads it yet.
+    /// Kept for the work on models and jobs; nothing reads these three yet.
     pub engines: Engines,
-}
-
-/// Model engines that are wished for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Engines {
-    pub vllm: Option<Vllm>,
-    pub ollama: Option<Ollama>,
-}
-
-/// A vLLM engine that is wished for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vllm {
-    pub model: String,
-    pub port: u16,
-    pub gpus: Gpus,
-    pub tensor_parallel: u32,
-    pub max_model_len: u32,
-}
-
-/// An Ollama engine that is wished for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ollama {
-    pub model: String,
-    pub port: u16,
-    pub gpus: Gpus,
-}
-
-/// Which GPUs an engine may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gpus {
-    All,
-    These(Vec<u32>),
+    pub limits: Limits,
+    pub jobs: Jobs,
 }
 
 impl Default for Orchion {
@@ -94,6 +67,8 @@ impl Default for Orchion {
             hostname: None,
             agent_port: 50052,
             engines: Engines::default(),
+            limits: Limits::default(),
+            jobs: Jobs::default(),
         }
     }
 }

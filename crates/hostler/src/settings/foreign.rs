@@ -1,0 +1,47 @@
+//! What the agent of a foreign contract takes from its surroundings beside its contract's own settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{Environment, Layers, LogSettings, allowed};
+use crate::args::LogArgs;
+use crate::failure::Failure;
+
+/// Resolved.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) data_dir: PathBuf,
+    /// Where the agent answers about itself; none means nowhere.
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) docker_socket: String,
+    pub(crate) log: LogSettings,
+}
+
+/// What the command line says of it.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) listen: Option<String>,
+}
+
+impl Surroundings {
+    /// `own` is the directory below the usual one: agents of several contracts may share a machine.
+    pub(crate) fn resolve(
+        told: Told,
+        own: &str,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
+        let layers = Layers { environment };
+        let is_chosen = told.data_dir.is_some() || environment.get("HOSTLER_DATA_DIR").is_some();
+        let chosen = layers.data_dir(told.data_dir, None)?;
+        let listen = layers.text(told.listen, "HOSTLER_AGENT_LISTEN", None);
+        let insecure = layers.switch(false, "HOSTLER_INSECURE", None)?;
+        Ok(Self {
+            data_dir: if is_chosen { chosen } else { chosen.join(own) },
+            listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
+            docker_socket: layers.docker_socket(None, None),
+            // What people look for is on stdout; here is only what troubles this program.
+            log: layers.log(LogArgs::default(), (None, None), "warn")?,
+        })
+    }
+}

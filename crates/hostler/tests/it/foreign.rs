@@ -1,0 +1,159 @@
+//! Control planes of other fleets on loopback: over HTTP, as text, with a state and faults; and this program under the
+//! name of their agents.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::program::{eventually, hostler};
+
+/// One request, as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// Method and path.
+    pub(crate) line: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Value,
+}
+
+type Rule = dyn Fn(&Asked) -> (u16, Value) + Send + Sync;
+
+/// A control plane. It serves until the test ends.
+pub(crate) struct Plane {
+    pub(crate) addr: SocketAddr,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Plane {
+    pub(crate) fn start(rule: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), rule)
+    }
+
+    pub(crate) fn on(
+        listener: TcpListener,
+        rule: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static,
+    ) -> Self {
+        let addr = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (kept, rule): (_, Arc<Rule>) = (Arc::clone(&asked), Arc::new(rule));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (kept, rule) = (Arc::clone(&kept), Arc::clone(&rule));
+                std::thread::spawn(move || serve(stream, &kept, rule.as_ref()));
+            }
+        });
+        Self { addr, asked }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Everything that was asked whose method and path begin so.
+    pub(crate) fn asked(&self, line: &str) -> Vec<Asked> {
+        let asked = self.asked.lock().unwrap();
+        let is_meant = |asked: &&Asked| asked.line.starts_with(line);
+        asked.iter().filter(is_meant).cloned().collect()
+    }
+
+    /// Waits until something was asked so often.
+    pub(crate) fn until_asked(&self, line: &str, times: usize) -> Vec<Asked> {
+        eventually(&format!("{times} times `{line}`"), || {
+            self.asked(line).len() >= times
+        });
+        self.asked(line)
+    }
+}
+
+fn serve(mut stream: TcpStream, kept: &Mutex<Vec<Asked>>, rule: &Rule) {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
+    let Some(asked) = read(&mut stream) else {
+        return;
+    };
+    let (status, body) = rule(&asked);
+    kept.lock().unwrap().push(asked);
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} Some\r\nContent-Type: application/json\r\nContent-Length: {length}"
+    );
+    // An agent that was killed reads nothing.
+    let _ = stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{body}").as_bytes());
+}
+
+fn read(stream: &mut TcpStream) -> Option<Asked> {
+    let mut text = Vec::new();
+    loop {
+        let mut more = [0; 4096];
+        let count = stream.read(&mut more).ok().filter(|count| *count > 0)?;
+        text.extend_from_slice(&more[..count]);
+        let Some(end) = text.windows(4).position(|four| four == b"\r\n\r\n") else {
+            continue;
+        };
+        let head = String::from_utf8(text[..end].to_vec()).ok()?;
+        let headers: BTreeMap<String, String> = head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+            .collect();
+        let length: usize = headers
+            .get("content-length")
+            .map_or(0, |length| length.parse().unwrap());
+        if text.len() >= end + 4 + length {
+            let words: Vec<&str> = head.lines().next()?.split(' ').collect();
+            return Some(Asked {
+                line: format!("{} {}", words[0], words[1]),
+                headers,
+                body: serde_json::from_slice(&text[end + 4..]).unwrap_or_default(),
+            });
+        }
+    }
+}
+
+/// This program, called by the name of another fleet's agent.
+pub(crate) fn called(name: &str, home: &Path) -> Command {
+    let link = home.join(name);
+    if !link.exists() {
+        symlink(env!("CARGO_BIN_EXE_hostler"), &link).unwrap();
+    }
+    let mut command = Command::new(link);
+    let clean = hostler(home);
+    command.env_clear().stdin(std::process::Stdio::null());
+    for (key, value) in clean.get_envs() {
+        if let Some(value) = value {
+            command.env(key, value);
+        }
+    }
+    command.env("HOSTLER_DOCKER_SOCKET", "/nonexistent/docker.sock");
+    command.env("HOSTLER_DATA_DIR", home.join("data"));
+    command
+}
+
+/// Places of lines that begin so, each behind the one before.
+#[track_caller]
+pub(crate) fn in_order(lines: &[String], starts: &[&str]) {
+    let mut rest = lines.iter();
+    for start in starts {
+        let is_there = rest.any(|line| line.contains(start));
+        assert!(is_there, "`{start}` does not follow in: {lines:#?}");
+    }
+}
+
+/// What is answered to a plain GET, head and body; empty if nothing is.
+pub(crate) fn get(host: &str, path: &str) -> String {
+    let mut answer = String::new();
+    if let Ok(mut stream) = TcpStream::connect(host) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(request.as_bytes());
+        let _ = stream.read_to_string(&mut answer);
+    }
+    answer
+}
