@@ -131,6 +131,26 @@ impl NodeAgent {
     }
 }
 
+/// The container driver alone, for the agents of contracts that know no plain processes.
+pub(crate) fn container_runtime(
+    data_dir: &Path,
+    docker_socket: &str,
+    (clock, entropy): (&Arc<dyn Clock>, &dyn Entropy),
+    tasks: &Tasks,
+) -> Result<Arc<dyn Runtime>, Failure> {
+    let units = data_dir.join("units");
+    let unwritable = |error: std::io::Error| data_failure(data_dir, &error);
+    std::fs::create_dir_all(&units).map_err(unwritable)?;
+    let owner = owner(&units, entropy).map_err(unwritable)?;
+    Ok(Arc::new(ContainerRuntime::new(ContainerConfig {
+        engine: docker_socket.to_owned(),
+        dir: units.join("container"),
+        clock: Arc::clone(clock),
+        tasks: tasks.clone(),
+        owner,
+    })))
+}
+
 /// Tells the units of this data directory from those of another agent on the same machine. Made once, and
 /// moves with the directory.
 fn owner(units: &Path, entropy: &dyn Entropy) -> std::io::Result<String> {
@@ -165,7 +185,7 @@ fn data_failure(data_dir: &Path, error: &std::io::Error) -> Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let (status, advice) = match error {
-            StartError::InUse { .. } => (ExitStatus::DataInUse, ""),
+            StartError::InUse { .. } | StartError::Foreign { .. } => (ExitStatus::DataInUse, ""),
             StartError::Server { .. } => (ExitStatus::Usage, ""),
             StartError::Data { .. } => {
                 let advice =
@@ -173,7 +193,7 @@ impl From<StartError> for Failure {
                 (ExitStatus::DataUnwritable, advice)
             }
         };
-        // The first two hold their advice behind a semicolon.
+        // These hold their advice behind a semicolon.
         let text = error.to_string();
         let (sentence, told) = text.split_once("; ").unwrap_or((&text, advice));
         Self::new(status, sentence, told)

@@ -6,14 +6,16 @@
 //! | `miaas-agent` | MIaaS | variables |
 //! | `node-agent` | Orchion | flags, a file |
 //! | `spot-agent` | spot | commands, a file, variables |
+//! | `persys-agent` | Persys | flags, a file, variables, commands |
 //!
-//! Each has a file of its own here that turns what it was given into data; `run` is the same for all. Another
-//! agent, such as `persys-agent`, gets a variant, a file, and its place in the two `match`es of this one.
+//! Each has a file of its own here that turns what it was given into data; `run` is the same for all but Persys's,
+//! which serves as well as it calls and has a folder.
 
 mod flags;
 mod lines;
 mod miaas;
 mod orchion;
+mod persys;
 mod run;
 mod spot;
 
@@ -38,6 +40,7 @@ pub(crate) enum Personality {
     Miaas,
     Node,
     Spot,
+    Persys,
 }
 
 impl Personality {
@@ -47,6 +50,7 @@ impl Personality {
             "miaas-agent" => Some(Self::Miaas),
             "node-agent" => Some(Self::Node),
             "spot-agent" => Some(Self::Spot),
+            "persys-agent" => Some(Self::Persys),
             _ => None,
         }
     }
@@ -65,6 +69,7 @@ impl Personality {
             Self::Miaas => miaas::main(&words, environment, printer),
             Self::Node => orchion::main(&words, environment, printer),
             Self::Spot => spot::main(&words, environment, printer),
+            Self::Persys => persys::main(&words, environment, printer),
         };
         let status = ended.unwrap_or_else(|failure| {
             printer.failure(&failure);
@@ -154,6 +159,7 @@ mod tests {
         assert_eq!(of("/usr/local/bin/miaas-agent"), Some(Personality::Miaas));
         assert_eq!(of("node-agent"), Some(Personality::Node));
         assert_eq!(of("./spot-agent"), Some(Personality::Spot));
+        assert_eq!(of("/opt/persys-agent"), Some(Personality::Persys));
         assert_eq!(of("hostler"), None);
         assert_eq!(of(""), None);
     }

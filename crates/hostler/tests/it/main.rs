@@ -12,6 +12,7 @@ mod guide;
 mod miaas_agent;
 mod needs_docker;
 mod node_agent;
+mod persys;
 mod program;
 mod refusals;
 mod spot_agent;

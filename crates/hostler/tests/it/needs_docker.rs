@@ -14,11 +14,11 @@ use crate::fleet::Fleet;
 use crate::program::eventually;
 
 #[expect(clippy::disallowed_methods, reason = "the engine is prepared outside")]
-fn socket() -> String {
+pub(crate) fn socket() -> String {
     std::env::var("HOSTLER_TEST_DOCKER").expect("HOSTLER_TEST_DOCKER names the engine's socket")
 }
 
-fn docker(words: &[&str]) -> String {
+pub(crate) fn docker(words: &[&str]) -> String {
     let mut command = std::process::Command::new("docker");
     let output = command.args(["-H", &socket()]).args(words).output();
     String::from_utf8(output.unwrap().stdout).unwrap()

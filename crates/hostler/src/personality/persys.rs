@@ -1,0 +1,172 @@
+//! `persys-agent`: registers at a Persys scheduler, serves its calls, and passes requests on to it.
+//!
+//! ```text
+//!   persys-agent [-standalone] [-insecure] [--config FILE]                the agent
+//!   persys-agent apply|delete|retry --id ID …                             one call to the scheduler
+//! ```
+//!
+//! Flags take one dash or two, and their values behind `=` or a space. Two listeners are owned here: the service on
+//! `PERSYS_GRPC_PORT` and the figures on `PERSYS_METRICS_PORT`.
+
+mod figures;
+mod relay;
+mod settings;
+mod spec_file;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hostler_agent::persys::{Figures, Persys};
+use hostler_agent::{Agent, AgentConfig, Parts, Uplink};
+use hostler_doors::{BindError, Bound, Listener, serve};
+use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks, telemetry};
+use hostler_model::spec::Kind;
+
+use crate::commands::single_thread;
+use crate::compose::{Signals, container_runtime, shut_down};
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::settings::Environment;
+use crate::status::ExitStatus;
+
+use settings::{Given, Settings};
+
+const NAME: &str = "persys-agent";
+const USAGE: &str = "\
+Usage: persys-agent [-standalone] [-insecure] [--config FILE]
+       persys-agent apply  --id ID [--type T --spec-file FILE] [--revision R] [--desired-state S]
+       persys-agent delete --id ID
+       persys-agent retry  --id ID
+
+  -standalone      serve, and call no scheduler
+  -insecure        speak without TLS
+  --config FILE    read this file instead of agent_config.yaml in /etc/persys, ~/.persys or here
+  -h, -version     this text; the version
+
+apply, delete and retry ask the scheduler at PERSYS_SCHEDULER_ADDR and print its answer.
+PERSYS_* variables count more than the file; docs/guide/persys-agent.md lists them.
+";
+
+pub(super) fn main(
+    words: &[String],
+    environment: &Environment,
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
+    let given = Given::parse(words)?;
+    if given.wants_help {
+        printer.raw(USAGE);
+        return Ok(ExitStatus::Done);
+    }
+    if given.wants_version {
+        printer.data(&format!("{NAME} (hostler {})", env!("CARGO_PKG_VERSION")));
+        return Ok(ExitStatus::Done);
+    }
+    let settings = Settings::resolve(&given, environment)?;
+    telemetry::install(&settings.log, telemetry::Format::Text);
+    for note in &settings.notes {
+        tracing::warn!("{note}");
+    }
+    match &given.verb {
+        Some(verb) => single_thread()?.block_on(Box::pin(relay::ask(verb, &settings, printer))),
+        None => single_thread()?.block_on(Box::pin(look_after(settings, printer))),
+    }
+}
+
+/// Serves and calls until it is told to stop; what runs goes on without it.
+async fn look_after(settings: Settings, printer: &Printer) -> Result<ExitStatus, Failure> {
+    let mut signals = Signals::new()?;
+    let tasks = Tasks::new();
+    let service = bind(settings.grpc, "PERSYS_GRPC_PORT").await?;
+    let shown = bind(settings.metrics, "PERSYS_METRICS_PORT").await?;
+    let (grpc, metrics) = (service.addr(), shown.addr());
+    let figures = Figures::default();
+    let started = start(settings, grpc, figures.clone(), &tasks).await;
+    let agent = started.map_err(|failure| match failure.status {
+        ExitStatus::DataUnwritable => Failure {
+            advice: "set PERSYS_STATE_PATH to where this user may write".to_owned(),
+            ..failure
+        },
+        _ => failure,
+    })?;
+    if let Some(services) = agent.services() {
+        let serving = serve(service, services.into_axum_router(), tasks.clone());
+        tasks.spawn("persys listener", serving);
+    }
+    let showing = serve(shown, figures::router(figures), tasks.clone());
+    tasks.spawn("figures listener", showing);
+    printer.data(&format!("serving persys.agent.v1 on {grpc}"));
+    printer.data(&format!("serving metrics on http://{metrics}/metrics"));
+
+    let mut status = agent.status();
+    let telling = async {
+        loop {
+            let now = status.borrow_and_update().to_string();
+            printer.data(&now);
+            if status.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    // Cancel-safe: both arms only wait and write whole lines.
+    tokio::select! {
+        () = signals.stop() => {}
+        () = telling => {}
+    }
+    shut_down(&tasks).await;
+    agent.stopped().await;
+    Ok(ExitStatus::Done)
+}
+
+async fn start(
+    settings: Settings,
+    grpc: SocketAddr,
+    figures: Figures,
+    tasks: &Tasks,
+) -> Result<Agent, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let mut runtimes = Vec::new();
+    if settings.kinds.contains(&Kind::Container) {
+        let seams = (&clock, entropy.as_ref());
+        let engine = container_runtime(&settings.data_dir, &settings.docker_socket, seams, tasks)?;
+        runtimes.push(engine);
+    }
+    let persys = Persys {
+        standalone: settings.standalone,
+        grpc_endpoint: settings.grpc_endpoint,
+        grpc_port: grpc.port(),
+        version: settings.version,
+        kinds: settings.kinds,
+        admission: settings.admission,
+        control_stream: settings.control_stream,
+        figures,
+        ..Persys::new(settings.node_id.clone())
+    };
+    let config = AgentConfig {
+        name: Some(settings.node_id),
+        labels: settings.labels,
+        uplink: Uplink::Persys(persys),
+        ..AgentConfig::new(settings.scheduler, settings.data_dir)
+    };
+    let parts = Parts::new(runtimes, clock, entropy, tasks.clone());
+    Ok(Agent::start(config, parts).await?)
+}
+
+/// Takes a port; a taken one is told with the setting that moves it.
+async fn bind(addr: SocketAddr, setting: &str) -> Result<Bound, Failure> {
+    Listener::plain(addr)
+        .bind()
+        .await
+        .map_err(|error| match error {
+            BindError::PortTaken { addr } => Failure::new(
+                ExitStatus::PortTaken,
+                format!(
+                    "port {} of {} is taken by another program",
+                    addr.port(),
+                    addr.ip()
+                ),
+                format!("stop it, or choose another port with {setting}"),
+            ),
+            error => error.into(),
+        })
+}

@@ -1,0 +1,552 @@
+//! The settings of `persys-agent`, resolved: flag, `PERSYS_*` variable, `agent_config.yaml`, default.
+//!
+//! Every documented variable counts. A key of the file is its variable's name without `PERSYS_`, in lower case. What has
+//! no effect here is said once at the start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use hostler_agent::persys::Admission;
+use hostler_model::spec::Kind;
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::settings::Environment;
+
+/// The file that is looked for where none is named.
+const FILE: &str = "agent_config.yaml";
+/// Largest file that is read, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// What stands on the line.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) verb: Option<Verb>,
+    pub(super) wants_help: bool,
+    pub(super) wants_version: bool,
+    standalone: bool,
+    insecure: bool,
+    config: Option<PathBuf>,
+}
+
+/// A request to pass on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verb {
+    Apply(Apply),
+    Delete { id: String },
+    Retry { id: String },
+}
+
+/// What is to be applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Apply {
+    pub(super) id: String,
+    pub(super) kind: Option<String>,
+    pub(super) spec_file: Option<PathBuf>,
+    pub(super) revision: String,
+    pub(super) desired_state: String,
+}
+
+/// Resolved.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) grpc: SocketAddr,
+    pub(super) metrics: SocketAddr,
+    pub(super) scheduler: String,
+    pub(super) standalone: bool,
+    pub(super) grpc_endpoint: Option<String>,
+    pub(super) node_id: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) version: String,
+    pub(super) data_dir: PathBuf,
+    pub(super) docker_socket: String,
+    pub(super) kinds: BTreeSet<Kind>,
+    pub(super) admission: Admission,
+    pub(super) control_stream: bool,
+    /// The filter of our own log.
+    pub(super) log: String,
+    /// What was said and has no effect.
+    pub(super) notes: Vec<String>,
+}
+
+/// Variables over the file.
+struct Layers<'a> {
+    environment: &'a Environment,
+    file: BTreeMap<String, String>,
+}
+
+impl Given {
+    /// Reads the line.
+    pub(super) fn parse(words: &[String]) -> Result<Self, Failure> {
+        let mut given = Self::default();
+        let mut values: BTreeMap<&str, String> = BTreeMap::new();
+        let mut verb = None;
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let Some(flag) = word.strip_prefix('-') else {
+                if verb.is_some() {
+                    return Err(unknown(word));
+                }
+                verb = Some(word.as_str());
+                continue;
+            };
+            let flag = flag.strip_prefix('-').unwrap_or(flag);
+            let (name, value) = match flag.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (flag, None),
+            };
+            match name {
+                "standalone" => given.standalone = switch(word, value.as_deref())?,
+                "insecure" => given.insecure = switch(word, value.as_deref())?,
+                "h" | "help" => given.wants_help = true,
+                "version" => given.wants_version = true,
+                "config" | "id" | "type" | "spec-file" | "revision" | "desired-state" => {
+                    let value = value.or_else(|| words.next().cloned());
+                    let value = value.ok_or_else(|| {
+                        Failure::usage(format!("{word} needs a value"), see_help())
+                    })?;
+                    values.insert(name, value);
+                }
+                _ => return Err(unknown(word)),
+            }
+        }
+        given.config = values.remove("config").map(PathBuf::from);
+        given.verb = verb.map(|verb| Verb::of(verb, &mut values)).transpose()?;
+        match values.keys().next() {
+            Some(left) if !given.wants_help => Err(Failure::usage(
+                format!("--{left} says nothing here"),
+                see_help(),
+            )),
+            _ => Ok(given),
+        }
+    }
+}
+
+impl Verb {
+    fn of(word: &str, values: &mut BTreeMap<&str, String>) -> Result<Self, Failure> {
+        let mut take = |name: &str| values.remove(name).unwrap_or_default();
+        let id = take("id");
+        if id.is_empty() {
+            return Err(Failure::usage(format!("{word} needs --id"), see_help()));
+        }
+        match word {
+            "apply" => {
+                let full = |text: String| (!text.is_empty()).then_some(text);
+                Ok(Self::Apply(Apply {
+                    id,
+                    kind: full(take("type")),
+                    spec_file: full(take("spec-file")).map(PathBuf::from),
+                    revision: take("revision"),
+                    desired_state: take("desired-state"),
+                }))
+            }
+            "delete" => Ok(Self::Delete { id }),
+            "retry" => Ok(Self::Retry { id }),
+            _ => Err(unknown(word)),
+        }
+    }
+}
+
+fn switch(word: &str, value: Option<&str>) -> Result<bool, Failure> {
+    value.map_or(Ok(true), |value| truth(word, value))
+}
+
+fn truth(name: &str, value: &str) -> Result<bool, Failure> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "true" | "t" | "1" | "yes" => Ok(true),
+        "false" | "f" | "0" | "no" => Ok(false),
+        _ => Err(Failure::usage(
+            format!("{name} is `{value}`, which is neither true nor false"),
+            "set it to `true` or `false`",
+        )),
+    }
+}
+
+fn unknown(word: &str) -> Failure {
+    Failure::usage(
+        format!("`{}` is not known", word.escape_debug()),
+        see_help(),
+    )
+}
+
+fn see_help() -> &'static str {
+    "`persys-agent -h` tells what can be said"
+}
+
+impl Settings {
+    pub(super) fn resolve(given: &Given, environment: &Environment) -> Result<Self, Failure> {
+        let layers = Layers {
+            environment,
+            file: read(given.config.as_deref(), environment)?,
+        };
+        let insecure = given.insecure
+            || layers.truth("PERSYS_SCHEDULER_INSECURE", false)?
+            || !layers.truth("PERSYS_TLS_ENABLED", true)?;
+        if !insecure {
+            return Err(Failure::usage(
+                "TLS is on, and it comes with certificates that this version does not have yet",
+                "where the network is trusted, start with -insecure, or with PERSYS_TLS_ENABLED=false",
+            ));
+        }
+        let addr = layers
+            .text("PERSYS_GRPC_ADDR")
+            .unwrap_or_else(|| "0.0.0.0".to_owned());
+        Ok(Self {
+            grpc: layers.listen(&addr, "PERSYS_GRPC_PORT", 50051)?,
+            metrics: layers.listen(&addr, "PERSYS_METRICS_PORT", 8089)?,
+            scheduler: layers
+                .text("PERSYS_SCHEDULER_ADDR")
+                .unwrap_or_else(|| "127.0.0.1:8085".to_owned()),
+            standalone: given.standalone,
+            grpc_endpoint: layers.endpoint()?,
+            node_id: layers.text("PERSYS_NODE_ID").unwrap_or_else(node_id),
+            labels: layers.labels()?,
+            version: layers.text("PERSYS_VERSION").unwrap_or_default(),
+            data_dir: layers.data_dir()?,
+            docker_socket: layers
+                .text("DOCKER_HOST")
+                .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
+            kinds: layers.kinds()?,
+            admission: layers.admission()?,
+            control_stream: layers.truth("PERSYS_CONTROL_STREAM", false)?,
+            log: layers.log(),
+            notes: layers.notes(),
+        })
+    }
+}
+
+impl Layers<'_> {
+    /// A variable, or its key in the file.
+    fn text(&self, name: &str) -> Option<String> {
+        let key = key_of(name);
+        let told = self.environment.get(name).map(str::to_owned);
+        told.or_else(|| self.file.get(&key).cloned())
+            .filter(|text| !text.is_empty())
+    }
+
+    fn truth(&self, name: &str, usual: bool) -> Result<bool, Failure> {
+        self.text(name).map_or(Ok(usual), |text| truth(name, &text))
+    }
+
+    fn listen(&self, addr: &str, port: &str, usual: u16) -> Result<SocketAddr, Failure> {
+        let number = match self.text(port) {
+            None => usual,
+            Some(text) => text.trim().parse().map_err(|_| {
+                Failure::usage(
+                    format!("{port} is `{text}`, which is no port"),
+                    "set it to a number from 1 to 65535",
+                )
+            })?,
+        };
+        let host = addr.trim().trim_start_matches('[').trim_end_matches(']');
+        let host = host.parse().map_err(|_| {
+            Failure::usage(
+                format!("PERSYS_GRPC_ADDR is `{addr}`, which is no address"),
+                "set it to an address of this machine, or to 0.0.0.0 for all",
+            )
+        })?;
+        Ok(SocketAddr::new(host, number))
+    }
+
+    fn endpoint(&self) -> Result<Option<String>, Failure> {
+        let Some(text) = self.text("PERSYS_AGENT_GRPC_ENDPOINT") else {
+            return Ok(None);
+        };
+        let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        match port {
+            Some(Ok(port)) if port > 0 => Ok(Some(text)),
+            _ => Err(Failure::usage(
+                format!("PERSYS_AGENT_GRPC_ENDPOINT is `{text}`, which names no host and port"),
+                "write it as HOST:PORT",
+            )),
+        }
+    }
+
+    fn labels(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let mut labels = BTreeMap::new();
+        let words = self.text("PERSYS_NODE_LABELS").unwrap_or_default();
+        for word in words
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
+            let (key, value) = word.split_once('=').ok_or_else(|| {
+                Failure::usage(
+                    format!("PERSYS_NODE_LABELS: `{word}` is no label"),
+                    "write it as KEY=VALUE,KEY=VALUE",
+                )
+            })?;
+            labels.insert(key.trim().to_owned(), value.trim().to_owned());
+        }
+        for (name, key) in [("PERSYS_NODE_REGION", "region"), ("PERSYS_NODE_ENV", "env")] {
+            if let Some(value) = self.text(name) {
+                labels.insert(key.to_owned(), value);
+            }
+        }
+        Ok(labels)
+    }
+
+    /// The state path names a file; ours is a directory beside it, unless there is a directory of that name.
+    fn data_dir(&self) -> Result<PathBuf, Failure> {
+        let named = self
+            .text("PERSYS_STATE_PATH")
+            .or_else(|| self.text("PERSYS_STATE_STORE_PATH"));
+        let path = PathBuf::from(named.unwrap_or_else(|| "/var/lib/persys/state.db".to_owned()));
+        let path = std::path::absolute(&path).map_err(|error| {
+            Failure::usage(format!("PERSYS_STATE_PATH: {error}"), "set it to a path")
+        })?;
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".d");
+        Ok(path.with_file_name(name))
+    }
+
+    fn kinds(&self) -> Result<BTreeSet<Kind>, Failure> {
+        let switches = [
+            ("PERSYS_DOCKER_ENABLED", Kind::Container),
+            ("PERSYS_COMPOSE_ENABLED", Kind::Compose),
+            ("PERSYS_VM_ENABLED", Kind::Vm),
+        ];
+        let mut kinds = BTreeSet::new();
+        for (name, kind) in switches {
+            if self.truth(name, true)? {
+                kinds.insert(kind);
+            }
+        }
+        Ok(kinds)
+    }
+
+    /// The contract fixes these figures; the file may move them, for machines that are always busy.
+    fn admission(&self) -> Result<Admission, Failure> {
+        let usual = Admission::default();
+        let percent = |key: &str, usual: f64| match self.file.get(key) {
+            None => Ok(usual),
+            Some(text) => text.trim().parse().map_err(|_| {
+                Failure::usage(
+                    format!("{key} is `{text}`, which is no percentage"),
+                    "set it to a number",
+                )
+            }),
+        };
+        Ok(Admission {
+            memory: percent("admission_memory_percent", usual.memory)?,
+            cpu: percent("admission_cpu_percent", usual.cpu)?,
+            disk: percent("admission_disk_percent", usual.disk)?,
+        })
+    }
+
+    fn log(&self) -> String {
+        let level = self.text("PERSYS_LOG_LEVEL").unwrap_or_default();
+        let level = level.to_ascii_lowercase();
+        let level = match level.as_str() {
+            level @ ("trace" | "debug" | "error") => level,
+            "warn" | "warning" => "warn",
+            "fatal" | "panic" => "error",
+            _ => "info",
+        };
+        level.to_owned()
+    }
+
+    /// What was set and changes nothing here.
+    fn notes(&self) -> Vec<String> {
+        let later = "comes with certificates, in a later version";
+        let quiet = [
+            ("PERSYS_TLS_CERT", later),
+            ("PERSYS_TLS_KEY", later),
+            ("PERSYS_TLS_CA", later),
+            ("PERSYS_VAULT_ENABLED", later),
+            ("PERSYS_VAULT_ADDR", later),
+            ("PERSYS_VAULT_APPROLE_ROLE_ID", later),
+            ("PERSYS_VAULT_APPROLE_SECRET_ID", later),
+            ("PERSYS_VAULT_SERVICE_NAME", later),
+            ("PERSYS_VAULT_SERVICE_DOMAIN", later),
+            ("PERSYS_VAULT_AUTH_METHOD", later),
+            ("PERSYS_VAULT_TOKEN", later),
+            ("PERSYS_VAULT_PKI_MOUNT", later),
+            ("PERSYS_VAULT_PKI_ROLE", later),
+            ("PERSYS_VAULT_CERT_TTL", later),
+            ("PERSYS_VAULT_RETRY_INTERVAL", later),
+            (
+                "PERSYS_COMPOSE_BINARY",
+                "there is no driver for compose workloads yet",
+            ),
+            (
+                "PERSYS_LIBVIRT_URI",
+                "there is no driver for vm workloads yet",
+            ),
+            (
+                "PERSYS_RECONCILE_ENABLED",
+                "what runs is always kept as it is wanted",
+            ),
+            (
+                "PERSYS_RECONCILE_INTERVAL",
+                "what changes is seen at once, not at an interval",
+            ),
+        ];
+        let set = quiet.iter().filter(|(name, _)| self.text(name).is_some());
+        let mut notes: Vec<String> = set
+            .map(|(name, why)| format!("{name} has no effect: {why}"))
+            .collect();
+        let known = |key: &String| {
+            KNOWN.contains(&key.as_str()) || quiet.iter().any(|(name, _)| key_of(name) == **key)
+        };
+        let strange = self.file.keys().filter(|key| !known(key));
+        notes.extend(strange.map(|key| format!("the key `{key}` of the file has no effect here")));
+        notes
+    }
+}
+
+/// The keys of the file that mean something here.
+const KNOWN: [&str; 25] = [
+    "grpc_addr",
+    "grpc_port",
+    "metrics_port",
+    "tls_enabled",
+    "scheduler_addr",
+    "scheduler_insecure",
+    "agent_grpc_endpoint",
+    "node_id",
+    "node_region",
+    "node_env",
+    "node_labels",
+    "version",
+    "state_path",
+    "state_store_path",
+    "docker_host",
+    "docker_enabled",
+    "compose_enabled",
+    "vm_enabled",
+    "log_level",
+    "control_stream",
+    "admission_memory_percent",
+    "admission_cpu_percent",
+    "admission_disk_percent",
+    "reconcile_enabled",
+    "reconcile_interval",
+];
+
+fn key_of(name: &str) -> String {
+    name.trim_start_matches("PERSYS_").to_ascii_lowercase()
+}
+
+/// The named file, or the first of the usual places that has one.
+fn read(
+    named: Option<&Path>,
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let told = environment.get("PERSYS_CONFIG_FILE").map(PathBuf::from);
+    let path = match named.map(Path::to_owned).or(told) {
+        Some(path) => path,
+        None => match usual(environment).into_iter().find(|path| path.is_file()) {
+            Some(path) => path,
+            None => return Ok(BTreeMap::new()),
+        },
+    };
+    let unreadable = |why: &dyn std::fmt::Display| {
+        Failure::usage(
+            format!(
+                "cannot read the configuration file {}: {why}",
+                path.display()
+            ),
+            "correct it, or name another with --config",
+        )
+    };
+    let size = std::fs::metadata(&path)
+        .map_err(|error| unreadable(&error))?
+        .len();
+    if size > MOST_BYTES {
+        return Err(unreadable(&format!("it has {size} bytes")));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
+    parse(&text).map_err(|why| unreadable(&why))
+}
+
+fn usual(environment: &Environment) -> Vec<PathBuf> {
+    let mut places = vec![PathBuf::from("/etc/persys")];
+    if let (false, Some(home)) = (environment.is_root, environment.get("HOME")) {
+        places.push(Path::new(home).join(".persys"));
+    }
+    places.push(PathBuf::from("."));
+    places.into_iter().map(|place| place.join(FILE)).collect()
+}
+
+/// Plain values by key. Nothing and empty values are left out.
+fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
+    if text.trim().is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let file: Option<BTreeMap<String, Value>> =
+        serde_saphyr::from_str(text).map_err(|error| error.to_string().replace('\n', " "))?;
+    let mut values = BTreeMap::new();
+    for (key, value) in file.unwrap_or_default() {
+        let value = match value {
+            Value::Null => continue,
+            Value::String(text) => text,
+            Value::Bool(_) | Value::Number(_) => value.to_string(),
+            Value::Object(pairs) => pairs
+                .into_iter()
+                .map(|(key, value)| format!("{key}={}", plain(&value)))
+                .collect::<Vec<_>>()
+                .join(","),
+            Value::Array(_) => return Err(format!("`{key}` is a list")),
+        };
+        values.insert(key.to_ascii_lowercase(), value);
+    }
+    Ok(values)
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The host name and what tells the machine from others of that name.
+fn node_id() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let hostname = read("/proc/sys/kernel/hostname");
+    let machine = read("/etc/machine-id");
+    let links = std::fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut cards: Vec<String> = links
+        .map(|link| std::fs::read_to_string(link.path().join("address")).unwrap_or_default())
+        .map(|address| address.trim().to_owned())
+        .filter(|address| !address.is_empty() && address != "00:00:00:00:00:00")
+        .collect();
+    cards.sort_unstable();
+    named(
+        hostname.trim(),
+        machine.trim(),
+        cards.first().map(String::as_str),
+    )
+}
+
+fn named(hostname: &str, machine: &str, card: Option<&str>) -> String {
+    let hostname = if hostname.is_empty() {
+        "node"
+    } else {
+        hostname
+    };
+    if let Some(start) = machine.get(..12) {
+        return format!("{hostname}-{start}");
+    }
+    match card {
+        Some(card) => {
+            // FNV-1a: the same card always gives the same name.
+            let hash = card.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            format!("{hostname}-{:012x}", hash >> 16)
+        }
+        None => hostname.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
