@@ -50,6 +50,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     pub miaas: miaas::Config,
     pub orchion: orchion::Config,
+    /// Persys's listeners and its agents share one door.
+    persys: Arc<persys::Door>,
 }
 
 impl Parts {
@@ -61,6 +63,7 @@ impl Parts {
             entropy: Arc::clone(entropy),
             miaas: miaas::Config::default(),
             orchion: orchion::Config::default(),
+            persys: persys::Door::new(control, entropy),
         }
     }
 

@@ -122,7 +122,7 @@ pub struct NodeFacts {
     pub agent_version: String,
     pub runtimes: Vec<RuntimeFact>,
     /// What a foreign agent said of its machine, as JSON in its own contract's words: kept to be shown as it
-    /// was written, never interpreted.
+    /// was written, and read by the door of that contract alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreign: Option<String>,
 }

@@ -1,20 +1,148 @@
-//! Persys's contract: `persys.control.v1` over gRPC, and its figures over HTTP.
+//! Persys's contracts: `persys.control.v1` is served, `persys.agent.v1` is dialled.
+//!
+//! ```text
+//!   agent, person ── calls ──► service ─┬─ register, beat ──► announcements, leases
+//!                                       ├─ workloads ───────► verbs          views ◄── the fleet
+//!                                       └─ stream ──────────┐
+//!   agent ◄── dialled, one task for each node ──── drive ◄──┴── want: what each id on an agent is to be
+//! ```
+//!
+//! - `intake` maps their specs to ours, `outgo` back; what came is kept beside our spec byte for byte and replayed.
+//! - `drive` begins from the view by itself, after a restart as at first; a node that holds a stream is told there.
+//! - `figures` is Persys's second port: its metric names, and its health.
+//!
+//! The door owns connections, and in memory alone who speaks to each node (`holders`) and what only this contract
+//! shows (`notes`). What can fail is answered as `docs/decisions/0012-persys.md` says: what was kept is a success.
+
+mod beat;
+mod drive;
+mod figures;
+mod full_vm;
+mod holders;
+mod intake;
+mod notes;
+mod outgo;
+mod register;
+mod service;
+mod stream;
+mod views;
+mod want;
+mod words;
+mod workloads;
+
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use axum::Router;
+use axum::response::Response;
+use hostler_control::Control;
+use hostler_control::fleet::LeaseRules;
+use hostler_kit::Entropy;
+use hostler_model::{Contract, Node, NodeId, Timestamp};
+use hostler_wire::persys::control::agent_control_server::AgentControlServer;
+use tokio::sync::Notify;
 
+use self::figures::Figures;
+use self::holders::{Holders, Say};
+use self::notes::Notes;
+use self::service::Service;
 use crate::Parts;
 
+const PATH: &str = "/persys.control.v1.AgentControl/{*method}";
+
+/// What all listeners of this contract share.
+pub(crate) struct Door {
+    control: Control,
+    entropy: Arc<dyn Entropy>,
+    figures: Arc<Figures>,
+    holders: Arc<Holders>,
+    notes: Notes,
+    /// Hurries the watch for nodes that nobody speaks to.
+    woken: Notify,
+    watched: Once,
+    mode: Mutex<Mode>,
+}
+
+/// Whether the control plane decides, and since when it does or does not.
+type Mode = (&'static str, String, Timestamp);
+
+impl Door {
+    pub(crate) fn new(control: &Control, entropy: &Arc<dyn Entropy>) -> Arc<Self> {
+        let now = Timestamp::from_millis(control.clock().wall_millis());
+        Arc::new(Self {
+            control: control.clone(),
+            entropy: Arc::clone(entropy),
+            figures: Arc::new(Figures::new()),
+            holders: Arc::default(),
+            notes: Notes::default(),
+            woken: Notify::new(),
+            watched: Once::new(),
+            mode: Mutex::new(("normal", String::new(), now)),
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.control.clock().wall_millis())
+    }
+
+    fn rules(&self) -> LeaseRules {
+        self.control.config().lease_of(Contract::Persys)
+    }
+
+    /// The node that registered under the id, unless it is gone.
+    fn node(&self, id: &str) -> Option<Arc<Node>> {
+        let view = self.control.view();
+        let node = view.node_by_alias(&words::node_key(id))?;
+        (!node.is_gone()).then(|| Arc::clone(node))
+    }
+
+    fn tell(&self, node: NodeId, say: Say) {
+        if !self.holders.tell(node, say) {
+            self.woken.notify_one();
+        }
+    }
+
+    /// Whoever speaks to the node looks at once, or somebody begins to.
+    fn look(&self, node: NodeId) {
+        self.tell(node, Say::Look);
+    }
+
+    /// The mode now, with the moment at which it was first seen.
+    fn look_at_mode(&self) -> Mode {
+        let readiness = self.control.readiness();
+        let trouble = readiness.checks.iter().find(|check| !check.is_ok);
+        let (mode, reason) = match trouble {
+            None => ("normal", String::new()),
+            Some(check) => ("degraded", check.message.clone()),
+        };
+        let mut known = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != mode {
+            *known = (mode, reason, self.now());
+        }
+        known.clone()
+    }
+}
+
 /// The routes beside those of other contracts, without a fallback.
-pub(crate) fn beside(_parts: &Parts) -> Router {
-    Router::new()
+pub(crate) fn beside(parts: &Parts) -> Router {
+    let door = Arc::clone(&parts.persys);
+    let watched = Arc::clone(&door);
+    door.watched.call_once(|| {
+        let tasks = watched.control.tasks().clone();
+        tasks.spawn_until_stop("persys agents", drive::watch(watched));
+    });
+    Router::new().route_service(PATH, AgentControlServer::new(Service(door)))
 }
 
 /// The routes on a listener of their own, with the contract's answers for unknown paths.
 pub(crate) fn alone(parts: &Parts) -> Router {
-    beside(parts)
+    beside(parts).fallback(unknown)
 }
 
 /// The routes of Persys's second port: `/metrics` and `/health`.
-pub(crate) fn figures(_parts: &Parts) -> Router {
-    Router::new()
+pub(crate) fn figures(parts: &Parts) -> Router {
+    figures::routes(Arc::clone(&parts.persys))
+}
+
+async fn unknown() -> Response {
+    tonic::Status::unimplemented("no such service or method").into_http::<axum::body::Body>()
 }

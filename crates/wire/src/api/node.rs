@@ -137,6 +137,10 @@ pub struct NodeFacts {
     pub addresses: Vec<String>,
     pub runtimes: Vec<RuntimeFact>,
     pub disks: Vec<DiskFact>,
+    /// What an agent of another contract said of its machine, in that contract's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub foreign: Option<serde_json::Value>,
 }
 
 /// A driver, and whether it can work on the machine.

@@ -143,6 +143,10 @@ fn facts(facts: &NodeFacts) -> api::NodeFacts {
         addresses: facts.addresses.clone(),
         runtimes: facts.runtimes.iter().map(runtime).collect(),
         disks: facts.disks.iter().map(disk).collect(),
+        foreign: facts
+            .foreign
+            .as_deref()
+            .and_then(|json| serde_json::from_str(json).ok()),
     }
 }
 

@@ -1,0 +1,171 @@
+//! Calls to one agent, each bounded in time and counted. What can fail is told in three ways that matter: the
+//! agent cannot be reached, it does not know the id, or it says no.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hostler_kit::Clock;
+use hostler_wire::persys::agent::agent_service_client::AgentServiceClient;
+use hostler_wire::persys::agent::{
+    ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest, DeleteWorkloadResponse,
+    GetWorkloadStatusRequest, ListWorkloadsRequest, WorkloadStatus,
+};
+use tonic::transport::{Channel, Endpoint as Dialled};
+use tonic::{Code, Response, Status};
+
+use super::seen::is_not_found;
+use crate::persys::figures::Figures;
+use crate::persys::register::Endpoint;
+use crate::persys::words;
+
+/// For the connection, and for each call that does not make anything.
+const CALL: Duration = Duration::from_secs(10);
+const APPLY: Duration = Duration::from_secs(45);
+const APPLY_MACHINE: Duration = Duration::from_secs(240);
+
+/// One agent, as it is called.
+#[derive(Clone)]
+pub(super) struct Caller {
+    client: AgentServiceClient<Channel>,
+    clock: Arc<dyn Clock>,
+    figures: Arc<Figures>,
+}
+
+/// Why a call brought nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Unreachable(String),
+    NotFound,
+    /// The agent's own no.
+    Refused(String),
+}
+
+impl Caller {
+    /// A way to the agent; nothing is dialled yet.
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        clock: Arc<dyn Clock>,
+        figures: Arc<Figures>,
+    ) -> Option<Self> {
+        let dialled = Dialled::from_shared(endpoint.url()).ok()?;
+        let channel = dialled.connect_timeout(CALL).connect_lazy();
+        Some(Self {
+            client: AgentServiceClient::new(channel),
+            clock,
+            figures,
+        })
+    }
+
+    /// Everything that is on the agent.
+    pub(super) async fn list(&self) -> Result<Vec<WorkloadStatus>, Trouble> {
+        let mut client = self.client.clone();
+        let asked = async move {
+            client
+                .list_workloads(ListWorkloadsRequest { r#type: 0 })
+                .await
+        };
+        Ok(self.call("ListWorkloads", CALL, asked).await?.workloads)
+    }
+
+    pub(super) async fn status(&self, id: &str) -> Result<WorkloadStatus, Trouble> {
+        let (mut client, id) = (self.client.clone(), id.to_owned());
+        let asked = async move {
+            client
+                .get_workload_status(GetWorkloadStatusRequest { id })
+                .await
+        };
+        let answer = self.call("GetWorkloadStatus", CALL, asked).await?;
+        // No status is no knowledge of the id.
+        answer.status.ok_or(Trouble::NotFound)
+    }
+
+    pub(super) async fn apply(
+        &self,
+        request: ApplyWorkloadRequest,
+    ) -> Result<ApplyWorkloadResponse, Trouble> {
+        let within = match request.r#type() {
+            hostler_wire::persys::agent::WorkloadType::Vm => APPLY_MACHINE,
+            _ => APPLY,
+        };
+        let mut client = self.client.clone();
+        let asked = async move { client.apply_workload(request).await };
+        self.call("ApplyWorkload", within, asked).await
+    }
+
+    pub(super) async fn delete(&self, id: &str) -> Result<DeleteWorkloadResponse, Trouble> {
+        let (mut client, id) = (self.client.clone(), id.to_owned());
+        let asked = async move { client.delete_workload(DeleteWorkloadRequest { id }).await };
+        self.call("DeleteWorkload", CALL, asked).await
+    }
+
+    async fn call<T>(
+        &self,
+        rpc: &'static str,
+        within: Duration,
+        asked: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Trouble> {
+        let begun = self.clock.uptime();
+        let late = |_| {
+            Err(Status::deadline_exceeded(
+                "the agent did not answer in time",
+            ))
+        };
+        let answer = tokio::time::timeout(within, Box::pin(asked)).await;
+        let answer = answer.unwrap_or_else(late);
+        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let took = self.clock.uptime().saturating_sub(begun);
+        self.figures.agent_call(rpc, words::code_name(code), took);
+        answer.map(Response::into_inner).map_err(Trouble::from)
+    }
+}
+
+impl From<Status> for Trouble {
+    fn from(status: Status) -> Self {
+        const TEXTS: [&str; 5] = [
+            "connection refused",
+            "no such host",
+            "transport error",
+            "connection error",
+            "broken pipe",
+        ];
+        let message = status.message().to_owned();
+        let text = message.to_ascii_lowercase();
+        let is_away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
+            || TEXTS.iter().any(|it| text.contains(it));
+        if is_away {
+            Self::Unreachable(message)
+        } else if status.code() == Code::NotFound || is_not_found(&text) {
+            Self::NotFound
+        } else {
+            Self::Refused(message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_are_understood_by_code_and_by_text() {
+        for (status, meant) in [
+            (Status::not_found("gone"), Trouble::NotFound),
+            (Status::unknown("status NOT found"), Trouble::NotFound),
+            (
+                Status::unavailable("x"),
+                Trouble::Unreachable("x".to_owned()),
+            ),
+            (
+                Status::unknown("dial: Connection refused"),
+                Trouble::Unreachable("dial: Connection refused".to_owned()),
+            ),
+            (
+                Status::unknown("no disk"),
+                Trouble::Refused("no disk".to_owned()),
+            ),
+        ] {
+            assert_eq!(Trouble::from(status.clone()), meant, "{status:?}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Registration: what an agent says of its machine becomes an announcement. What it said is kept beside, in its
+//! own words; the address to dial is read from there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use hostler_control::fleet::{Expect, NodeAnnouncement, Reply, Verb};
+use hostler_model::spec::{Kind, ManagedVolume};
+use hostler_model::{
+    Actor, Bytes, Code, Contract, Disk, MilliCpu, Node, NodeFacts, NodeId, Refusal, Resources,
+    RuntimeFact,
+};
+use hostler_wire::persys::control;
+use serde::{Deserialize, Serialize};
+use tonic::Status;
+
+use super::{Door, words};
+
+/// Most bytes of an id; it becomes part of a key of the store.
+pub(super) const ID_BYTES: usize = 253;
+/// The label that tells which scheduler a node belongs to.
+const SHARD: (&str, &str) = ("scheduler_shard", "genesis");
+/// The kinds that the contract knows.
+const KINDS: [Kind; 3] = [Kind::Container, Kind::Compose, Kind::Vm];
+
+/// What an agent said when it registered, kept with its node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Said {
+    pub cluster_id: String,
+    pub grpc_endpoint: String,
+    pub agent_version: String,
+    pub supported_workload_types: Vec<String>,
+    pub supported_storage_drivers: Vec<String>,
+    pub storage_pools: Vec<Pool>,
+}
+
+/// A storage pool as the agent named it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Pool {
+    pub name: String,
+    pub r#type: String,
+    pub total_gb: i64,
+}
+
+/// Where an agent can be dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+/// Takes a registration.
+pub(super) async fn register(
+    door: &Door,
+    request: control::RegisterNodeRequest,
+) -> Result<control::RegisterNodeResponse, Status> {
+    let endpoint = checked(&request)?;
+    let announcement = match announcement(request, &endpoint) {
+        Ok(announcement) => announcement,
+        Err(reason) => return Ok(refused(reason)),
+    };
+    match admit(door, announcement).await {
+        Ok(_) => {
+            let rules = door.rules();
+            Ok(control::RegisterNodeResponse {
+                accepted: true,
+                reason: "registered".to_owned(),
+                heartbeat_interval_seconds: i32::try_from(rules.beat.as_secs().max(1))
+                    .unwrap_or(i32::MAX),
+                lease_expires_at: Some(words::stamp(door.now().plus(rules.window))),
+            })
+        }
+        Err(refusal) => Ok(refused(reason(&refusal))),
+    }
+}
+
+/// What makes a registration an error of the call, not a refusal.
+pub(super) fn checked(request: &control::RegisterNodeRequest) -> Result<Endpoint, Status> {
+    if request.node_id.is_empty() {
+        return Err(Status::invalid_argument("node_id is required"));
+    }
+    if request.node_id.len() > ID_BYTES {
+        return Err(Status::invalid_argument(format!(
+            "node_id has more than {ID_BYTES} bytes"
+        )));
+    }
+    if request.grpc_endpoint.trim().is_empty() {
+        return Err(Status::invalid_argument("grpc_endpoint is required"));
+    }
+    Endpoint::parse(&request.grpc_endpoint).ok_or_else(|| {
+        let endpoint = &request.grpc_endpoint;
+        Status::invalid_argument(format!("grpc_endpoint `{endpoint}` is no host:port"))
+    })
+}
+
+/// Makes the node known and alive; who speaks to it is told to look.
+pub(super) async fn admit(door: &Door, announcement: NodeAnnouncement) -> Result<NodeId, Refusal> {
+    let (identity, storage) = (announcement.identity.clone(), storage_of(&announcement));
+    let id = &identity.foreign;
+    let verb = Verb::Announce(Box::new(announcement));
+    let reply = door.control.submit(Actor::Node(id.clone()), verb).await?;
+    let Reply::Node { id: node, .. } = reply else {
+        tracing::error!(?reply, "an announcement was answered with something else");
+        return Err(Refusal::new(
+            Code::Internal,
+            "the announcement was not understood",
+            "look at the server's log",
+        ));
+    };
+    follow_storage(door, node, &storage).await?;
+    door.control.linked_beat(node, None).await?;
+    tracing::info!(%node, name = %id, contract = "persys", "node joined");
+    door.look(node);
+    Ok(node)
+}
+
+/// Keeps the labels of storage drivers in step: an agent that learns a driver registers again.
+async fn follow_storage(
+    door: &Door,
+    node: NodeId,
+    storage: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    let record = door.control.view().node(node).cloned();
+    let Some(record) = record else { return Ok(()) };
+    let mut labels = BTreeMap::new();
+    for driver in ManagedVolume::DRIVERS {
+        let label = words::storage_label(driver);
+        let has = record.labels.get(&label).is_some_and(|it| it == "true");
+        let wants = storage.contains(&label);
+        if has != wants {
+            labels.insert(label, wants.then(|| "true".to_owned()));
+        }
+    }
+    if labels.is_empty() {
+        return Ok(());
+    }
+    let expect = Expect::Any;
+    let verb = Verb::Label {
+        node,
+        labels,
+        expect,
+    };
+    let actor = Actor::Node(record.name.clone());
+    door.control.submit(actor, verb).await.map(|_| ())
+}
+
+fn storage_of(announcement: &NodeAnnouncement) -> BTreeSet<String> {
+    let labels = announcement.labels.keys();
+    labels
+        .filter(|label| label.starts_with("storage."))
+        .cloned()
+        .collect()
+}
+
+/// The announcement, or why the agent is not accepted.
+pub(super) fn announcement(
+    request: control::RegisterNodeRequest,
+    endpoint: &Endpoint,
+) -> Result<NodeAnnouncement, String> {
+    let has = request.capabilities.unwrap_or_default();
+    let positive = |amount: i64| u64::try_from(amount).ok().filter(|it| *it > 0);
+    let cpu = positive(has.cpu_total_millicores)
+        .ok_or("capabilities.cpu_total_millicores must be greater than 0")?;
+    let memory = positive(has.memory_total_mb)
+        .ok_or("capabilities.memory_total_mb must be greater than 0")?;
+    let pools = has.storage_pools.iter();
+    let disk = pools.filter_map(|pool| positive(pool.total_gb));
+    let capacity = Resources {
+        cpu: MilliCpu(cpu),
+        memory: mebibytes(memory),
+        disk: gibibytes(disk.fold(0, u64::saturating_add)),
+    };
+    let drivers = drivers(&has.supported_storage_drivers);
+    let mut labels = request.labels;
+    labels.insert(SHARD.0.to_owned(), SHARD.1.to_owned());
+    let storage = drivers.iter().map(|driver| words::storage_label(driver));
+    labels.extend(storage.map(|label| (label, "true".to_owned())));
+    let kinds = kinds(&has.supported_workload_types);
+    let said = Said {
+        cluster_id: request.cluster_id,
+        grpc_endpoint: endpoint.to_string(),
+        agent_version: request.agent_version,
+        supported_workload_types: kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        supported_storage_drivers: drivers,
+        storage_pools: has.storage_pools.into_iter().map(Pool::from).collect(),
+    };
+    Ok(NodeAnnouncement {
+        identity: words::node_key(&request.node_id),
+        contract: Contract::Persys,
+        facts: facts(&request.node_id, &said, &kinds, capacity, endpoint),
+        name: request.node_id,
+        capacity,
+        labels,
+        instance: None,
+    })
+}
+
+fn facts(
+    id: &str,
+    said: &Said,
+    kinds: &[Kind],
+    capacity: Resources,
+    endpoint: &Endpoint,
+) -> NodeFacts {
+    let runtime = |kind: &Kind| RuntimeFact {
+        kind: *kind,
+        available: true,
+        version: String::new(),
+        note: String::new(),
+    };
+    let disk = |pool: &Pool| Disk {
+        mount: pool.name.clone(),
+        total: gibibytes(u64::try_from(pool.total_gb).unwrap_or_default()),
+        free: Bytes(0),
+    };
+    NodeFacts {
+        hostname: id.to_owned(),
+        cpu_count: u32::try_from(capacity.cpu.0 / 1_000).unwrap_or(u32::MAX),
+        memory: capacity.memory,
+        disks: said.storage_pools.iter().map(disk).collect(),
+        addresses: vec![endpoint.host.clone()],
+        agent_version: said.agent_version.clone(),
+        runtimes: kinds.iter().map(runtime).collect(),
+        foreign: serde_json::to_string(said).ok(),
+        ..NodeFacts::default()
+    }
+}
+
+/// Without a list an agent runs everything but machines.
+fn kinds(words: &[String]) -> Vec<Kind> {
+    let named: BTreeSet<Kind> = words.iter().filter_map(|word| words::kind(word)).collect();
+    let is_silent = words.iter().all(|word| word.trim().is_empty());
+    let has = |kind: &Kind| named.contains(kind) || (is_silent && *kind != Kind::Vm);
+    KINDS.into_iter().filter(has).collect()
+}
+
+/// `local` first, each once.
+fn drivers(words: &[String]) -> Vec<String> {
+    let mut drivers = vec![ManagedVolume::LOCAL.to_owned()];
+    for driver in words.iter().filter_map(|word| words::storage_driver(word)) {
+        if !drivers.contains(&driver) {
+            drivers.push(driver);
+        }
+    }
+    drivers
+}
+
+fn refused(reason: String) -> control::RegisterNodeResponse {
+    tracing::info!(reason, contract = "persys", "registration not accepted");
+    control::RegisterNodeResponse {
+        accepted: false,
+        reason,
+        heartbeat_interval_seconds: 0,
+        lease_expires_at: None,
+    }
+}
+
+/// Why an agent is not accepted; a control plane that cannot decide says so in the contract's word.
+pub(super) fn reason(refusal: &Refusal) -> String {
+    match refusal.code {
+        Code::NotLeader | Code::StoreUnavailable | Code::Overloaded => {
+            format!("scheduler is degraded: {}", refusal.sentence)
+        }
+        _ => refusal.sentence.clone(),
+    }
+}
+
+pub(super) const fn mebibytes(count: u64) -> Bytes {
+    Bytes(count.saturating_mul(1 << 20))
+}
+
+pub(super) const fn gibibytes(count: u64) -> Bytes {
+    Bytes(count.saturating_mul(1 << 30))
+}
+
+impl Said {
+    /// What the node's agent said, as far as it can be read.
+    pub(super) fn of(node: &Node) -> Self {
+        let text = node.facts.foreign.as_deref();
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
+    }
+}
+
+impl From<control::StoragePool> for Pool {
+    fn from(pool: control::StoragePool) -> Self {
+        Self {
+            name: pool.name,
+            r#type: pool.r#type,
+            total_gb: pool.total_gb,
+        }
+    }
+}
+
+impl Endpoint {
+    /// What stands behind the last colon is the port; without a host it is this machine.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.trim().rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_plain = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
+        if !host.chars().all(is_plain) {
+            return None;
+        }
+        let host = if host.is_empty() { "127.0.0.1" } else { host };
+        Some(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+
+    /// The address as a client dials it.
+    pub(super) fn url(&self) -> String {
+        format!("http://{self}")
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_part_behind_the_last_colon_is_the_port() {
+        for (text, meant) in [
+            ("10.0.0.5:50051", Some("10.0.0.5:50051")),
+            (":50051", Some("127.0.0.1:50051")),
+            ("[fe80::1]:7", Some("[fe80::1]:7")),
+            ("fe80::1:7", Some("[fe80::1]:7")),
+            (" box.lan:7 ", Some("box.lan:7")),
+            ("box", None),
+            ("box:", None),
+            ("box:0", None),
+            ("box:70000", None),
+            ("http://box:7", None),
+            ("a b:7", None),
+            ("user@box:7", None),
+        ] {
+            let read = Endpoint::parse(text).map(|it| it.to_string());
+            assert_eq!(read.as_deref(), meant, "{text}");
+        }
+    }
+
+    #[test]
+    fn types_are_normalised_and_an_agent_that_names_none_runs_all_but_machines() {
+        let words = |words: &[&str]| words.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            kinds(&words(&["docker-container", "CONTAINER", "vm", "pod"])),
+            [Kind::Container, Kind::Vm]
+        );
+        assert_eq!(kinds(&[]), [Kind::Container, Kind::Compose]);
+        assert_eq!(
+            drivers(&words(&["ceph_rbd", "local", "NFS"])),
+            ["local", "ceph-rbd", "nfs"]
+        );
+    }
+}

@@ -1,0 +1,412 @@
+//! The control plane drives agents that it dials: a stateful double on loopback, end to end.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in test functions, not in what they share"
+)]
+
+use hostler_wire::persys::agent::{self, ActualState, DesiredState};
+use hostler_wire::persys::control::{self, workload_spec::Workload};
+use prost::Message as _;
+use serde_json::Value;
+
+use crate::persys_world::{Double, Fleet, Manners, Plane, container, until};
+
+async fn ready(plane: &Plane, id: &str) -> Double {
+    let agent = Double::start().await;
+    plane.register(id, &agent.endpoint()).await;
+    plane.until_node(id, "Ready").await;
+    agent
+}
+
+async fn post(plane: &Plane, path: &str, body: &str) -> Value {
+    let url = format!("http://{}{path}", plane.main);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.post(url).body(body.to_owned()).send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert!(status.is_success(), "{status}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+async fn get(plane: &Plane, path: &str) -> Value {
+    let url = format!("http://{}{path}", plane.main);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let text = client.get(url).send().await.unwrap().text().await.unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn last(agent: &Double, id: &str) -> agent::ApplyWorkloadRequest {
+    let bytes = agent.applied(id).pop().expect("it was applied");
+    agent::ApplyWorkloadRequest::decode(&*bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_workload_is_applied_stopped_started_and_deleted_on_an_agent_that_queues() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    agent.behave(Manners {
+        queue: 2,
+        by_text: true,
+        ..Manners::default()
+    });
+    plane.apply("Web 1", "rev-1", container("busybox:1")).await;
+    let view = plane.until_status("Web 1", "Running").await;
+    assert_eq!(
+        (view.assigned_node_id.as_str(), view.revision_id.as_str()),
+        ("node-1", "rev-1")
+    );
+    let told = last(&agent, "Web 1");
+    assert_eq!(told.desired_state(), DesiredState::Running);
+    assert_eq!(told.revision_id, "rev-1");
+    assert_eq!(agent.applied("Web 1").len(), 1, "once is enough");
+    let calls = agent.memory().calls.clone();
+    let first = calls.iter().position(|it| it == "apply Web 1").unwrap();
+    assert_eq!(
+        calls[first - 1],
+        "status Web 1",
+        "it looks before it applies"
+    );
+
+    plane.desire("Web 1", "stop").await;
+    plane.until_status("Web 1", "Stopped").await;
+    assert_eq!(
+        agent.states()["Web 1"],
+        ActualState::Stopped,
+        "its disks stay"
+    );
+    plane.desire("Web 1", "Running").await;
+    plane.until_status("Web 1", "Running").await;
+    assert_eq!(agent.states()["Web 1"], ActualState::Running);
+
+    plane.delete("Web 1").await;
+    plane.until_gone("Web 1").await;
+    assert!(agent.states().is_empty());
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_stopped_workload_that_is_deleted_leaves_nothing_on_its_agent() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    plane.apply("db", "", container("busybox:1")).await;
+    plane.until_status("db", "Running").await;
+    plane.desire("db", "Stopped").await;
+    plane.until_status("db", "Stopped").await;
+    agent
+        .until("parked", |it| {
+            it.states().get("db") == Some(&ActualState::Stopped)
+        })
+        .await;
+    // Long enough for a look that finds it resting there.
+    let looks = agent.memory().calls.len();
+    plane.register("node-1", &agent.endpoint()).await;
+    agent
+        .until("looked", |it| it.memory().calls.len() >= looks)
+        .await;
+    plane.delete("db").await;
+    plane.until_gone("db").await;
+    agent.until("gone", |it| it.states().is_empty()).await;
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_payload_is_replayed_byte_for_byte_to_an_agent_that_lost_it_and_after_a_restart() {
+    let fleet = Fleet::new();
+    let plane = fleet.start().await;
+    let agent = ready(&plane, "node-1").await;
+    let mut spec = container("busybox:1");
+    if let Some(Workload::Container(it)) = &mut spec.workload {
+        it.privileged = true;
+        it.restart_policy = String::new();
+        it.ports = vec![control::Port {
+            host_port: 8081,
+            container_port: 80,
+            protocol: String::new(),
+        }];
+    }
+    plane.apply("web", "", spec).await;
+    plane.until_status("web", "Running").await;
+    let first = agent.applied("web");
+    agent.forget();
+    agent.until("again", |it| it.applied("web").len() > 1).await;
+    plane.until_status("web", "Running").await;
+    plane.shut_down().await;
+
+    agent.forget();
+    let plane = fleet.start().await;
+    agent
+        .until("a third time", |it| it.applied("web").len() > 2)
+        .await;
+    plane.until_status("web", "Running").await;
+    for again in agent.applied("web") {
+        assert_eq!(again, first[0]);
+    }
+    let told = last(&agent, "web");
+    let Some(agent::workload_spec::Spec::Container(it)) = told.spec.unwrap().spec else {
+        panic!("a container")
+    };
+    assert_eq!(it.command, ["sleep", "inf"]);
+    assert_eq!(it.resources.unwrap().cpu_shares, 100);
+    assert_eq!(it.resources.unwrap().memory_bytes, 64 << 20);
+    assert_eq!(it.labels["team"], "a");
+    assert_eq!(it.labels["persys.privileged"], "true");
+    assert_eq!(it.restart_policy, None);
+    assert_eq!(told.revision_id.len(), 24, "it follows from the payload");
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn another_spec_is_another_revision_and_the_same_one_is_none() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    plane.apply("web", "rev-1", container("busybox:1")).await;
+    plane.until_status("web", "Running").await;
+    plane.apply("web", "rev-2", container("busybox:1")).await;
+    assert_eq!(plane.workload("web").await.unwrap().revision_id, "rev-1");
+    plane.apply("web", "rev-1", container("busybox:2")).await;
+    let changed = plane.workload("web").await.unwrap().revision_id;
+    assert_ne!(changed, "rev-1", "agents skip a revision that they have");
+    agent.until("anew", |it| it.applied("web").len() > 1).await;
+    assert_eq!(last(&agent, "web").revision_id, changed);
+    plane.until_status("web", "Running").await;
+    assert_eq!(agent.applied("web").len(), 2);
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_failure_keeps_its_code_is_tried_again_and_given_up_if_no_try_mends_it() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    agent.behave(Manners {
+        failing: Some(("IMAGE_PULL_FAILED", "no route to the registry")),
+        ..Manners::default()
+    });
+    plane.apply("web", "", container("busybox:1")).await;
+    let view = plane.until_status("web", "Failed").await;
+    let reason = view.reason.unwrap();
+    assert_eq!(
+        (reason.code.as_str(), reason.message.as_str()),
+        ("IMAGE_PULL_FAILED", "no route to the registry")
+    );
+    assert_eq!(view.failure_reason, "no route to the registry");
+    agent
+        .until("tried again", |it| it.applied("web").len() > 1)
+        .await;
+    agent.behave(Manners::default());
+    plane.until_status("web", "Running").await;
+
+    agent.behave(Manners {
+        refusing: Some(("INVALID_IMAGE", "no such manifest")),
+        ..Manners::default()
+    });
+    plane.apply("web", "", container("busybox:9")).await;
+    let is_given_up = |view: &control::WorkloadView| {
+        view.reason
+            .as_ref()
+            .is_some_and(|it| !it.retryable && it.code == "INVALID_IMAGE")
+    };
+    plane.until_workload("web", is_given_up).await;
+    let tries = agent.applied("web").len();
+    agent.behave(Manners::default());
+    plane.register("node-1", &agent.endpoint()).await;
+    plane.beat("node-1", Vec::new()).await;
+    assert_eq!(agent.applied("web").len(), tries, "no try mends it");
+    let workload_id = "web".to_owned();
+    let mut client = plane.client.clone();
+    let retried = client
+        .retry_workload(control::RetryWorkloadRequest { workload_id })
+        .await
+        .unwrap();
+    assert!(retried.into_inner().accepted);
+    plane.until_status("web", "Running").await;
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_state_that_an_agent_does_not_know_is_left_alone() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    agent.behave(Manners {
+        is_vague: true,
+        ..Manners::default()
+    });
+    plane.apply("web", "", container("busybox:1")).await;
+    plane.until_status("web", "Pending").await;
+    agent
+        .until("applied", |it| !it.applied("web").is_empty())
+        .await;
+    for _ in 0..3 {
+        plane.beat("node-1", Vec::new()).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    assert_eq!(agent.applied("web").len(), 1);
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_be_reached_gets_nothing_new_and_goes_on_when_it_can() {
+    let fleet = Fleet::new();
+    let plane = fleet.start().await;
+    let agent = ready(&plane, "node-1").await;
+    plane.apply("web", "", container("busybox:1")).await;
+    plane.until_status("web", "Running").await;
+    let gone = agent.stop().await;
+    let view = plane.until_node("node-1", "NotReady").await;
+    assert!(view.status_reason.contains("cannot be reached"), "{view:?}");
+    assert_eq!(view.status_updated_by, "reconciler");
+    plane.apply("second", "", container("busybox:1")).await;
+    plane.beat("node-1", Vec::new()).await;
+    assert_eq!(plane.workload("second").await.unwrap().status, "Pending");
+    let running = plane.workload("web").await.unwrap();
+    assert_eq!(running.status, "Running", "nobody said that it ended");
+    let failed = control::WorkloadStatus {
+        workload_id: "web".to_owned(),
+        state: "failed".to_owned(),
+        failure_reason: control::FailureReason::StorageError as i32,
+        message: "disk is full".to_owned(),
+        ..control::WorkloadStatus::default()
+    };
+    plane.beat("node-1", vec![failed]).await;
+    let view = plane.until_status("web", "Failed").await;
+    assert_eq!(
+        view.reason.unwrap().code,
+        "STORAGE_ERROR",
+        "its heartbeats are believed"
+    );
+
+    let agent = Double::again(gone).await;
+    plane.beat("node-1", Vec::new()).await;
+    plane.until_node("node-1", "Ready").await;
+    plane.until_status("second", "Running").await;
+    plane.until_status("web", "Running").await;
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_control_plane_that_starts_again_goes_on_driving_by_itself() {
+    let fleet = Fleet::new();
+    let plane = fleet.start().await;
+    let agent = ready(&plane, "node-1").await;
+    plane.apply("web", "", container("busybox:1")).await;
+    plane.until_status("web", "Running").await;
+    plane.shut_down().await;
+    let plane = fleet.start().await;
+    plane.until_status("web", "Running").await;
+    assert_eq!(agent.applied("web").len(), 1, "what runs is left alone");
+    plane.apply("second", "", container("busybox:1")).await;
+    plane.until_status("second", "Running").await;
+    plane.delete("web").await;
+    plane.until_gone("web").await;
+    assert_eq!(agent.states().keys().collect::<Vec<_>>(), ["second"]);
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn our_own_workloads_run_there_too_and_what_nobody_gave_it_stays() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    agent.plant("somebody-elses");
+    agent.plant("hostler-00000000-0199c0de-0000-7000-8000-000000000001");
+    let spec = "name: mine\ncontainer: {image: 'busybox:1', command: [sleep, inf]}\n";
+    post(&plane, "/api/v1/workloads", spec).await;
+    until("it runs", || async {
+        let shown = get(&plane, "/api/v1/workloads/mine").await;
+        (shown["status"] == "running").then_some(())
+    })
+    .await;
+    let ours: Vec<String> = agent.states().into_keys().collect();
+    let fleet = format!("hostler-{}-", plane.control.fleet_id().short());
+    let id = ours
+        .iter()
+        .find(|id| id.starts_with(&fleet))
+        .unwrap()
+        .clone();
+    assert_eq!(plane.workload("mine").await.unwrap().status, "Running");
+
+    post(&plane, "/api/v1/workloads/mine/restart", "").await;
+    agent
+        .until("made anew", |it| it.applied(&id).len() > 1)
+        .await;
+    let revisions: Vec<String> = agent
+        .applied(&id)
+        .iter()
+        .map(|it| {
+            agent::ApplyWorkloadRequest::decode(&**it)
+                .unwrap()
+                .revision_id
+        })
+        .collect();
+    assert_eq!(revisions, ["1", "1-r1"]);
+    plane.delete("mine").await;
+    plane.until_gone("mine").await;
+    let left: Vec<String> = agent.states().into_keys().collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn what_the_contract_cannot_say_is_never_run_without_it() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    let spec = "name: mine\ncontainer: {image: 'busybox:1', user: nobody}\n";
+    post(&plane, "/api/v1/workloads", spec).await;
+    let view = plane.until_status("mine", "Failed").await;
+    assert!(view.failure_reason.contains("container.user"), "{view:?}");
+    assert!(agent.states().is_empty());
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_drain_moves_work_to_another_agent_and_tells_the_first() {
+    let plane = Fleet::new().start().await;
+    let first = ready(&plane, "node-1").await;
+    plane.apply("web", "", container("busybox:1")).await;
+    plane.until_status("web", "Running").await;
+    assert!(!plane.beat("node-1", Vec::new()).await.drain_node);
+    let second = ready(&plane, "node-2").await;
+    post(&plane, "/api/v1/nodes/node-1/drain", "").await;
+    assert!(plane.beat("node-1", Vec::new()).await.drain_node);
+    second
+        .until("moved", |it| {
+            it.states().get("web") == Some(&ActualState::Running)
+        })
+        .await;
+    first.until("left", |it| it.states().is_empty()).await;
+    until("drained", || async {
+        let node = get(&plane, "/api/v1/nodes/node-1").await;
+        (node["state"] == "drained").then_some(())
+    })
+    .await;
+    assert!(plane.beat("node-1", Vec::new()).await.drain_node);
+    assert_eq!(plane.node("node-1").await.status, "Draining");
+    assert_eq!(
+        plane.workload("web").await.unwrap().assigned_node_id,
+        "node-2"
+    );
+    plane.shut_down().await;
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test]
+async fn an_order_that_the_contract_lacks_is_answered_as_refused() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    post(&plane, "/api/v1/nodes/node-1/cleanup", "").await;
+    until("refused", || async {
+        let commands = get(&plane, "/api/v1/nodes/node-1/commands").await;
+        (commands[0]["state"]["word"] == "failed").then_some(())
+    })
+    .await;
+    plane.shut_down().await;
+    agent.end().await;
+}
