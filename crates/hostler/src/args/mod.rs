@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use fleet::{
-    AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs,
-};
+pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use node::{DrainArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs};
 pub(crate) use workload::{
     ApplyArgs, LogsArgs, PlanArgs, PortText, PsArgs, RestartArgs, RmArgs, RunArgs, RunKind,
