@@ -143,11 +143,12 @@ impl Lease {
         } else {
             DECAY
         };
-        let surprise = (gap - self.mean).abs();
+        // Beats that come early, as those in a heap after a gap or those of an agent that is set to beat more often,
+        // say nothing bad of the link.
+        let usual = gap.max(self.rules.beat.as_secs_f64());
+        let surprise = (usual - self.mean).abs();
         let pace = |rises: bool| if rises { ATTACK } else { calm };
         self.deviation += pace(surprise > self.deviation) * (surprise - self.deviation);
-        // Beats that come in a heap after a gap say nothing about the usual time between them.
-        let usual = gap.max(self.rules.beat.as_secs_f64());
         self.mean += pace(usual > self.mean) * (usual - self.mean);
     }
 }
@@ -259,6 +260,21 @@ mod tests {
             }
             assert_eq!(false_losses, 0, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn beats_that_come_more_often_than_asked_for_widen_no_window() {
+        let rules = LeaseRules {
+            beat: SECOND * 30,
+            window: SECOND * 90,
+            suspect_after: SECOND * 60,
+            most: SECOND * 300,
+        };
+        let mut lease = Lease::new(rules, Duration::ZERO);
+        for beat in 1..=60_u32 {
+            lease.beat(SECOND * 5 * beat);
+        }
+        assert_eq!(lease.window(), rules.window);
     }
 
     #[test]
