@@ -179,6 +179,10 @@ impl Pulse {
     /// A sign of life outside any session's sequence.
     pub(crate) fn touch(&mut self, now: Duration, wall: Timestamp) {
         self.lease.beat(now);
+        self.hear(now, wall);
+    }
+
+    fn hear(&mut self, now: Duration, wall: Timestamp) {
         self.last_beat = now;
         self.last_seen = wall;
         self.beats += 1;
@@ -186,6 +190,11 @@ impl Pulse {
 
     /// A sign of life of a node that polls. Answers once when they have become too rare.
     pub(crate) fn poll(&mut self, now: Duration, wall: Timestamp) -> Option<Rare> {
+        if self.spacing.is_echo(now, self.rules) {
+            // The lease would learn from it that this link is a bad one.
+            self.hear(now, wall);
+            return None;
+        }
         self.touch(now, wall);
         self.spacing.note(now, self.rules)
     }

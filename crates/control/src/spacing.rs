@@ -11,6 +11,8 @@ use hostler_fleet::LeaseRules;
 const GAPS: usize = 3;
 /// How many beats the lease should hold; the interval that is advised follows from it.
 const BEATS: u32 = 3;
+/// What comes within this part of the interval belongs to the beat before.
+const ECHO: u32 = 16;
 
 /// The last gaps between beats.
 #[derive(Debug, Default)]
@@ -30,13 +32,15 @@ pub(crate) struct Rare {
 }
 
 impl Spacing {
+    /// Whether what comes now belongs to the last beat: an agent that says two things says them together.
+    pub(crate) fn is_echo(&self, now: Duration, rules: LeaseRules) -> bool {
+        let gap = self.last.map(|last| now.saturating_sub(last));
+        gap.is_some_and(|gap| gap < rules.beat / ECHO)
+    }
+
     /// A beat came. Answers once when beats have become too rare, and again only after they were not.
     pub(crate) fn note(&mut self, now: Duration, rules: LeaseRules) -> Option<Rare> {
         let gap = self.last.map(|last| now.saturating_sub(last));
-        // What comes right behind a beat belongs to it: an agent that says two things says them together.
-        if gap.is_some_and(|gap| gap < rules.beat / 4) {
-            return None;
-        }
         self.last = Some(now);
         if let Some(gap) = gap {
             self.gaps[self.noted % GAPS] = gap;
@@ -84,7 +88,8 @@ mod tests {
     fn told(spacing: &mut Spacing, now: &mut Duration, gaps: &[u32]) -> Vec<Rare> {
         let beat = |gap: &u32| {
             *now += SECOND * *gap;
-            spacing.note(*now, orchion())
+            let is_beat = !spacing.is_echo(*now, orchion());
+            is_beat.then(|| spacing.note(*now, orchion())).flatten()
         };
         gaps.iter().filter_map(beat).collect()
     }

@@ -371,3 +371,29 @@ async fn beats_too_rare_for_the_lease_are_noticed_and_written_nowhere() {
     assert_eq!(control.store_revision(), written);
     stop(control).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_polling_agent_says_together_is_one_beat_for_its_lease() {
+    let world = World::new(12);
+    let control = world.start().await;
+    let mut machine = FakeMachine::named("one");
+    machine.contract = Contract::Orchion;
+    let node = FakeNode::join(&control, machine).await.unwrap();
+    let id = node.id();
+    node.attachment().unwrap();
+    node.disconnect();
+    for round in 0..60 {
+        control.poll_beat(id, None).await.unwrap();
+        if round % 2 == 0 {
+            control.poll_beat(id, None).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let live = control.live(id).unwrap();
+    assert_eq!(live.window, Duration::from_secs(30));
+    assert_eq!(
+        (live.spacing, live.beats),
+        (Some(Duration::from_secs(5)), 90)
+    );
+    stop(control).await;
+}
