@@ -158,6 +158,23 @@ mod tests {
     }
 
     #[test]
+    fn no_text_is_taken_for_a_token_or_makes_the_reader_fail() {
+        use proptest::prelude::*;
+        use proptest::test_runner::{Config, TestRunner};
+
+        let config = Config {
+            failure_persistence: None,
+            ..Config::with_cases(512)
+        };
+        let text = prop_oneof![".{0,80}", "[A-Za-z0-9_.=-]{0,120}"];
+        let tried = TestRunner::new(config).run(&text, |text| {
+            prop_assert!(read("a", &text, NOW).is_none());
+            Ok(())
+        });
+        tried.unwrap();
+    }
+
+    #[test]
     fn the_scheme_is_read_without_regard_to_case() {
         for (header, expected) in [
             ("Bearer a.b.c", Some("a.b.c")),
