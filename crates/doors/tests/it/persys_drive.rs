@@ -410,3 +410,54 @@ async fn an_order_that_the_contract_lacks_is_answered_as_refused() {
     plane.shut_down().await;
     agent.end().await;
 }
+
+#[tokio::test]
+async fn nothing_new_goes_to_a_runtime_that_does_not_work() {
+    let plane = Fleet::new().start().await;
+    let agent = Double::start().await;
+    agent.behave(Manners {
+        health: Some(&[("docker", "unhealthy: no socket"), ("vm", "healthy")]),
+        ..Manners::default()
+    });
+    plane.register("node-1", &agent.endpoint()).await;
+    let types = async || plane.node("node-1").await.supported_workload_types;
+    until("told", || async {
+        (types().await == ["compose", "vm"]).then_some(())
+    })
+    .await;
+    plane.apply("web", "", container("busybox:1")).await;
+    let why = get(&plane, "/api/v1/workloads/web/why").await.to_string();
+    assert!(why.contains("no socket"), "{why}");
+    agent.behave(Manners {
+        health: Some(&[("docker", "healthy")]),
+        ..Manners::default()
+    });
+    plane.register("node-1", &agent.endpoint()).await;
+    plane.until_status("web", "Running").await;
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_delete_that_comes_to_nothing_is_told_by_the_agents_actions_and_tried_again() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    plane.apply("web", "", container("busybox:1")).await;
+    plane.until_status("web", "Running").await;
+    agent.behave(Manners {
+        stuck: Some("device is busy"),
+        ..Manners::default()
+    });
+    plane.delete("web").await;
+    let deletes = |agent: &Double| {
+        let calls = &agent.memory().calls;
+        calls.iter().filter(|it| *it == "delete web").count()
+    };
+    agent.until("tried again", |it| deletes(it) > 1).await;
+    assert_eq!(plane.workload("web").await.unwrap().status, "Deleting");
+    agent.behave(Manners::default());
+    plane.until_gone("web").await;
+    assert!(agent.states().is_empty());
+    plane.shut_down().await;
+    agent.end().await;
+}

@@ -16,7 +16,7 @@ use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_store::MemoryStore;
 use hostler_wire::persys::agent::agent_service_server::{AgentService, AgentServiceServer};
 use hostler_wire::persys::agent::{
-    ActualState, ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest,
+    ActualState, AgentAction, ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest,
     DeleteWorkloadResponse, DesiredState, GetWorkloadStatusRequest, GetWorkloadStatusResponse,
     HealthCheckRequest, HealthCheckResponse, ListActionsRequest, ListActionsResponse,
     ListWorkloadsRequest, ListWorkloadsResponse, WorkloadStatus,
@@ -327,6 +327,10 @@ pub(crate) struct Manners {
     pub(crate) refusing: Option<(&'static str, &'static str)>,
     /// What comes to run says that its state is not known.
     pub(crate) is_vague: bool,
+    /// Deletes are taken and come to nothing for now, for this reason.
+    pub(crate) stuck: Option<&'static str>,
+    /// What it says of its runtimes; none has no such call.
+    pub(crate) health: Option<&'static [(&'static str, &'static str)]>,
 }
 
 #[derive(Debug, Clone)]
@@ -465,7 +469,11 @@ impl Memory {
 
     /// One look: what was queued comes nearer.
     fn look(&mut self, id: &str) -> Option<WorkloadStatus> {
+        let is_stuck = self.manners.stuck.is_some();
         let kept = self.kept.get_mut(id)?;
+        if kept.is_going && is_stuck {
+            return Some(kept.status.clone());
+        }
         if kept.waits > 0 {
             kept.waits -= 1;
         } else if kept.is_going {
@@ -592,13 +600,31 @@ impl AgentService for Served {
         &self,
         _request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        let health = self.0.lock().unwrap().manners.health;
+        let runtimes = health.ok_or_else(|| Status::unimplemented("it has no such call"))?;
+        let runtimes = runtimes.iter();
+        Ok(Response::new(HealthCheckResponse {
+            healthy: true,
+            runtime_status: runtimes
+                .map(|(word, status)| ((*word).to_owned(), (*status).to_owned()))
+                .collect(),
+            ..HealthCheckResponse::default()
+        }))
     }
 
     async fn list_actions(
         &self,
-        _request: Request<ListActionsRequest>,
+        request: Request<ListActionsRequest>,
     ) -> Result<Response<ListActionsResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        let stuck = self.0.lock().unwrap().manners.stuck;
+        let action = stuck.map(|error| AgentAction {
+            workload_id: request.into_inner().workload_id,
+            action_type: "delete_workload".to_owned(),
+            status: "failed".to_owned(),
+            error: error.to_owned(),
+            ..AgentAction::default()
+        });
+        let actions = action.into_iter().collect();
+        Ok(Response::new(ListActionsResponse { actions }))
     }
 }

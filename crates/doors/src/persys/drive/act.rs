@@ -17,6 +17,8 @@ use crate::persys::want::Want;
 const POLL: Duration = Duration::from_secs(1);
 /// How many looks; together they are the contract's minute.
 const POLLS: u32 = 60;
+/// After so many looks without an end the agent is asked what it did.
+const ASK_WHY: u32 = 5;
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,13 +99,20 @@ pub(super) async fn remove(agent: Caller, id: String) -> Done {
 
 /// Waits until the agent does not know the id, or says that it is as wanted.
 async fn ended(agent: &Caller, id: &str, is_enough: impl Fn(&WorkloadStatus) -> bool) -> Done {
-    for _ in 0..POLLS {
+    for poll in 1..=POLLS {
         match agent.status(id).await {
             Ok(status) if is_enough(&status) => return Done::Gone,
             Ok(status) if is_absent(&status) => return Done::Gone,
             Ok(_) => {}
             Err(Trouble::NotFound) => return Done::Gone,
             Err(trouble) => return trouble.into(),
+        }
+        // An agent that queues says there why nothing comes of it.
+        if poll.is_multiple_of(ASK_WHY)
+            && let Ok(Some(action)) = agent.last_action(id).await
+            && action.status == "failed"
+        {
+            return refused(action.error);
         }
         tokio::time::sleep(POLL).await;
     }

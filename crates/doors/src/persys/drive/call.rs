@@ -8,8 +8,9 @@ use std::time::Duration;
 use hostler_kit::Clock;
 use hostler_wire::persys::agent::agent_service_client::AgentServiceClient;
 use hostler_wire::persys::agent::{
-    ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest, DeleteWorkloadResponse,
-    GetWorkloadStatusRequest, ListWorkloadsRequest, WorkloadStatus,
+    AgentAction, ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest,
+    DeleteWorkloadResponse, GetWorkloadStatusRequest, HealthCheckRequest, HealthCheckResponse,
+    ListActionsRequest, ListWorkloadsRequest, WorkloadStatus,
 };
 use tonic::transport::{Channel, Endpoint as Dialled};
 use tonic::{Code, Response, Status};
@@ -97,6 +98,26 @@ impl Caller {
         let (mut client, id) = (self.client.clone(), id.to_owned());
         let asked = async move { client.delete_workload(DeleteWorkloadRequest { id }).await };
         self.call("DeleteWorkload", CALL, asked).await
+    }
+
+    pub(super) async fn health(&self) -> Result<HealthCheckResponse, Trouble> {
+        let mut client = self.client.clone();
+        let asked = async move { client.health_check(HealthCheckRequest {}).await };
+        self.call("HealthCheck", CALL, asked).await
+    }
+
+    /// What the agent did last for the id.
+    pub(super) async fn last_action(&self, id: &str) -> Result<Option<AgentAction>, Trouble> {
+        let mut client = self.client.clone();
+        let request = ListActionsRequest {
+            workload_id: id.to_owned(),
+            limit: 1,
+            newest_first: true,
+            ..ListActionsRequest::default()
+        };
+        let asked = async move { client.list_actions(request).await };
+        let answer = self.call("ListActions", CALL, asked).await?;
+        Ok(answer.actions.into_iter().next())
     }
 
     async fn call<T>(

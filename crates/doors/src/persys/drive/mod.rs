@@ -16,6 +16,7 @@
 
 mod act;
 mod call;
+mod health;
 mod observe;
 pub(super) mod seen;
 pub(super) mod tries;
@@ -69,9 +70,10 @@ pub(super) async fn watch(door: Arc<Door>) {
         }
         door.look_at_mode();
         tokio::select! {
+            biased;
+            () = door.control.over() => return,
             () = door.woken.notified() => {}
             () = tokio::time::sleep(WATCH) => {}
-            () = door.control.over() => return,
         }
     }
 }
@@ -155,6 +157,7 @@ struct Driver {
     strays: BTreeSet<String>,
     told: BTreeMap<UnitId, ObservedUnit>,
     told_in_full: bool,
+    health_at: Duration,
     failures: u32,
     backoff: Backoff,
     not_before: Duration,
@@ -195,6 +198,7 @@ impl Driver {
             strays: BTreeSet::new(),
             told: BTreeMap::new(),
             told_in_full: false,
+            health_at: Duration::ZERO,
             failures: 0,
             backoff: Backoff::new(RECONNECT.0, RECONNECT.1),
             not_before: Duration::ZERO,
@@ -260,7 +264,10 @@ impl Driver {
 
     async fn hear(&mut self, say: Say) {
         match say {
-            Say::Look => self.not_before = Duration::ZERO,
+            Say::Look => {
+                self.not_before = Duration::ZERO;
+                self.health_at = Duration::ZERO;
+            }
             Say::Statuses(statuses) => {
                 self.not_before = Duration::ZERO;
                 // An agent that is reached is asked itself, which is newer.
@@ -306,6 +313,7 @@ impl Driver {
             Ok(listed) => {
                 self.reached(&node).await;
                 self.work(&node, &caller, listed).await;
+                self.check_health(&caller).await;
             }
             Err(trouble) => self.missed(&node, trouble).await,
         }
