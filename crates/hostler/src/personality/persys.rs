@@ -9,6 +9,8 @@
 //! `PERSYS_GRPC_PORT` and the figures on `PERSYS_METRICS_PORT`.
 
 mod figures;
+mod file;
+mod line;
 mod relay;
 mod settings;
 mod spec_file;
@@ -29,7 +31,8 @@ use crate::printer::Printer;
 use crate::settings::Environment;
 use crate::status::ExitStatus;
 
-use settings::{Given, Settings};
+use line::Given;
+use settings::Settings;
 
 const NAME: &str = "persys-agent";
 const USAGE: &str = "\

@@ -131,7 +131,11 @@ impl Client {
             Ok(0) | Err(_) => USUAL_INTERVAL,
             Ok(seconds) => Duration::from_secs(seconds),
         };
-        let lease = Lease::of(sent, self.span(answer.lease_expires_at, interval), interval);
+        let lease = Lease::of(
+            sent,
+            span(answer.lease_expires_at, self.core.now(), interval),
+            interval,
+        );
         self.registered(&request, interval);
         let beating = self.beat(scheduler.clone(), (lease, interval), &kinds, was_heard);
         if !self.core.persys.control_stream {
@@ -170,29 +174,15 @@ impl Client {
             self.heed(answer.drain_node);
             if answer.acknowledged {
                 *was_heard = true;
-                lease = Lease::of(sent, self.span(answer.lease_expires_at, interval), interval);
+                lease = Lease::of(
+                    sent,
+                    span(answer.lease_expires_at, self.core.now(), interval),
+                    interval,
+                );
             } else {
                 self.say(Level::Warn, "the scheduler did not acknowledge a heartbeat");
                 lease.next = sent + interval;
             }
-        }
-    }
-
-    /// How long a lease lasts that ends at that moment. Clocks may differ by more than a lease is long; then it lasts
-    /// three intervals, as it does when it is granted.
-    fn span(&self, ends: Option<prost_types::Timestamp>, interval: Duration) -> Duration {
-        let usual = interval * 3;
-        let Some(ends) = ends else { return usual };
-        let millis = ends
-            .seconds
-            .saturating_mul(1000)
-            .saturating_add(i64::from(ends.nanos) / 1_000_000);
-        let ends = Timestamp::from_millis(u64::try_from(millis).unwrap_or(0));
-        let left = ends.since(self.core.now());
-        if left < SHORTEST_INTERVAL {
-            usual
-        } else {
-            left
         }
     }
 
@@ -257,7 +247,8 @@ impl Client {
                     .iter()
                     .map(|kind| kind.as_str().to_owned())
                     .collect(),
-                supported_storage_drivers: vec!["local".to_owned()],
+                // The node provisions no volumes.
+                supported_storage_drivers: Vec::new(),
             }),
             labels: super::labels(&core.config, &facts.os, &facts.arch),
             agent_version: core.version(),
@@ -363,6 +354,23 @@ impl Lease {
     }
 }
 
+/// How long a lease lasts that ends at that moment. Clocks may differ by more than a lease is long; then it lasts
+/// three intervals, as it does when it is granted.
+fn span(ends: Option<prost_types::Timestamp>, now: Timestamp, interval: Duration) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let usual = interval.saturating_mul(3);
+    let Some(ends) = ends else { return usual };
+    let millis = ends.seconds.saturating_mul(1000);
+    let millis = millis.saturating_add(i64::from(ends.nanos) / 1_000_000);
+    let ends = Timestamp::from_millis(u64::try_from(millis).unwrap_or(0));
+    let left = ends.since(now);
+    if left < SHORTEST_INTERVAL {
+        usual
+    } else {
+        left.min(LONGEST)
+    }
+}
+
 /// A call within its time.
 async fn call<T>(calling: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(CALL_TIMEOUT, calling).await {
@@ -385,5 +393,22 @@ mod tests {
         assert_eq!((usual.next, usual.until), (seconds(65), seconds(185)));
         let frozen = Lease::of(seconds(5), seconds(30), seconds(60));
         assert_eq!((frozen.next, frozen.until), (seconds(25), seconds(35)));
+    }
+
+    #[test]
+    fn a_lease_is_a_span_whatever_the_scheduler_writes() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let interval = Duration::from_secs(60);
+        let ends = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
+        for (ends, expected) in [
+            (ends(1_700_000_030, 500_000_000), 30_500),
+            (None, 180_000),
+            (ends(0, 0), 180_000),
+            (ends(1_700_000_000, 0), 180_000),
+            (ends(i64::MIN, i32::MIN), 180_000),
+            (ends(i64::MAX, i32::MAX), 86_400_000),
+        ] {
+            assert_eq!(span(ends, now, interval).as_millis(), expected, "{ends:?}");
+        }
     }
 }

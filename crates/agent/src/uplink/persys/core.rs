@@ -269,3 +269,42 @@ impl Core {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(request: String) -> Record {
+        Record {
+            id: "web".to_owned(),
+            revision: "r1".to_owned(),
+            desired: Desired::Running,
+            generation: 3,
+            created_at: Timestamp::default(),
+            changed_at: Timestamp::default(),
+            request,
+            refused: None,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn a_record_whose_request_cannot_be_read_keeps_what_runs() {
+        let workload = Workload::of(record("%".to_owned()));
+        assert_eq!(workload.spec, None);
+        let intent = Intent::Run;
+        let unit = workload.unit;
+        assert_eq!(unit.generation, 3);
+        assert_eq!(workload.wanted(), Wanted::Unreadable { unit, intent });
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_makes_the_reading_fail_badly(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = Workload::of(record(STANDARD.encode(&bytes)));
+            let _ = Workload::of(record(String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+}

@@ -57,7 +57,7 @@ async fn a_persys_node_registers_with_all_that_the_contract_asks_for() {
         (4000, 8192)
     );
     assert_eq!(has.supported_workload_types, ["container"]);
-    assert_eq!(has.supported_storage_drivers, ["local"]);
+    assert!(has.supported_storage_drivers.is_empty());
     let pool = &has.storage_pools[0];
     assert_eq!(
         (pool.name.as_str(), pool.r#type.as_str(), pool.total_gb),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use hostler_agent::persys::{Admission, Figures};
-use hostler_agent::{AgentConfig, StartError};
+use hostler_agent::{AgentConfig, LedgerIo, StartError};
 use hostler_model::Exit;
 use hostler_runtime::fake::Fault;
 use hostler_wire::persys::agent::{
@@ -407,7 +407,11 @@ async fn what_ended_by_itself_is_stopped_and_the_same_revision_runs_it_again() {
 #[tokio::test(start_paused = true)]
 async fn requests_for_one_workload_take_turns() {
     let place = Place::new();
-    let node = place.start().await;
+    // The disk takes its time, so that requests could cross.
+    let node = place
+        .start_with(|config, _| config.ledger_io = LedgerIo::Threads)
+        .await
+        .unwrap();
     let requests = (0..20).map(|n| node.apply(container("web", &format!("r{n}"), "serve")));
     let answers = join_all(requests).await;
     assert!(answers.iter().all(|it| it.applied && !it.skipped));

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use hostler_agent::persys::{Figures, Snapshot};
+use hostler_agent::persys::{Figures, Snapshot, Work};
 use http::{StatusCode, header};
 use serde_json::json;
 
@@ -81,17 +81,26 @@ impl Page {
 
 fn text(shown: &Snapshot) -> String {
     let mut page = Page::default();
-    let workloads = shown.workloads.iter().map(|((state, kind), count)| {
+    workloads(&mut page, shown);
+    tasks(&mut page, shown);
+    spans(&mut page, shown);
+    system(&mut page, shown);
+    page.0
+}
+
+fn workloads(page: &mut Page, shown: &Snapshot) {
+    let counts = shown.workloads.iter().map(|((state, kind), count)| {
+        let state = state.to_lowercase();
         (
-            format!("{{state=\"{}\",type=\"{kind}\"}}", state.to_lowercase()),
+            format!("{{state=\"{state}\",type=\"{kind}\"}}"),
             float(*count),
         )
     });
     page.family(
         ("workload_count", "gauge", "Workloads by state and type"),
-        workloads,
+        counts,
     );
-    let totals = [
+    for (name, help, count) in [
         (
             "workload_created_total",
             "Workloads that were new",
@@ -112,11 +121,79 @@ fn text(shown: &Snapshot) -> String {
             "Comparisons of what runs with what should",
             shown.looks,
         ),
-    ];
-    for (name, help, count) in totals {
+    ] {
         page.single((name, "counter", help), float(count));
     }
-    tasks(&mut page, shown);
+    let errors = shown.errors.iter();
+    page.family(
+        (
+            "errors_total",
+            "counter",
+            "Causes of failures by their code",
+        ),
+        errors.map(|(code, count)| (format!("{{error_code=\"{code}\"}}"), float(*count))),
+    );
+}
+
+fn work(shown: &Snapshot) -> impl Iterator<Item = (&'static str, &'static str, Work)> {
+    shown
+        .work
+        .iter()
+        .map(|((task, how), work)| (*task, *how, *work))
+}
+
+fn labels(task: &str, how: &str) -> String {
+    format!("{{type=\"{task}\",status=\"{how}\"}}")
+}
+
+fn tasks(page: &mut Page, shown: &Snapshot) {
+    page.single(
+        ("task_queue_depth", "gauge", "Requests that have not ended"),
+        float(shown.open),
+    );
+    page.family(
+        (
+            "task_executions_total",
+            "counter",
+            "Requests that have ended",
+        ),
+        work(shown).map(|(task, how, work)| (labels(task, how), float(work.count))),
+    );
+    let failed = work(shown).filter(|(_, how, _)| *how == "failed");
+    page.family(
+        ("task_failures_total", "counter", "Requests that failed"),
+        failed.map(|(task, _, work)| (format!("{{type=\"{task}\"}}"), float(work.count))),
+    );
+}
+
+fn spans(page: &mut Page, shown: &Snapshot) {
+    let each = work(shown).map(|(task, how, work)| (labels(task, how), work.seconds, work.count));
+    page.span(
+        "task_latency_seconds",
+        "From a request to its end",
+        each.collect(),
+    );
+    for (task, name, help) in [
+        (
+            "apply_workload",
+            "workload_apply_duration_seconds",
+            "From an apply to its end",
+        ),
+        (
+            "delete_workload",
+            "workload_delete_duration_seconds",
+            "From a deletion to its end",
+        ),
+    ] {
+        let of_task = work(shown).filter(|(other, ..)| *other == task);
+        let (seconds, count) = of_task.fold((0.0, 0), |(seconds, count), (_, _, work)| {
+            (seconds + work.seconds, count + work.count)
+        });
+        page.span(name, help, vec![(String::new(), seconds, count)]);
+    }
+}
+
+fn system(page: &mut Page, shown: &Snapshot) {
     let health = shown.runtimes.iter().map(|(kind, answers)| {
         (
             format!("{{runtime_type=\"{kind}\"}}"),
@@ -131,87 +208,22 @@ fn text(shown: &Snapshot) -> String {
         ),
         health,
     );
-    page.single(
-        (
-            "system_memory_utilization_percent",
-            "gauge",
-            "Memory in use",
-        ),
-        shown.memory_percent,
+    let memory = (
+        "system_memory_utilization_percent",
+        "gauge",
+        "Memory in use",
     );
-    page.single(
-        (
-            "system_cpu_utilization_percent",
-            "gauge",
-            "Processor time in use",
-        ),
-        shown.cpu_percent,
+    page.single(memory, shown.memory_percent);
+    let cpu = (
+        "system_cpu_utilization_percent",
+        "gauge",
+        "Processor time in use",
     );
+    page.single(cpu, shown.cpu_percent);
     page.family(
         ("system_disk_utilization_percent", "gauge", "Disk in use"),
         [("{mount_point=\"/\"}".to_owned(), shown.disk_percent)],
     );
-    let errors = shown.errors.iter();
-    page.family(
-        (
-            "errors_total",
-            "counter",
-            "Causes of failures by their code",
-        ),
-        errors.map(|(code, count)| (format!("{{error_code=\"{code}\"}}"), float(*count))),
-    );
-    page.0
-}
-
-fn tasks(page: &mut Page, shown: &Snapshot) {
-    page.single(
-        ("task_queue_depth", "gauge", "Requests that have not ended"),
-        float(shown.open),
-    );
-    let labels = |task: &str, how: &str| format!("{{type=\"{task}\",status=\"{how}\"}}");
-    let work = || {
-        shown
-            .work
-            .iter()
-            .map(|((task, how), work)| (*task, *how, *work))
-    };
-    page.family(
-        (
-            "task_executions_total",
-            "counter",
-            "Requests that have ended",
-        ),
-        work().map(|(task, how, work)| (labels(task, how), float(work.count))),
-    );
-    let failed = work().filter(|(_, how, _)| *how == "failed");
-    page.family(
-        ("task_failures_total", "counter", "Requests that failed"),
-        failed.map(|(task, _, work)| (format!("{{type=\"{task}\"}}"), float(work.count))),
-    );
-    let spans = work().map(|(task, how, work)| (labels(task, how), work.seconds, work.count));
-    page.span(
-        "task_latency_seconds",
-        "From a request to its end",
-        spans.collect(),
-    );
-    for (task, name, help) in [
-        (
-            "apply_workload",
-            "workload_apply_duration_seconds",
-            "From an apply to its end",
-        ),
-        (
-            "delete_workload",
-            "workload_delete_duration_seconds",
-            "From a deletion to its end",
-        ),
-    ] {
-        let of_task = work().filter(|(other, ..)| *other == task);
-        let (seconds, count) = of_task.fold((0.0, 0), |(seconds, count), (_, _, work)| {
-            (seconds + work.seconds, count + work.count)
-        });
-        page.span(name, help, vec![(String::new(), seconds, count)]);
-    }
 }
 
 #[expect(
@@ -225,8 +237,6 @@ const fn float(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use hostler_agent::persys::Work;
 
     use super::*;
 

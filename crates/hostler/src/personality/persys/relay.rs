@@ -7,7 +7,8 @@ use hostler_agent::persys::{RelayError, Scheduler};
 use hostler_wire::persys::control::{ApplyWorkloadRequest, FailureReason};
 use serde_json::{Map, Value, json};
 
-use super::settings::{Apply, Settings, Verb};
+use super::line::{Apply, Verb};
+use super::settings::Settings;
 use super::spec_file;
 use crate::failure::Failure;
 use crate::printer::Printer;

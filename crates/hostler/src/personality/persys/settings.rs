@@ -5,48 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hostler_agent::persys::Admission;
 use hostler_model::spec::Kind;
-use serde_json::Value;
 
+use super::file;
+use super::line::{Given, truth};
 use crate::failure::Failure;
 use crate::settings::Environment;
-
-/// The file that is looked for where none is named.
-const FILE: &str = "agent_config.yaml";
-/// Largest file that is read, in bytes.
-const MOST_BYTES: u64 = 1 << 20;
-
-/// What stands on the line.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) verb: Option<Verb>,
-    pub(super) wants_help: bool,
-    pub(super) wants_version: bool,
-    standalone: bool,
-    insecure: bool,
-    config: Option<PathBuf>,
-}
-
-/// A request to pass on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verb {
-    Apply(Apply),
-    Delete { id: String },
-    Retry { id: String },
-}
-
-/// What is to be applied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Apply {
-    pub(super) id: String,
-    pub(super) kind: Option<String>,
-    pub(super) spec_file: Option<PathBuf>,
-    pub(super) revision: String,
-    pub(super) desired_state: String,
-}
 
 /// Resolved.
 #[derive(Debug)]
@@ -76,109 +43,11 @@ struct Layers<'a> {
     file: BTreeMap<String, String>,
 }
 
-impl Given {
-    /// Reads the line.
-    pub(super) fn parse(words: &[String]) -> Result<Self, Failure> {
-        let mut given = Self::default();
-        let mut values: BTreeMap<&str, String> = BTreeMap::new();
-        let mut verb = None;
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let Some(flag) = word.strip_prefix('-') else {
-                if verb.is_some() {
-                    return Err(unknown(word));
-                }
-                verb = Some(word.as_str());
-                continue;
-            };
-            let flag = flag.strip_prefix('-').unwrap_or(flag);
-            let (name, value) = match flag.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (flag, None),
-            };
-            match name {
-                "standalone" => given.standalone = switch(word, value.as_deref())?,
-                "insecure" => given.insecure = switch(word, value.as_deref())?,
-                "h" | "help" => given.wants_help = true,
-                "version" => given.wants_version = true,
-                "config" | "id" | "type" | "spec-file" | "revision" | "desired-state" => {
-                    let value = value.or_else(|| words.next().cloned());
-                    let value = value.ok_or_else(|| {
-                        Failure::usage(format!("{word} needs a value"), see_help())
-                    })?;
-                    values.insert(name, value);
-                }
-                _ => return Err(unknown(word)),
-            }
-        }
-        given.config = values.remove("config").map(PathBuf::from);
-        given.verb = verb.map(|verb| Verb::of(verb, &mut values)).transpose()?;
-        match values.keys().next() {
-            Some(left) if !given.wants_help => Err(Failure::usage(
-                format!("--{left} says nothing here"),
-                see_help(),
-            )),
-            _ => Ok(given),
-        }
-    }
-}
-
-impl Verb {
-    fn of(word: &str, values: &mut BTreeMap<&str, String>) -> Result<Self, Failure> {
-        let mut take = |name: &str| values.remove(name).unwrap_or_default();
-        let id = take("id");
-        if id.is_empty() {
-            return Err(Failure::usage(format!("{word} needs --id"), see_help()));
-        }
-        match word {
-            "apply" => {
-                let full = |text: String| (!text.is_empty()).then_some(text);
-                Ok(Self::Apply(Apply {
-                    id,
-                    kind: full(take("type")),
-                    spec_file: full(take("spec-file")).map(PathBuf::from),
-                    revision: take("revision"),
-                    desired_state: take("desired-state"),
-                }))
-            }
-            "delete" => Ok(Self::Delete { id }),
-            "retry" => Ok(Self::Retry { id }),
-            _ => Err(unknown(word)),
-        }
-    }
-}
-
-fn switch(word: &str, value: Option<&str>) -> Result<bool, Failure> {
-    value.map_or(Ok(true), |value| truth(word, value))
-}
-
-fn truth(name: &str, value: &str) -> Result<bool, Failure> {
-    match value.trim().to_ascii_lowercase().as_str() {
-        "true" | "t" | "1" | "yes" => Ok(true),
-        "false" | "f" | "0" | "no" => Ok(false),
-        _ => Err(Failure::usage(
-            format!("{name} is `{value}`, which is neither true nor false"),
-            "set it to `true` or `false`",
-        )),
-    }
-}
-
-fn unknown(word: &str) -> Failure {
-    Failure::usage(
-        format!("`{}` is not known", word.escape_debug()),
-        see_help(),
-    )
-}
-
-fn see_help() -> &'static str {
-    "`persys-agent -h` tells what can be said"
-}
-
 impl Settings {
     pub(super) fn resolve(given: &Given, environment: &Environment) -> Result<Self, Failure> {
         let layers = Layers {
             environment,
-            file: read(given.config.as_deref(), environment)?,
+            file: file::read(given.config.as_deref(), environment)?,
         };
         let insecure = given.insecure
             || layers.truth("PERSYS_SCHEDULER_INSECURE", false)?
@@ -430,79 +299,6 @@ const KNOWN: [&str; 25] = [
 
 fn key_of(name: &str) -> String {
     name.trim_start_matches("PERSYS_").to_ascii_lowercase()
-}
-
-/// The named file, or the first of the usual places that has one.
-fn read(
-    named: Option<&Path>,
-    environment: &Environment,
-) -> Result<BTreeMap<String, String>, Failure> {
-    let told = environment.get("PERSYS_CONFIG_FILE").map(PathBuf::from);
-    let path = match named.map(Path::to_owned).or(told) {
-        Some(path) => path,
-        None => match usual(environment).into_iter().find(|path| path.is_file()) {
-            Some(path) => path,
-            None => return Ok(BTreeMap::new()),
-        },
-    };
-    let unreadable = |why: &dyn std::fmt::Display| {
-        Failure::usage(
-            format!(
-                "cannot read the configuration file {}: {why}",
-                path.display()
-            ),
-            "correct it, or name another with --config",
-        )
-    };
-    let size = std::fs::metadata(&path)
-        .map_err(|error| unreadable(&error))?
-        .len();
-    if size > MOST_BYTES {
-        return Err(unreadable(&format!("it has {size} bytes")));
-    }
-    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
-    parse(&text).map_err(|why| unreadable(&why))
-}
-
-fn usual(environment: &Environment) -> Vec<PathBuf> {
-    let mut places = vec![PathBuf::from("/etc/persys")];
-    if let (false, Some(home)) = (environment.is_root, environment.get("HOME")) {
-        places.push(Path::new(home).join(".persys"));
-    }
-    places.push(PathBuf::from("."));
-    places.into_iter().map(|place| place.join(FILE)).collect()
-}
-
-/// Plain values by key. Nothing and empty values are left out.
-fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
-    if text.trim().is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let file: Option<BTreeMap<String, Value>> =
-        serde_saphyr::from_str(text).map_err(|error| error.to_string().replace('\n', " "))?;
-    let mut values = BTreeMap::new();
-    for (key, value) in file.unwrap_or_default() {
-        let value = match value {
-            Value::Null => continue,
-            Value::String(text) => text,
-            Value::Bool(_) | Value::Number(_) => value.to_string(),
-            Value::Object(pairs) => pairs
-                .into_iter()
-                .map(|(key, value)| format!("{key}={}", plain(&value)))
-                .collect::<Vec<_>>()
-                .join(","),
-            Value::Array(_) => return Err(format!("`{key}` is a list")),
-        };
-        values.insert(key.to_ascii_lowercase(), value);
-    }
-    Ok(values)
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 /// The host name and what tells the machine from others of that name.

@@ -1,5 +1,7 @@
 //! The settings from data: no test touches the process's own environment.
 
+use super::super::file::FILE;
+use super::super::line::{Apply, Verb};
 use super::*;
 use crate::status::ExitStatus;
 
