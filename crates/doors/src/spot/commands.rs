@@ -1,0 +1,249 @@
+//! Orders to agents: fetched as often as wanted, until the agent says that it has carried them out.
+
+use std::cmp::Reverse;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use hostler_control::fleet::{Order, Reply, Verb};
+use hostler_model::{Actor, Code, Command, CommandId, CommandKind, Market, PoolId, SwitchTarget};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use super::agents::unexpected;
+use super::answer::{Answer, No};
+use super::body::Fields;
+use super::who::{Agent, person};
+use super::{Spot, show};
+
+/// The priority of an order that names none, and of one by hand.
+const PRIORITY: u32 = 5;
+const BY_HAND: u32 = 75;
+
+/// The orders that wait for an agent, the most urgent first. Nobody else's are told.
+pub(super) async fn pending(
+    State(spot): State<Spot>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    let client = spot.client(&headers, &Fields::default())?;
+    let Ok(agent) = spot.agent(&id) else {
+        return Ok(Json(json!([])));
+    };
+    if agent.rental.account != client.id {
+        return Ok(Json(json!([])));
+    }
+    let mut commands = spot.control.pending_commands(agent.id());
+    commands.sort_by_key(|command| (Reverse(command.priority), command.created_at, command.id));
+    let items: Vec<Value> = commands.iter().filter_map(item).collect();
+    Ok(Json(items.into()))
+}
+
+/// The order in the contract's words; none for those that the contract does not know.
+fn item(command: &Command) -> Option<Value> {
+    let (mode, pool, machine, wait) = match &command.kind {
+        CommandKind::Switch {
+            to,
+            machine,
+            terminate_wait_seconds,
+            ..
+        } => {
+            let (mode, pool) = match to {
+                SwitchTarget::Spot(pool) => ("spot", Some(pool.as_str())),
+                SwitchTarget::OnDemand => ("ondemand", None),
+            };
+            (mode, pool, machine, terminate_wait_seconds)
+        }
+        CommandKind::Terminate {
+            machine,
+            terminate_wait_seconds,
+            ..
+        } => ("terminate", None, machine, terminate_wait_seconds),
+        CommandKind::AcceptIntent { .. } | CommandKind::Cleanup => return None,
+    };
+    Some(json!({
+        "id": command.id.to_string(),
+        "agent_id": command.node.to_string(),
+        "instance_id": machine,
+        "target_mode": mode,
+        "target_pool_id": pool,
+        "priority": command.priority,
+        "terminate_wait_seconds": wait,
+        "created_at": show::moment(command.created_at),
+    }))
+}
+
+/// The agent's answer. A second one, or one to an order that is not known, has no effect.
+pub(super) async fn executed(
+    State(spot): State<Spot>,
+    Path((id, command)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Fields,
+) -> Answer {
+    let client = spot.client(&headers, &body)?;
+    let message = body.prose("message").unwrap_or_default();
+    let result = if body.flag("success").unwrap_or(true) {
+        Ok(message)
+    } else {
+        Err(message)
+    };
+    let own = spot.agent(&id).ok();
+    let own = own.filter(|agent| agent.rental.account == client.id);
+    if let (Some(agent), Ok(command)) = (own, command.parse::<CommandId>()) {
+        let verb = Verb::Acknowledge {
+            node: agent.id(),
+            command,
+            result,
+        };
+        match spot.control.submit(agent.actor(), verb).await {
+            Ok(_) => {}
+            Err(refusal) if refusal.code == Code::CommandNotFound => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    Ok(Json(json!({"success": true})))
+}
+
+/// Orders a switch, for the agent's own client.
+pub(super) async fn issue_switch(
+    State(spot): State<Spot>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Fields,
+) -> Result<Response, No> {
+    let agent = spot.own(&headers, &body, &id)?;
+    let target = target(&body, "target_pool_id", &body.needed("target_mode")?)?;
+    let policy = agent.rental.policy;
+    if !policy.enabled {
+        return Err(No::bad("Agent is disabled"));
+    }
+    if !policy.auto_switch {
+        return Err(No::new(
+            StatusCode::FORBIDDEN,
+            "Auto-switch is disabled for this agent",
+        ));
+    }
+    let (mode, pool) = words(&target);
+    if let Some(machine) = agent.rental.primary() {
+        let is_there = match &target {
+            SwitchTarget::OnDemand => machine.market == Market::OnDemand,
+            SwitchTarget::Spot(pool) => {
+                machine.market == Market::Spot && machine.pool.as_ref() == Some(pool)
+            }
+        };
+        if is_there {
+            let answer = json!({
+                "success": false,
+                "message": "The agent is there already",
+                "current_mode": show::market(machine.market),
+                "current_pool_id": machine.pool.as_ref().map(PoolId::as_str),
+            });
+            return Ok(Json(answer).into_response());
+        }
+    }
+    let reason = body.prose("reason").unwrap_or_default();
+    let order = Order {
+        kind: switch(&agent, target, reason.clone()),
+        priority: body.whole("priority").unwrap_or(PRIORITY),
+        author: body
+            .word("created_by")?
+            .unwrap_or_else(|| "client".to_owned()),
+        request: request(&headers, &body)?,
+    };
+    let command = ordered(&spot, &agent, (agent.actor(), order)).await?;
+    let answer = json!({
+        "success": true,
+        "command_id": command.to_string(),
+        "agent_id": agent.id().to_string(),
+        "target_mode": mode,
+        "target_pool_id": pool,
+        "reason": reason,
+        "message": "Switch command issued",
+        "auto_switch_enabled": policy.auto_switch,
+    });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Orders a switch by hand, for the agent that is on that machine.
+pub(super) async fn force_switch(
+    State(spot): State<Spot>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Fields,
+) -> Answer {
+    let agent = spot.agent_on(&id)?;
+    let target = target(&body, "pool_id", &body.needed("target")?)?;
+    let order = Order {
+        kind: switch(&agent, target, "by hand".to_owned()),
+        priority: BY_HAND,
+        author: "manual".to_owned(),
+        request: request(&headers, &body)?,
+    };
+    let command = ordered(&spot, &agent, (person(), order)).await?;
+    Ok(Json(json!({
+        "success": true,
+        "command_id": command.to_string(),
+        "message": "Switch command issued",
+    })))
+}
+
+async fn ordered(
+    spot: &Spot,
+    agent: &Agent,
+    (actor, order): (Actor, Order),
+) -> Result<CommandId, No> {
+    let verb = Verb::Order {
+        node: agent.id(),
+        order: Box::new(order),
+    };
+    match spot.control.submit(actor, verb).await? {
+        Reply::Command { id } => Ok(id),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// An old machine is kept if it may not be ended, which 0 says.
+fn switch(agent: &Agent, to: SwitchTarget, reason: String) -> CommandKind {
+    let policy = agent.rental.policy;
+    let wait = if policy.auto_terminate {
+        policy.terminate_wait_seconds
+    } else {
+        0
+    };
+    CommandKind::Switch {
+        to,
+        machine: agent.rental.primary().map(|machine| machine.id.clone()),
+        terminate_wait_seconds: Some(wait),
+        reason,
+    }
+}
+
+fn target(body: &Fields, pool: &str, mode: &str) -> Result<SwitchTarget, No> {
+    match mode {
+        "ondemand" => Ok(SwitchTarget::OnDemand),
+        "spot" | "pool" => {
+            let named = body.pool(pool)?;
+            named
+                .map(SwitchTarget::Spot)
+                .ok_or_else(|| No::bad(format!("{pool} is required for spot")))
+        }
+        _ => Err(No::bad("the target is neither spot nor ondemand")),
+    }
+}
+
+fn words(target: &SwitchTarget) -> (&'static str, Option<String>) {
+    match target {
+        SwitchTarget::Spot(pool) => ("spot", Some(pool.to_string())),
+        SwitchTarget::OnDemand => ("ondemand", None),
+    }
+}
+
+/// The caller's own id of the request, if it gave one.
+fn request(headers: &HeaderMap, body: &Fields) -> Result<Option<String>, No> {
+    let header = headers.get("x-request-id").and_then(|it| it.to_str().ok());
+    let header = header.filter(|it| (1..=super::body::WORD).contains(&it.len()));
+    match header {
+        Some(id) => Ok(Some(id.to_owned())),
+        None => body.word("request_id"),
+    }
+}
