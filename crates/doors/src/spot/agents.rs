@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, No};
 use super::body::{Fields, WORD};
+use super::who::Agent;
 use super::{Spot, show};
 
 /// The on-demand price that is assumed where no agent has reported one, in dollars.
@@ -241,7 +242,7 @@ pub(super) async fn heartbeat(
     }
     spot.control.poll_beat(agent.id(), None).await?;
     if report.is_news(&agent.rental) {
-        submit(&spot, &agent, RentedVerb::Moved(report)).await?;
+        moved(&spot, &agent, report).await?;
     }
     let standing = match word.as_str() {
         "switching" => Standing::Switching,
@@ -255,12 +256,20 @@ pub(super) async fn heartbeat(
     success
 }
 
+/// The agent is on that machine, unless another beat has said meanwhile that it has left it.
+async fn moved(spot: &Spot, agent: &Agent, report: MachineReport) -> Result<(), No> {
+    let verb = Verb::Rented {
+        node: agent.id(),
+        verb: Box::new(RentedVerb::Moved(report)),
+    };
+    match spot.control.submit(agent.actor(), verb).await {
+        Err(refusal) if refusal.code != Code::StaleReport => Err(refusal.into()),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Submits for an agent about itself.
-pub(super) async fn submit(
-    spot: &Spot,
-    agent: &super::who::Agent,
-    verb: RentedVerb,
-) -> Result<Reply, No> {
+pub(super) async fn submit(spot: &Spot, agent: &Agent, verb: RentedVerb) -> Result<Reply, No> {
     let verb = Verb::Rented {
         node: agent.id(),
         verb: Box::new(verb),
@@ -308,7 +317,7 @@ pub(super) async fn list(State(spot): State<Spot>) -> Json<Value> {
 }
 
 /// The agents that are not deleted, the last heard first.
-pub(super) fn present_rows(spot: &Spot, agents: Vec<super::who::Agent>) -> Value {
+pub(super) fn present_rows(spot: &Spot, agents: Vec<Agent>) -> Value {
     let mut present: Vec<_> = agents
         .into_iter()
         .filter(|agent| !agent.node.is_gone())

@@ -1,5 +1,8 @@
 //! Agents of the spot manager: registration, beats, settings, orders, deletion.
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -549,5 +552,40 @@ async fn an_order_that_may_not_be_given_is_refused_and_says_why() {
         404,
         "Instance not found",
     );
+    spot.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_log_names_an_agent_before_it_is_answered() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    // The test's runtime has one thread, so the server's tasks log here as well.
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let spot = Spot::start().await;
+    let id = spot.register("agent-a-1", "i-1").await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let joined = text.lines().find(|line| line.contains("node joined"));
+    let joined = joined.expect("a line");
+    for word in [id.as_str(), "ip-10-0-0-1", "spot", "INFO"] {
+        assert!(joined.contains(word), "{word} in {joined}");
+    }
+    assert!(!text.contains(&spot.token), "no token is logged");
     spot.server.shut_down().await;
 }
