@@ -461,3 +461,98 @@ async fn a_delete_that_comes_to_nothing_is_told_by_the_agents_actions_and_tried_
     plane.shut_down().await;
     agent.end().await;
 }
+
+/// `{"vcpus":2,"memory_mb":256,"disks":[{"path":"/srv/a.qcow2","device":"vdc"}]}` in base64.
+const MACHINE: &str = "eyJ2Y3B1cyI6MiwibWVtb3J5X21iIjoyNTYsImRpc2tzIjpbeyJwYXRoIjoiL3Nydi9hLnFjb3cyIiwiZGV2aWNlIjoidmRjIn1dfQ==";
+
+#[tokio::test]
+async fn machines_and_projects_reach_the_agent_as_they_came() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    let whole = control::WorkloadSpec {
+        r#type: "vm".to_owned(),
+        metadata: [("persys.vm_spec_b64".to_owned(), MACHINE.to_owned())].into(),
+        workload: Some(Workload::Vm(control::VmSpec::default())),
+        ..control::WorkloadSpec::default()
+    };
+    plane.apply("vm-1", "", whole).await;
+    plane.until_status("vm-1", "Running (ip=10.0.0.9)").await;
+    let told = last(&agent, "vm-1");
+    assert_eq!(told.r#type(), agent::WorkloadType::Vm);
+    let Some(agent::workload_spec::Spec::Vm(vm)) = told.spec.unwrap().spec else {
+        panic!("a machine")
+    };
+    assert_eq!((vm.vcpus, vm.disks[0].path.as_str()), (2, "/srv/a.qcow2"));
+    let filter = control::ListWorkloadsRequest {
+        node_id: "node-1".to_owned(),
+        status: "RUNNING".to_owned(),
+    };
+    let mut client = plane.client.clone();
+    let listed = client.list_workloads(filter).await.unwrap().into_inner();
+    assert_eq!(listed.workloads.len(), 1);
+
+    let project = |source: &str, inline: &str| control::WorkloadSpec {
+        r#type: "docker-compose".to_owned(),
+        workload: Some(Workload::Compose(control::ComposeSpec {
+            source_type: source.to_owned(),
+            git_repo: "https://git.example/x".to_owned(),
+            inline_yaml: inline.to_owned(),
+            env: [("A".to_owned(), "b".to_owned())].into(),
+            ..control::ComposeSpec::default()
+        })),
+        ..control::WorkloadSpec::default()
+    };
+    plane
+        .apply("Stack", "", project("inline", "services: {}"))
+        .await;
+    plane.until_status("Stack", "Running").await;
+    let told = last(&agent, "Stack");
+    let Some(agent::workload_spec::Spec::Compose(it)) = told.spec.unwrap().spec else {
+        panic!("a project")
+    };
+    assert_eq!(
+        (
+            it.project_name.as_str(),
+            it.compose_yaml.as_str(),
+            it.env["A"].as_str()
+        ),
+        ("stack", "services: {}", "b")
+    );
+    plane.apply("from-git", "", project("git", "")).await;
+    let view = plane.until_status("from-git", "Failed").await;
+    assert!(view.failure_reason.contains("git"), "{view:?}");
+    assert!(agent.applied("from-git").is_empty());
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn managed_volumes_go_where_their_driver_is() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    let with = |driver: &str| {
+        let mut spec = container("busybox:1");
+        if let Some(Workload::Container(it)) = &mut spec.workload {
+            it.managed_volumes = vec![control::ManagedVolumeSpec {
+                name: "data".to_owned(),
+                driver: driver.to_owned(),
+                mount_path: "/data".to_owned(),
+                ..control::ManagedVolumeSpec::default()
+            }];
+        }
+        spec
+    };
+    plane.apply("far", "", with("nfs")).await;
+    plane.apply("near", "", with("ceph_rbd")).await;
+    plane.until_status("near", "Running").await;
+    let why = get(&plane, "/api/v1/workloads/far/why").await.to_string();
+    assert!(why.contains("storage.nfs"), "{why}");
+    let mut more = crate::persys_world::registration("node-1", &agent.endpoint());
+    let capabilities = more.capabilities.as_mut().unwrap();
+    capabilities.supported_storage_drivers = vec!["nfs".to_owned()];
+    let mut client = plane.client.clone();
+    client.register_node(more).await.unwrap();
+    plane.until_status("far", "Running").await;
+    plane.shut_down().await;
+    agent.end().await;
+}

@@ -19,7 +19,7 @@ use hostler_wire::persys::agent::{
     ActualState, AgentAction, ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest,
     DeleteWorkloadResponse, DesiredState, GetWorkloadStatusRequest, GetWorkloadStatusResponse,
     HealthCheckRequest, HealthCheckResponse, ListActionsRequest, ListActionsResponse,
-    ListWorkloadsRequest, ListWorkloadsResponse, WorkloadStatus,
+    ListWorkloadsRequest, ListWorkloadsResponse, WorkloadStatus, WorkloadType,
 };
 use hostler_wire::persys::control::agent_control_client::AgentControlClient;
 use hostler_wire::persys::control::{
@@ -509,6 +509,10 @@ impl Memory {
             message: "task pending".to_owned(),
             ..WorkloadStatus::default()
         };
+        if request.r#type() == WorkloadType::Vm {
+            let address = ("vm.primary_ip".to_owned(), "10.0.0.9".to_owned());
+            status.metadata.extend([address]);
+        }
         let mut next = match request.desired_state() {
             DesiredState::Stopped => ActualState::Stopped,
             _ if self.manners.is_vague => ActualState::Unknown,

@@ -253,7 +253,8 @@ impl Driver {
                 memory.state,
                 Some(UnitState::Running { .. } | UnitState::Finished { .. })
             );
-            !is_settled && !memory.tries.is_given_up()
+            let is_left = memory.goal == Some(Goal::Rest) || memory.tries.is_given_up();
+            !is_settled && !is_left
         };
         if self.copies.values().any(is_on_its_way) {
             BUSY
