@@ -353,6 +353,16 @@ mod tests {
     }
 
     #[test]
+    fn a_control_plane_that_cannot_decide_says_that_it_is_degraded() {
+        let of = |code| reason(&Refusal::new(code, "the store is away", "wait"));
+        assert_eq!(
+            of(Code::StoreUnavailable),
+            "scheduler is degraded: the store is away"
+        );
+        assert_eq!(of(Code::NodeGone), "the store is away");
+    }
+
+    #[test]
     fn types_are_normalised_and_an_agent_that_names_none_runs_all_but_machines() {
         let words = |words: &[&str]| words.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
         assert_eq!(

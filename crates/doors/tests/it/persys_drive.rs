@@ -556,3 +556,34 @@ async fn managed_volumes_go_where_their_driver_is() {
     plane.shut_down().await;
     agent.end().await;
 }
+
+#[tokio::test]
+async fn what_ends_is_finished_by_our_policy_and_kept_up_by_the_contracts() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    agent.behave(Manners {
+        exits: Some(0),
+        ..Manners::default()
+    });
+    let spec = "name: once\ncontainer: {image: 'busybox:1'}\nrestart: {policy: no}\n";
+    post(&plane, "/api/v1/workloads", &spec.replace("no}", "'no'}")).await;
+    until("it is finished", || async {
+        let shown = get(&plane, "/api/v1/workloads/once").await;
+        (shown["status"] == "finished").then_some(())
+    })
+    .await;
+    assert_eq!(plane.workload("once").await.unwrap().status, "Stopped");
+    let id = agent.states().into_keys().next().unwrap();
+    let mut kept_up = container("busybox:1");
+    if let Some(Workload::Container(it)) = &mut kept_up.workload {
+        it.restart_policy = "no".to_owned();
+    }
+    plane.apply("service", "", kept_up).await;
+    agent
+        .until("again", |it| it.applied("service").len() > 1)
+        .await;
+    plane.until_status("service", "RetryPending").await;
+    assert_eq!(agent.applied(&id).len(), 1, "it rests");
+    plane.shut_down().await;
+    agent.end().await;
+}

@@ -327,6 +327,8 @@ pub(crate) struct Manners {
     pub(crate) refusing: Option<(&'static str, &'static str)>,
     /// What comes to run says that its state is not known.
     pub(crate) is_vague: bool,
+    /// What runs ends at once with this exit code.
+    pub(crate) exits: Option<i32>,
     /// Deletes are taken and come to nothing for now, for this reason.
     pub(crate) stuck: Option<&'static str>,
     /// What it says of its runtimes; none has no such call.
@@ -518,6 +520,11 @@ impl Memory {
             _ if self.manners.is_vague => ActualState::Unknown,
             _ => ActualState::Running,
         };
+        if let Some(code) = self.manners.exits {
+            next = ActualState::Stopped;
+            let code = ("container.exit_code".to_owned(), code.to_string());
+            status.metadata.extend([code]);
+        }
         if let Some((code, message)) = self.manners.failing {
             next = ActualState::Failed;
             for (key, value) in [("failure_reason", code), ("failure_message", message)] {

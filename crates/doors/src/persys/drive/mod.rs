@@ -19,7 +19,9 @@ mod call;
 mod health;
 mod observe;
 pub(super) mod seen;
+mod sweep;
 pub(super) mod tries;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -41,13 +43,13 @@ use self::act::Done;
 use self::call::{Caller, Trouble};
 use self::seen::Failure;
 use self::tries::Tries;
+use self::watch::Dialled;
+pub(super) use self::watch::{no_logs, watch};
 use super::holders::Say;
 use super::register::{Endpoint, Said};
 use super::want::{self, Goal, Want};
 use super::{Door, words};
 
-/// How often it is looked for nodes that nobody holds.
-const WATCH: Duration = Duration::from_secs(2);
 /// Between two looks at an agent where all is as wanted.
 const SETTLED: Duration = Duration::from_secs(5);
 /// The same while something is on its way.
@@ -60,83 +62,6 @@ const AGAIN: Duration = Duration::from_secs(5);
 const RECONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Stands where other contracts name a machine's boot: a stream of the node may take over from here.
 pub(super) const MACHINE: &str = "persys";
-
-/// Starts a task for each node that nobody speaks to, until the server ends.
-pub(super) async fn watch(door: Arc<Door>) {
-    loop {
-        for node in unheld(&door) {
-            let task = drive(Arc::clone(&door), node);
-            door.control.tasks().spawn("persys agent", task);
-        }
-        door.look_at_mode();
-        tokio::select! {
-            biased;
-            () = door.control.over() => return,
-            () = door.woken.notified() => {}
-            () = tokio::time::sleep(WATCH) => {}
-        }
-    }
-}
-
-fn unheld(door: &Door) -> Vec<NodeId> {
-    let view = door.control.view();
-    let ours = view
-        .nodes()
-        .filter(|node| node.contract == Contract::Persys && !node.is_gone());
-    let ids: Vec<NodeId> = ours.map(|node| node.id).collect();
-    drop(view);
-    let is_free = |node: &NodeId| {
-        let is_connected = door.control.live(*node).is_some_and(|it| it.is_connected);
-        !is_connected && !door.holders.is_held(*node)
-    };
-    ids.into_iter().filter(is_free).collect()
-}
-
-async fn drive(door: Arc<Door>, node: NodeId) {
-    let link = Arc::new(Dialled::default());
-    // Held before it attaches, so that nobody else is started for the node meanwhile.
-    let (holding, says) = door.holders.hold(node);
-    let attached = door
-        .control
-        .attach(node, MACHINE, Arc::clone(&link) as Arc<dyn Link>);
-    match attached {
-        Ok(attachment) => {
-            let driver = Driver::new(Arc::clone(&door), attachment, link, says);
-            Box::pin(driver.run()).await;
-        }
-        Err(refusal) => tracing::debug!(%node, %refusal, "cannot hold the node"),
-    }
-    drop(holding);
-}
-
-/// The control plane's way to a node that is dialled: a wake. The contract hands out no logs.
-#[derive(Debug, Default)]
-struct Dialled {
-    woken: Notify,
-}
-
-#[async_trait]
-impl Link for Dialled {
-    fn wake(&self) {
-        self.woken.notify_one();
-    }
-
-    async fn logs(
-        &self,
-        _unit: UnitId,
-        _query: LogRequest,
-    ) -> Result<BoxStream<'static, Result<LogRecord, Refusal>>, Refusal> {
-        Err(no_logs())
-    }
-}
-
-pub(super) fn no_logs() -> Refusal {
-    Refusal::new(
-        Code::LogNotFound,
-        "a Persys agent hands out no logs",
-        "read them on the node itself",
-    )
-}
 
 type Act = Pin<Box<dyn Future<Output = (String, Goal, Done)> + Send>>;
 
@@ -479,58 +404,6 @@ impl Driver {
             Done::Unreachable(why) => {
                 tracing::debug!(node = %self.node, id, why, "agent not reached");
                 memory.not_before = now + BUSY;
-            }
-        }
-    }
-
-    fn swept(&mut self, id: &str, done: &Done) {
-        if *done == Done::Gone {
-            self.parked.remove(id);
-            self.strays.remove(id);
-        }
-    }
-
-    /// What is on the agent and wanted by nobody: removed if it can only be ours, else logged once.
-    fn sweep(
-        &mut self,
-        caller: &Caller,
-        wants: &BTreeMap<String, Want>,
-        seen: &BTreeMap<String, WorkloadStatus>,
-    ) {
-        self.strays.retain(|id| seen.contains_key(id));
-        for id in seen.keys().filter(|id| !wants.contains_key(*id)) {
-            if self.busy.contains(id) {
-                continue;
-            }
-            if self.is_ours_to_remove(id) {
-                tracing::info!(node = %self.node, id, "a leftover of the fleet is removed");
-                self.busy.insert(id.clone());
-                self.acts.push(removal(caller.clone(), id.clone()));
-            } else if !self.parked.contains(id) && self.strays.insert(id.clone()) {
-                tracing::warn!(node = %self.node, id,
-                    "the agent has a workload that the fleet did not give it; it is left alone");
-            }
-        }
-    }
-
-    fn is_ours_to_remove(&mut self, id: &str) -> bool {
-        let fleet = self.door.control.fleet_id();
-        let view = self.door.control.view();
-        if want::is_leftover(&view, self.node, fleet, id) {
-            return true;
-        }
-        let Some(workload) = view.workload_by_alias(&words::workload_key(id)) else {
-            return self.parked.contains(id);
-        };
-        match workload.desired {
-            Desired::Stopped => {
-                self.parked.insert(id.to_owned());
-                false
-            }
-            Desired::Deleted => self.parked.contains(id),
-            Desired::Running => {
-                let is_elsewhere = view.assignments_of(workload.id).next().is_some();
-                is_elsewhere && self.parked.contains(id)
             }
         }
     }
