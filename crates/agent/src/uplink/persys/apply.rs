@@ -12,13 +12,14 @@ use base64::engine::general_purpose::STANDARD;
 use hostler_model::UnitState;
 use hostler_model::spec::Kind;
 use hostler_wire::persys::agent::{
-    ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadResponse, DesiredState,
+    ActualState, ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadResponse, DesiredState,
+    WorkloadStatus,
 };
 use prost::Message as _;
 
 use super::actions::{Standing, Task};
 use super::core::{Core, Workload, lock};
-use super::records::{Desired, Record};
+use super::records::{Desired, GivenUp, Record};
 use super::spec::{self, No};
 use super::{causes, states};
 
@@ -49,11 +50,19 @@ impl Core {
                     "apply refused"
                 );
                 lock(&self.counts).failed(no.cause.code);
+                // The answer has no other place for the typed cause.
+                let mut status = self.status(&id).unwrap_or_else(|| WorkloadStatus {
+                    id,
+                    actual_state: ActualState::Failed as i32,
+                    message: no.message.clone(),
+                    ..WorkloadStatus::default()
+                });
+                status.metadata.extend(states::told(no.cause, &no.message));
                 ApplyWorkloadResponse {
                     applied: false,
                     skipped: false,
                     message: no.message,
-                    status: self.status(&id),
+                    status: Some(status),
                 }
             }
         }
@@ -171,7 +180,10 @@ impl Core {
             created_at: before.map_or(now, |before| before.record.created_at),
             changed_at: now,
             request: packed(request),
-            refused: refused.map(|no| no.message),
+            given_up: refused.map(|no| GivenUp {
+                code: causes::NODE_BUSY.to_owned(),
+                message: no.message,
+            }),
             last_error: failed.map(|shown| shown.message),
         }
     }
@@ -179,7 +191,7 @@ impl Core {
     /// Puts it on record and hands it on. The caller holds the turn.
     async fn take_up(&self, record: Record, is_new: bool) -> Result<ApplyWorkloadResponse, No> {
         let (id, generation) = (record.id.clone(), record.generation);
-        let refused = record.refused.clone();
+        let refused = record.given_up.clone().map(|it| it.message);
         let now = self.now();
         lock(&self.actions).begin(Task::Apply, &id, generation, now);
         if let Err(error) = self.keep(record).await {
@@ -225,7 +237,7 @@ impl Core {
         let record = Record {
             desired: Desired::Deleted,
             changed_at: now,
-            refused: None,
+            given_up: None,
             ..workload.record
         };
         lock(&self.actions).begin(Task::Delete, id, record.generation, now);

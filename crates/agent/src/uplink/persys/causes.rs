@@ -36,6 +36,8 @@ pub(super) const QUOTA: Cause = passing(
     "RESOURCE_QUOTA_EXCEEDED",
     FailureReason::InsufficientResources,
 );
+/// Our own code beside those of the drivers.
+pub(super) const NODE_BUSY: &str = "node-busy";
 pub(super) const NOT_AVAILABLE: Cause =
     passing("RUNTIME_NOT_AVAILABLE", FailureReason::RuntimeError);
 pub(super) const NO_VOLUME: Cause =
@@ -60,6 +62,7 @@ pub(super) fn of_driver(code: &str) -> Cause {
             FailureReason::InsufficientResources,
         ),
         "port-in-use" => lasting("PORT_BIND_CONFLICT", FailureReason::NetworkError),
+        NODE_BUSY => QUOTA,
         "disk-full" => passing("STORAGE_FULL", FailureReason::StorageError),
         "engine-down" | "driver-missing" => NOT_AVAILABLE,
         "unit-not-found" | "log-not-found" => {

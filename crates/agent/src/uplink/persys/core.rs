@@ -15,11 +15,11 @@ use hostler_model::{AssignmentId, Intent, IntentItem, StopCause, Timestamp, Unit
 use hostler_wire::persys::agent;
 use hostler_wire::persys::agent::ActualState;
 use prost::Message as _;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::actions::Actions;
 use super::figures::Counts;
-use super::follow::UnitUsage;
+use super::follow::{Trouble, UnitUsage};
 use super::host::Looks;
 use super::records::{Desired, Record, Records};
 use super::states::{self, Shown};
@@ -58,10 +58,13 @@ pub(super) struct Core {
     turns: Vec<tokio::sync::Mutex<()>>,
     pub(super) actions: Mutex<Actions>,
     pub(super) marks: Mutex<BTreeMap<String, Mark>>,
+    pub(super) troubles: Mutex<BTreeMap<String, Trouble>>,
     pub(super) usage: Mutex<BTreeMap<String, UnitUsage>>,
     pub(super) counts: Mutex<Counts>,
     pub(super) looks: Mutex<Looks>,
     is_draining: AtomicBool,
+    /// A record changed, which the picture need not show.
+    pub(super) nudge: Notify,
     /// Set once the reconciler was told what the records say.
     pub(super) has_begun: watch::Sender<bool>,
     /// Held by whoever may still write a record; let go of when the agent stops.
@@ -94,7 +97,7 @@ impl Workload {
 
     /// Whether it is to run, and the node lets it.
     pub(super) fn is_wanted(&self) -> bool {
-        self.record.desired == Desired::Running && self.record.refused.is_none()
+        self.record.desired == Desired::Running && self.record.given_up.is_none()
     }
 
     /// What the reconciler is told of it.
@@ -146,10 +149,12 @@ impl Core {
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
             actions: Mutex::default(),
             marks: Mutex::default(),
+            troubles: Mutex::default(),
             usage: Mutex::default(),
             counts: Mutex::default(),
             looks: Mutex::default(),
             is_draining: AtomicBool::new(false),
+            nudge: Notify::new(),
             has_begun: watch::Sender::new(false),
             alive: Mutex::new(Some(alive)),
         }
@@ -213,6 +218,7 @@ impl Core {
         let wanted = vec![workload.wanted()];
         lock(&self.workloads).insert(workload.record.id.clone(), workload.clone());
         self.tell(wanted, Vec::new()).await;
+        self.nudge.notify_one();
         Ok(workload)
     }
 
@@ -224,6 +230,7 @@ impl Core {
         lock(&self.workloads).remove(id);
         lock(&self.marks).remove(id);
         lock(&self.usage).remove(id);
+        lock(&self.troubles).remove(id);
         self.tell(Vec::new(), vec![workload.unit.assignment]).await;
         Ok(())
     }
@@ -285,7 +292,7 @@ mod tests {
             created_at: Timestamp::default(),
             changed_at: Timestamp::default(),
             request,
-            refused: None,
+            given_up: None,
             last_error: None,
         }
     }

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_model::{Intent, Timestamp, UnitState};
+use hostler_model::{Intent, Timestamp, UnitId, UnitState};
 use hostler_wire::persys::agent::ActualState;
 use tokio::sync::oneshot;
 
 use super::actions::{Action, Standing, Task};
+use super::causes;
 use super::core::{Core, Mark, Workload, lock};
-use super::records::Desired;
+use super::records::{Desired, GivenUp, Record};
 use super::states::{self, Shown};
 use crate::reconcile::{Input, Wanted};
 use crate::show::Picture;
@@ -23,6 +24,20 @@ const FIRST_LOOK: Duration = Duration::from_secs(3);
 const MEASURE: Duration = Duration::from_secs(15);
 /// How long one measurement may take.
 const MEASURE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tries after which the node gives up what may be a passing trouble, if it has lasted for so long, too.
+const TRIES: u32 = 3;
+const LASTS: Duration = Duration::from_secs(15);
+
+/// A workload that cannot be prepared or started.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Trouble {
+    unit: UnitId,
+    since: Duration,
+    tries: u32,
+    /// Another moment is another try.
+    retry_at: Timestamp,
+}
 
 /// What a workload used when it was measured last.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +69,7 @@ impl Core {
         let mut items: Vec<Wanted> = workloads.iter().map(Workload::wanted).collect();
         // What the reconciler's own ledger knows, and no record speaks of, goes on until it is applied again.
         let picture = self.picture();
-        let is_recorded = |unit: &hostler_model::UnitId| {
+        let is_recorded = |unit: &UnitId| {
             workloads
                 .iter()
                 .any(|it| it.unit.assignment == unit.assignment)
@@ -86,23 +101,30 @@ impl Core {
         let mut changed = self.handle.picture.clone();
         changed.mark_changed();
         loop {
+            // Each arm only waits; what it waited for is looked at below, whichever it was.
             tokio::select! {
                 biased;
                 () = self.parts.tasks.stopping() => break,
                 changed = changed.changed() => if changed.is_err() { break },
+                () = self.nudge.notified() => {}
             }
             let picture = Arc::clone(&changed.borrow_and_update());
-            for id in self.notice(&picture) {
+            let (gone, hopeless) = self.notice(&picture);
+            for id in gone {
                 self.forget_if_gone(&id).await;
+            }
+            for id in hopeless {
+                self.give_up(&id).await;
             }
         }
         self.let_go();
     }
 
-    /// Takes notice of what is shown now; answers the deleted workloads of which nothing is left.
-    fn notice(&self, picture: &Picture) -> Vec<String> {
+    /// Takes notice of what is shown now; answers the deleted workloads of which nothing is left, and those that
+    /// are not worth another try.
+    fn notice(&self, picture: &Picture) -> (Vec<String>, Vec<String>) {
         let now = self.now();
-        let mut gone = Vec::new();
+        let (mut gone, mut hopeless) = (Vec::new(), Vec::new());
         lock(&self.counts).looks += 1;
         for workload in self.workloads() {
             let shown = states::show(&workload, picture);
@@ -112,8 +134,83 @@ impl Core {
             if workload.record.desired == Desired::Deleted && shown.is_gone {
                 gone.push(id.clone());
             }
+            if self.is_hopeless(&workload, picture) {
+                hopeless.push(id.clone());
+            }
         }
-        gone
+        (gone, hopeless)
+    }
+
+    /// Whether another try of the node's own makes no sense: a scheduler takes what failed for something that rests,
+    /// so the node must not begin it later by itself. Where there is no scheduler, it goes on trying.
+    fn is_hopeless(&self, workload: &Workload, picture: &Picture) -> bool {
+        let id = &workload.record.id;
+        let mut troubles = lock(&self.troubles);
+        let (code, retry_at) = match picture.units.get(&workload.unit).map(|it| &it.state) {
+            Some(UnitState::Failed { code, retry_at, .. }) if workload.is_wanted() => {
+                (code, *retry_at)
+            }
+            // It is being tried.
+            Some(UnitState::Preparing { .. } | UnitState::Starting) => return false,
+            _ => {
+                troubles.remove(id);
+                return false;
+            }
+        };
+        if matches!(code.as_str(), "engine-down" | "driver-missing") || self.persys.standalone {
+            return false;
+        }
+        let uptime = self.parts.clock.uptime();
+        let fresh = Trouble {
+            unit: workload.unit,
+            since: uptime,
+            tries: 1,
+            retry_at,
+        };
+        let trouble = troubles.entry(id.clone()).or_insert(fresh);
+        if trouble.unit != workload.unit {
+            *trouble = fresh;
+        } else if trouble.retry_at != retry_at {
+            (trouble.tries, trouble.retry_at) = (trouble.tries + 1, retry_at);
+        }
+        let has_lasted = uptime.saturating_sub(trouble.since) >= LASTS;
+        !causes::of_driver(code).retryable || (trouble.tries >= TRIES && has_lasted)
+    }
+
+    /// Stops trying a workload; it is told as failed until it is applied again.
+    async fn give_up(&self, id: &str) {
+        let _turn = self.turn(id).await;
+        let Some(workload) = self.workload(id) else {
+            return;
+        };
+        let picture = self.picture();
+        let state = picture.units.get(&workload.unit).map(|it| &it.state);
+        let Some(UnitState::Failed { code, message, .. }) = state.filter(|_| workload.is_wanted())
+        else {
+            return;
+        };
+        let given_up = GivenUp {
+            code: code.clone(),
+            message: message.clone(),
+        };
+        let record = Record {
+            given_up: Some(given_up),
+            ..workload.record
+        };
+        tracing::warn!(
+            workload = id,
+            code,
+            message,
+            "giving a workload up until it is applied again"
+        );
+        if let Err(error) = self.keep(record).await {
+            // The next failure is another occasion.
+            tracing::error!(workload = id, %error, "cannot put on record that a workload was given up");
+            return;
+        }
+        let words = message.clone();
+        let now = self.now();
+        lock(&self.actions).settle(id, now, |_| Some(Standing::Failed(words.clone())));
     }
 
     fn mark(&self, workload: &Workload, shown: &Shown, now: Timestamp) {

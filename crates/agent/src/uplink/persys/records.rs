@@ -29,12 +29,20 @@ pub(super) struct Record {
     pub(super) changed_at: Timestamp,
     /// The request as it came, encoded and in base64.
     pub(super) request: String,
-    /// Why the node did not begin it, if it did not.
+    /// Why the node does not run it, if it was asked to and does not try any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) refused: Option<String>,
+    pub(super) given_up: Option<GivenUp>,
     /// What was wrong with it when it was told to stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) last_error: Option<String>,
+}
+
+/// Why something is not tried any more; the scheduler may ask again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GivenUp {
+    /// A driver's code, or `node-busy`.
+    pub(super) code: String,
+    pub(super) message: String,
 }
 
 /// What the scheduler wants of it.

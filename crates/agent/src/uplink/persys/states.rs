@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   Preparing, Starting, Waiting, Stopping ──► Pending       on its way; the node itself sees to it
+//!   Failed, and tried again ─────────────────► Pending       with the cause
 //!   Running ─────────────────────────────────► Running
 //!   Finished: success, Gone ─────────────────► Stopped
-//!   Finished: failure, Failed ───────────────► Failed        with the cause
+//!   Finished: failure, Failed, given up ─────► Failed        with the cause
 //!   Failed because its engine is silent ─────► Unknown       it may well run
 //! ```
 
@@ -87,8 +88,9 @@ pub(super) fn show(workload: &Workload, picture: &Picture) -> Shown {
         }
         None => Shown::plain(ActualState::Pending, "the node takes it up"),
     };
-    if let Some(refused) = &record.refused {
-        return Shown::plain(ActualState::Failed, refused).because(causes::QUOTA);
+    if let Some(given_up) = &record.given_up {
+        return Shown::plain(ActualState::Failed, &given_up.message)
+            .because(causes::of_driver(&given_up.code));
     }
     match (record.desired, &record.last_error) {
         (Desired::Stopped, Some(error)) if shown.actual == ActualState::Stopped => Shown {
@@ -124,15 +126,17 @@ fn of_state(state: &UnitState) -> Shown {
             message,
             retry_at,
         } => {
-            // An engine that is silent says nothing about its units.
-            let actual = if code == "engine-down" {
-                ActualState::Unknown
-            } else {
-                ActualState::Failed
+            let cause = causes::of_driver(code);
+            let actual = match code.as_str() {
+                // It says nothing about its units.
+                "engine-down" => ActualState::Unknown,
+                // The node tries it again by itself.
+                _ if cause.retryable => ActualState::Pending,
+                _ => ActualState::Failed,
             };
             Shown {
                 retry_at: (*retry_at != Timestamp::default()).then_some(*retry_at),
-                ..Shown::plain(actual, message).because(causes::of_driver(code))
+                ..Shown::plain(actual, message).because(cause)
             }
         }
         UnitState::Finished { exit, at } if exit.is_success() => Shown {
@@ -200,18 +204,34 @@ fn metadata(workload: &Workload, shown: &Shown) -> BTreeMap<String, String> {
         }
     }
     if let Some(cause) = shown.cause {
-        put("failure_reason", cause.code.to_owned());
-        put("failure_message", shown.message.clone());
-        put("last_error", shown.message.clone());
-        put("retryable", cause.retryable.to_string());
+        metadata.extend(told(cause, &shown.message));
     }
+    let mut put = |key: &str, value: String| {
+        metadata.insert(key.to_owned(), value);
+    };
     if let Some(at) = shown.retry_at {
         put("next_retry_time", at.to_string());
     }
-    if workload.record.refused.is_some() {
+    let given_up = workload.record.given_up.as_ref();
+    if given_up.is_some_and(|it| it.code == causes::NODE_BUSY) {
         put("resource_issues", shown.message.clone());
     }
     metadata
+}
+
+/// A cause under the keys that schedulers look for.
+pub(super) fn told(cause: Cause, message: &str) -> BTreeMap<String, String> {
+    let mut told = BTreeMap::from([
+        ("failure_reason".to_owned(), cause.code.to_owned()),
+        ("failure_message".to_owned(), message.to_owned()),
+        ("last_error".to_owned(), message.to_owned()),
+        ("retryable".to_owned(), cause.retryable.to_string()),
+    ]);
+    if !cause.retryable {
+        told.insert("retry_terminal".to_owned(), "true".to_owned());
+        told.insert("retry_terminal_reason".to_owned(), cause.code.to_owned());
+    }
+    told
 }
 
 /// The status that heartbeats carry.
@@ -296,7 +316,8 @@ mod tests {
             (UnitState::Gone, "Stopped"),
             (finished(Exit::Code(2)), "Failed"),
             (finished(Exit::OutOfMemory), "Failed"),
-            (failed("disk-full"), "Failed"),
+            (failed("disk-full"), "Pending"),
+            (failed("port-in-use"), "Failed"),
             (failed("engine-down"), "Unknown"),
         ] {
             assert_eq!(name(of_state(&state).actual), expected, "{state:?}");

@@ -101,6 +101,12 @@ async fn a_spec_that_makes_no_sense_is_an_answer_and_changes_nothing() {
         !answer.applied && answer.message.contains("image"),
         "{answer:?}"
     );
+    let told = answer.status.unwrap();
+    assert_eq!(
+        (told.actual_state(), told.revision_id.as_str()),
+        (RUNNING, "r1")
+    );
+    assert_eq!(told.metadata["failure_reason"], "INVALID_SPECIFICATION");
     let nothing = node.apply(ApplyWorkloadRequest::default()).await;
     assert!(
         !nothing.applied && nothing.message.contains("id"),
@@ -152,6 +158,29 @@ async fn a_deleted_workload_is_known_until_nothing_of_it_is_left() {
 
     node.apply(container("web", "r1", "serve")).await;
     node.until("web", RUNNING).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_rests_already_is_stopped_and_deleted_all_the_same() {
+    let place = Place::new();
+    let node = place.start().await;
+    node.apply(container("web", "r1", "serve")).await;
+    node.until("web", RUNNING).await;
+    node.apply(stopped(container("web", "r1", "serve"))).await;
+    node.until("web", ActualState::Stopped).await;
+    node.delete("web").await;
+    node.until_unknown("web").await;
+
+    place.world.machine.fail_start(Fault::PortInUse(80), 1);
+    node.apply(container("db", "r1", "serve")).await;
+    node.until("db", ActualState::Failed).await;
+    place.world.pass(Duration::from_secs(5)).await;
+    node.apply(stopped(container("db", "r1", "serve"))).await;
+    let status = node.until("db", ActualState::Stopped).await;
+    assert_eq!(status.metadata["task_status"], "completed");
+    node.delete("db").await;
+    node.until_unknown("db").await;
+    assert!(node.list(WorkloadType::Unspecified).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,19 +391,68 @@ async fn a_machine_that_is_too_busy_keeps_the_workload_and_says_why_it_does_not_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_says_why_and_the_same_revision_is_tried_again_at_once() {
+async fn a_passing_trouble_is_tried_again_by_the_node_itself() {
     let place = Place::new();
     let node = place.start().await;
-    place.world.machine.fail_prepare(Fault::Image, 1_000);
+    place.world.machine.fail_prepare(Fault::Image, 3);
+    node.apply(container("web", "r1", "serve")).await;
+    place.world.pass(Duration::from_millis(200)).await;
+    let status = node.status("web").await.unwrap();
+    assert_eq!(status.actual_state(), ActualState::Pending);
+    assert_eq!(status.metadata["failure_reason"], "IMAGE_PULL_FAILED");
+    assert!(status.metadata.contains_key("next_retry_time"));
+    node.until("web", RUNNING).await;
+    assert_eq!(place.generations(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_keeps_failing_is_given_up_says_why_and_runs_once_it_is_applied_again() {
+    let place = Place::new();
+    let node = place.start().await;
+    // Tries come after 0.5, 1, 2, 4 and 8 seconds: the sixth is the first after a quarter of a minute.
+    place.world.machine.fail_prepare(Fault::Image, 6);
     node.apply(container("web", "r1", "serve")).await;
     let status = node.until("web", ActualState::Failed).await;
     assert_eq!(status.metadata["failure_reason"], "IMAGE_PULL_FAILED");
-    assert!(status.metadata.contains_key("next_retry_time"));
+    assert_eq!(status.metadata["retryable"], "true");
     assert_eq!(status.metadata["task_status"], "failed");
-    place.world.pass(Duration::from_secs(120)).await;
+    place.world.pass(Duration::from_secs(600)).await;
+    assert_eq!(
+        place.world.machine.running(),
+        [],
+        "whoever takes it for resting is right"
+    );
+    node.running.stop().await;
+    let node = place.start().await;
+    node.until("web", ActualState::Failed).await;
     let again = node.apply(container("web", "r1", "serve")).await;
     assert!(again.applied && !again.skipped, "{again:?}");
-    assert_eq!(again.status.unwrap().actual_state(), ActualState::Pending);
+    node.until("web", RUNNING).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lasting_trouble_is_not_tried_again() {
+    let place = Place::new();
+    let node = place.start().await;
+    place.world.machine.fail_start(Fault::PortInUse(80), 1);
+    node.apply(container("web", "r1", "serve")).await;
+    let status = node.until("web", ActualState::Failed).await;
+    assert_eq!(status.metadata["failure_reason"], "PORT_BIND_CONFLICT");
+    assert_eq!(status.metadata["retry_terminal"], "true");
+    place.world.pass(Duration::from_secs(600)).await;
+    assert_eq!(place.world.machine.running(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_scheduler_nothing_is_given_up() {
+    let place = Place::new();
+    let node = place
+        .start_with(|_, persys| persys.standalone = true)
+        .await
+        .unwrap();
+    place.world.machine.fail_prepare(Fault::Image, 8);
+    node.apply(container("web", "r1", "serve")).await;
+    node.until("web", RUNNING).await;
 }
 
 #[tokio::test(start_paused = true)]
