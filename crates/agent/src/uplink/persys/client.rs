@@ -20,7 +20,7 @@ use hostler_wire::persys::control::agent_control_client::AgentControlClient;
 use hostler_wire::persys::control::{
     HeartbeatRequest, NodeCapabilities, RegisterNodeRequest, StoragePool, WorkloadUsageSnapshot,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -42,6 +42,9 @@ const USUAL_INTERVAL: Duration = Duration::from_secs(10);
 /// No lease makes the node beat more often.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Heartbeats that may wait for the control stream.
+const COPIES: usize = 4;
+
 pub(super) struct Client {
     core: Arc<Core>,
     server: Server,
@@ -59,6 +62,16 @@ enum Ended {
     Lost(String),
     /// There is something new that only a registration can tell.
     Again,
+}
+
+/// On what terms the node beats.
+struct Terms<'a> {
+    lease: Lease,
+    interval: Duration,
+    /// The kinds that were told.
+    kinds: &'a BTreeSet<Kind>,
+    /// Where heartbeats are repeated.
+    copies: mpsc::Sender<HeartbeatRequest>,
 }
 
 /// How long the node counts as heard, in time that goes on while the machine sleeps.
@@ -137,23 +150,35 @@ impl Client {
             interval,
         );
         self.registered(&request, interval);
-        let beating = self.beat(scheduler.clone(), (lease, interval), &kinds, was_heard);
+        let (copies, copied) = mpsc::channel(COPIES);
+        let terms = Terms {
+            lease,
+            interval,
+            kinds: &kinds,
+            copies,
+        };
+        let beating = self.beat(scheduler.clone(), terms, was_heard);
         if !self.core.persys.control_stream {
             return beating.await;
         }
         tokio::select! {
             ended = beating => ended,
-            () = stream::listen(&self.core, scheduler, request) => Ended::Lost("the agent stops".to_owned()),
+            never = stream::listen(&self.core, scheduler, (request, copied)) => match never {},
         }
     }
 
     async fn beat(
         &self,
         mut scheduler: AgentControlClient<Channel>,
-        (mut lease, interval): (Lease, Duration),
-        kinds: &BTreeSet<Kind>,
+        terms: Terms<'_>,
         was_heard: &mut bool,
     ) -> Ended {
+        let Terms {
+            mut lease,
+            interval,
+            kinds,
+            copies,
+        } = terms;
         // The first one comes at once.
         lease.next = self.moment();
         loop {
@@ -166,7 +191,11 @@ impl Client {
             if self.has_more_than(kinds) {
                 return Ended::Again;
             }
-            let answer = match call(scheduler.heartbeat(self.heartbeat())).await {
+            let heartbeat = self.heartbeat();
+            // A scheduler that reads the stream learns from it what became of its orders; where nobody reads, none is
+            // missed.
+            let _ = copies.try_send(heartbeat.clone());
+            let answer = match call(scheduler.heartbeat(heartbeat)).await {
                 Ok(answer) => answer,
                 Err(status) if status.code() == tonic::Code::NotFound => return Ended::Forgotten,
                 Err(status) => return Ended::Lost(failure(&status)),

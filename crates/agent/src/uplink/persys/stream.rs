@@ -1,14 +1,18 @@
 //! The control stream: optional, and answered with Unimplemented by most schedulers, which is fine.
 //!
-//! Registration and heartbeats go on as calls. What a scheduler sends here is carried out as if it had called the
-//! node's service; the stream has no answers, so heartbeats tell what came of it.
+//! Registration and heartbeats go on as calls, and are repeated here. What a scheduler sends is carried out as if it had
+//! called the node's service; the stream has no answers, so heartbeats tell what came of it.
+
+use std::convert::Infallible;
 
 use futures::stream::{self, StreamExt as _};
 use hostler_wire::persys::agent;
 use hostler_wire::persys::control::agent_control_client::AgentControlClient;
 use hostler_wire::persys::control::control_message::Message;
 use hostler_wire::persys::control::workload_spec::Workload;
-use hostler_wire::persys::control::{self, ControlMessage, RegisterNodeRequest};
+use hostler_wire::persys::control::{self, ControlMessage, HeartbeatRequest, RegisterNodeRequest};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::core::Core;
@@ -19,12 +23,15 @@ use crate::uplink::channel::failure;
 pub(super) async fn listen(
     core: &Core,
     mut scheduler: AgentControlClient<Channel>,
-    request: RegisterNodeRequest,
-) {
+    (request, heartbeats): (RegisterNodeRequest, mpsc::Receiver<HeartbeatRequest>),
+) -> Infallible {
     let first = ControlMessage {
         message: Some(Message::Register(request)),
     };
-    let outbound = stream::iter([first]).chain(stream::pending());
+    let repeated = ReceiverStream::new(heartbeats).map(|heartbeat| ControlMessage {
+        message: Some(Message::Heartbeat(heartbeat)),
+    });
+    let outbound = stream::iter([first]).chain(repeated);
     match scheduler.control_stream(outbound).await {
         Ok(answer) => {
             let mut inbound = answer.into_inner();

@@ -519,6 +519,14 @@ async fn what_comes_on_the_control_stream_is_carried_out() {
         .scheduler
         .until("a stream", |state| !state.streams.is_empty())
         .await;
+    place
+        .scheduler
+        .until("a repeated heartbeat", |state| state.streamed.len() >= 3)
+        .await;
+    assert_eq!(
+        place.scheduler.state().streamed[..3],
+        ["register", "heartbeat", "heartbeat"]
+    );
     let container = control::ContainerSpec {
         image: "busybox".to_owned(),
         command: vec!["serve".to_owned()],

@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) has_stream: bool,
     pub(super) streams: Vec<mpsc::UnboundedSender<Result<ControlMessage, Status>>>,
     pub(super) stream_calls: u32,
+    /// What came on streams, by its kind.
+    pub(super) streamed: Vec<&'static str>,
 }
 
 pub(super) struct Scheduler {
@@ -64,6 +66,7 @@ impl State {
             has_stream: false,
             streams: Vec::new(),
             stream_calls: 0,
+            streamed: Vec::new(),
         }
     }
 
@@ -232,21 +235,34 @@ impl AgentControl for Door {
 
     async fn control_stream(
         &self,
-        _: Request<Streaming<ControlMessage>>,
+        request: Request<Streaming<ControlMessage>>,
     ) -> Result<Response<Self::ControlStreamStream>, Status> {
-        self.0
-            .answer(|state| {
-                state.stream_calls += 1;
-                if !state.has_stream {
-                    return Err(Status::unimplemented("no control stream"));
-                }
-                let (sender, receiver) = mpsc::unbounded_channel();
-                state.streams.push(sender);
-                let stream: Self::ControlStreamStream =
-                    Box::pin(UnboundedReceiverStream::new(receiver));
-                Ok(stream)
-            })
-            .await
+        let (it, mut inbound) = (Arc::clone(&self.0), request.into_inner());
+        let answer = self.0.answer(|state| {
+            state.stream_calls += 1;
+            if !state.has_stream {
+                return Err(Status::unimplemented("no control stream"));
+            }
+            let (sender, receiver) = mpsc::unbounded_channel();
+            state.streams.push(sender);
+            let stream: Self::ControlStreamStream =
+                Box::pin(UnboundedReceiverStream::new(receiver));
+            Ok(stream)
+        });
+        let answer = answer.await?;
+        let serving = self.0.serving.lock().unwrap().clone();
+        serving.spawn_until_stop("stream", async move {
+            while let Ok(Some(received)) = inbound.message().await {
+                let word = match received.message {
+                    Some(control_message::Message::Register(_)) => "register",
+                    Some(control_message::Message::Heartbeat(_)) => "heartbeat",
+                    _ => "other",
+                };
+                it.state().streamed.push(word);
+                it.changed.send_replace(());
+            }
+        });
+        Ok(answer)
     }
 
     async fn apply_workload(
