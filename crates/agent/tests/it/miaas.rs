@@ -251,6 +251,32 @@ async fn an_answer_that_says_no_is_told_in_its_own_words() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_may_come_in_chunks_or_end_with_its_connection() {
+    let (world, lines) = (World::new(), Lines::new());
+    let plane = Plane::start(&world, State::of(Age::First), rule);
+    let body = r#"{"node_id":7}"#;
+    let chunked =
+        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nd\r\n{body}\r\n0\r\n\r\n");
+    let ended = format!("HTTP/1.0 200 OK\r\n\r\n{body}");
+    for (registrations, text) in [(1, chunked), (2, ended)] {
+        plane.state().fault = Some(Answer::Raw(text));
+        let agent = start(&world, &lines).await;
+        lines
+            .until("Registered successfully. Node ID: 7", registrations)
+            .await;
+        agent.stop().await;
+    }
+    let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(2 << 20));
+    plane.state().fault = Some(Answer::Raw(endless));
+    let agent = start(&world, &lines).await;
+    let told = lines
+        .until("Failed to register with control plane", 1)
+        .await;
+    assert!(told.text.contains("length limit exceeded"), "{}", told.text);
+    agent.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_control_plane_that_lost_its_nodes_is_registered_with_at_once() {
     let (world, lines) = (World::new(), Lines::new());
     let plane = Plane::start(&world, State::of(Age::First), rule);

@@ -86,25 +86,8 @@ pub(super) fn main(
     let named = given.text("config").map(Path::new);
     match command {
         Some("start") => {
-            let (server, spot) = resolve(&root, (None, named), environment)?;
-            let told = Told {
-                data_dir: Some(root.join("data")),
-                listen: given.text("health-listen").map(str::to_owned),
-            };
-            let around = Surroundings::resolve(told, NAME, environment)?;
-            let node = NodeAgentConfig {
-                uplink: Uplink::Spot(Box::new(spot)),
-                journal: stdout(Form::Dated, environment),
-                ..NodeAgentConfig::new(server, around.data_dir, around.docker_socket)
-            };
-            let agent = Agent {
-                node,
-                listen: around.listen,
-                services: None,
-                names_signal: true,
-                log: around.log,
-            };
-            super::start(agent, printer)
+            let listen = given.text("health-listen").map(str::to_owned);
+            super::start(agent(&root, (named, listen), environment)?, printer)
         }
         Some("shutdown") => shut_down(&root, named, environment),
         Some(word) => Err(Failure::usage(
@@ -113,6 +96,31 @@ pub(super) fn main(
         )),
         None => Err(Failure::usage("no command was given", advice)),
     }
+}
+
+fn agent(
+    root: &Path,
+    (named, listen): (Option<&Path>, Option<String>),
+    environment: &Environment,
+) -> Result<Agent, Failure> {
+    let (server, spot) = resolve(root, (None, named), environment)?;
+    let told = Told {
+        data_dir: Some(root.join("data")),
+        listen,
+    };
+    let around = Surroundings::resolve(told, NAME, environment)?;
+    let node = NodeAgentConfig {
+        uplink: Uplink::Spot(Box::new(spot)),
+        journal: stdout(Form::Dated, environment),
+        ..NodeAgentConfig::new(server, around.data_dir, around.docker_socket)
+    };
+    Ok(Agent {
+        node,
+        listen: around.listen,
+        services: None,
+        names_signal: true,
+        log: around.log,
+    })
 }
 
 pub(super) fn of_settings(

@@ -1,11 +1,34 @@
-//! What the agent of a foreign contract takes from its surroundings beside its contract's own settings.
+//! Whose agent an agent is, and what the agent of a foreign contract takes from its surroundings beside its contract's
+//! own settings.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Environment, Layers, LogSettings, allowed};
-use crate::args::LogArgs;
+use super::{DEFAULT_ADDR, Environment, Layers, LogSettings, allowed, url};
+use crate::args::{Dialect, LogArgs};
 use crate::failure::Failure;
+
+/// Whom an agent calls, and in which contract.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Our own control plane.
+    Session { server: String },
+    Foreign {
+        dialect: Foreign,
+        /// As it was given; the contract has its own default, and reads it in its own way.
+        server: Option<String>,
+        /// The file of that contract's own agent.
+        file: Option<PathBuf>,
+    },
+}
+
+/// A contract that is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    Miaas,
+    Orchion,
+    Spot,
+}
 
 /// Resolved.
 #[derive(Debug)]
@@ -44,4 +67,25 @@ impl Surroundings {
             log: layers.log(LogArgs::default(), (None, None), "warn")?,
         })
     }
+}
+
+/// Who is meant; only our own server's address is read here.
+pub(super) fn target(
+    (dialect, server): (Dialect, Option<String>),
+    file: Option<PathBuf>,
+) -> Result<Target, Failure> {
+    let dialect = match dialect {
+        Dialect::Session => {
+            let server = url(server.as_deref().unwrap_or(DEFAULT_ADDR), "--server")?;
+            return Ok(Target::Session { server });
+        }
+        Dialect::Miaas => Foreign::Miaas,
+        Dialect::Orchion => Foreign::Orchion,
+        Dialect::Spot => Foreign::Spot,
+    };
+    Ok(Target::Foreign {
+        dialect,
+        server,
+        file,
+    })
 }

@@ -25,7 +25,7 @@ use crate::failure::Failure;
 pub(crate) use compat::{CompatListener, Historic};
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
-pub(crate) use foreign::{Surroundings, Told};
+pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
 
 const DEFAULT_ADDR: &str = "http://127.0.0.1:8080";
 /// `up` keeps the screen calm: what troubles single copies is in `ps`, and an engine that is not there is told
@@ -64,28 +64,6 @@ pub(crate) struct AgentSettings {
     pub(crate) docker_socket: String,
     pub(crate) reserve: Resources,
     pub(crate) log: LogSettings,
-}
-
-/// Whom an agent calls, and in which contract.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Our own control plane.
-    Session { server: String },
-    Foreign {
-        dialect: Foreign,
-        /// As it was given; the contract has its own default, and reads it in its own way.
-        server: Option<String>,
-        /// The file of that contract's own agent.
-        file: Option<PathBuf>,
-    },
-}
-
-/// A contract that is not ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Foreign {
-    Miaas,
-    Orchion,
-    Spot,
 }
 
 /// What is logged.
@@ -163,7 +141,7 @@ impl AgentSettings {
         let cpu = layers.text(args.reserve_cpu, "HOSTLER_RESERVE_CPU", None);
         let memory = layers.text(args.reserve_memory, "HOSTLER_RESERVE_MEMORY", None);
         Ok(Self {
-            target: target((dialect, server), dialect_file)?,
+            target: foreign::target((dialect, server), dialect_file)?,
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
             name: layers.name(args.name, file.name)?,
             listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
@@ -369,26 +347,6 @@ impl Layers<'_> {
         };
         Ok(LogSettings { filter, format })
     }
-}
-
-fn target(
-    (dialect, server): (Dialect, Option<String>),
-    file: Option<PathBuf>,
-) -> Result<Target, Failure> {
-    let dialect = match dialect {
-        Dialect::Session => {
-            let server = url(server.as_deref().unwrap_or(DEFAULT_ADDR), "--server")?;
-            return Ok(Target::Session { server });
-        }
-        Dialect::Miaas => Foreign::Miaas,
-        Dialect::Orchion => Foreign::Orchion,
-        Dialect::Spot => Foreign::Spot,
-    };
-    Ok(Target::Foreign {
-        dialect,
-        server,
-        file,
-    })
 }
 
 fn quantity<T: FromStr<Err: std::fmt::Display>>(

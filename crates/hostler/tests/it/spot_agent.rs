@@ -88,7 +88,7 @@ fn it_registers_beats_answers_and_says_offline_at_its_end() {
             (&json!("a-1"), &json!(plane.url()))
         );
         let beaten = format!("{}Z", shown["last_heartbeat"].as_str().unwrap());
-        let now = hostler_model_now();
+        let now = now_by_date();
         let beaten: i64 = seconds(&beaten);
         assert!((now - beaten).abs() < 3600 / 2, "UTC in {zone}: {shown}");
         signal(agent.pid(), number);
@@ -118,7 +118,7 @@ fn it_registers_beats_answers_and_says_offline_at_its_end() {
 }
 
 /// Seconds since 1970, by the machine's own tool.
-fn hostler_model_now() -> i64 {
+fn now_by_date() -> i64 {
     date(&["-u", "+%s"])
 }
 
@@ -198,6 +198,23 @@ fn shutdown_ends_with_0_whatever_fails_in_it() {
         "{}",
         ended.stdout
     );
+}
+
+#[test]
+fn shutdown_ends_no_process_that_is_not_this_program() {
+    let root = root("http://127.0.0.1:9");
+    let dir = root.path().join("data/agent");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("lock"), std::process::id().to_string()).unwrap();
+    let lock = std::fs::File::open(dir.join("lock")).unwrap();
+    let alone = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::flock(&lock, alone).unwrap();
+    let ended = Ended::from(agent(root.path(), "shutdown").output().unwrap()).with_code(0);
+    let part = format!(
+        "process {} is no agent that can be ended",
+        std::process::id()
+    );
+    assert!(ended.stdout.contains(&part), "{}", ended.stdout);
 }
 
 #[test]

@@ -3,16 +3,18 @@
 //! What asks for model engines, limits and jobs is read, checked and kept, and each is told in one line to have no
 //! effect yet.
 
+mod file;
+mod table;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostler_agent::orchion::{Engines, Gpus, Jobs, Limits, Ollama, Orchion, Vllm};
 use hostler_agent::{Journal, Level, Line, Uplink};
-use hostler_model::{Bytes, MilliCpu};
-use serde_json::{Map, Value};
 
-use super::flags::{self, Flag, Given, Kind};
+use self::table::{FLAGS, USUAL_SERVER};
+use super::flags::{self, Given};
 use super::lines::{Form, stdout};
 use super::read;
 use super::run::Agent;
@@ -23,141 +25,6 @@ use crate::settings::{AgentSettings, Environment, Surroundings, Told};
 use crate::status::ExitStatus;
 
 const NAME: &str = "node-agent";
-const USUAL_SERVER: &str = "localhost:50051";
-const PORT: Kind = Kind::Number(1, 65_535);
-
-const fn flag(name: &'static str, kind: Kind, usual: &'static str, help: &'static str) -> Flag {
-    Flag {
-        name,
-        kind,
-        usual,
-        help,
-    }
-}
-
-/// In the order of the alphabet, as Go lists them.
-const FLAGS: [Flag; 20] = [
-    flag(
-        "agent-host",
-        Kind::Text,
-        "",
-        "Address that the agent's own service listens on; every one if left out",
-    ),
-    flag(
-        "agent-port",
-        Kind::Number(0, 65_535),
-        "50052",
-        "Port of the agent's own service",
-    ),
-    flag(
-        "capability-interval",
-        Kind::Span,
-        "10s",
-        "How often capabilities are sent",
-    ),
-    flag(
-        "config",
-        Kind::Text,
-        "",
-        "File in YAML or JSON whose keys are the names of these flags",
-    ),
-    flag(
-        "data-dir",
-        Kind::Text,
-        "",
-        "Where the agent keeps its files; variable HOSTLER_DATA_DIR",
-    ),
-    flag(
-        "enable-ollama",
-        Kind::Switch,
-        "",
-        "Run an Ollama engine (not yet)",
-    ),
-    flag(
-        "enable-vllm",
-        Kind::Switch,
-        "",
-        "Run a vLLM engine (not yet)",
-    ),
-    flag(
-        "health-listen",
-        Kind::Text,
-        "",
-        "Where the agent answers /healthz, /readyz and /metrics; variable HOSTLER_AGENT_LISTEN",
-    ),
-    flag(
-        "heartbeat-interval",
-        Kind::Span,
-        "5s",
-        "How often a heartbeat is sent",
-    ),
-    flag(
-        "hostname",
-        Kind::Text,
-        "",
-        "Host name to register under; the machine's own if left out",
-    ),
-    flag(
-        "node-id",
-        Kind::Text,
-        "",
-        "Id to register under; made up once and kept if left out",
-    ),
-    flag(
-        "ollama-gpus",
-        Kind::Gpus,
-        "all",
-        "GPUs of the Ollama engine: all, 0, or 0,1 (not yet)",
-    ),
-    flag(
-        "ollama-model",
-        Kind::Text,
-        "llama2",
-        "Model of the Ollama engine (not yet)",
-    ),
-    flag(
-        "ollama-port",
-        PORT,
-        "11434",
-        "Port of the Ollama engine (not yet)",
-    ),
-    flag(
-        "orchestrator",
-        Kind::Text,
-        USUAL_SERVER,
-        "Address of the orchestrator",
-    ),
-    flag(
-        "vllm-gpus",
-        Kind::Gpus,
-        "all",
-        "GPUs of the vLLM engine: all, 0, or 0,1 (not yet)",
-    ),
-    flag(
-        "vllm-max-model-len",
-        Kind::Number(0, u32::MAX),
-        "4096",
-        "Longest context of the vLLM engine (not yet)",
-    ),
-    flag(
-        "vllm-model",
-        Kind::Text,
-        "mistralai/Mistral-7B-Instruct-v0.1",
-        "Model of the vLLM engine (not yet)",
-    ),
-    flag(
-        "vllm-port",
-        PORT,
-        "8000",
-        "Port of the vLLM engine (not yet)",
-    ),
-    flag(
-        "vllm-tensor-parallel",
-        Kind::Number(1, 1024),
-        "1",
-        "GPUs that share one model in the vLLM engine (not yet)",
-    ),
-];
 
 /// All that was said, on the line and in the file.
 struct Said {
@@ -235,12 +102,12 @@ fn server(text: &str) -> String {
 }
 
 impl Said {
-    fn of(mut given: Given, file: Option<&Path>) -> Result<Self, Failure> {
+    fn of(mut given: Given, named: Option<&Path>) -> Result<Self, Failure> {
         let mut limits = Limits::default();
         let mut jobs = Jobs::default();
-        if let Some(path) = file {
-            let keys = load(path)?;
-            take(&keys, &mut given, (&mut limits, &mut jobs)).map_err(|wrong| {
+        if let Some(path) = named {
+            let keys = file::load(path)?;
+            file::take(&keys, &mut given, (&mut limits, &mut jobs)).map_err(|wrong| {
                 let sentence = format!("{}: {wrong}", path.display());
                 Failure::usage(sentence, "docs/guide/agents-of-others.md lists the keys")
             })?;
@@ -363,100 +230,11 @@ impl Said {
     }
 }
 
-/// YAML reads JSON, too.
-fn load(path: &Path) -> Result<Map<String, Value>, Failure> {
-    let wrong = |why: String| {
-        let sentence = format!(
-            "cannot use the configuration file {}: {why}",
-            path.display()
-        );
-        Failure::usage(
-            sentence,
-            "name a readable file in YAML or JSON with -config",
-        )
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    if text.trim().is_empty() {
-        return Ok(Map::new());
-    }
-    match serde_saphyr::from_str::<Value>(&text) {
-        Ok(Value::Object(keys)) => Ok(keys),
-        Ok(Value::Null) => Ok(Map::new()),
-        Ok(_) => Err(wrong("it is no set of keys".to_owned())),
-        Err(error) => Err(wrong(error.to_string().replace('\n', " "))),
-    }
-}
-
-/// Takes the keys of the file over; `_` and `-` are the same in them.
-fn take(
-    keys: &Map<String, Value>,
-    given: &mut Given,
-    (limits, jobs): (&mut Limits, &mut Jobs),
-) -> Result<(), String> {
-    for (key, value) in keys {
-        let name = key.replace('_', "-");
-        match (name.as_str(), value) {
-            (_, Value::Null) => {}
-            ("resource-limits", Value::Object(keys)) => take_limits(keys, limits)?,
-            ("jobs", Value::Object(keys)) => take_jobs(keys, jobs)?,
-            ("config", _) => return Err(format!("`{key}` cannot stand in the file")),
-            (name, value) => {
-                let flag = FLAGS.iter().find(|flag| flag.name == name);
-                let flag = flag.ok_or_else(|| format!("there is no key `{key}`"))?;
-                given.add(flag, &scalar(key, flag.kind, value)?)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A value as it would stand on the line. A bare number of seconds is a span, too.
-fn scalar(key: &str, kind: Kind, value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) if kind == Kind::Span => Ok(format!("{number}s")),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Bool(switch) => Ok(switch.to_string()),
-        _ => Err(format!("`{key}` is one value, no list and no set of keys")),
-    }
-}
-
-fn take_limits(keys: &Map<String, Value>, limits: &mut Limits) -> Result<(), String> {
-    for (key, value) in keys {
-        let text = scalar(key, Kind::Text, value)?;
-        match key.as_str() {
-            "cpu" => limits.cpu = Some(text.parse::<MilliCpu>().map_err(|why| why.to_string())?),
-            "memory" => limits.memory = Some(text.parse::<Bytes>().map_err(|why| why.to_string())?),
-            _ => return Err(format!("there is no key `{key}` in resource_limits")),
-        }
-    }
-    Ok(())
-}
-
-fn take_jobs(keys: &Map<String, Value>, jobs: &mut Jobs) -> Result<(), String> {
-    for (key, value) in keys {
-        let text = scalar(key, Kind::Text, value)?;
-        match key.replace('-', "_").as_str() {
-            "max_concurrent" => {
-                let count = text.parse().ok().filter(|count| *count > 0);
-                let count = count.ok_or_else(|| format!("`{key}` is `{text}`, which is no count"));
-                jobs.max_concurrent = Some(count?);
-            }
-            "timeout" => {
-                let text = scalar(key, Kind::Span, value)?;
-                let span = flags::span(&text).filter(|span| !span.is_zero());
-                let span = span.ok_or_else(|| format!("`{key}` is `{text}`, which is no span"));
-                jobs.timeout = Some(span?);
-            }
-            _ => return Err(format!("there is no key `{key}` in jobs")),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use hostler_model::{Bytes, MilliCpu};
 
     use super::super::flags::Parsed;
     use super::*;
