@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::foreign::{Asked, Plane, called, in_order};
-use crate::program::{Ended, Running, eventually, signal};
+use crate::foreign::{Asked, Plane, called, get, in_order};
+use crate::program::{Ended, Running, eventually, hostler, signal};
 
 const BEAT: &str = "POST /api/agents/a-1/heartbeat";
 
@@ -254,6 +254,32 @@ fn prices_and_a_copy_are_reported_where_the_file_asks_for_them() {
     });
     assert_eq!(state(root.path())["replica_mode"], "manual");
     assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
+fn the_dialect_of_our_own_agent_leads_to_the_same_and_tells_no_token() {
+    let plane = Plane::start(rule);
+    let root = root(&plane.url());
+    let mut command = hostler(root.path());
+    command.args(["agent", "--dialect", "spot", "--listen", "127.0.0.1:0"]);
+    command.args([
+        "--docker-socket",
+        "/nonexistent/docker.sock",
+        "--log-level",
+        "trace",
+    ]);
+    command.arg("--data-dir").arg(root.path());
+    let mut agent = Running::start(command.env("HOSTLER_LOG_LEVEL", "trace"));
+    let line = agent.line("listening on http://");
+    let host = line.rsplit("http://").next().unwrap().to_owned();
+    eventually("it is ready", || {
+        get(&host, "/readyz").contains("registered as a-1")
+    });
+    agent.line("DEBUG - Heartbeat sent successfully");
+    assert_eq!(agent.terminate(), Some(0));
+    assert_eq!(last(&plane).body, json!({"status": "offline"}));
+    assert!(root.path().join("agent_id.txt").exists());
+    assert!(!agent.said().contains("token-1"), "the token is a secret");
 }
 
 #[test]
