@@ -240,6 +240,40 @@ async fn the_state_file_has_its_ten_keys_and_follows_the_settings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_takes_no_state_stops_nothing_and_the_id_is_kept() {
+    let (world, lines) = (World::new(), Lines::new());
+    let plane = Plane::start(&world, State::default(), rule);
+    let root = world.dir.path().join("spot");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("data"), "in the way").unwrap();
+    let agent = start(&world, &lines, spot(&world)).await;
+    lines.until("Cannot write the agent's state: ", 2).await;
+    plane.until_asked(BEAT, 3).await;
+    assert_eq!(
+        std::fs::read_to_string(id_file(&world)).unwrap(),
+        "agent-1\n"
+    );
+    std::fs::remove_file(root.join("data")).unwrap();
+    plane.until_asked(BEAT, 5).await;
+    assert_eq!(state_file(&world)["agent_id"], "agent-1");
+    agent.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_file_that_is_no_state_is_set_aside() {
+    let (world, lines) = (World::new(), Lines::new());
+    let plane = Plane::start(&world, State::default(), rule);
+    let data = world.dir.path().join("spot/data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("agent_state.json"), "{\"agent_id\": ").unwrap();
+    let agent = start(&world, &lines, spot(&world)).await;
+    plane.until_asked(BEAT, 2).await;
+    assert_eq!(state_file(&world)["agent_id"], "agent-1");
+    assert!(data.join("agent_state.json.corrupt").exists());
+    agent.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_is_not_there_or_says_no_is_tried_again() {
     let (world, lines) = (World::new(), Lines::new());
     let plane = Plane::start(&world, State::default(), rule);

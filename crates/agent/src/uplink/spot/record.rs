@@ -148,8 +148,14 @@ impl Record {
             state.agent_id = Some(id.to_owned());
             set(&mut state, settings);
         }
-        let (path, text) = (self.root.join("agent_id.txt"), format!("{id}\n"));
-        let id_written = self.write(move || files::write_text(&path, &text)).await;
+        let (path, text) = (id_path(&self.root), format!("{id}\n"));
+        let root = self.root.clone();
+        let write = move || {
+            files::make_dir(&root)?;
+            files::write_text(&path, &text)?;
+            files::sync_dir(&root)
+        };
+        let id_written = self.write(write).await;
         // The one does not depend on the other.
         let state_written = self.save().await;
         id_written.and(state_written)
@@ -173,18 +179,18 @@ impl Record {
     async fn save(&self) -> Result<(), String> {
         let _writing = self.writing.lock().await;
         let (path, state) = (state_path(&self.root), self.state().clone());
-        self.write(move || files::write(&path, &state)).await
+        let dir = self.root.join("data");
+        let write = move || {
+            files::make_dir(&dir)?;
+            files::write(&path, &state)
+        };
+        self.write(write).await
     }
 
     async fn write(
         &self,
         write: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<(), String> {
-        let root = self.root.clone();
-        let write = move || {
-            files::make_dir(&root.join("data"))?;
-            write()
-        };
         let written = match self.io {
             LedgerIo::Inline => write(),
             LedgerIo::Threads => match tokio::task::spawn_blocking(write).await {
@@ -202,7 +208,7 @@ impl Record {
 
 /// The id that an earlier agent, or an installer, wrote down.
 pub(super) fn read_id(root: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(root.join("agent_id.txt")).ok()?;
+    let text = std::fs::read_to_string(id_path(root)).ok()?;
     let id = text.trim();
     (!id.is_empty() && id != "null").then(|| id.to_owned())
 }
@@ -210,6 +216,10 @@ pub(super) fn read_id(root: &Path) -> Option<String> {
 fn set(state: &mut State, settings: Settings) {
     state.auto_switch_enabled = settings.auto_switch_enabled;
     state.manual_replica_enabled = settings.manual_replica_enabled;
+}
+
+fn id_path(root: &Path) -> PathBuf {
+    root.join("agent_id.txt")
 }
 
 fn state_path(root: &Path) -> PathBuf {
