@@ -23,12 +23,13 @@ const IMPURE: [&str; 8] = [
 ];
 
 /// All that `wire` may use: it is shipped to programs of other people.
-const FOR_WIRE: [&str; 12] = [
+const FOR_WIRE: [&str; 13] = [
     "bytes",
     "eventsource-stream",
     "futures",
     "http",
     "prost",
+    "prost-types",
     "reqwest",
     "serde",
     "serde_json",

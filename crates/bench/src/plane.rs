@@ -40,15 +40,25 @@ pub(crate) struct Agent {
 impl Server {
     /// With an empty store.
     pub(crate) fn start(bench: &Bench) -> Result<Self> {
+        Self::start_with(bench, &[])
+    }
+
+    /// With an empty store and these variables.
+    pub(crate) fn start_with(bench: &Bench, variables: &[(&str, &str)]) -> Result<Self> {
         let dir = bench.scratch()?;
-        let mut server = Self::start_on(bench, dir.path().to_owned())?;
+        let mut server = Self::start_as(bench, dir.path().to_owned(), variables)?;
         server._dir = Some(dir);
         Ok(server)
     }
 
     /// With the store that is there.
     pub(crate) fn start_on(bench: &Bench, data: PathBuf) -> Result<Self> {
+        Self::start_as(bench, data, &[])
+    }
+
+    fn start_as(bench: &Bench, data: PathBuf, variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(&bench.hostler);
+        command.envs(variables.iter().copied());
         command.args([
             "server",
             "--listen",

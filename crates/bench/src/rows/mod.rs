@@ -7,6 +7,7 @@ mod fleet;
 mod memory;
 mod mutation;
 mod placements;
+mod polls;
 mod processes;
 mod quality;
 mod registrations;
@@ -25,11 +26,16 @@ pub(crate) struct Row {
     pub(crate) run: fn(&Bench) -> Result<Vec<Line>>,
 }
 
-pub(crate) const ROWS: [Row; 16] = [
+pub(crate) const ROWS: [Row; 17] = [
     Row {
         id: "C1",
         what: "processor time per beat",
         run: beats::row,
+    },
+    Row {
+        id: "C2",
+        what: "processor time per REST beat",
+        run: polls::row,
     },
     Row {
         id: "C4",

@@ -33,6 +33,7 @@ mod workloads;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::response::Response;
 use hostler_control::Control;
 use hostler_control::fleet::LeaseRules;
@@ -45,7 +46,7 @@ use self::figures::Figures;
 use self::holders::{Holders, Say};
 use self::notes::Notes;
 use self::service::Service;
-use crate::Parts;
+use crate::{Parts, grpc};
 
 const PATH: &str = "/persys.control.v1.AgentControl/{*method}";
 
@@ -130,7 +131,9 @@ pub(crate) fn beside(parts: &Parts) -> Router {
         let tasks = watched.control.tasks().clone();
         tasks.spawn_until_stop("persys agents", drive::watch(watched));
     });
-    Router::new().route_service(PATH, AgentControlServer::new(Service(door)))
+    Router::new()
+        .route_service(PATH, AgentControlServer::new(Service(door)))
+        .route_layer(from_fn(grpc::only_calls))
 }
 
 /// The routes on a listener of their own, with the contract's answers for unknown paths.

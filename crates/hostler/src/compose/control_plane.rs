@@ -45,7 +45,9 @@ impl ControlPlane {
             tasks: tasks.clone(),
         };
         let control = Control::start(ControlConfig::default(), parts).await?;
-        let doors = hostler_doors::Parts::new(&control, &entropy);
+        let mut doors = hostler_doors::Parts::new(&control, &entropy);
+        doors.miaas = settings.contracts.miaas.clone();
+        doors.orchion = settings.contracts.orchion.clone();
         let router = doors.router(Dialect::Hostler);
         tasks.spawn("listener", serve(bound, router, tasks.clone()));
         let mut compat = Vec::new();

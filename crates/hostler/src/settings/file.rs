@@ -7,6 +7,7 @@ use hostler_model::Resources;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::contracts::{MiaasFile, OrchionFile};
 use crate::args::{Dialect, LogFormat};
 use crate::failure::Failure;
 
@@ -20,6 +21,8 @@ pub(crate) struct ServerFile {
     /// As words of `--compat`.
     pub(crate) compat: Vec<String>,
     pub(crate) persys_insecure: Option<bool>,
+    pub(crate) miaas: MiaasFile,
+    pub(crate) orchion: OrchionFile,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
 }

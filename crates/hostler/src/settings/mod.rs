@@ -3,6 +3,7 @@
 //! Flag > environment (`HOSTLER_…`) > configuration file > default. The environment comes as data.
 
 mod compat;
+mod contracts;
 mod environment;
 mod file;
 mod foreign;
@@ -23,6 +24,7 @@ use crate::args::{ServerArgs, UpArgs, WaitArgs};
 use crate::failure::Failure;
 
 pub(crate) use compat::{CompatListener, Historic};
+use contracts::ContractSettings;
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
@@ -48,6 +50,7 @@ pub(crate) struct ServerSettings {
     pub(crate) listen: SocketAddr,
     /// Other systems' ports.
     pub(crate) compat: Vec<CompatListener>,
+    pub(crate) contracts: ContractSettings,
     pub(crate) data_dir: PathBuf,
     pub(crate) log: LogSettings,
 }
@@ -95,6 +98,7 @@ impl UpSettings {
             server: ServerSettings {
                 listen,
                 compat: layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?,
+                contracts: ContractSettings::resolve(Default::default(), environment)?,
                 data_dir: layers.data_dir(args.data_dir, None)?,
                 log: layers.log(args.log, (None, None), UP_FILTER)?,
             },
@@ -118,6 +122,7 @@ impl ServerSettings {
         Ok(Self {
             listen,
             compat: layers.compat(args.compat, compat, (listen.ip(), insecure))?,
+            contracts: ContractSettings::resolve((file.miaas, file.orchion), environment)?,
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
             log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
         })
