@@ -84,7 +84,7 @@ impl Reconciler {
             CommandKind::AcceptIntent { epoch } => self.accept(epoch),
             CommandKind::Cleanup => Ok(self.clean_up()),
             CommandKind::Switch { .. } | CommandKind::Terminate { .. } => {
-                Err("this agent cannot rent or end machines; nothing was done".to_owned())
+                Err("this agent does not look after a rented machine".to_owned())
             }
         };
         let (Ok(words) | Err(words)) = &result;

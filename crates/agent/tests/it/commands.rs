@@ -100,3 +100,20 @@ async fn a_disk_that_keeps_a_command_waiting_keeps_nothing_else_waiting() {
         serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert!(record["result"].is_object(), "{record}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_order_for_a_rented_machine_is_answered_with_no() {
+    let world = World::new();
+    let _agent = world.start().await;
+    let kind = CommandKind::Terminate {
+        machine: None,
+        terminate_wait_seconds: None,
+        reason: String::new(),
+    };
+    world.control.order(1, kind);
+    world
+        .control
+        .until("acknowledged", |state| state.acknowledged.len() == 1)
+        .await;
+    assert!(!world.control.state().acknowledged[0].done);
+}
