@@ -117,6 +117,7 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
         }
         .to_owned(),
         version: VERSION.to_owned(),
+        decision_engine_loaded: false,
     };
     (status(&readiness), Json(health)).into_response()
 }

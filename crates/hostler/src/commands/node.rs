@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hostler_model::{Bytes, MilliCpu};
 use hostler_wire::api::{
-    Assignment, AssignmentFilter, CommandProgress, LabelPatch, Node, NodeFilter, Resources,
+    Assignment, AssignmentFilter, CommandProgress, Instance, LabelPatch, Node, NodeFilter,
+    Resources,
 };
 use hostler_wire::client::{Expect, Force};
 
@@ -98,7 +99,7 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
         "AGE",
     ];
     if is_wide {
-        head.extend(["ADDRESS", "AGENT", "LABELS", "ID"]);
+        head.extend(["ADDRESS", "AGENT", "INSTANCE", "LABELS", "ID"]);
     }
     let mut table = Table::new(&head);
     for node in nodes {
@@ -119,6 +120,10 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
             row.extend([
                 node.ip.clone().into(),
                 node.facts.agent_version.clone().into(),
+                node.instance
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), instance)
+                    .into(),
                 labels(&node.labels).into(),
                 node.id.clone().into(),
             ]);
@@ -204,6 +209,10 @@ fn page(remote: &Remote<'_>, node: &Node) {
         ),
         ("in use", used),
         ("joined", node.joined_at.clone()),
+        (
+            "instance",
+            node.instance.as_ref().map(instance).unwrap_or_default(),
+        ),
     ];
     for (key, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
         remote.printer.data(&format!("{key:<11}{value}"));
@@ -242,6 +251,20 @@ fn warn_of_rare_beats(remote: &Remote<'_>, nodes: &[Node]) {
             .printer
             .talk(&format!("{} beats {}", node.name, beats(node)));
     }
+}
+
+/// A rented machine in one line; what its agent did not tell is left out.
+fn instance(instance: &Instance) -> String {
+    let words = [
+        &instance.provider,
+        &instance.id,
+        &instance.instance_type,
+        &instance.zone,
+        &instance.market,
+    ];
+    let told = words.into_iter().map(String::as_str);
+    let told: Vec<&str> = told.filter(|word| !word.is_empty()).collect();
+    told.join(" ")
 }
 
 /// The copies on a node.

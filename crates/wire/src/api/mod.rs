@@ -23,8 +23,9 @@ pub use assignment::{
 };
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
 pub use node::{
-    Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, LabelPatch, Lease,
-    Metrics, Node, NodeFacts, NodeFilter, NodeState, NodeStatus, Resources, RuntimeFact,
+    Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, Instance,
+    LabelPatch, Lease, Metrics, Node, NodeFacts, NodeFilter, NodeState, NodeStatus, Resources,
+    RuntimeFact,
 };
 pub use problem::Problem;
 pub use status::{Check, Health, Live, Ready, SessionVersions, Version};

@@ -56,6 +56,24 @@ pub struct Node {
     /// Absent for a node that has not beaten since the control plane started, or is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// The rented machine that the node is on, if its agent told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
+}
+
+/// A rented machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Instance {
+    pub provider: String,
+    /// The provider's id.
+    pub id: String,
+    /// Such as `t3.medium`.
+    #[serde(rename = "type")]
+    pub instance_type: String,
+    pub zone: String,
+    /// How it is paid for: `spot`, `on-demand` or `unknown`.
+    pub market: String,
 }
 
 /// MIaaS's picture of a machine. The keys without a value are written as null.

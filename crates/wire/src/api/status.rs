@@ -58,4 +58,7 @@ pub struct Health {
     pub database: String,
     #[serde(default)]
     pub version: String,
+    /// Whether an engine decides about rented machines.
+    #[serde(default)]
+    pub decision_engine_loaded: bool,
 }

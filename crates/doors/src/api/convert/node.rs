@@ -5,7 +5,7 @@ use std::time::Duration;
 use hostler_control::fleet::State;
 use hostler_control::{Control, LiveNode};
 use hostler_model::{
-    Admission, Bytes, Command, CommandKind, CommandState, Contract, Disk, Liveness, Node,
+    Admission, Bytes, Command, CommandKind, CommandState, Contract, Disk, Instance, Liveness, Node,
     NodeFacts, NodeState, RuntimeFact, Usage,
 };
 use hostler_wire::api;
@@ -45,6 +45,17 @@ pub(in crate::api) fn node(control: &Control, state: &State, node: &Node) -> api
             spacing_ms: live.spacing.map(millis),
             advised_ms: live.advised.map(millis),
         }),
+        instance: node.instance.as_ref().map(instance),
+    }
+}
+
+fn instance(instance: &Instance) -> api::Instance {
+    api::Instance {
+        provider: instance.provider.clone(),
+        id: instance.id.clone(),
+        instance_type: instance.instance_type.clone(),
+        zone: instance.zone.clone(),
+        market: instance.market.as_str().to_owned(),
     }
 }
 
