@@ -64,6 +64,23 @@ async fn settings_are_set_as_either_route_names_them() {
 }
 
 #[tokio::test]
+async fn words_of_the_paths_are_never_clients() {
+    let spot = Spot::start().await;
+    for word in ["agents", "instances"] {
+        let named = spot.server.get(&format!("/api/client/{word}")).await;
+        is_error(&named, 404, "Client not found");
+    }
+    let history = spot.server.get("/api/client/pricing-history").await;
+    is_error(&history, 400, "Missing agent_id");
+    is_error(
+        &spot.server.get("/api/client/validate").await,
+        401,
+        "Missing client token",
+    );
+    spot.server.shut_down().await;
+}
+
+#[tokio::test]
 async fn accounts_are_opened_shown_and_closed() {
     let spot = Spot::start().await;
     let id = spot.register("agent-a-1", "i-1").await;
