@@ -16,5 +16,6 @@ mod persys;
 mod program;
 mod refusals;
 mod spot_agent;
+mod spot_nodes;
 mod starts;
 mod up;
