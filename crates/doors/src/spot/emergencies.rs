@@ -63,9 +63,10 @@ fn risk(spot: &Spot, pool: &PoolId) -> f64 {
 pub(super) async fn create_replica(
     State(spot): State<Spot>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     body: Fields,
 ) -> Result<Response, No> {
-    let agent = spot.agent(&id)?;
+    let agent = spot.agent_for(&headers, &id)?;
     let (kind, signal, urgency) = match body.word("signal_type")?.as_deref() {
         Some("rebalance-recommendation") => {
             (ReplicaKind::AutomaticRebalance, Signal::Rebalance, "high")
@@ -110,10 +111,11 @@ pub(super) async fn create_replica(
 pub(super) async fn imminent(
     State(spot): State<Spot>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     body: Fields,
 ) -> Answer {
     let began = spot.control.clock().uptime();
-    let agent = spot.agent(&id)?;
+    let agent = spot.agent_for(&headers, &id)?;
     let known = agent.rental.primary().map(|machine| machine.id.clone());
     let verb = RentedVerb::Taken {
         machine: body.word("instance_id")?.or(known).unwrap_or_default(),

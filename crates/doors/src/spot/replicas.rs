@@ -46,9 +46,10 @@ pub(super) async fn config(
 pub(super) async fn create(
     State(spot): State<Spot>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     body: Fields,
 ) -> Result<Response, No> {
-    let agent = spot.agent(&id)?;
+    let agent = spot.agent_for(&headers, &id)?;
     if show::status(&agent.node, &agent.rental) != "online" {
         return Err(No::not_found("Agent not found or not online"));
     }
@@ -137,9 +138,10 @@ fn machine_of(replica: &Replica) -> String {
 pub(super) async fn list(
     State(spot): State<Spot>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     query: Result<axum::extract::Query<Listing>, axum::extract::rejection::QueryRejection>,
 ) -> Answer {
-    let agent = spot.agent(&id)?;
+    let agent = spot.agent_for(&headers, &id)?;
     let listing = query.map(|query| query.0).unwrap_or_default();
     let is_all = listing.include_terminated.eq_ignore_ascii_case("true");
     let is_wanted = |replica: &&Replica| {
@@ -228,9 +230,10 @@ pub(super) async fn of_client(State(spot): State<Spot>, Path(client): Path<Strin
 pub(super) async fn told(
     State(spot): State<Spot>,
     Path((id, replica)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Fields,
 ) -> Answer {
-    let (agent, replica) = find(&spot, &id, &replica)?;
+    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
     let machine = body.needed("instance_id")?;
     let status = body.word("status")?.unwrap_or_else(|| "syncing".to_owned());
     let change = ReplicaChange {
@@ -250,9 +253,10 @@ pub(super) async fn told(
 pub(super) async fn status(
     State(spot): State<Spot>,
     Path((id, replica)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Fields,
 ) -> Answer {
-    let (agent, replica) = find(&spot, &id, &replica)?;
+    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
     let status = body.needed("status")?;
     let change = ReplicaChange {
         status: Some(told_status(&status)?),
@@ -273,9 +277,10 @@ pub(super) async fn status(
 pub(super) async fn sync_status(
     State(spot): State<Spot>,
     Path((id, replica)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Fields,
 ) -> Answer {
-    let (agent, replica) = find(&spot, &id, &replica)?;
+    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
     let sync = match body.word("sync_status")?.as_deref() {
         None => None,
         Some("initializing") => Some(SyncStatus::Initializing),
@@ -330,9 +335,10 @@ pub(super) async fn sync_status(
 pub(super) async fn promote(
     State(spot): State<Spot>,
     Path((id, replica)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Fields,
 ) -> Answer {
-    let (agent, replica) = find(&spot, &id, &replica)?;
+    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
     let known = agent.rental.replica(replica);
     let known = known.ok_or_else(|| No::not_found("Replica not found"))?;
     if !matches!(known.status, ReplicaStatus::Ready | ReplicaStatus::Syncing) {
@@ -366,8 +372,9 @@ pub(super) async fn promote(
 pub(super) async fn end(
     State(spot): State<Spot>,
     Path((id, replica)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Answer {
-    let (agent, replica) = find(&spot, &id, &replica)?;
+    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
     let known = agent.rental.replica(replica);
     if known.is_some_and(|replica| !replica.status.is_open()) {
         return Err(No::bad("The replica is terminated already"));
@@ -387,9 +394,13 @@ pub(super) async fn end(
 }
 
 /// The agent, and the id of a replica of its own.
-fn find(spot: &Spot, id: &str, replica: &str) -> Result<(Agent, ReplicaId), No> {
+fn find(
+    spot: &Spot,
+    headers: &HeaderMap,
+    (id, replica): (&str, &str),
+) -> Result<(Agent, ReplicaId), No> {
     let missing = || No::not_found("Replica not found");
-    let agent = spot.agent(id)?;
+    let agent = spot.agent_for(headers, id)?;
     let replica: ReplicaId = replica.parse().map_err(|_| missing())?;
     if agent.rental.replica(replica).is_none() {
         return Err(missing());

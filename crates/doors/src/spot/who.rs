@@ -62,6 +62,14 @@ impl Spot {
         }
     }
 
+    /// The agent, for routes that ask for no token: one that is given all the same must be its client's.
+    pub(super) fn agent_for(&self, headers: &HeaderMap, id: &str) -> Result<Agent, No> {
+        if bearer(headers).is_some() {
+            return self.own(headers, &Fields::default(), id);
+        }
+        self.agent(id)
+    }
+
     /// The agent, unless it is deleted.
     pub(super) fn agent(&self, id: &str) -> Result<Agent, No> {
         let agent = self.agent_ever(id)?;

@@ -328,3 +328,25 @@ async fn an_emergency_takes_the_replica_that_is_there_and_says_if_there_is_none(
     assert!(notices.iter().any(|it: &Value| it["severity"] == "warning"));
     spot.server.shut_down().await;
 }
+
+#[tokio::test]
+async fn a_token_that_nobody_asked_for_must_be_the_owners_all_the_same() {
+    let (spot, id) = ready().await;
+    let replica = create(&spot, &id).await;
+    let (_, stranger) = crate::spot::create(&spot.server, "other").await;
+    let path = format!("/api/agents/{id}/replicas/{replica}/sync-status");
+    let body = r#"{"sync_status":"synced","state_transfer_progress":100}"#;
+    for (token, status) in [
+        (format!("Bearer {stranger}"), 404),
+        ("Bearer wrong".to_owned(), 401),
+        (format!("Bearer {}", spot.token), 200),
+        (String::new(), 200),
+    ] {
+        let headers = [("authorization", token.as_str())];
+        let answer = spot.server.send(Method::POST, &path, &headers, body).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+        let is_ready = Spot::ok(&spot.server.get(&format!("/api/agents/{id}/replicas")).await);
+        assert_eq!(is_ready["replicas"][0]["status"] == "ready", status == 200);
+    }
+    spot.server.shut_down().await;
+}
