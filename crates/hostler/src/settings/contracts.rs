@@ -51,32 +51,31 @@ impl ContractSettings {
         let text = |variable: &str, file: Option<String>| {
             environment.get(variable).map(str::to_owned).or(file)
         };
-        let mut config = miaas::Config::default();
-        config.dialect = match text("HOSTLER_MIAAS_DIALECT", miaas.dialect).as_deref() {
-            None | Some("seed") => miaas::Dialect::Seed,
-            Some("later") => miaas::Dialect::Later,
-            Some(other) => {
-                return Err(Failure::usage(
-                    format!("`{other}` is no dialect of MIaaS"),
-                    "set HOSTLER_MIAAS_DIALECT, or `dialect` in [miaas], to `seed` or `later`",
-                ));
-            }
+        let usual = miaas::Config::default();
+        let told = environment.get("JWT_EXPIRATION_HOURS");
+        let ttl = hours(told, miaas.jwt_expiration_hours)?;
+        let config = miaas::Config {
+            dialect: dialect(text("HOSTLER_MIAAS_DIALECT", miaas.dialect).as_deref())?,
+            jwt_secret: text("JWT_SECRET", miaas.jwt_secret).map_or(usual.jwt_secret, Arc::from),
+            ttl: ttl.unwrap_or(usual.ttl),
+            pages_deploy: miaas.pages_deploy.unwrap_or(usual.pages_deploy),
         };
-        if let Some(secret) = text("JWT_SECRET", miaas.jwt_secret) {
-            config.jwt_secret = secret.into();
-        }
-        if let Some(hours) = hours(
-            environment.get("JWT_EXPIRATION_HOURS"),
-            miaas.jwt_expiration_hours,
-        )? {
-            config.ttl = hours;
-        }
-        config.pages_deploy = miaas.pages_deploy.unwrap_or(false);
         let api_key = text("HOSTLER_ORCHION_API_KEY", orchion.api_key).map(Arc::from);
         Ok(Self {
             miaas: config,
             orchion: orchion::Config { api_key },
         })
+    }
+}
+
+fn dialect(word: Option<&str>) -> Result<miaas::Dialect, Failure> {
+    match word {
+        None | Some("seed") => Ok(miaas::Dialect::Seed),
+        Some("later") => Ok(miaas::Dialect::Later),
+        Some(other) => Err(Failure::usage(
+            format!("`{other}` is no dialect of MIaaS"),
+            "set HOSTLER_MIAAS_DIALECT, or `dialect` in [miaas], to `seed` or `later`",
+        )),
     }
 }
 
