@@ -90,6 +90,8 @@ impl World {
                 asleep: Mutex::new(Duration::ZERO),
                 usage: Mutex::new(Usage {
                     cpu_percent: 12.5,
+                    memory_percent: 40.0,
+                    disk_free: Bytes(2 << 30),
                     ..Usage::default()
                 }),
             }),

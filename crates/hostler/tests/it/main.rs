@@ -10,6 +10,7 @@ mod fleet;
 mod foreign;
 mod guide;
 mod miaas_agent;
+mod mixed_fleet;
 mod needs_docker;
 mod node_agent;
 mod persys;
