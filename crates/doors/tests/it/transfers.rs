@@ -196,6 +196,36 @@ async fn a_reader_that_leaves_ends_the_transfer() {
     server.shut_down().await;
 }
 
+#[tokio::test]
+async fn a_follower_ends_with_the_last_transfer_also_when_nothing_changes_after_it() {
+    let server = Server::start().await;
+    let (mut node, item) = with_a_copy(&server).await;
+    let (frames, stream) = mpsc::channel(8);
+    let reading = Sse::open(&server, "/api/v1/workloads/web/logs?follow=true", &[]);
+    let sending = async {
+        let (ticket, _) = opened(&mut node).await;
+        let ticket = frame(bulk_frame::Frame::Ticket(ticket));
+        frames.send(ticket).await.expect("sent");
+        let transfer = node.client.bulk(ReceiverStream::new(stream)).await;
+        transfer.expect("a transfer")
+    };
+    let (mut reader, _transfer) = tokio::join!(reading, sending);
+    let delete = reqwest::Method::DELETE;
+    server.send(delete, "/api/v1/workloads/web", &[], "").await;
+    let gone = v1::unit_state::State::Gone(v1::unit_state::Gone {});
+    node.observe(false, vec![observed(&item, gone)]).await;
+    let path = "/api/v1/workloads/web";
+    while server.get(path).await.status != reqwest::StatusCode::NOT_FOUND {
+        tokio::task::yield_now().await;
+    }
+    // The follower has time to see that; its transfer has not ended yet.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    frames.send(end("")).await.expect("sent");
+    let told = tokio::time::timeout(DEADLINE, reader.next()).await;
+    assert_eq!(told.expect("in time").expect("an end").0.event, "end");
+    server.shut_down().await;
+}
+
 /// Opens the transfer that is asked for, tells the lines, and ends it well or not at all.
 async fn transfer(node: &mut Node, lines: &[v1::LogLine], is_whole: bool) -> v1::LogRequest {
     let (ticket, request) = opened(node).await;

@@ -113,13 +113,14 @@ impl Following {
             }
             // Every arm is cancel-safe: the streams are only borrowed, and the watch keeps its mark.
             tokio::select! {
-                Some((copy, record)) = self.merged.next() => match record {
-                    Some(Ok(record)) => {
+                told = self.merged.next(), if !self.merged.is_empty() => match told {
+                    Some((copy, Some(Ok(record)))) => {
                         self.note_told(copy.unit(), &record);
                         return Some(convert::line(record, &copy));
                     }
-                    Some(Err(refusal)) => self.rest(&copy, &refusal),
-                    None => {}
+                    Some((copy, Some(Err(refusal)))) => self.rest(&copy, &refusal),
+                    // One has ended, or the last one has: that may settle it, and no change need follow.
+                    Some((_, None)) | None => {}
                 },
                 changed = self.changes.changed() => {
                     changed.ok()?;
