@@ -198,7 +198,12 @@ async fn a_reader_that_leaves_ends_the_transfer() {
 
 #[tokio::test]
 async fn a_follower_ends_with_the_last_transfer_also_when_nothing_changes_after_it() {
-    let server = Server::start().await;
+    // No lease runs out, for that would be a change.
+    let config = hostler_control::ControlConfig {
+        lease: hostler_control::fleet::LeaseRules::for_beat(DEADLINE * 10),
+        ..hostler_control::ControlConfig::default()
+    };
+    let server = Server::with(config).await;
     let (mut node, item) = with_a_copy(&server).await;
     let (frames, stream) = mpsc::channel(8);
     let reading = Sse::open(&server, "/api/v1/workloads/web/logs?follow=true", &[]);
