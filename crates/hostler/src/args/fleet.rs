@@ -69,6 +69,9 @@ pub(crate) struct AgentArgs {
     /// [env: HOSTLER_DIALECT_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub(crate) dialect_config: Option<PathBuf>,
+    /// Speak Persys's contract in plain text; Persys's own spelling `-insecure` means the same
+    #[arg(long)]
+    pub(crate) persys_insecure: bool,
     /// Where identity, ledger and units are kept [env: HOSTLER_DATA_DIR] [default: /var/lib/hostler as
     /// root, else ~/.local/share/hostler]
     #[arg(long, value_name = "DIR")]
@@ -148,4 +151,6 @@ pub(crate) enum Dialect {
     Orchion,
     /// As spot-agent
     Spot,
+    /// As persys-agent
+    Persys,
 }

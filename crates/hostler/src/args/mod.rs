@@ -181,12 +181,13 @@ pub(crate) struct CompletionArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// The words as clap takes them: a server knows Persys's `-insecure`, which acts on Persys's ports alone.
+/// The words as clap takes them: servers and agents know Persys's `-insecure`, which acts on what speaks Persys's
+/// contract alone.
 pub(crate) fn spelled(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
     if words
         .get(1)
-        .is_some_and(|verb| verb == "server" || verb == "up")
+        .is_some_and(|verb| verb == "server" || verb == "up" || verb == "agent")
     {
         for word in words.iter_mut().filter(|word| *word == "-insecure") {
             *word = OsString::from("--persys-insecure");

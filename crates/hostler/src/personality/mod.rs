@@ -99,6 +99,10 @@ pub(crate) fn of_settings(
     };
     let (server, file) = (server.as_deref(), file.as_deref());
     let agent = match dialect {
+        // It serves as well as it calls.
+        Foreign::Persys => {
+            return persys::of_settings(&settings, (server, file), environment, printer);
+        }
         Foreign::Miaas => miaas::of_settings(&settings, server, environment)?,
         Foreign::Orchion => orchion::of_settings(&settings, (server, file), environment)?,
         Foreign::Spot => spot::of_settings(&settings, (server, file), environment)?,

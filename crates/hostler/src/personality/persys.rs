@@ -16,6 +16,7 @@ mod settings;
 mod spec_file;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use hostler_agent::persys::{Figures, Persys};
@@ -28,7 +29,7 @@ use crate::commands::single_thread;
 use crate::compose::{Signals, container_runtime, shut_down};
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::settings::Environment;
+use crate::settings::{AgentSettings, Environment};
 use crate::status::ExitStatus;
 
 use line::Given;
@@ -73,6 +74,36 @@ pub(super) fn main(
         Some(verb) => single_thread()?.block_on(Box::pin(relay::ask(verb, &settings, printer))),
         None => single_thread()?.block_on(Box::pin(look_after(settings, printer))),
     }
+}
+
+/// `hostler agent --dialect persys`: the agent's own variables count more than what is said of all agents.
+pub(super) fn of_settings(
+    told: &AgentSettings,
+    (server, file): (Option<&str>, Option<&Path>),
+    environment: &Environment,
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
+    let scheduler = server.map(|server| {
+        let addr = server.strip_prefix("http://").unwrap_or(server);
+        addr.trim_end_matches('/').to_owned()
+    });
+    let state = told.data_dir.join("state.db").display().to_string();
+    let variables = [
+        ("PERSYS_SCHEDULER_ADDR", scheduler),
+        ("PERSYS_NODE_ID", told.name.clone()),
+        ("PERSYS_STATE_PATH", Some(state)),
+        ("DOCKER_HOST", Some(told.docker_socket.clone())),
+    ];
+    let set = variables
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let plain = told.persys_insecure.then(|| "-insecure".to_owned());
+    let named = file.map(|file| ["--config".to_owned(), file.display().to_string()]);
+    let words: Vec<String> = plain
+        .into_iter()
+        .chain(named.into_iter().flatten())
+        .collect();
+    main(&words, &environment.with_defaults(set), printer)
 }
 
 /// Serves and calls until it is told to stop; what runs goes on without it.

@@ -27,6 +27,20 @@ impl Environment {
         }
     }
 
+    /// The same with these variables, where they are not set.
+    pub(crate) fn with_defaults(
+        &self,
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let mut with = self.clone();
+        for (name, value) in variables {
+            if self.get(name).is_none() {
+                with.variables.insert(name.to_owned(), value);
+            }
+        }
+        with
+    }
+
     /// A variable that is set and not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.variables

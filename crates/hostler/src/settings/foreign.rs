@@ -28,6 +28,7 @@ pub(crate) enum Foreign {
     Miaas,
     Orchion,
     Spot,
+    Persys,
 }
 
 /// Resolved.
@@ -82,6 +83,7 @@ pub(super) fn target(
         Dialect::Miaas => Foreign::Miaas,
         Dialect::Orchion => Foreign::Orchion,
         Dialect::Spot => Foreign::Spot,
+        Dialect::Persys => Foreign::Persys,
     };
     Ok(Target::Foreign {
         dialect,

@@ -59,6 +59,8 @@ pub(crate) struct ServerSettings {
 #[derive(Debug)]
 pub(crate) struct AgentSettings {
     pub(crate) target: Target,
+    /// Persys's own `-insecure`.
+    pub(crate) persys_insecure: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) name: Option<String>,
     /// Where the agent answers about itself; none means nowhere.
@@ -147,6 +149,7 @@ impl AgentSettings {
         let memory = layers.text(args.reserve_memory, "HOSTLER_RESERVE_MEMORY", None);
         Ok(Self {
             target: foreign::target((dialect, server), dialect_file)?,
+            persys_insecure: args.persys_insecure,
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
             name: layers.name(args.name, file.name)?,
             listen: listen.map(|text| allowed(&text, insecure)).transpose()?,

@@ -475,6 +475,29 @@ fn persys_agent_passes_requests_on_and_prints_the_answer() {
 }
 
 #[test]
+fn the_dialect_of_our_own_agent_leads_to_the_same() {
+    let fleet = crate::fleet::Fleet::without_agent("/nonexistent/docker.sock");
+    let mut command = hostler(fleet.path());
+    command.current_dir(fleet.path());
+    command.args(["agent", "--dialect", "persys", "-insecure", "--name", "p-1"]);
+    command.args([
+        "--docker-socket",
+        "/nonexistent/docker.sock",
+        "--server",
+        &fleet.addr(),
+    ]);
+    command.arg("--data-dir").arg(fleet.path().join("persys"));
+    command.env("PERSYS_GRPC_ADDR", "127.0.0.1");
+    command
+        .env("PERSYS_GRPC_PORT", "0")
+        .env("PERSYS_METRICS_PORT", "0");
+    let mut agent = Running::start(&mut command);
+    agent.line("serving persys.agent.v1 on ");
+    eventually("it is a node", || fleet.state_of("p-1") == "ready");
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
 #[ignore = "needs docker"]
 fn needs_docker_persys_agent_runs_a_container_and_keeps_it_through_a_restart() {
     let socket = crate::needs_docker::socket();
