@@ -1,13 +1,6 @@
 //! Conversations of the foreign contracts, word for word. Each is held with our own door on loopback, and with the
-//! original program where an environment variable names the address of one:
-//!
-//! | variable | what listens there |
-//! |---|---|
-//! | `HOSTLER_FOREIGN_MIAAS_SEED` | MIaaS's first control plane, `host:port` |
-//! | `HOSTLER_FOREIGN_MIAAS` | MIaaS's later control plane, `host:port` |
-//! | `HOSTLER_FOREIGN_ORCHION` | an Orchion orchestrator, `grpc-host:port,http-host:port` |
-//!
-//! They say only what holds on both sides; what is ours alone is tested elsewhere.
+//! original program where `outside` finds one. They say only what holds on both sides; what is ours alone is tested
+//! elsewhere.
 
 use hostler_control::ControlConfig;
 use hostler_doors::{Dialect, miaas};
@@ -16,18 +9,9 @@ use hostler_wire::orchion::v1::orchestrator_client::OrchestratorClient;
 use serde_json::{Value, json};
 use tonic::Code;
 
+use crate::outside::Outsider;
 use crate::raw::{Said, say};
 use crate::server::{Server, store};
-
-/// The address in the environment, or a word about what was left out.
-#[expect(clippy::print_stderr, reason = "what is left out is said aloud")]
-fn foreign(variable: &str) -> Option<String> {
-    let address = std::env::var_os(variable).and_then(|it| it.into_string().ok());
-    if address.is_none() {
-        eprintln!("skipped: {variable} names no program to talk to");
-    }
-    address
-}
 
 /// Tells one run's nodes from another's.
 fn fresh(name: &str) -> String {
@@ -49,8 +33,6 @@ async fn post(addr: &str, path: &str, headers: &str, body: &Value) -> Said {
 
 /// What both dialects have in common: register, list, be refused with a list.
 async fn miaas(addr: &str, created: u16) -> (String, String) {
-    let health = say(addr, "GET /health").await.is(200);
-    assert_eq!(health.json()["status"], "healthy");
     assert!(
         say(addr, "GET /api/v1/nodes")
             .await
@@ -126,13 +108,9 @@ async fn miaas_beats(addr: &str, id: &str, headers: &str) {
         assert!(beaten["timestamp"].is_f64());
         assert_eq!(beaten.as_object().map(serde_json::Map::len), Some(2));
     }
-    for bad in [
-        json!({"running_containers": [1]}),
-        json!({"disk_free_mb": 1.5}),
-    ] {
-        let refused = post(addr, &path, headers, &bad).await.is(422);
-        assert!(refused.json()["detail"][0]["loc"].is_array());
-    }
+    let bad = json!({"disk_free_mb": 1.5});
+    let refused = post(addr, &path, headers, &bad).await.is(422);
+    assert!(refused.json()["detail"][0]["loc"].is_array());
     let absent = say(addr, &format!("POST {path}{headers}")).await.is(422);
     assert_eq!(absent.json()["detail"][0]["type"], "missing");
     let malformed = format!("POST {path}\ncontent-type: application/json{headers}\n\n{{\"cpu");
@@ -246,10 +224,16 @@ async fn miaas_seed(addr: &str) {
 }
 
 async fn miaas_later(addr: &str) {
+    let health = say(addr, "GET /health").await.is(200);
+    assert_eq!(health.json()["status"], "healthy");
     let (id, token) = miaas(addr, 201).await;
     assert_eq!(token.split('.').count(), 3, "{token}");
     miaas_beats(addr, &id, &format!("\nauthorization: bearer {token}")).await;
     let path = format!("/api/v1/nodes/{id}/heartbeat");
+    let good = format!("\nauthorization: Bearer {token}");
+    // The first control plane took any list here.
+    let bad = json!({"running_containers": [1]});
+    post(addr, &path, &good, &bad).await.is(422);
     for (headers, sentence) in [
         ("", "Missing authentication token"),
         ("\nauthorization: Basic abc", "Missing authentication token"),
@@ -312,15 +296,15 @@ async fn our_door_holds_the_conversation_of_later_miaas() {
 
 #[tokio::test]
 async fn their_first_control_plane_holds_the_same_conversation() {
-    if let Some(addr) = foreign("HOSTLER_FOREIGN_MIAAS_SEED") {
-        miaas_seed(&addr).await;
+    if let Some(theirs) = Outsider::of("HOSTLER_FOREIGN_MIAAS_SEED") {
+        miaas_seed(&theirs.addr).await;
     }
 }
 
 #[tokio::test]
 async fn their_later_control_plane_holds_the_same_conversation() {
-    if let Some(addr) = foreign("HOSTLER_FOREIGN_MIAAS") {
-        miaas_later(&addr).await;
+    if let Some(theirs) = Outsider::of("HOSTLER_FOREIGN_MIAAS") {
+        miaas_later(&theirs.addr).await;
     }
 }
 
@@ -451,8 +435,7 @@ async fn our_door_holds_the_conversation_of_orchion() {
 
 #[tokio::test]
 async fn their_orchestrator_holds_the_same_conversation() {
-    if let Some(addresses) = foreign("HOSTLER_FOREIGN_ORCHION") {
-        let (grpc, http) = addresses.split_once(',').expect("two addresses");
-        orchion(grpc, http).await;
+    if let Some(theirs) = Outsider::of("HOSTLER_FOREIGN_ORCHION") {
+        orchion(&theirs.addr, &theirs.http).await;
     }
 }

@@ -12,6 +12,7 @@ mod miaas_later;
 mod nodes;
 mod orchion;
 mod orchion_gateway;
+mod outside;
 mod persys_drive;
 mod persys_figures;
 mod persys_leases;

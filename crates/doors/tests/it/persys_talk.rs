@@ -1,5 +1,5 @@
 //! The control contract, spoken by a plain client: each call against what the contract's tables say. The same
-//! conversations can be held with another program: `HOSTLER_PERSYS_ADDR=host:port`.
+//! conversations are held with another program where `outside` finds one.
 #![expect(
     clippy::unwrap_used,
     reason = "clippy allows it in test functions, not in what they share"
@@ -15,6 +15,7 @@ use hostler_wire::persys::control::{
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::outside::Outsider;
 use crate::persys_world::{Fleet, beat_of, client, container, registration};
 
 /// Nobody listens there.
@@ -391,17 +392,11 @@ async fn suggestions_act_as_the_calls_do_but_for_scaling() {
 
 #[tokio::test]
 async fn another_program_holds_the_same_conversations() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "whom to talk to is said from outside"
-    )]
-    let addr = std::env::var("HOSTLER_PERSYS_ADDR");
-    let Ok(addr) = addr else {
-        println!("skipped: HOSTLER_PERSYS_ADDR names no program to talk to");
+    let Some(theirs) = Outsider::of("HOSTLER_FOREIGN_PERSYS") else {
         return;
     };
     let mut talk = Talk {
-        client: client(&format!("http://{addr}")).await,
+        client: client(&format!("http://{}", theirs.addr)).await,
         prefix: format!("t{}-", std::process::id()),
     };
     registrations(&mut talk).await;

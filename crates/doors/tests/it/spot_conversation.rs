@@ -1,5 +1,5 @@
-//! A conversation in raw HTTP text, as the contract has it: against our door, and against any other program that
-//! speaks the contract, whose address `HOSTLER_SPOT_ADDR` names (such as `127.0.0.1:5000`).
+//! A conversation in raw HTTP text, as the contract has it: against our door, and against the original program
+//! where `outside` finds one.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::outside::Outsider;
 use crate::server::Server;
 
 /// One side of the conversation.
@@ -228,15 +229,10 @@ async fn our_door_holds_the_conversation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_program_holds_the_conversation() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the program to talk to is named from outside"
-    )]
-    let Ok(addr) = std::env::var("HOSTLER_SPOT_ADDR") else {
-        println!("skipped: HOSTLER_SPOT_ADDR names no program that speaks the contract");
-        return;
-    };
-    aside(move || converse(addr, true)).await;
+    if let Some(theirs) = Outsider::of("HOSTLER_FOREIGN_SPOT") {
+        let addr = theirs.addr.clone();
+        aside(move || converse(addr, true)).await;
+    }
 }
 
 /// The steps of the seed's debugging section, as `curl` would send them.
