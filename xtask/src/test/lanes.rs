@@ -135,8 +135,37 @@ impl Plan {
                 lane.name
             ));
         }
+        text.push_str(&foreign_programs(|variable| {
+            std::env::var_os(variable).is_some()
+        }));
         text
     }
+}
+
+/// Original programs that the conversations of the contracts may be held with; `doors/tests/it/outside.rs`
+/// says how they are named.
+const FOREIGN: [&str; 5] = [
+    "HOSTLER_FOREIGN_MIAAS_SEED",
+    "HOSTLER_FOREIGN_MIAAS",
+    "HOSTLER_FOREIGN_ORCHION",
+    "HOSTLER_FOREIGN_PERSYS",
+    "HOSTLER_FOREIGN_SPOT",
+];
+
+/// Which of them took part, and which variables would bring the others in.
+fn foreign_programs(is_named: impl Fn(&str) -> bool) -> String {
+    let (named, missing): (Vec<&str>, Vec<&str>) =
+        FOREIGN.iter().partition(|variable| is_named(variable));
+    let mut text = String::new();
+    for (word, variables) in [("talked to", named), ("LEFT OUT", missing)] {
+        if !variables.is_empty() {
+            text.push_str(&format!(
+                "  foreign programs {word}: {}\n",
+                variables.join(", ")
+            ));
+        }
+    }
+    text
 }
 
 /// Every ignored test below `crates/`, as the sources say.
@@ -186,6 +215,13 @@ fn child() {}
 #[ignore = \"needs a-program-that-nobody-has\"]
 fn never() {}
 ";
+
+    #[test]
+    fn foreign_programs_that_are_not_named_are_said_to_be_left_out() {
+        let text = foreign_programs(|variable| variable == "HOSTLER_FOREIGN_SPOT");
+        assert!(text.starts_with("  foreign programs talked to: HOSTLER_FOREIGN_SPOT\n"));
+        assert!(text.contains("LEFT OUT: HOSTLER_FOREIGN_MIAAS_SEED, HOSTLER_FOREIGN_MIAAS,"));
+    }
 
     #[test]
     fn reasons_are_read_from_the_source() {
