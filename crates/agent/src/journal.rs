@@ -35,16 +35,12 @@ pub struct ToLog;
 
 impl Journal for ToLog {
     fn write(&self, line: &Line) {
-        let Line {
-            level,
-            text,
-            fields,
-        } = line;
-        match level {
-            Level::Debug => tracing::debug!(?fields, "{text}"),
-            Level::Info => tracing::info!(?fields, "{text}"),
-            Level::Warn => tracing::warn!(?fields, "{text}"),
-            Level::Error => tracing::error!(?fields, "{text}"),
+        let text = line.flat();
+        match line.level {
+            Level::Debug => tracing::debug!("{text}"),
+            Level::Info => tracing::info!("{text}"),
+            Level::Warn => tracing::warn!("{text}"),
+            Level::Error => tracing::error!("{text}"),
         }
     }
 }
@@ -57,6 +53,15 @@ impl Line {
             text: text.into(),
             fields: Vec::new(),
         }
+    }
+
+    /// The text with its fields behind it: `registered node=a`.
+    fn flat(&self) -> String {
+        let mut flat = self.text.clone();
+        for (key, value) in &self.fields {
+            flat.push_str(&format!(" {key}={value}"));
+        }
+        flat
     }
 
     /// The same with one more field.
@@ -90,5 +95,18 @@ impl Pen {
 
     pub(crate) fn error(&self, text: impl Into<String>) {
         self.write(Line::new(Level::Error, text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_stand_behind_the_text() {
+        let line = Line::new(Level::Info, "registered")
+            .with("node", "a")
+            .with("lease", 3);
+        assert_eq!(line.flat(), "registered node=a lease=3");
     }
 }
