@@ -5,6 +5,7 @@ mod invariants;
 mod properties;
 mod quality;
 mod rented;
+mod rented_histories;
 mod stories;
 mod verbs;
 mod world;

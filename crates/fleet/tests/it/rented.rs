@@ -1,11 +1,11 @@
-//! Accounts, rented machines and their market: single stories, and random histories.
+//! Accounts, rented machines and their market, told as single stories. `rented_histories` draws random ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hostler_fleet::{
-    AccountVerb, Arrival, Change, Expect, MachineReport, NodeAnnouncement, Notices, OldPrimary,
-    Order, PolicyChange, PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, Reply,
-    State, SwitchReport, Verb,
+    AccountVerb, Arrival, Expect, MachineReport, NodeAnnouncement, Notices, OldPrimary, Order,
+    PolicyChange, PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, Reply,
+    SwitchReport, Verb,
 };
 use hostler_model::{
     AccountId, AccountStatus, AliasKey, Code, CommandKind, CommandState, Contract, Market, Money,
@@ -13,12 +13,11 @@ use hostler_model::{
     ReplicaStatus, Resources, Role, Standing, SwitchEnd, SwitchPrices, SwitchStamps, SwitchTarget,
     Timestamp, Token,
 };
-use proptest::prelude::*;
 
-use crate::invariants::{check_state, rebuilt};
+use crate::invariants::rebuilt;
 use crate::world::World;
 
-fn open(world: &mut World, name: &str) -> AccountId {
+pub(crate) fn open(world: &mut World, name: &str) -> AccountId {
     match world.must(&account(AccountVerb::Open {
         name: name.to_owned(),
         email: None,
@@ -29,18 +28,18 @@ fn open(world: &mut World, name: &str) -> AccountId {
     }
 }
 
-fn account(verb: AccountVerb) -> Verb {
+pub(crate) fn account(verb: AccountVerb) -> Verb {
     Verb::Account(Box::new(verb))
 }
 
-fn rented(node: NodeId, verb: RentedVerb) -> Verb {
+pub(crate) fn rented(node: NodeId, verb: RentedVerb) -> Verb {
     Verb::Rented {
         node,
         verb: Box::new(verb),
     }
 }
 
-fn on(machine: &str) -> MachineReport {
+pub(crate) fn on(machine: &str) -> MachineReport {
     MachineReport {
         id: Some(machine.to_owned()),
         instance_type: Some("t3.medium".to_owned()),
@@ -53,7 +52,7 @@ fn on(machine: &str) -> MachineReport {
     }
 }
 
-fn arrival(account: AccountId, logical: &str, machine: &str) -> Verb {
+pub(crate) fn arrival(account: AccountId, logical: &str, machine: &str) -> Verb {
     Verb::Rent(Box::new(Arrival {
         account,
         hello: NodeAnnouncement {
@@ -73,14 +72,19 @@ fn arrival(account: AccountId, logical: &str, machine: &str) -> Verb {
     }))
 }
 
-fn arrive(world: &mut World, account: AccountId, logical: &str, machine: &str) -> NodeId {
+pub(crate) fn arrive(
+    world: &mut World,
+    account: AccountId,
+    logical: &str,
+    machine: &str,
+) -> NodeId {
     match world.must(&arrival(account, logical, machine)) {
         Reply::Node { id, .. } => id,
         other => panic!("answered with {other:?}"),
     }
 }
 
-fn remove(node: NodeId) -> Verb {
+pub(crate) fn remove(node: NodeId) -> Verb {
     Verb::RemoveNode {
         node,
         force: true,
@@ -88,34 +92,34 @@ fn remove(node: NodeId) -> Verb {
     }
 }
 
-fn refused(world: &mut World, verb: &Verb) -> Code {
+pub(crate) fn refused(world: &mut World, verb: &Verb) -> Code {
     let before = world.state.clone();
     let refusal = world.submit(verb).expect_err("a refusal");
     assert_eq!(world.state, before, "a refusal changes nothing");
     refusal.code
 }
 
-fn changes(world: &mut World, verb: &Verb) -> usize {
+pub(crate) fn changes(world: &mut World, verb: &Verb) -> usize {
     world.submit(verb).expect("no refusal").changes.len()
 }
 
-fn rental(world: &World, node: NodeId) -> &Rental {
+pub(crate) fn rental(world: &World, node: NodeId) -> &Rental {
     world.state.rental(node).expect("a rental")
 }
 
-fn node(world: &World, id: NodeId) -> &Node {
+pub(crate) fn node(world: &World, id: NodeId) -> &Node {
     world.state.node(id).expect("a node")
 }
 
-fn primary(world: &World, node: NodeId) -> &str {
+pub(crate) fn primary(world: &World, node: NodeId) -> &str {
     rental(world, node).primary().map_or("", |it| &it.id)
 }
 
-fn pool(zone: &str) -> PoolId {
+pub(crate) fn pool(zone: &str) -> PoolId {
     PoolId::of("t3.medium", zone).expect("a pool")
 }
 
-fn prices(node: NodeId, zones: &[(&str, f64)]) -> Verb {
+pub(crate) fn prices(node: NodeId, zones: &[(&str, f64)]) -> Verb {
     let price = |(zone, dollars): &(&str, f64)| PoolPrice {
         pool: pool(zone),
         instance_type: "t3.medium".to_owned(),
@@ -131,7 +135,7 @@ fn prices(node: NodeId, zones: &[(&str, f64)]) -> Verb {
     }))
 }
 
-fn switch(from: &str, to: &str) -> SwitchReport {
+pub(crate) fn switch(from: &str, to: &str) -> SwitchReport {
     let end = |machine: &str| SwitchEnd {
         machine: machine.to_owned(),
         instance_type: "t3.medium".to_owned(),
@@ -152,22 +156,22 @@ fn switch(from: &str, to: &str) -> SwitchReport {
     }
 }
 
-fn switched(node: NodeId, report: SwitchReport) -> Verb {
+pub(crate) fn switched(node: NodeId, report: SwitchReport) -> Verb {
     rented(node, RentedVerb::Switched(Box::new(report)))
 }
 
-fn policy(node: NodeId, change: PolicyChange) -> Verb {
+pub(crate) fn policy(node: NodeId, change: PolicyChange) -> Verb {
     rented(node, RentedVerb::SetPolicy(change))
 }
 
-fn manual_on() -> PolicyChange {
+pub(crate) fn manual_on() -> PolicyChange {
     PolicyChange {
         manual_replica: Some(true),
         ..PolicyChange::default()
     }
 }
 
-fn replica_in(zone: &str) -> RentedVerb {
+pub(crate) fn replica_in(zone: &str) -> RentedVerb {
     RentedVerb::AddReplica(Box::new(ReplicaOrder {
         kind: ReplicaKind::Manual,
         pool: pool(zone),
@@ -178,7 +182,7 @@ fn replica_in(zone: &str) -> RentedVerb {
 }
 
 /// A fleet with one account and one agent on `i-1`.
-fn one() -> (World, AccountId, NodeId) {
+pub(crate) fn one() -> (World, AccountId, NodeId) {
     let mut world = World::default();
     world.must(&Verb::Found);
     let ada = open(&mut world, "ada");
@@ -527,320 +531,4 @@ fn what_piles_up_is_forgotten_by_count() {
     assert!(world.state.quotes(&pool("z0-0")).next().is_none());
     assert!(world.state.quotes(&pool("z11-0")).next().is_some());
     assert_eq!(rebuilt(&world.state), world.state);
-}
-
-/// What happens next; numbers choose among what is there.
-#[derive(Debug, Clone)]
-enum Step {
-    Arrive {
-        agent: u8,
-        machine: u8,
-    },
-    Move {
-        agent: u8,
-        machine: u8,
-    },
-    Beside {
-        agent: u8,
-        machine: u8,
-    },
-    Switch {
-        agent: u8,
-        from: u8,
-        to: u8,
-        ended: bool,
-    },
-    Policy {
-        agent: u8,
-        bits: u8,
-    },
-    Price {
-        agent: u8,
-        zone: u8,
-        price: u8,
-    },
-    Replica {
-        agent: u8,
-        zone: u8,
-        is_manual: bool,
-    },
-    Change {
-        agent: u8,
-        machine: Option<u8>,
-        status: u8,
-    },
-    Promote {
-        agent: u8,
-        keeps: bool,
-    },
-    End {
-        agent: u8,
-        how: u8,
-        machine: u8,
-    },
-    Order {
-        agent: u8,
-        request: u8,
-    },
-    Remove {
-        agent: u8,
-    },
-    Account {
-        how: u8,
-    },
-    Prune,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let agent = 0..3_u8;
-    let machine = 0..5_u8;
-    let two = (agent.clone(), machine.clone());
-    prop_oneof![
-        4 => two.clone().prop_map(|(agent, machine)| Step::Arrive { agent, machine }),
-        3 => two.clone().prop_map(|(agent, machine)| Step::Move { agent, machine }),
-        1 => two.clone().prop_map(|(agent, machine)| Step::Beside { agent, machine }),
-        3 => (two, 0..5_u8, any::<bool>())
-            .prop_map(|((agent, from), to, ended)| Step::Switch { agent, from, to, ended }),
-        3 => (agent.clone(), any::<u8>()).prop_map(|(agent, bits)| Step::Policy { agent, bits }),
-        2 => (agent.clone(), 0..3_u8, 1..9_u8)
-            .prop_map(|(agent, zone, price)| Step::Price { agent, zone, price }),
-        3 => (agent.clone(), 0..3_u8, any::<bool>())
-            .prop_map(|(agent, zone, is_manual)| Step::Replica { agent, zone, is_manual }),
-        4 => (agent.clone(), prop::option::of(machine.clone()), 0..6_u8)
-            .prop_map(|(agent, machine, status)| Step::Change { agent, machine, status }),
-        2 => (agent.clone(), any::<bool>()).prop_map(|(agent, keeps)| Step::Promote { agent, keeps }),
-        3 => (agent.clone(), 0..6_u8, machine).prop_map(|(agent, how, machine)| Step::End { agent, how, machine }),
-        1 => (agent.clone(), 0..3_u8).prop_map(|(agent, request)| Step::Order { agent, request }),
-        1 => agent.prop_map(|agent| Step::Remove { agent }),
-        1 => (0..4_u8).prop_map(|how| Step::Account { how }),
-        1 => Just(Step::Prune),
-    ]
-}
-
-fn verb_of(world: &World, step: &Step) -> Option<Verb> {
-    let ada = world.state.accounts().next().map(|account| account.id);
-    let key = |agent: u8| AliasKey {
-        contract: Contract::Spot,
-        scope: ada.map_or_else(String::new, |ada| format!("agent/{ada}")),
-        foreign: format!("agent-{agent}"),
-    };
-    let at = |agent: u8| world.state.node_by_alias(&key(agent)).map(|node| node.id);
-    let name = |machine: u8| format!("i-{machine}");
-    let newest = |node: NodeId| world.state.rental(node)?.replicas.last().map(|it| it.id);
-    Some(match step {
-        Step::Arrive { agent, machine } => {
-            arrival(ada?, &format!("agent-{agent}"), &name(*machine))
-        }
-        Step::Move { agent, machine } => {
-            rented(at(*agent)?, RentedVerb::Moved(on(&name(*machine))))
-        }
-        Step::Beside { agent, machine } => {
-            rented(at(*agent)?, RentedVerb::Beside(on(&name(*machine))))
-        }
-        Step::Switch {
-            agent,
-            from,
-            to,
-            ended,
-        } => {
-            let mut report = switch(&name(*from), &name(*to));
-            report.stamps.old_ended = ended.then(|| Timestamp::from_millis(1));
-            switched(at(*agent)?, report)
-        }
-        Step::Policy { agent, bits } => {
-            let bit = |at: u8| (bits >> at & 1 == 1).then_some(bits >> (at + 1) & 1 == 1);
-            let change = PolicyChange {
-                auto_switch: bit(0),
-                manual_replica: bit(2),
-                auto_terminate: bit(4),
-                enabled: bit(6),
-                ..PolicyChange::default()
-            };
-            policy(at(*agent)?, change)
-        }
-        Step::Price { agent, zone, price } => prices(
-            at(*agent)?,
-            &[(&format!("z{zone}"), f64::from(*price) / 100.0)],
-        ),
-        Step::Replica {
-            agent,
-            zone,
-            is_manual,
-        } => {
-            let mut order = replica_in(&format!("z{zone}"));
-            if let RentedVerb::AddReplica(order) = &mut order
-                && !is_manual
-            {
-                order.kind = ReplicaKind::AutomaticRebalance;
-                order.signal = Some((hostler_model::Signal::Rebalance, None));
-            }
-            rented(at(*agent)?, order)
-        }
-        Step::Change {
-            agent,
-            machine,
-            status,
-        } => {
-            let statuses = [
-                ReplicaStatus::Launching,
-                ReplicaStatus::Syncing,
-                ReplicaStatus::Ready,
-                ReplicaStatus::Failed,
-                ReplicaStatus::Terminated,
-                ReplicaStatus::Promoted,
-            ];
-            let node = at(*agent)?;
-            let change = ReplicaChange {
-                machine: machine.map(name),
-                status: Some(statuses[usize::from(*status)]),
-                ..ReplicaChange::default()
-            };
-            let replica = newest(node)?;
-            rented(node, RentedVerb::ChangeReplica { replica, change })
-        }
-        Step::Promote { agent, keeps } => {
-            let node = at(*agent)?;
-            let old = if *keeps {
-                OldPrimary::Keep
-            } else {
-                OldPrimary::Demote
-            };
-            let replica = newest(node)?;
-            rented(node, RentedVerb::Promote { replica, old })
-        }
-        Step::End {
-            agent,
-            how,
-            machine,
-        } => end_verb(at(*agent)?, (*how, name(*machine)), newest(at(*agent)?))?,
-        Step::Order { agent, request } => Verb::Order {
-            node: at(*agent)?,
-            order: Box::new(Order {
-                kind: CommandKind::Cleanup,
-                priority: 1,
-                author: String::new(),
-                request: Some(request.to_string()),
-            }),
-        },
-        Step::Remove { agent } => remove(at(*agent)?),
-        Step::Account { how } => account(match how {
-            0 => AccountVerb::Open {
-                name: "ada".to_owned(),
-                email: None,
-                token: Token::new("token-ada"),
-            },
-            1 => AccountVerb::Close { account: ada? },
-            2 => AccountVerb::SetStatus {
-                account: ada?,
-                status: AccountStatus::Active,
-            },
-            _ => AccountVerb::MarkRead {
-                account: ada?,
-                notices: Notices::Through(3),
-            },
-        }),
-        Step::Prune => Verb::Prune { limit: 5 },
-    })
-}
-
-fn end_verb(
-    node: NodeId,
-    (how, machine): (u8, String),
-    replica: Option<ReplicaId>,
-) -> Option<Verb> {
-    Some(rented(
-        node,
-        match how {
-            0 => RentedVerb::Ends {
-                reason: "why".to_owned(),
-            },
-            1 => RentedVerb::EndOrdered {
-                machines: vec![machine],
-            },
-            2 => RentedVerb::Ended {
-                machine,
-                error: None,
-            },
-            3 => RentedVerb::Taken {
-                machine,
-                due_at: None,
-                replica,
-            },
-            4 => RentedVerb::AtRisk { machine },
-            _ => RentedVerb::EndReplica { replica: replica? },
-        },
-    ))
-}
-
-/// What must hold of rented machines at any time.
-fn check_rentals(state: &State) {
-    for rental in state.rentals() {
-        let node = state.node(rental.node).expect("its node is kept");
-        let primaries: Vec<_> = rental
-            .machines
-            .iter()
-            .filter(|machine| machine.role == Role::Primary)
-            .collect();
-        assert!(primaries.len() <= 1, "{rental:?}");
-        let policy = rental.policy;
-        assert!(!(policy.auto_switch && policy.manual_replica));
-        assert!(rental.standing_by().count() <= 1, "{rental:?}");
-        assert!(rental.machines.len() <= Rental::MACHINES);
-        assert!(rental.replicas.len() <= Rental::REPLICAS);
-        assert!(rental.interruptions.len() <= Rental::INTERRUPTIONS);
-        let ids: BTreeSet<&str> = rental.machines.iter().map(|it| it.id.as_str()).collect();
-        assert_eq!(ids.len(), rental.machines.len(), "each machine once");
-        if node.is_gone() {
-            assert!(!policy.enabled && !policy.auto_switch && primaries.is_empty());
-            assert!(rental.standing_by().next().is_none());
-        } else {
-            assert!(state.account(rental.account).is_some());
-            if let Some(primary) = primaries.first() {
-                let instance = node.instance.as_ref().expect("a machine");
-                assert_eq!(*instance, primary.instance());
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 400,
-        failure_persistence: None,
-        rng_seed: prop::test_runner::RngSeed::Fixed(13),
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn any_history_of_rented_machines_keeps_the_invariants(steps in prop::collection::vec(step(), 1..80)) {
-        let mut world = World::default();
-        world.must(&Verb::Found);
-        open(&mut world, "ada");
-        for step in &steps {
-            let Some(verb) = verb_of(&world, step) else { continue };
-            let before = world.state.clone();
-            let first = world.decide(&verb);
-            let decision = world.submit(&verb);
-            prop_assert_eq!(&first, &decision, "the same input gives the same answer");
-            match decision {
-                Ok(decision) => {
-                    let mut twice = world.state.clone();
-                    twice.apply_all(&decision.changes);
-                    prop_assert_eq!(&twice, &world.state, "applying twice is as once");
-                    let of_gone = |change: &Change| match change {
-                        Change::PutRental(rental) => before.node(rental.node).is_some_and(|it| it.is_gone()),
-                        _ => false,
-                    };
-                    prop_assert!(!decision.changes.iter().any(of_gone), "{verb:?} of a node that is gone");
-                }
-                Err(refusal) => {
-                    prop_assert!(!refusal.sentence.is_empty());
-                    prop_assert_eq!(&before, &world.state);
-                }
-            }
-            check_rentals(&world.state);
-        }
-        check_state(&world);
-        prop_assert_eq!(State::from_changes(&world.log), world.state);
-    }
 }
