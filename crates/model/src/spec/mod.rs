@@ -15,21 +15,30 @@
 //! one. Unknown keys are refused with line and column. [`parse()`] reads one or more documents; a
 //! [`WorkloadSpec`] that exists has passed [`WorkloadSpec::check`].
 
+mod compose;
 mod constraint;
+mod container;
+mod job;
+mod model;
 mod parse;
-mod sections;
+mod process;
+mod vm;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use compose::{ComposeSpec, GitSource};
 pub use constraint::{Constraint, Operator};
+pub use container::{ContainerSpec, Mount, PullPolicy};
+pub use job::JobSpec;
+pub use model::ModelSpec;
 pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, parse_one};
-pub use sections::{
-    CloudInit, ComposeSpec, ContainerSpec, GitSource, JobSpec, ManagedVolume, ModelSpec, Mount,
-    ProcessSpec, PullPolicy, VmDisk, VmNetwork, VmSpec,
-};
+pub use process::ProcessSpec;
+pub use vm::{CloudInit, VmDisk, VmNetwork, VmSpec};
+pub use volume::ManagedVolume;
 
 use crate::{Bytes, Code, MilliCpu, Refusal, Resources};
 
