@@ -40,7 +40,7 @@ use hostler_model::spec::Kind;
 use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
-use crate::{Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use crate::{Data, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
 use engine::{Attempt as _, Engine};
 use found::Changes;
 use pull::Pulls;
@@ -194,7 +194,7 @@ impl Runtime for ContainerRuntime {
         stopped
     }
 
-    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError> {
+    async fn remove(&self, id: UnitId, _data: Data) -> Result<(), RuntimeError> {
         let turn = self.inner.turn(id).await;
         let removed = self.inner.remove(id).await;
         self.inner.changes.forget(id);

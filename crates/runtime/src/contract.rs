@@ -12,7 +12,7 @@ use hostler_model::spec::WorkloadSpec;
 use hostler_model::{AssignmentId, Exit, Timestamp, UnitId, WorkloadId};
 
 use crate::logs::{LogLine, LogQuery, Run};
-use crate::{Found, FoundState, Runtime, RuntimeError, Unit};
+use crate::{Data, Found, FoundState, Runtime, RuntimeError, Unit};
 
 /// Long enough for the slowest machine; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -225,7 +225,10 @@ async fn verbs_are_idempotent(subject: &Subject) {
         "a unit that does not run answers how its last run ended"
     );
     for _ in 0..2 {
-        runtime.remove(unit.id).await.expect("remove, also twice");
+        runtime
+            .remove(unit.id, Data::Delete)
+            .await
+            .expect("remove, also twice");
     }
 }
 
@@ -261,7 +264,7 @@ async fn a_driver_made_again_finds_everything(subject: &Subject) {
         .expect("stop of an adopted unit");
     for unit in [running, exited] {
         runtime
-            .remove(unit.id)
+            .remove(unit.id, Data::Delete)
             .await
             .expect("remove of an adopted unit");
     }
@@ -278,7 +281,7 @@ async fn exit_codes_are_kept(subject: &Subject) {
             Exit::Code(code.into()),
             "stop tells how the last run ended"
         );
-        runtime.remove(unit.id).await.expect("remove");
+        runtime.remove(unit.id, Data::Delete).await.expect("remove");
     }
 }
 
@@ -290,7 +293,7 @@ async fn a_start_after_an_exit_is_a_new_run(subject: &Subject) {
     let found = find(&*runtime, unit.id).await.expect("found");
     assert_eq!(found.runs, 2, "the second start is a second run");
     assert_eq!(ended(&*runtime, unit.id).await, Exit::Code(5));
-    runtime.remove(unit.id).await.expect("remove");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
 }
 
 async fn stop_asks_first_and_kills_after_the_grace(subject: &Subject) {
@@ -302,7 +305,7 @@ async fn stop_asks_first_and_kills_after_the_grace(subject: &Subject) {
         Exit::Code(7),
         "it was asked"
     );
-    runtime.remove(unit.id).await.expect("remove");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
 
     let unit = begun(subject, &*runtime, &Behaviour::Stubborn).await;
     texts_of_obliging(&*runtime, unit.id).await;
@@ -316,7 +319,7 @@ async fn stop_asks_first_and_kills_after_the_grace(subject: &Subject) {
         matches!(found.state, FoundState::Exited { .. }),
         "nothing of it runs: {found:?}"
     );
-    runtime.remove(unit.id).await.expect("remove");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
 }
 
 /// Waits until the script has set its trap, which it says with a line. The fake is ready at once.
@@ -329,7 +332,10 @@ async fn texts_of_obliging(runtime: &dyn Runtime, id: UnitId) {
 async fn remove_forgets_everything(subject: &Subject) {
     let runtime = (subject.remake)();
     let unit = begun(subject, &*runtime, &Behaviour::Forever).await;
-    runtime.remove(unit.id).await.expect("remove stops first");
+    runtime
+        .remove(unit.id, Data::Delete)
+        .await
+        .expect("remove stops first");
     assert_eq!(
         find(&*runtime, unit.id).await,
         None,
@@ -352,7 +358,7 @@ async fn remove_forgets_everything(subject: &Subject) {
         "nothing of it was kept"
     );
     runtime
-        .remove(unit.id)
+        .remove(unit.id, Data::Delete)
         .await
         .expect("remove of a unit that never ran");
 }
@@ -377,7 +383,7 @@ async fn unknown_units_are_told_apart(subject: &Subject) {
         );
     }
     runtime
-        .remove(id)
+        .remove(id, Data::Delete)
         .await
         .expect("remove of an unknown unit is fine");
 }
@@ -432,7 +438,7 @@ async fn logs_are_kept_by_run(subject: &Subject) {
         (runs(latest).await, runs(previous).await),
         (vec![2, 2], vec![1, 1])
     );
-    runtime.remove(unit.id).await.expect("remove");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
 }
 
 async fn logs_answer_tail_and_since(subject: &Subject) {
@@ -471,7 +477,7 @@ async fn logs_answer_tail_and_since(subject: &Subject) {
         ..LogQuery::default()
     };
     assert!(texts(&*runtime, unit.id, &future, 0).await.is_empty());
-    runtime.remove(unit.id).await.expect("remove");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
 }
 
 async fn logs_follow_across_runs_until_the_unit_is_removed(subject: &Subject) {
@@ -501,7 +507,7 @@ async fn logs_follow_across_runs_until_the_unit_is_removed(subject: &Subject) {
         assert_eq!((line.text.as_str(), line.run), (text, 2));
     }
     ended(&*runtime, unit.id).await;
-    runtime.remove(unit.id).await.expect("remove");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
     assert_eq!(next("the stream ends with the unit").await, None);
 }
 
@@ -520,5 +526,5 @@ async fn an_exit_wakes_the_one_who_waits(subject: &Subject) {
     tokio::time::timeout(PATIENCE, waking)
         .await
         .expect("the exit wakes");
-    runtime.remove(unit.id).await.expect("remove");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
 }

@@ -31,7 +31,7 @@ use hostler_model::{Exit, RuntimeFact, UnitId};
 pub use machine::{FakeMachine, Fault};
 
 use crate::logs::{LogLine, LogQuery};
-use crate::{Fencing, Found, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use crate::{Data, Fencing, Found, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
 
 /// A driver of one kind on a [`FakeMachine`].
 #[derive(Debug)]
@@ -91,9 +91,9 @@ impl Runtime for FakeRuntime {
         self.machine.last_exit(id)
     }
 
-    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError> {
+    async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
         match self.stop(id).await {
-            Ok(_) | Err(RuntimeError::NotFound(_)) => self.machine.forget(id),
+            Ok(_) | Err(RuntimeError::NotFound(_)) => self.machine.forget(id, data),
             Err(error) => Err(error),
         }
     }

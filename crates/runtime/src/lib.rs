@@ -68,6 +68,14 @@ pub enum FoundState {
     },
 }
 
+/// What becomes of the data that a unit's workload has stored on the node: disks and named volumes that the driver
+/// made. Another generation of the same assignment finds kept data again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    Keep,
+    Delete,
+}
+
 /// What a running unit uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnitStats {
@@ -168,8 +176,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// of the unit runs. A unit that does not run answers how its last run ended.
     async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError>;
 
-    /// Stops the unit and deletes all that the driver keeps of it, logs too. A unit that is not here is fine.
-    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError>;
+    /// Stops the unit and deletes all that the driver keeps of it, logs too, and its data if so told. The unit is
+    /// found until nothing is left. A unit that is not here is fine.
+    async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError>;
 
     /// Everything of ours that exists here, also what an earlier agent made. An engine that does not answer
     /// is an error, never an empty list.

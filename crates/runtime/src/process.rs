@@ -42,7 +42,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::disk;
 use crate::logs::{LogLine, LogQuery};
-use crate::{Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use crate::{
+    Data, Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+};
 use cgroup::Cgroups;
 use record::{UnitDir, UnitRecord};
 
@@ -172,7 +174,7 @@ impl Runtime for ProcessRuntime {
         self.inner.stop(id).await
     }
 
-    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError> {
+    async fn remove(&self, id: UnitId, _data: Data) -> Result<(), RuntimeError> {
         let turn = self.inner.turn(id).await;
         match self.inner.stop(id).await {
             Ok(_) | Err(RuntimeError::NotFound(_)) => {}

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hostler_model::spec::{DisconnectPolicy, Kind, RestartPolicy};
-use hostler_model::{AssignmentId, Exit, Intent, IntentItem, UnitId};
-use hostler_runtime::FoundState;
+use hostler_model::{AssignmentId, Exit, Intent, IntentItem, StopCause, UnitId};
+use hostler_runtime::{Data, FoundState};
 
 use crate::ledger::Finished;
 use crate::notes::{Moment, Note, Seen};
@@ -88,7 +88,7 @@ pub(crate) enum Step {
     Prepare(UnitId),
     Start(UnitId),
     Stop(UnitId, StopReason),
-    Remove(UnitId),
+    Remove(UnitId, Data),
     /// Put on record that the restart policy is spent.
     Finish(UnitId, Finished),
 }
@@ -100,7 +100,7 @@ impl Step {
             Self::Prepare(_) => "prepare",
             Self::Start(_) => "start",
             Self::Stop(..) => "stop",
-            Self::Remove(_) => "remove",
+            Self::Remove(..) => "remove",
             Self::Finish(..) => "finish",
         }
     }
@@ -214,7 +214,9 @@ impl Planner<'_> {
             return;
         };
         match &seen.state {
-            FoundState::Prepared if item.is_finished => self.plan.steps.push(Step::Remove(unit)),
+            FoundState::Prepared if item.is_finished => {
+                self.plan.steps.push(Step::Remove(unit, Data::Keep))
+            }
             FoundState::Prepared => self.start(item),
             FoundState::Running { .. } => {
                 self.retire_others(unit);
@@ -272,14 +274,31 @@ impl Planner<'_> {
         }
         self.plan.steps.push(match seen.state {
             FoundState::Running { .. } => Step::Stop(unit, StopReason::Retired),
-            FoundState::Prepared | FoundState::Exited { .. } => Step::Remove(unit),
+            FoundState::Prepared | FoundState::Exited { .. } => {
+                Step::Remove(unit, self.data_of(unit))
+            }
         });
+    }
+
+    /// Data goes with a copy that is gone for good. One that is stopped, or moved, may come back for it.
+    fn data_of(&self, unit: UnitId) -> Data {
+        match self
+            .facts
+            .intents
+            .get(&unit.assignment)
+            .map(|item| item.intent)
+        {
+            Some(Intent::Stop {
+                cause: StopCause::Deleted | StopCause::ScaledDown,
+            }) => Data::Delete,
+            Some(Intent::Stop { .. } | Intent::Run) | None => Data::Keep,
+        }
     }
 
     fn clean_up(&mut self, unit: UnitId) {
         let is_unwanted = self.note(unit).is_some_and(|note| note.is_unwanted);
         if is_unwanted && self.facts.observed.units.contains_key(&unit) && self.is_due(unit) {
-            self.plan.steps.push(Step::Remove(unit));
+            self.plan.steps.push(Step::Remove(unit, Data::Keep));
         }
     }
 

@@ -104,11 +104,13 @@ impl World {
     }
 
     fn stops(self, unit: UnitId) -> Self {
+        self.stops_for(unit, StopCause::Stopped)
+    }
+
+    fn stops_for(self, unit: UnitId, cause: StopCause) -> Self {
         let mut world = self.runs(unit);
         if let Some(item) = world.intents.get_mut(&unit.assignment) {
-            item.intent = Intent::Stop {
-                cause: StopCause::Stopped,
-            };
+            item.intent = Intent::Stop { cause };
         }
         world
     }
@@ -438,6 +440,25 @@ fn any_world() -> impl Strategy<Value = World> {
     })
 }
 
+#[test]
+fn data_goes_only_with_a_copy_that_is_gone_for_good() {
+    for (cause, data) in [
+        (StopCause::Stopped, Data::Keep),
+        (StopCause::Updated, Data::Keep),
+        (StopCause::Drained, Data::Keep),
+        (StopCause::Replaced, Data::Keep),
+        (StopCause::ScaledDown, Data::Delete),
+        (StopCause::Deleted, Data::Delete),
+    ] {
+        let unit = unit('a', 1);
+        let world = World::new()
+            .stops_for(unit, cause)
+            .has(unit, exited(Exit::Code(0)));
+        let steps = plan(world.facts(), NOW).steps;
+        assert_eq!(steps, vec![Step::Remove(unit, data)], "{cause:?}");
+    }
+}
+
 /// Does a step as a faultless driver would.
 fn carry_out(world: &mut World, step: Step) {
     let workload = WorkloadId::mint(BIRTH, 1);
@@ -455,7 +476,7 @@ fn carry_out(world: &mut World, step: Step) {
         Step::Stop(unit, _) => {
             world.observed.units.get_mut(&unit).unwrap().state = exited(Exit::Signal(15));
         }
-        Step::Remove(unit) => {
+        Step::Remove(unit, _) => {
             world.observed.units.remove(&unit);
         }
         Step::Finish(unit, finished) => {
@@ -475,7 +496,7 @@ proptest! {
             let mut touched = BTreeSet::new();
             for step in &steps {
                 let (Step::Prepare(unit) | Step::Start(unit) | Step::Stop(unit, _)
-                    | Step::Remove(unit) | Step::Finish(unit, _)) = *step;
+                    | Step::Remove(unit, _) | Step::Finish(unit, _)) = *step;
                 prop_assert!(touched.insert(unit), "{unit} twice in {steps:?}");
                 if matches!(step, Step::Start(_)) {
                     prop_assert_eq!(world.facts().units_of(unit.assignment).count(), 1);

@@ -52,10 +52,10 @@ impl Reconciler {
             Step::Stop(unit, StopReason::Retired) if self.saves.is_open(unit.assignment) => {
                 self.spawn(unit, step, Doing::Stopping);
             }
-            Step::Remove(unit) if self.saves.is_open(unit.assignment) => {
+            Step::Remove(unit, _) if self.saves.is_open(unit.assignment) => {
                 self.spawn(unit, step, Doing::Removing);
             }
-            Step::Stop(..) | Step::Remove(_) => {
+            Step::Stop(..) | Step::Remove(..) => {
                 let now = self.now();
                 self.saves.hurry(now);
             }
@@ -155,10 +155,12 @@ impl Reconciler {
                 Doing::Preparing | Doing::Stopping | Doing::Removing => None,
             };
             let begun = clock.uptime();
-            let answer = match doing {
-                Doing::Starting => runtime.start(unit).await.map(|()| None),
-                Doing::Stopping => runtime.stop(unit).await.map(Some),
-                Doing::Preparing | Doing::Removing => runtime.remove(unit).await.map(|()| None),
+            let answer = match step {
+                Step::Start(_) => runtime.start(unit).await.map(|()| None),
+                Step::Stop(..) => runtime.stop(unit).await.map(Some),
+                Step::Remove(_, data) => runtime.remove(unit, data).await.map(|()| None),
+                // These have their own ways.
+                Step::Prepare(_) | Step::Finish(..) => Ok(None),
             };
             drop(permit);
             note_duration(unit, step, clock.uptime().saturating_sub(begun));
@@ -227,7 +229,7 @@ impl Reconciler {
                     seen.state = FoundState::Exited { exit, at: now.wall };
                 }
             }
-            Step::Remove(_) => {
+            Step::Remove(..) => {
                 self.observed.units.remove(&unit);
             }
             Step::Prepare(_) | Step::Finish(..) => {}

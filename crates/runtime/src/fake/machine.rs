@@ -1,16 +1,16 @@
 //! The machine behind the fake: it owns the units, and each test owns it. Nothing here fails by itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hostler_kit::Clock;
 use hostler_model::spec::{DisconnectPolicy, Kind};
-use hostler_model::{Exit, Timestamp, UnitId};
+use hostler_model::{AssignmentId, Exit, Timestamp, UnitId};
 use tokio::sync::Notify;
 
 use crate::logs::{LogLine, LogQuery, Run, Stream};
-use crate::{Found, FoundState, RuntimeError, Unit, UnitStats};
+use crate::{Data, Found, FoundState, RuntimeError, Unit, UnitStats};
 
 /// What survives when a driver is dropped.
 pub struct FakeMachine {
@@ -43,6 +43,8 @@ struct Inner {
     prepare_faults: VecDeque<Fault>,
     start_faults: VecDeque<Fault>,
     preparation: Duration,
+    /// Whose copies have stored something: each run does.
+    stored: BTreeSet<AssignmentId>,
     /// Goes up with every change.
     version: u64,
 }
@@ -130,6 +132,11 @@ impl FakeMachine {
         }
     }
 
+    /// Whether the machine has what copies of the assignment have stored.
+    pub fn has_data(&self, assignment: AssignmentId) -> bool {
+        self.lock().stored.contains(&assignment)
+    }
+
     /// Writes a line as if the unit had written it.
     pub fn write_line(&self, id: UnitId, text: &str) {
         let at = self.now();
@@ -196,6 +203,7 @@ impl FakeMachine {
         if let Some(unit) = inner.units.get_mut(&id) {
             unit.begin(at, uptime);
         }
+        inner.stored.insert(id.assignment);
         self.touch(&mut inner);
         drop(inner);
         self.settle();
@@ -234,8 +242,11 @@ impl FakeMachine {
         }
     }
 
-    pub(super) fn forget(&self, id: UnitId) -> Result<(), RuntimeError> {
+    pub(super) fn forget(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
         let mut inner = self.answering()?;
+        if data == Data::Delete {
+            inner.stored.remove(&id.assignment);
+        }
         if inner.units.remove(&id).is_some() {
             self.touch(&mut inner);
         }

@@ -12,7 +12,7 @@ use hostler_model::spec::{Mount, PortMapping, Protocol, PullPolicy, WorkloadSpec
 use hostler_model::{Bytes, Exit, MilliCpu};
 use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
 use hostler_runtime::contract::{self, Behaviour};
-use hostler_runtime::{FoundState, LogQuery, Run, Runtime as _, RuntimeError};
+use hostler_runtime::{Data, FoundState, LogQuery, Run, Runtime as _, RuntimeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{is_alive, is_running, quiet, started, until};
@@ -116,7 +116,7 @@ async fn two_agents_on_one_engine_leave_each_others_containers_alone() {
     let unit = started(&driver, busybox("sleep 1000")).await;
     let other = theirs.driver();
     assert!(other.observe().await.unwrap().is_empty());
-    other.remove(unit.id).await.unwrap();
+    other.remove(unit.id, Data::Delete).await.unwrap();
     assert!(is_running(&driver, unit.id).await);
 }
 
@@ -335,7 +335,7 @@ async fn an_engine_that_is_not_there_is_down_and_no_empty_list() {
     let unit = contract::unit(busybox("true"));
     let observed = driver.observe().await.unwrap_err();
     let prepared = driver.prepare(&unit, &quiet).await.unwrap_err();
-    let removed = driver.remove(unit.id).await.unwrap_err();
+    let removed = driver.remove(unit.id, Data::Delete).await.unwrap_err();
     for error in [observed, prepared, removed] {
         assert_eq!(error.code(), "engine-down", "{error}");
     }
@@ -496,5 +496,5 @@ async fn an_engine_that_dies_is_down_and_what_it_ran_is_adopted_when_it_is_back(
     };
     let before = contract::texts(&driver, unit.id, &latest, 1).await.len();
     contract::texts(&driver, unit.id, &latest, before + 2).await;
-    driver.remove(unit.id).await.unwrap();
+    driver.remove(unit.id, Data::Delete).await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use hostler_model::spec::ProcessSpec;
 use hostler_model::{Bytes, Exit, MilliCpu};
-use hostler_runtime::{LogQuery, Run, Runtime as _, contract};
+use hostler_runtime::{Data, LogQuery, Run, Runtime as _, contract};
 
 use crate::{Home, is_running, lines, quiet, shell, started, until};
 
@@ -140,7 +140,7 @@ async fn limits_are_enforced_by_the_kernel() {
         said[1].contains(&format!("/hostler/{}", unit.id)),
         "{said:?}"
     );
-    driver.remove(unit.id).await.unwrap();
+    driver.remove(unit.id, Data::Delete).await.unwrap();
 }
 
 /// Says its limits and takes more memory than it may have.

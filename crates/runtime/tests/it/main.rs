@@ -18,7 +18,7 @@ use hostler_kit::{SystemClock, Tasks};
 use hostler_model::UnitId;
 use hostler_model::spec::WorkloadSpec;
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
-use hostler_runtime::{Found, FoundState, LogQuery, Runtime, Unit, contract};
+use hostler_runtime::{Data, Found, FoundState, LogQuery, Runtime, Unit, contract};
 
 /// A directory of units that ends all of them when the test is over, however it ends.
 pub(crate) struct Home {
@@ -72,7 +72,7 @@ impl Drop for Home {
             tokio.block_on(async {
                 let driver = driver(dir);
                 for unit in driver.observe().await.unwrap_or_default() {
-                    let _ = driver.remove(unit.id).await;
+                    let _ = driver.remove(unit.id, Data::Delete).await;
                 }
             });
         });

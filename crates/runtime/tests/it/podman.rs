@@ -6,7 +6,7 @@ use std::path::Path;
 use hostler_model::Exit;
 use hostler_model::spec::{Mount, WorkloadSpec};
 use hostler_runtime::container::ContainerRuntime;
-use hostler_runtime::{FoundState, LogQuery, Runtime, contract};
+use hostler_runtime::{Data, FoundState, LogQuery, Runtime, contract};
 
 use crate::container::{busybox, driver};
 
@@ -63,7 +63,7 @@ async fn a_container_of_podman_is_started_found_stopped_started_again_and_remove
             .unwrap(),
         "hello"
     );
-    second.remove(unit.id).await.unwrap();
+    second.remove(unit.id, Data::Delete).await.unwrap();
     assert!(second.observe().await.unwrap().is_empty());
 }
 
@@ -76,7 +76,7 @@ async fn what_ends_by_itself_on_podman_is_seen_with_its_exit_code() {
     driver.prepare(&unit, &quiet).await.unwrap();
     driver.start(unit.id).await.unwrap();
     assert_eq!(contract::ended(&driver, unit.id).await, Exit::Code(3));
-    driver.remove(unit.id).await.unwrap();
+    driver.remove(unit.id, Data::Delete).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hostler_kit::{SystemClock, Tasks};
 use hostler_model::spec::{PullPolicy, WorkloadSpec};
 use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
-use hostler_runtime::{Found, FoundState, Runtime as _, RuntimeError, Unit, contract};
+use hostler_runtime::{Data, Found, FoundState, Runtime as _, RuntimeError, Unit, contract};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -112,7 +112,7 @@ async fn a_dropped_preparation_ends_its_pull_and_the_unit_can_be_removed() {
     let preparing = yard.begin(&unit);
     until("it pulls", async || engine.state().pulls_under_way == 1).await;
     drop(preparing);
-    yard.driver.remove(unit.id).await.unwrap();
+    yard.driver.remove(unit.id, Data::Delete).await.unwrap();
     until("the engine is rid of it", async || {
         engine.state().pulls_under_way == 0
     })
@@ -134,7 +134,7 @@ async fn a_removal_finds_the_container_of_a_creation_that_nobody_waits_for() {
     drop(preparing);
     let driver = Arc::clone(&yard.driver);
     let mut removing = tokio::task::JoinSet::new();
-    removing.spawn(async move { driver.remove(unit.id).await });
+    removing.spawn(async move { driver.remove(unit.id, Data::Delete).await });
     // Long enough for a removal that waits for nothing to be over.
     tokio::time::sleep(SHORT).await;
     engine.set_open(true);
@@ -184,5 +184,5 @@ async fn a_registry_that_stalls_ends_the_pull_of_a_real_engine() {
         error.to_string().contains("nothing of it came for 0.5 s"),
         "{error}"
     );
-    yard.driver.remove(unit.id).await.unwrap();
+    yard.driver.remove(unit.id, Data::Delete).await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hostler_model::spec::DisconnectPolicy;
 use hostler_model::{Exit, UnitId};
-use hostler_runtime::{FoundState, Runtime as _, contract};
+use hostler_runtime::{Data, FoundState, Runtime as _, contract};
 use rustix::process::Signal;
 
 use crate::{
@@ -224,7 +224,7 @@ async fn a_unit_that_cannot_be_read_does_not_hide_the_others() {
     );
     std::fs::write(home.unit_dir(good.id).join("unit.json"), "{ torn").unwrap();
     let shim = home.shim_pid(good.id, 1);
-    driver.remove(good.id).await.unwrap();
+    driver.remove(good.id, Data::Delete).await.unwrap();
     assert!(!is_alive(shim) && !home.unit_dir(good.id).exists());
 }
 
