@@ -2,61 +2,83 @@
 //! routes know tokens, not cookies, so any origin may use them; credentials are allowed only where no cookie will ever
 //! be taken.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::{Api, miaas};
+use super::miaas::{self, Config, Openness};
 
 /// Seconds for which a browser remembers the answer to a preflight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Answers preflights and marks answers of the routes that are open to pages.
-pub(super) async fn answer(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let is_preflight = request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let method = if is_preflight {
-        wanted(request.headers())
-    } else {
-        request.method().clone()
-    };
-    let path = request.uri().path();
-    let openness = miaas::openness(&api.miaas, &method, path);
-    if !openness.is_open() {
-        return next.run(request).await;
-    }
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = if is_preflight {
-        preflight(request.headers(), &open_methods(&api, path))
-    } else {
-        next.run(request).await
-    };
-    let headers = response.headers_mut();
-    match (openness, origin) {
-        // A browser takes credentials only for an origin that is named.
-        (miaas::Openness::WithCredentials, Some(origin)) => {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            let yes = HeaderValue::from_static("true");
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-            headers.append(header::VARY, HeaderValue::from_static("origin"));
-        }
-        _ => {
-            let any = HeaderValue::from_static("*");
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+/// What a page of another site may do with a request's route.
+pub(super) struct Sharing {
+    openness: Openness,
+    is_preflight: bool,
+    /// Where the page comes from; kept only if the answer names it.
+    origin: Option<HeaderValue>,
+}
+
+impl Sharing {
+    pub(super) fn of(config: &Config, request: &Request) -> Self {
+        let headers = request.headers();
+        let is_preflight = request.method() == Method::OPTIONS
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let path = request.uri().path();
+        let openness = if is_preflight {
+            miaas::openness(config, &wanted(headers), path)
+        } else {
+            miaas::openness(config, request.method(), path)
+        };
+        let origin = match openness {
+            Openness::WithCredentials => headers.get(header::ORIGIN).cloned(),
+            Openness::Plain | Openness::Closed => None,
+        };
+        Self {
+            openness,
+            is_preflight,
+            origin,
         }
     }
-    response
+
+    pub(super) fn is_open(&self) -> bool {
+        self.openness.is_open()
+    }
+
+    /// The answer to a preflight, on a route that is open.
+    pub(super) fn preflight(&self, config: &Config, request: &Request) -> Option<Response> {
+        let is_answered = self.is_preflight && self.is_open();
+        is_answered.then(|| {
+            let methods = open_methods(config, request.uri().path());
+            preflight(request.headers(), &methods)
+        })
+    }
+
+    /// Marks the answer of a route that is open to pages.
+    pub(super) fn mark(self, headers: &mut HeaderMap) {
+        match (self.openness, self.origin) {
+            (Openness::Closed, _) => {}
+            // A browser takes credentials only for an origin that is named.
+            (Openness::WithCredentials, Some(origin)) => {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                let yes = HeaderValue::from_static("true");
+                headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+                headers.append(header::VARY, HeaderValue::from_static("origin"));
+            }
+            (Openness::WithCredentials | Openness::Plain, _) => {
+                let any = HeaderValue::from_static("*");
+                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+            }
+        }
+    }
 }
 
 /// The methods with which pages may use the path.
-fn open_methods(api: &Api, path: &str) -> String {
+fn open_methods(config: &Config, path: &str) -> String {
     let all = [Method::DELETE, Method::GET, Method::HEAD, Method::POST];
     let open = all
         .iter()
-        .filter(|method| miaas::openness(&api.miaas, method, path).is_open());
+        .filter(|method| miaas::openness(config, method, path).is_open());
     let names: Vec<&str> = open.map(Method::as_str).collect();
     names.join(", ")
 }

@@ -1,17 +1,20 @@
 //! What every request passes on its way in and out: its id, the check against foreign pages, its time-out,
-//! and the writing of problem documents. Owns nothing; what it refuses is a [`Failure`] as any other.
+//! and the writing of problem documents. One layer does all of it, because each layer of a router makes a request
+//! copy every layer below. Owns nothing; what it refuses is a [`Failure`] as any other.
 
-use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
 use hostler_model::{Code, Refusal};
 use hostler_wire::api::media;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use super::cors::Sharing;
 use super::refuse::{Failure, Unwritten};
 use super::{Api, miaas};
 
@@ -21,8 +24,8 @@ const REQUEST_ID_BYTES: usize = 64;
 /// How long a request that is no stream may take, its body included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Gives each request an id and writes the problem documents that the handlers leave.
-pub(super) async fn name(State(api): State<Api>, request: Request, next: Next) -> Response {
+/// Gives the request an id, refuses what may not come in, and finishes the answer.
+pub(super) async fn pass(State(api): State<Api>, request: Request, next: Next) -> Response {
     let given = request
         .headers()
         .get(REQUEST_ID)
@@ -30,20 +33,56 @@ pub(super) async fn name(State(api): State<Api>, request: Request, next: Next) -
         .cloned();
     let id = given.unwrap_or_else(|| api.request_id());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
-    if let Some(Unwritten(problem)) = response.extensions_mut().remove::<Unwritten>() {
-        let problem = problem.with_request_id(id.to_str().unwrap_or_default());
-        tracing::debug!(%method, path, ?id, code = problem.code, detail = problem.detail, "refused");
-        let content_type = [(header::CONTENT_TYPE, media::PROBLEM)];
-        let written = (response.status(), content_type, Json(problem)).into_response();
-        let headers = std::mem::take(response.headers_mut());
-        response = written;
-        keep(headers, response.headers_mut());
-    } else {
-        tracing::debug!(%method, path, ?id, status = response.status().as_u16(), "answered");
-    }
+    let sharing = Sharing::of(&api.miaas, &request);
+    let response = match admit(&api, &request, &sharing) {
+        Ok(()) => answer(request, next).await,
+        Err(refused) => *refused,
+    };
+    let mut response = written(response, &id, &method, &path);
+    sharing.mark(response.headers_mut());
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// Answers preflights, and refuses what no handler is to see.
+fn admit(api: &Api, request: &Request, sharing: &Sharing) -> Result<(), Box<Response>> {
+    if let Some(answer) = sharing.preflight(&api.miaas, request) {
+        return Err(Box::new(answer));
+    }
+    if !sharing.is_open() {
+        keep_pages_out(request).map_err(|failure| Box::new(failure.into_response()))?;
+    }
+    miaas::refuse_head(&api.miaas, request).map_err(Box::new)
+}
+
+/// A panic in a handler is a bug of ours, and an answer all the same.
+async fn answer(request: Request, next: Next) -> Response {
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked");
+        let advice = "look for the request id in the server's log, and report it";
+        Failure(Refusal::new(
+            Code::Internal,
+            "the server has a bug here",
+            advice,
+        ))
+        .into_response()
+    })
+}
+
+/// The answer, its problem document written if there is one.
+fn written(mut response: Response, id: &HeaderValue, method: &Method, path: &str) -> Response {
+    let Some(Unwritten(problem)) = response.extensions_mut().remove::<Unwritten>() else {
+        tracing::debug!(%method, path, ?id, status = response.status().as_u16(), "answered");
+        return response;
+    };
+    let problem = problem.with_request_id(id.to_str().unwrap_or_default());
+    tracing::debug!(%method, path, ?id, code = problem.code, detail = problem.detail, "refused");
+    let content_type = [(header::CONTENT_TYPE, media::PROBLEM)];
+    let headers = std::mem::take(response.headers_mut());
+    let mut written = (response.status(), content_type, Json(problem)).into_response();
+    keep(headers, written.headers_mut());
+    written
 }
 
 /// Takes over what the handlers and the router said beside the body, such as `Allow`.
@@ -76,22 +115,17 @@ pub(super) async fn hurry(request: Request, next: Next) -> Response {
 /// Without login, a page of another site that a person has open could order this server about: a browser
 /// sends plain posts anywhere. So a write that names an origin must come from this server's own address,
 /// and that must not be a name that another site could point here.
-pub(super) async fn keep_pages_out(
-    State(api): State<Api>,
-    request: Request,
-    next: Next,
-) -> Response {
+fn keep_pages_out(request: &Request) -> Result<(), Failure> {
     let is_write = !matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
     );
-    let openness = miaas::openness(&api.miaas, request.method(), request.uri().path());
-    if is_write && !openness.is_open() && !is_same_origin(request.headers()) {
+    if is_write && !is_same_origin(request.headers()) {
         let sentence = "a page of another site may not change this fleet";
         let advice = "use the command line, or a client that sends no `Origin`";
-        return Failure(Refusal::new(Code::Forbidden, sentence, advice)).into_response();
+        return Err(Failure(Refusal::new(Code::Forbidden, sentence, advice)));
     }
-    next.run(request).await
+    Ok(())
 }
 
 fn is_same_origin(headers: &HeaderMap) -> bool {
@@ -119,18 +153,6 @@ fn is_own_name(host: &str) -> bool {
         .trim_start_matches('[')
         .trim_end_matches(']');
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
-}
-
-/// A panic in a handler is a bug of ours, and an answer all the same.
-pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!("a handler panicked");
-    let advice = "look for the request id in the server's log, and report it";
-    Failure(Refusal::new(
-        Code::Internal,
-        "the server has a bug here",
-        advice,
-    ))
-    .into_response()
 }
 
 #[cfg(test)]

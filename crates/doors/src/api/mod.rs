@@ -25,6 +25,7 @@ mod take;
 mod workloads;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::Request;
@@ -36,7 +37,6 @@ use hostler_kit::Entropy;
 use hostler_model::{Code, Refusal};
 use http::HeaderValue;
 use tokio::sync::Mutex;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use self::refuse::Failure;
 use crate::{Parts, grpc, orchion};
@@ -48,6 +48,8 @@ pub use self::openapi::openapi;
 pub(crate) struct Api {
     control: Control,
     entropy: Arc<dyn Entropy>,
+    /// The number of the next request. It begins anywhere, so that ids of two runs are told apart.
+    requests: Arc<AtomicU64>,
     miaas: Arc<miaas::Config>,
     /// Held while a deployment is created.
     deploying: Arc<Mutex<()>>,
@@ -61,6 +63,7 @@ impl Api {
         Self {
             control: parts.control.clone(),
             entropy: Arc::clone(&parts.entropy),
+            requests: Arc::new(AtomicU64::new(parts.entropy.next_u64())),
             miaas: Arc::new(parts.miaas.clone()),
             deploying: Arc::default(),
         }
@@ -79,16 +82,12 @@ impl Api {
         routes
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
-            .layer(CatchPanicLayer::custom(gate::panicked))
-            .layer(from_fn_with_state(self.clone(), miaas::refuse_head))
-            .layer(from_fn_with_state(self.clone(), gate::keep_pages_out))
-            .layer(from_fn_with_state(self.clone(), cors::answer))
-            .layer(from_fn_with_state(self.clone(), gate::name))
+            .layer(from_fn_with_state(self.clone(), gate::pass))
             .with_state(self)
     }
 
     fn request_id(&self) -> HeaderValue {
-        let id = format!("{:016x}", self.entropy.next_u64());
+        let id = format!("{:016x}", self.requests.fetch_add(1, Ordering::Relaxed));
         HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))
     }
 }

@@ -1,14 +1,12 @@
 //! Which routes are MIaaS's: who of other origins may use them, which lose a slash too many, and which know no
 //! HEAD in its later dialect. Pure tables.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use hostler_model::{Code, Refusal};
 use http::{HeaderValue, Method, header};
 
 use super::{Config, Dialect};
-use crate::api::Api;
 use crate::api::refuse::Failure;
 
 /// What pages of other origins may do with a route.
@@ -69,24 +67,20 @@ pub(in crate::api) fn without_slash(path: &str) -> Option<&str> {
 }
 
 /// In the later dialect its routes that are read know GET only.
-pub(in crate::api) async fn refuse_head(
-    State(api): State<Api>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(in crate::api) fn refuse_head(config: &Config, request: &Request) -> Result<(), Response> {
     let path = request.uri().path();
-    let is_refused = api.miaas.dialect == Dialect::Later
+    let is_refused = config.dialect == Dialect::Later
         && *request.method() == Method::HEAD
         && knows_get_only(path);
     if !is_refused {
-        return next.run(request).await;
+        return Ok(());
     }
     let advice = format!("{path} takes GET; the other dialect takes HEAD as well");
     let refusal = Refusal::new(Code::MethodNotAllowed, "Method Not Allowed", advice);
     let mut response = Failure(refusal).into_response();
     let allow = HeaderValue::from_static("GET");
     response.headers_mut().insert(header::ALLOW, allow);
-    response
+    Err(response)
 }
 
 fn knows_get_only(path: &str) -> bool {
