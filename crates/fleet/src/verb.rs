@@ -109,6 +109,7 @@ pub enum Verb {
         foreign: Arc<Foreign>,
         spec: Arc<WorkloadSpec>,
         desired: Desired,
+        expect: Expect,
     },
     /// Running or stopped. The same again changes nothing.
     SetDesired {

@@ -36,7 +36,6 @@ use hostler_control::Control;
 use hostler_kit::Entropy;
 use hostler_model::{Code, Refusal};
 use http::HeaderValue;
-use tokio::sync::Mutex;
 
 use self::refuse::Failure;
 use crate::{Parts, grpc, orchion};
@@ -51,8 +50,6 @@ pub(crate) struct Api {
     /// The number of the next request. It begins anywhere, so that ids of two runs are told apart.
     requests: Arc<AtomicU64>,
     miaas: Arc<miaas::Config>,
-    /// Held while a deployment is created.
-    deploying: Arc<Mutex<()>>,
 }
 
 impl Api {
@@ -65,7 +62,6 @@ impl Api {
             entropy: Arc::clone(&parts.entropy),
             requests: Arc::new(AtomicU64::new(parts.entropy.next_u64())),
             miaas: Arc::new(parts.miaas.clone()),
-            deploying: Arc::default(),
         }
     }
 

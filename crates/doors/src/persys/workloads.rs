@@ -97,6 +97,7 @@ fn with_spec(
         foreign: Arc::new(foreign),
         spec: Arc::new(spec),
         desired,
+        expect: Expect::Any,
     })
 }
 

@@ -7,8 +7,8 @@ use hostler_model::{
     Alias, AliasOwner, Desired, EventKind, Foreign, Refusal, Workload, WorkloadId,
 };
 
-use super::Draft;
 use super::workloads::{changed, check_enforceable, check_not_deleting, unchanged};
+use super::{Draft, check_expected};
 use crate::{Change, Expect, Reply};
 
 /// Longest name: that of a DNS label.
@@ -20,12 +20,20 @@ impl Draft<'_> {
         foreign: &Arc<Foreign>,
         spec: &WorkloadSpec,
         desired: Desired,
+        expect: Expect,
     ) -> Result<Reply, Refusal> {
         let old = self.state.workload_by_alias(&foreign.key).cloned();
+        if let Some(old) = &old {
+            check_not_deleting(old)?;
+        }
+        let noun = format!(
+            "workload {}",
+            old.as_ref().map_or(&spec.name, |old| &old.name)
+        );
+        check_expected(expect, old.as_ref().map(|old| old.revision), &noun)?;
         let Some(old) = old else {
             return self.create_foreign(foreign, spec, desired);
         };
-        check_not_deleting(&old)?;
         let spec = named(spec, old.name.clone());
         spec.check()?;
         check_enforceable(&spec)?;

@@ -98,7 +98,8 @@ impl<'a> Draft<'a> {
                 foreign,
                 spec,
                 desired,
-            } => self.apply_foreign(foreign, spec, *desired),
+                expect,
+            } => self.apply_foreign(foreign, spec, *desired, *expect),
             Verb::SetDesired {
                 workload,
                 desired,

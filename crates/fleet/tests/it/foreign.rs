@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hostler_fleet::{Reply, Verb};
+use hostler_fleet::{Expect, Reply, Verb};
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{AliasOwner, Code, Desired, Foreign, WorkloadId};
 
@@ -13,6 +13,7 @@ fn verb(foreign: &Arc<Foreign>, spec: &WorkloadSpec, desired: Desired) -> Verb {
         foreign: Arc::clone(foreign),
         spec: Arc::new(spec.clone()),
         desired,
+        expect: Expect::Any,
     }
 }
 
@@ -117,4 +118,28 @@ fn a_long_name_is_cut_to_make_room_for_its_suffix() {
         Desired::Running,
     );
     assert_eq!(world.state.workload(id).unwrap().name.len(), 63);
+}
+
+#[test]
+fn one_that_must_be_new_is_refused_if_its_id_is_taken_and_changes_nothing() {
+    let mut world = World::with_nodes(1);
+    let create = |payload: &[u8]| Verb::ApplyForeign {
+        foreign: foreign("w", "", payload),
+        spec: Arc::new(spec("w", 1)),
+        desired: Desired::Running,
+        expect: Expect::Absent,
+    };
+    let Reply::Workload { id, .. } = world.must(&create(b"a")) else {
+        panic!("a workload is made");
+    };
+    for payload in [b"a", b"b"] {
+        let refused = world.decide(&create(payload)).unwrap_err();
+        assert_eq!(refused.code, Code::RevisionConflict);
+    }
+    let record = world.state.workload(id).unwrap();
+    assert_eq!(record.revision, 1);
+    assert_eq!(&*record.foreign.as_ref().unwrap().payload, b"a");
+    world.delete(id);
+    let refused = world.decide(&create(b"a")).unwrap_err();
+    assert_eq!(refused.code, Code::WorkloadDeleting);
 }

@@ -253,6 +253,11 @@ fn foreign_verb(workload: u8, count: u32, shape: u8) -> Verb {
         } else {
             Desired::Running
         },
+        expect: if shape.is_multiple_of(5) {
+            Expect::Absent
+        } else {
+            Expect::Any
+        },
     }
 }
 

@@ -74,28 +74,26 @@ pub(in crate::api) async fn create(
     let mut findings = Findings::read(request, DEPLOYMENT_BYTES).await?.object()?;
     let payload = findings.take_text();
     let deployment = findings.deployment()?;
-    let key = key(&deployment.deployment_id);
-    // One at a time: whether an id is taken and taking it are two steps.
-    let _alone = api.deploying.lock().await;
-    let known = api.deployment(&key.foreign).map(|known| known.id);
-    let verb = match (known, deployment.action == "remove") {
-        (Some(_), false) => return Err(taken(&key.foreign).into()),
-        (None, true) => return Err(not_found().into()),
-        (Some(workload), true) => deletion(workload),
-        (None, false) => Verb::ApplyForeign {
+    let verb = if deployment.action == "remove" {
+        let known = api.deployment(&deployment.deployment_id);
+        deletion(known.ok_or_else(not_found)?.id)
+    } else {
+        Verb::ApplyForeign {
             spec: Arc::new(spec(&deployment)?),
             desired: Desired::Running,
             foreign: Arc::new(Foreign {
-                key,
+                key: key(&deployment.deployment_id),
                 revision: String::new(),
                 payload,
             }),
-        },
+            expect: Expect::Absent,
+        }
     };
     let submitted = api.control.submit(caller, verb).await;
     submitted.map_err(|refusal| match refusal.code {
         Code::SpecInvalid => No::finding("rendered_compose", &refusal.sentence),
-        Code::WorkloadDeleting => taken(&deployment.deployment_id).into(),
+        Code::RevisionConflict | Code::WorkloadDeleting => taken(&deployment.deployment_id).into(),
+        Code::WorkloadNotFound => not_found().into(),
         _ => refusal.into(),
     })?;
     let message = "Deployment request accepted and queued for processing";
