@@ -127,13 +127,13 @@ async fn what_does_not_fit_is_a_list_of_findings() {
         (
             beat.as_str(),
             r#"{"disk_free_mb": 1.5}"#,
-            "int_parsing",
+            "int_from_float",
             json!(["body", "disk_free_mb"]),
         ),
         (
             beat.as_str(),
             r#"{"cpu_usage": []}"#,
-            "float_parsing",
+            "float_type",
             json!(["body", "cpu_usage"]),
         ),
     ] {

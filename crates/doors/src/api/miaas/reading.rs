@@ -18,6 +18,8 @@ pub(super) const WORD_BYTES: usize = 64 << 10;
 pub(super) const DEPLOYMENT_BYTES: usize = 256 << 10;
 /// Most bytes of an input that is shown to who sent it.
 const SHOWN_BYTES: usize = 1 << 10;
+/// Most findings that are told of one body.
+const MOST_FINDINGS: usize = 100;
 /// Most bytes of a name or an id; it becomes part of a key of the store.
 const NAME_BYTES: usize = 128;
 
@@ -168,11 +170,14 @@ impl Findings {
             ("missing", _) => shown(Some(&Value::Object(self.body.clone()))),
             _ => shown(self.get(path)),
         };
-        let loc: Vec<&str> = std::iter::once("body")
-            .chain(path.iter().copied())
-            .collect();
-        self.found
-            .push(json!({"type": kind, "loc": loc, "msg": message, "input": input}));
+        let loc = loc(path);
+        self.tell(json!({"type": kind, "loc": loc, "msg": message, "input": input}));
+    }
+
+    fn tell(&mut self, finding: Value) {
+        if self.found.len() < MOST_FINDINGS {
+            self.found.push(finding);
+        }
     }
 
     /// A text that is not too long for a key.
@@ -221,7 +226,7 @@ impl Findings {
         }
     }
 
-    /// A whole number, also as text (`"8"`) or as a float without fraction (`8.0`).
+    /// A whole number, also as text (`"8"`), as a float without fraction (`8.0`), or as truth (1 or 0).
     fn number<T: TryFrom<i64> + Default>(&mut self, path: &[&str], default: Option<T>) -> T {
         let Some(value) = self.get(path) else {
             return default.unwrap_or_else(|| {
@@ -229,62 +234,77 @@ impl Findings {
                 T::default()
             });
         };
-        let whole = match value {
-            Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
+        let (whole, kind, message) = match value {
+            Value::Number(number) => (
+                number.as_i64().or_else(|| number.as_f64().and_then(whole)),
+                "int_from_float",
+                "Input should be a valid integer, got a number with a fractional part",
+            ),
             Value::String(text) => {
                 let text = text.trim();
-                text.parse()
-                    .ok()
-                    .or_else(|| text.parse().ok().and_then(whole))
+                let float = || text.parse().ok().and_then(whole);
+                (
+                    text.parse().ok().or_else(float),
+                    "int_parsing",
+                    "Input should be a valid integer, unable to parse string as an integer",
+                )
             }
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+            Value::Bool(truth) => (Some(i64::from(*truth)), "", ""),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                (None, "int_type", "Input should be a valid integer")
+            }
         };
-        whole
-            .and_then(|number| T::try_from(number).ok())
-            .unwrap_or_else(|| {
-                self.find("int_parsing", path, "Input should be a valid integer");
-                T::default()
-            })
+        let Some(whole) = whole else {
+            self.find(kind, path, message);
+            return T::default();
+        };
+        T::try_from(whole).unwrap_or_else(|_| {
+            self.find(
+                "int_out_of_range",
+                path,
+                "Input should be an integer that fits",
+            );
+            T::default()
+        })
     }
 
     fn float(&mut self, path: &[&str]) -> f64 {
         let Some(value) = self.get(path) else {
             return 0.0;
         };
-        let number = match value {
-            Value::Number(number) => number.as_f64(),
-            Value::String(text) => text.trim().parse().ok(),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        let (number, kind, message) = match value {
+            Value::Number(number) => (number.as_f64(), "", ""),
+            Value::String(text) => (
+                text.trim().parse().ok(),
+                "float_parsing",
+                "Input should be a valid number, unable to parse string as a number",
+            ),
+            Value::Bool(truth) => (Some(f64::from(u8::from(*truth))), "", ""),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                (None, "float_type", "Input should be a valid number")
+            }
         };
-        // JSON has no word for what is not finite, so it could not be shown again.
-        number
-            .filter(|number| number.is_finite())
-            .unwrap_or_else(|| {
-                self.find("float_parsing", path, "Input should be a valid number");
-                0.0
-            })
+        match number {
+            Some(number) if number.is_finite() => return number,
+            // JSON has no word for what is not finite, so it could not be shown again.
+            Some(_) => self.find("finite_number", path, "Input should be a finite number"),
+            None => self.find(kind, path, message),
+        }
+        0.0
     }
 
     fn words(&mut self, path: &[&str]) -> Vec<String> {
         let word = |value: &Value| value.as_str().map(str::to_owned);
-        self.list(
-            path,
-            word,
-            "string_type",
-            "Input should be a valid list of strings",
-        )
+        self.list(path, word, "string_type", "Input should be a valid string")
     }
 
     fn objects(&mut self, path: &[&str]) -> Vec<Value> {
         let object = |value: &Value| value.is_object().then(|| value.clone());
-        self.list(
-            path,
-            object,
-            "dict_type",
-            "Input should be a valid list of dictionaries",
-        )
+        let message = "Input should be a valid dictionary";
+        self.list(path, object, "dict_type", message)
     }
 
+    /// A list; each entry that does not fit is a finding of its own.
     fn list<T>(
         &mut self,
         path: &[&str],
@@ -295,13 +315,25 @@ impl Findings {
         let Some(value) = self.get(path) else {
             return Vec::new();
         };
-        let read = value
-            .as_array()
-            .and_then(|list| list.iter().map(entry).collect());
-        read.unwrap_or_else(|| {
-            self.find(kind, path, message);
-            Vec::new()
-        })
+        let Value::Array(values) = value else {
+            self.find("list_type", path, "Input should be a valid list");
+            return Vec::new();
+        };
+        let mut read = Vec::with_capacity(values.len());
+        let mut wrong = Vec::new();
+        for (index, value) in values.iter().enumerate() {
+            match entry(value) {
+                Some(entry) => read.push(entry),
+                None if wrong.len() < MOST_FINDINGS => wrong.push((index, shown(Some(value)))),
+                None => {}
+            }
+        }
+        for (index, input) in wrong {
+            let mut loc = loc(path);
+            loc.push(index.into());
+            self.tell(json!({"type": kind, "loc": loc, "msg": message, "input": input}));
+        }
+        read
     }
 
     fn object(&mut self, path: &[&str]) -> Option<Value> {
@@ -312,6 +344,14 @@ impl Findings {
         self.find("dict_type", path, "Input should be a valid dictionary");
         None
     }
+}
+
+/// Where a key stands.
+fn loc(path: &[&str]) -> Vec<Value> {
+    std::iter::once("body")
+        .chain(path.iter().copied())
+        .map(Value::from)
+        .collect()
 }
 
 /// An input as it is shown to who sent it, unless that would be a long answer to a short mistake.
@@ -360,6 +400,8 @@ mod tests {
             (json!("8"), 8),
             (json!(8.0), 8),
             (json!(" 8 "), 8),
+            (json!("8.0"), 8),
+            (json!(true), 1),
         ] {
             let body = json!({"name": "a", "ip": "b", "capabilities":
                 {"os": "linux", "cpu_count": value, "mem_mb": 1}});
@@ -376,16 +418,46 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_listed_whole() {
-        let body =
-            json!({"ip": 1, "capabilities": {"os": "linux", "cpu_count": 1.5, "mem_mb": true}});
+        let body = json!({"ip": 1, "capabilities": {"os": "linux", "cpu_count": 1.5, "mem_mb": null, "disk_mb": "x"}});
         let found = kinds(findings(body).registration().unwrap_err());
-        assert_eq!(
-            found,
-            ["missing", "string_type", "int_parsing", "int_parsing"]
-        );
-        let body = json!({"cpu_usage": "x", "running_containers": [1]});
+        let expected = [
+            "missing",
+            "string_type",
+            "int_from_float",
+            "int_type",
+            "int_parsing",
+        ];
+        assert_eq!(found, expected);
+        let body = json!({"cpu_usage": "x", "mem_usage": [], "running_containers": {}});
         let found = kinds(findings(body).heartbeat().unwrap_err());
-        assert_eq!(found, ["float_parsing", "string_type"]);
+        assert_eq!(found, ["float_parsing", "float_type", "list_type"]);
+        let body = json!({"cpu_usage": "nan", "disk_free_mb": -1});
+        let found = kinds(findings(body).heartbeat().unwrap_err());
+        assert_eq!(found, ["finite_number"]);
+    }
+
+    #[test]
+    fn each_entry_of_a_list_that_does_not_fit_is_named_by_its_place() {
+        let body = json!({"running_containers": [1, "db", null]});
+        let No::Findings(found) = findings(body).heartbeat().unwrap_err() else {
+            panic!("findings")
+        };
+        let finding = |index: usize, input: Value| {
+            json!({"type": "string_type", "loc": ["body", "running_containers", index],
+                "msg": "Input should be a valid string", "input": input})
+        };
+        assert_eq!(found, [finding(0, json!(1)), finding(2, Value::Null)]);
+    }
+
+    #[test]
+    fn a_body_full_of_mistakes_gets_no_endless_answer() {
+        let many: Map<String, Value> = (0..5_000).map(|key| (key.to_string(), json!(1))).collect();
+        let body = json!({"running_containers": vec![1; 20_000]});
+        let listed = kinds(findings(body).heartbeat().unwrap_err());
+        let body = json!({"deployment_id": "a", "template_id": "t", "rendered_compose": "",
+            "action": "apply", "env": many});
+        let named = kinds(findings(body).deployment().unwrap_err());
+        assert_eq!((listed.len(), named.len()), (MOST_FINDINGS, MOST_FINDINGS));
     }
 
     #[test]
