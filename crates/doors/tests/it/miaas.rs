@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use hostler_control::ControlConfig;
+use hostler_control::{ControlConfig, LiveNode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::orchion::{self, agent};
 use crate::server::Server;
 
 const REGISTER: &str = "/api/v1/nodes/register";
@@ -210,6 +211,33 @@ async fn a_beat_of_nobody_is_told_to_register() {
         .post(REGISTER, &worker().to_string())
         .await
         .is_problem(410, "node-gone");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn nobody_beats_for_a_node_of_another_contract() {
+    let server = Server::start().await;
+    let ours = server.node("ours").await.id();
+    let mut orchion = agent(&server).await;
+    let theirs = crate::orchion::node("n-1");
+    orchion::register(&mut orchion, theirs)
+        .await
+        .expect("it is taken");
+    let theirs = server.get("/api/v1/nodes/box").await.json()["id"].clone();
+    for id in [ours.to_string(), theirs.as_str().expect("an id").to_owned()] {
+        let before = server.control.live(id.parse().expect("an id"));
+        let beat = r#"{"cpu_usage": 99.5, "running_containers": ["x"]}"#;
+        let answer = server
+            .post(&format!("/api/v1/nodes/{id}/heartbeat"), beat)
+            .await;
+        assert_eq!(
+            answer.is_problem(404, "node-not-found")["detail"],
+            "Node not found"
+        );
+        let after = server.control.live(id.parse().expect("an id"));
+        let said = |live: Option<LiveNode>| live.map(|live| (live.beats, live.usage));
+        assert_eq!(said(after), said(before), "the beat counts for nothing");
+    }
     server.shut_down().await;
 }
 

@@ -23,7 +23,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hostler_control::fleet::{NodeAnnouncement, Reply, Verb};
 use hostler_model::{
-    Actor, AliasKey, Bytes, Code, Contract, Disk, MilliCpu, NodeFacts, Refusal, Resources,
+    Actor, AliasKey, Bytes, Code, Contract, Disk, MilliCpu, NodeFacts, NodeId, Refusal, Resources,
     Timestamp, Usage,
 };
 use hostler_wire::api;
@@ -150,7 +150,7 @@ pub(super) async fn heartbeat(
         let advice = "send the token that came with this node's id";
         return Err(Refusal::new(Code::Forbidden, sentence, advice).into());
     }
-    let node = target.parse().map_err(|_| not_found())?;
+    let node = api.miaas_node(&target).ok_or_else(not_found)?;
     let beaten = api.control.poll_beat(node, Some(usage)).await;
     beaten.map_err(|refusal| match refusal.code {
         Code::NodeNotFound | Code::NodeGone => not_found(),
@@ -165,6 +165,13 @@ pub(super) async fn heartbeat(
 impl Api {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.control.clock().wall_millis())
+    }
+
+    /// The node with that id, if it registered here: nodes of other contracts speak for themselves.
+    fn miaas_node(&self, id: &str) -> Option<NodeId> {
+        let view = self.control.view();
+        let node = view.node(id.parse().ok()?)?;
+        (node.contract == Contract::Miaas).then_some(node.id)
     }
 
     /// The node whose token the request carries; none in the dialect that reads no token.
