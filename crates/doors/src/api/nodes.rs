@@ -74,6 +74,8 @@ impl Api {
 }
 
 /// Every node, also those that are gone: their history stays. `gone=false` leaves them out.
+///
+/// Without `limit` and `after` the list comes whole.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(api::NodeFilter, PageQuery),
     responses((status = 200, body = Vec<api::Node>)))]
 pub(super) async fn list(
@@ -82,13 +84,14 @@ pub(super) async fn list(
     Query(filter): Query<api::NodeFilter>,
     Query(page): Query<PageQuery>,
 ) -> Result<Response, Failure> {
-    let view = api.control.view();
-    let nodes = view.nodes();
-    let nodes = nodes.filter(|node| filter.gone.is_none_or(|gone| node.is_gone() == gone));
-    let page = page.cut(nodes, |node| node.id)?;
-    Ok(page
-        .map(|node| convert::node(&api.control, &view, node))
-        .answer(&uri))
+    let read = |page: &PageQuery| {
+        let view = api.control.view();
+        let nodes = view.nodes();
+        let nodes = nodes.filter(|node| filter.gone.is_none_or(|gone| node.is_gone() == gone));
+        let page = page.cut(nodes, |node| node.id)?;
+        Ok(page.map(|node| convert::node(&api.control, &view, node)))
+    };
+    Ok(page.page_or_all(read).await?.answer(&uri))
 }
 
 /// One node.

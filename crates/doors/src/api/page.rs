@@ -1,5 +1,6 @@
 //! Pages of a list: at most so many entries after a cursor, and a `Link` header to the next page. The cursor
-//! is the last entry's key; callers take it as opaque.
+//! is the last entry's key; callers take it as opaque. Lists that are MIaaS's, too, come whole to who asks for no
+//! page: its tools follow no links.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -41,6 +42,31 @@ impl PageQuery {
             limit => Err(Failure::bad(format!(
                 "limit: {limit} is not within 1 and {MOST}"
             ))),
+        }
+    }
+
+    /// Answers with the page that was asked for; without a word about pages with the whole list, which is read page by
+    /// page, so that nobody is held up by its length.
+    pub(super) async fn page_or_all<T>(
+        self,
+        read: impl Fn(&Self) -> Result<Page<T>, Failure>,
+    ) -> Result<Page<T>, Failure> {
+        if self.limit.is_some() || self.after.is_some() {
+            return read(&self);
+        }
+        let mut query = self;
+        let mut all = Vec::new();
+        loop {
+            let page = read(&query)?;
+            all.extend(page.entries);
+            let Some(next) = page.next else {
+                return Ok(Page {
+                    entries: all,
+                    next: None,
+                });
+            };
+            query.after = Some(next);
+            tokio::task::yield_now().await;
         }
     }
 

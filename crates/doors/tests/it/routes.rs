@@ -1,7 +1,10 @@
 //! What holds for every route: problem documents, methods, limits, conditions, ids, transport.
 
+use futures::StreamExt as _;
+use hostler_wire::api::NodeFilter;
+use hostler_wire::client::Client;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{Server, spec};
 
@@ -304,6 +307,47 @@ async fn lists_page_by_link_header() {
     names.sort();
     assert_eq!(names, ["web-0", "web-1", "web-2", "web-3", "web-4"]);
     server.shut_down().await;
+}
+
+/// MIaaS's tools follow no links.
+#[tokio::test]
+async fn lists_of_miaas_come_whole_to_who_asks_for_no_page() {
+    const COUNT: usize = 501;
+    let node = |number: usize| {
+        json!({"name": format!("box-{number}"), "ip": "",
+            "capabilities": {"os": "linux", "cpu_count": 1, "mem_mb": 1}})
+    };
+    let deployment = |number: usize| {
+        json!({"deployment_id": format!("d-{number}"), "template_id": "t",
+            "rendered_compose": "services: {}", "action": "apply"})
+    };
+    let filled: [(&str, &str, &dyn Fn(usize) -> Value); 2] = [
+        ("/api/v1/nodes", "/register", &node),
+        ("/api/v1/deployments", "", &deployment),
+    ];
+    for (path, below, body) in filled {
+        let server = Server::start().await;
+        let make = |number: usize| {
+            let (server, body) = (&server, body(number).to_string());
+            async move {
+                let made = server.post(&format!("{path}{below}"), &body).await;
+                assert!(made.status.is_success(), "{}", made.text);
+            }
+        };
+        let making = futures::stream::iter(0..COUNT).map(make);
+        making.buffer_unordered(16).collect::<()>().await;
+        let whole = server.get(path).await;
+        assert_eq!(whole.json().as_array().unwrap().len(), COUNT, "{path}");
+        assert_eq!(whole.header("link"), "");
+        let page = server.get(&format!("{path}?limit=500")).await;
+        assert_eq!(page.json().as_array().unwrap().len(), 500, "{path}");
+        assert!(page.header("link").contains("rel=\"next\""), "{path}");
+        let client = Client::new(&server.url(""), None).unwrap();
+        let nodes = client.nodes(NodeFilter::default()).await.unwrap().len();
+        let expected = if below.is_empty() { 0 } else { COUNT };
+        assert_eq!(nodes, expected, "our client follows links");
+        server.shut_down().await;
+    }
 }
 
 #[tokio::test]

@@ -6,11 +6,15 @@ use super::call::expecting;
 use super::{Client, ClientError, Expect};
 use crate::api::{Command, LabelPatch, Node, NodeFilter};
 
+/// Nodes of one page.
+const PAGE: usize = 500;
+
 impl Client {
     /// The nodes, the oldest first.
     pub async fn nodes(&self, filter: NodeFilter) -> Result<Vec<Node>, ClientError> {
-        self.list(self.get(&["api", "v1", "nodes"]).query(&filter))
-            .await
+        // Without a limit the server would send them all at once.
+        let request = self.get(&["api", "v1", "nodes"]).query(&filter);
+        self.list(request.query(&[("limit", PAGE)])).await
     }
 
     /// One node.

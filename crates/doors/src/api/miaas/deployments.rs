@@ -102,6 +102,8 @@ pub(in crate::api) async fn create(
 }
 
 /// Every deployment.
+///
+/// Without `limit` and `after` the list comes whole.
 #[utoipa::path(get, path = "/api/v1/deployments", tag = "miaas", params(PageQuery),
     responses((status = 200, body = Vec<Standing>)))]
 pub(in crate::api) async fn list(
@@ -109,14 +111,16 @@ pub(in crate::api) async fn list(
     uri: Uri,
     Query(page): Query<PageQuery>,
 ) -> Result<Response, Failure> {
-    let view = api.control.view();
-    let deployments = view.workloads().filter_map(|it| Some((it, id_of(it)?)));
-    let page = page.cut(deployments, |(workload, _)| workload.id)?;
-    let shown = |(workload, id): (&Arc<Workload>, String)| {
-        let message = format!("Deployment on node {}", place(&view, workload.id));
-        Standing::new(id, &status(&api, &view, workload), &message)
+    let read = |page: &PageQuery| {
+        let view = api.control.view();
+        let deployments = view.workloads().filter_map(|it| Some((it, id_of(it)?)));
+        let page = page.cut(deployments, |(workload, _)| workload.id)?;
+        Ok(page.map(|(workload, id)| {
+            let message = format!("Deployment on node {}", place(&view, workload.id));
+            Standing::new(id, &status(&api, &view, workload), &message)
+        }))
     };
-    Ok(page.map(shown).answer(&uri))
+    Ok(page.page_or_all(read).await?.answer(&uri))
 }
 
 /// One deployment; what it waits for stands behind the message.
