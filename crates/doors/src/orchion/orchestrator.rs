@@ -41,8 +41,10 @@ impl Orchestrator for Door {
         };
         let id = self
             .announce(&node.id, &told, addresses(&told, peer))
-            .await?;
-        self.alive(id, told.capabilities.as_ref()).await?;
+            .await
+            .map_err(status)?;
+        let heard = self.alive(id, told.capabilities.as_ref()).await;
+        heard.map_err(status)?;
         tracing::info!(
             node = %id,
             name = told.hostname,
@@ -73,9 +75,11 @@ impl Orchestrator for Door {
                 ..told
             };
             let addresses = node.facts.addresses.clone();
-            self.announce(&request.node_id, &told, addresses).await?;
+            let announced = self.announce(&request.node_id, &told, addresses).await;
+            announced.map_err(of_beat)?;
         }
-        self.alive(node.id, Some(&capabilities)).await?;
+        let heard = self.alive(node.id, Some(&capabilities)).await;
+        heard.map_err(of_beat)?;
         Ok(Response::new(v1::UpdateNodeResponse {}))
     }
 
@@ -86,7 +90,7 @@ impl Orchestrator for Door {
         let id = request.into_inner().node_id;
         check_id(&id, "node_id is required")?;
         let node = self.known(&id)?;
-        self.alive(node.id, None).await?;
+        self.alive(node.id, None).await.map_err(of_beat)?;
         Ok(Response::new(v1::HeartbeatResponse {}))
     }
 
@@ -151,20 +155,24 @@ impl Door {
         id: &str,
         told: &Told,
         addresses: Vec<String>,
-    ) -> Result<NodeId, Status> {
+    ) -> Result<NodeId, Refusal> {
         let verb = Verb::Announce(Box::new(picture::announcement(id, told, addresses)));
         let actor = Actor::Node(told.hostname.clone());
-        match self.control.submit(actor, verb).await.map_err(status)? {
+        match self.control.submit(actor, verb).await? {
             Reply::Node { id, .. } => Ok(id),
             other => {
                 tracing::error!(?other, "a verb was answered with something else");
-                Err(Status::internal("the server has a bug here"))
+                Err(Refusal::new(
+                    Code::Internal,
+                    "the server has a bug here",
+                    "",
+                ))
             }
         }
     }
 
-    async fn alive(&self, node: NodeId, said: Option<&Capabilities>) -> Result<(), Status> {
-        self.control.poll_beat(node, None).await.map_err(status)?;
+    async fn alive(&self, node: NodeId, said: Option<&Capabilities>) -> Result<(), Refusal> {
+        self.control.poll_beat(node, None).await?;
         if let Some(figures) = said.and_then(|said| serde_json::to_string(said).ok()) {
             self.control.tell_figures(node, figures.into());
         }
@@ -205,6 +213,14 @@ fn unknown_node() -> Status {
     Status::not_found("node not found")
 }
 
+/// Who beats for a node that is removed meanwhile hears what everybody hears who beats for one that was.
+fn of_beat(refusal: Refusal) -> Status {
+    match refusal.code {
+        Code::NodeGone => unknown_node(),
+        _ => status(refusal),
+    }
+}
+
 /// The contract has codes for what agents rely on; the rest is told by its nature.
 fn status(refusal: Refusal) -> Status {
     match refusal.code {
@@ -220,7 +236,84 @@ fn status(refusal: Refusal) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use hostler_control::fleet::Expect;
+    use hostler_control::{Control, ControlConfig, Parts};
+    use hostler_kit::{SeededEntropy, SimulatedClock, Tasks};
+    use hostler_store::MemoryStore;
+
     use super::*;
+
+    async fn door() -> Door {
+        let clock = Arc::new(SimulatedClock::starting_at(1_700_000_000_000));
+        let parts = Parts {
+            store: Arc::new(MemoryStore::new(clock.clone())),
+            clock,
+            entropy: Arc::new(SeededEntropy::new(1)),
+            tasks: Tasks::new(),
+        };
+        let control = Control::start(ControlConfig::default(), parts);
+        Door {
+            control: control.await.unwrap(),
+            api_key: None,
+        }
+    }
+
+    /// The removal is decided before the beat that was under way, and is not to be seen yet when it is read.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_removed_while_it_beats_is_unknown_and_stays_removed() {
+        let door = door().await;
+        let capabilities = |cores: &str| v1::Capabilities {
+            cpu: cores.to_owned(),
+            ..v1::Capabilities::default()
+        };
+        for (id, cores) in [("a", None), ("b", Some("8 cores"))] {
+            let node = v1::Node {
+                id: id.to_owned(),
+                capabilities: Some(capabilities("4 cores")),
+                ..v1::Node::default()
+            };
+            let request = v1::RegisterNodeRequest { node: Some(node) };
+            door.register_node(Request::new(request)).await.unwrap();
+            let node = door.known(id).unwrap().id;
+            let (control, node_id) = (&door.control, id.to_owned());
+            let reason = "it is quiet".to_owned();
+            let suspect = Verb::Suspect { node, reason };
+            let keeper = || Actor::Keeper("liveness".to_owned());
+            control.submit(keeper(), suspect).await.unwrap();
+            let removal = Verb::RemoveNode {
+                node,
+                force: true,
+                expect: Expect::Any,
+            };
+            let beat = async {
+                match cores {
+                    None => {
+                        let request = v1::HeartbeatRequest { node_id };
+                        door.heartbeat(Request::new(request)).await.map(drop)
+                    }
+                    Some(cores) => {
+                        let request = v1::UpdateNodeRequest {
+                            node_id,
+                            capabilities: Some(capabilities(cores)),
+                        };
+                        door.update_node(Request::new(request)).await.map(drop)
+                    }
+                }
+            };
+            let (removed, beaten) = tokio::join!(control.submit(keeper(), removal), beat);
+            removed.unwrap();
+            let refused = beaten.unwrap_err();
+            let expected = (tonic::Code::NotFound, "node not found");
+            assert_eq!((refused.code(), refused.message()), expected, "{id}");
+            assert!(control.view().node(node).unwrap().is_gone());
+        }
+        assert!(picture::living(&door.control).is_empty());
+        door.control
+            .tasks()
+            .shut_down(std::time::Duration::from_secs(9))
+            .await
+            .unwrap();
+    }
 
     #[test]
     fn a_node_is_reached_where_it_says_or_where_it_came_from() {
