@@ -193,9 +193,16 @@ impl Api {
     }
 }
 
+/// An answer that nobody understands is shown, unless it began as one that may hold a token.
 fn read<T: DeserializeOwned>(body: Bytes) -> Result<T, CallError> {
-    serde_json::from_slice(&body)
-        .map_err(|error| CallError::Unreadable(format!("{error}: {}", shown(&body))))
+    serde_json::from_slice(&body).map_err(|error| {
+        let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+        CallError::Unreadable(if is_json {
+            error.to_string()
+        } else {
+            format!("{error}: {}", shown(&body))
+        })
+    })
 }
 
 /// Why it was refused, in the words of the answer: FastAPI's `detail`, Flask's `error`, or the text itself.
@@ -266,6 +273,20 @@ mod tests {
             reason("é".repeat(300).as_bytes()).chars().count(),
             SHOWN + 1
         );
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_shows_no_token() {
+        let told = |body: &'static str| match read::<Value>(Bytes::from_static(body.as_bytes())) {
+            Err(error) => error.to_string(),
+            Ok(value) => panic!("{value}"),
+        };
+        let broken = told(r#" {"node_id": "a", "node_token": "secret"#);
+        assert!(
+            broken.contains("EOF") && !broken.contains("secret"),
+            "{broken}"
+        );
+        assert!(told("<html> oops </html>").ends_with(": <html> oops </html>"));
     }
 
     #[test]
