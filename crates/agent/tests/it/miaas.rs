@@ -251,6 +251,27 @@ async fn an_answer_that_says_no_is_told_in_its_own_words() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_was_removed_is_told_what_a_person_can_do() {
+    let (world, lines) = (World::new(), Lines::new());
+    let plane = Plane::start(&world, State::of(Age::First), rule);
+    let detail = "node host was removed from the fleet";
+    plane.state().fault = Some(Answer::Json(410, json!({"detail": detail})));
+    let agent = start(&world, &lines).await;
+    let failed = "Failed to register with control plane";
+    let told = lines.until(failed, 3).await;
+    assert!(told.text.ends_with(detail), "{}", told.text);
+    let removed = "  - The node was removed from that fleet, and stays removed under this name";
+    assert_eq!(lines.count(removed), 1);
+    assert_eq!(
+        lines.count("  - CONTROL_PLANE_URL"),
+        0,
+        "the address is right"
+    );
+    plane.state().fault = None;
+    agent.until(is_registered).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_may_come_in_chunks_or_end_with_its_connection() {
     let (world, lines) = (World::new(), Lines::new());
     let plane = Plane::start(&world, State::of(Age::First), rule);

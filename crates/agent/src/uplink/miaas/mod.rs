@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use hostler_kit::Backoff;
+use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -207,6 +208,13 @@ impl Uplink {
     /// What a person can look at.
     fn causes(&self, error: &CallError) -> Vec<String> {
         let base = self.server.base();
+        if error.status() == Some(StatusCode::GONE) {
+            return vec![
+                "  - The node was removed from that fleet, and stays removed under this name"
+                    .to_owned(),
+                "  - Give this machine another host name, then start the agent again".to_owned(),
+            ];
+        }
         if error.status().is_some() {
             return vec![
                 format!("  - What answers may be no MIaaS control plane: curl {base}/health"),
@@ -247,8 +255,8 @@ impl Uplink {
 /// The control plane does not know this node, or not by this token.
 fn is_unknown(error: &CallError) -> bool {
     matches!(
-        error.status().map(|status| status.as_u16()),
-        Some(401 | 403 | 404)
+        error.status(),
+        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
     )
 }
 
