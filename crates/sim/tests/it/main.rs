@@ -3,6 +3,9 @@
     reason = "clippy allows it in test functions, not in what they share"
 )]
 //! Seeds that must hold, and the proof that a seed gives one history. `HOSTLER_SIM_SEEDS` raises their number.
+//! Beside them stories of one agent whose contract is another's.
+
+mod orchion;
 
 use hostler_sim::{Flavour, Scenario, run};
 
