@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hostler_agent::orchion::Orchion;
 use hostler_agent::{
     Agent, AgentConfig, ByteStream, Dial, Journal, LedgerIo, Line, Machine, Uplink,
 };
@@ -240,7 +239,7 @@ impl World {
     async fn agent(&self) -> Running {
         let mut config = AgentConfig::new("http://plane:50051", self.dir.path());
         config.ledger_io = LedgerIo::Inline;
-        config.uplink = Uplink::Orchion(Box::new(Orchion::default()));
+        config.uplink = Uplink::Orchion(Box::default());
         config.journal = Arc::clone(&self.lines) as Arc<dyn Journal>;
         let tasks = Tasks::new();
         let machine = FakeMachine::new(Arc::clone(&self.clock) as Arc<dyn Clock>);
