@@ -6,7 +6,7 @@ use hostler_wire::client::Client;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Server, spec};
+use crate::server::{Answer, Server, spec};
 
 #[tokio::test]
 async fn every_refusal_is_a_problem_document() {
@@ -309,45 +309,49 @@ async fn lists_page_by_link_header() {
     server.shut_down().await;
 }
 
+/// One more than a page has.
+const COUNT: usize = 501;
+
+/// A server whose list at that path is longer than a page, after it was seen to come whole.
+async fn whole(path: &str, post: &str, body: impl Fn(usize) -> Value) -> Server {
+    let server = Server::start().await;
+    let make = |number: usize| {
+        let (server, body) = (&server, body(number).to_string());
+        async move {
+            let made = server.post(post, &body).await;
+            assert!(made.status.is_success(), "{}", made.text);
+        }
+    };
+    let entries = |answer: &Answer| answer.json().as_array().map_or(0, Vec::len);
+    let making = futures::stream::iter(0..COUNT).map(make);
+    making.buffer_unordered(16).collect::<()>().await;
+    let whole = server.get(path).await;
+    assert_eq!(entries(&whole), COUNT, "{path}");
+    assert_eq!(whole.header("link"), "");
+    let page = server.get(&format!("{path}?limit=500")).await;
+    assert_eq!(entries(&page), 500, "{path}");
+    assert!(page.header("link").contains("rel=\"next\""), "{path}");
+    server
+}
+
 /// MIaaS's tools follow no links.
 #[tokio::test]
 async fn lists_of_miaas_come_whole_to_who_asks_for_no_page() {
-    const COUNT: usize = 501;
-    let node = |number: usize| {
+    let nodes = whole("/api/v1/nodes", "/api/v1/nodes/register", |number| {
         json!({"name": format!("box-{number}"), "ip": "",
             "capabilities": {"os": "linux", "cpu_count": 1, "mem_mb": 1}})
-    };
-    let deployment = |number: usize| {
+    });
+    let server = nodes.await;
+    let client = Client::new(&server.url(""), None).unwrap();
+    let nodes = client.nodes(NodeFilter::default()).await.unwrap();
+    assert_eq!(nodes.len(), COUNT, "our client follows links");
+    server.shut_down().await;
+    let route = "/api/v1/deployments";
+    let deployments = whole(route, route, |number| {
         json!({"deployment_id": format!("d-{number}"), "template_id": "t",
             "rendered_compose": "services: {}", "action": "apply"})
-    };
-    let filled: [(&str, &str, &dyn Fn(usize) -> Value); 2] = [
-        ("/api/v1/nodes", "/register", &node),
-        ("/api/v1/deployments", "", &deployment),
-    ];
-    for (path, below, body) in filled {
-        let server = Server::start().await;
-        let make = |number: usize| {
-            let (server, body) = (&server, body(number).to_string());
-            async move {
-                let made = server.post(&format!("{path}{below}"), &body).await;
-                assert!(made.status.is_success(), "{}", made.text);
-            }
-        };
-        let making = futures::stream::iter(0..COUNT).map(make);
-        making.buffer_unordered(16).collect::<()>().await;
-        let whole = server.get(path).await;
-        assert_eq!(whole.json().as_array().unwrap().len(), COUNT, "{path}");
-        assert_eq!(whole.header("link"), "");
-        let page = server.get(&format!("{path}?limit=500")).await;
-        assert_eq!(page.json().as_array().unwrap().len(), 500, "{path}");
-        assert!(page.header("link").contains("rel=\"next\""), "{path}");
-        let client = Client::new(&server.url(""), None).unwrap();
-        let nodes = client.nodes(NodeFilter::default()).await.unwrap().len();
-        let expected = if below.is_empty() { 0 } else { COUNT };
-        assert_eq!(nodes, expected, "our client follows links");
-        server.shut_down().await;
-    }
+    });
+    deployments.await.shut_down().await;
 }
 
 #[tokio::test]
