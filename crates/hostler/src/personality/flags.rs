@@ -163,7 +163,7 @@ fn checked(flag: &Flag, value: &str) -> Result<String, String> {
     }
 }
 
-/// A span as Go writes it: `300ms`, `1.5h`, `1m30s`.
+/// A span as Go writes it: `300ms`, `1.5h`, `1m30s`. As there, the longest is that of 2^63 nanoseconds, 292 years.
 pub(crate) fn span(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -183,7 +183,8 @@ pub(crate) fn span(text: &str) -> Option<Duration> {
     if is_empty {
         return None;
     }
-    Duration::try_from_secs_f64(seconds).ok()
+    let span = Duration::try_from_secs_f64(seconds).ok()?;
+    (span.as_nanos() < 1 << 63).then_some(span)
 }
 
 fn in_seconds(unit: &str) -> Option<f64> {
@@ -315,6 +316,7 @@ mod tests {
         assert_eq!(millis("1.5s"), Some(1_500));
         assert_eq!(millis("250ms"), Some(250));
         assert_eq!(millis("0"), Some(0));
+        assert_eq!(millis("2562047h"), Some(9_223_369_200_000));
         for wrong in [
             "",
             "s",
@@ -322,6 +324,8 @@ mod tests {
             "1d",
             "1s2",
             "1..5s",
+            "2562048h",
+            "5000000000000000h",
             "999999999999999999999h",
         ] {
             assert_eq!(span(wrong), None, "{wrong}");
