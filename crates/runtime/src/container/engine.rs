@@ -243,10 +243,28 @@ impl Refused {
         if self.message.contains("no space left on device") {
             return RuntimeError::DiskFull;
         }
-        RuntimeError::Image {
-            image: image.to_owned(),
-            message: self.message,
-        }
+        of_image(image, self.message)
+    }
+}
+
+/// What the engine's words mean for an image. That there is none of that name a registry says in words which every
+/// engine hands on, under whatever status; anything else may pass.
+pub(super) fn of_image(image: &str, message: String) -> RuntimeError {
+    const ABSENT: [&str; 3] = [
+        "manifest unknown",
+        "name unknown",
+        "repository name not known",
+    ];
+    let text = message.to_ascii_lowercase();
+    if ABSENT.iter().any(|words| text.contains(words)) {
+        return RuntimeError::Unsatisfiable {
+            code: "image-not-found",
+            message: format!("image `{image}`: {message}"),
+        };
+    }
+    RuntimeError::Image {
+        image: image.to_owned(),
+        message,
     }
 }
 
@@ -286,6 +304,43 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_no_registry_has_is_told_apart_from_one_that_does_not_come() {
+        for (status, message, code) in [
+            (
+                404,
+                "manifest for web:9 not found: manifest unknown: manifest unknown",
+                "image-not-found",
+            ),
+            (
+                500,
+                "reading manifest 9 in localhost:5000/web: manifest unknown",
+                "image-not-found",
+            ),
+            (
+                500,
+                "reading manifest 9 in localhost:5000/web: name unknown",
+                "image-not-found",
+            ),
+            (
+                404,
+                "pull access denied for web, repository does not exist or may require 'docker login'",
+                "image-unavailable",
+            ),
+            (
+                500,
+                "dial tcp 127.0.0.1:1: connect: connection refused",
+                "image-unavailable",
+            ),
+            (500, "unauthorized", "image-unavailable"),
+            (500, "no space left on device", "disk-full"),
+        ] {
+            let message = message.to_owned();
+            let error = Refused { status, message }.of_image("web:9");
+            assert_eq!(error.code(), code, "{error}");
+        }
+    }
 
     #[test]
     fn a_permission_that_is_missing_is_told_apart_however_deep_it_lies() {

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use hostler_model::spec::{ContainerSpec, PullPolicy};
 use tokio::sync::Semaphore;
 
-use super::engine::Attempt as _;
+use super::engine::{Attempt as _, of_image};
 use crate::{Progress, RuntimeError};
 
 /// Pulls that may be under way at once; whoever has its image does not wait for them.
@@ -94,7 +94,7 @@ impl Pulls {
             let Some(step) = step else { return Ok(()) };
             let step = step.or_refused(|refused| refused.of_image(image))?;
             if let Some(message) = step.error_detail.and_then(|error| error.message) {
-                return Err(unavailable(image, message));
+                return Err(of_image(image, message));
             }
             if let (Some(layer), Some(detail)) = (step.id, step.progress_detail)
                 && let Some(percent) = layers.take(layer, &detail)

@@ -125,6 +125,7 @@ mod tests {
                 context: text(),
                 source: io(),
             },
+            refused("image-not-found"),
             refused("container-refused"),
             refused("user-unknown"),
             refused("user-not-permitted"),
@@ -159,6 +160,7 @@ mod tests {
                 "unit-not-found -> RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
                 "log-not-found -> RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
                 "node-io -> RUNTIME_ERROR RUNTIME_ERROR again",
+                "image-not-found -> INVALID_IMAGE IMAGE_NOT_FOUND lasting",
                 "container-refused -> INVALID_CONFIGURATION INVALID_SPEC lasting",
                 "user-unknown -> INVALID_CONFIGURATION INVALID_SPEC lasting",
                 "user-not-permitted -> INVALID_CONFIGURATION INVALID_SPEC lasting",
@@ -166,10 +168,6 @@ mod tests {
                 "limits-refused -> INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
                 "something-of-tomorrow -> UNKNOWN_ERROR RUNTIME_ERROR again",
             ]
-        );
-        assert_eq!(
-            of_driver("image-not-found").reason,
-            FailureReason::ImageNotFound
         );
         assert_eq!(of_exit(Exit::Code(3)).reason, FailureReason::RuntimeError);
         assert_eq!(

@@ -162,7 +162,7 @@ fn remedy(code: &str, now: &api::AssignmentState, runs: u32, workload: &str) -> 
         "ended" | "ended-badly" => {
             format!("`hostler logs {workload}` shows what it wrote before it ended")
         }
-        "image-unavailable" => {
+        "image-unavailable" | "image-not-found" => {
             "check the image's name, and that the node reaches its registry".to_owned()
         }
         "command-not-runnable" => "check the command, and that the node has its program".to_owned(),
