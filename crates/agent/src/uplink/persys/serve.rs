@@ -33,10 +33,13 @@ impl AgentService for Serve {
         &self,
         request: Request<ApplyWorkloadRequest>,
     ) -> Result<Response<ApplyWorkloadResponse>, Status> {
-        // A caller that goes away must not leave a change between the disk and the reconciler.
         let core = Arc::clone(&self.0);
         let request = request.into_inner();
-        self.finish(async move { core.apply(request).await }).await
+        answered(
+            self.0
+                .finish(async move { core.apply(request).await })
+                .await,
+        )
     }
 
     async fn delete_workload(
@@ -45,7 +48,7 @@ impl AgentService for Serve {
     ) -> Result<Response<DeleteWorkloadResponse>, Status> {
         let core = Arc::clone(&self.0);
         let id = request.into_inner().id;
-        self.finish(async move { core.delete(&id).await }).await
+        answered(self.0.finish(async move { core.delete(&id).await }).await)
     }
 
     async fn get_workload_status(
@@ -111,28 +114,27 @@ impl AgentService for Serve {
     }
 }
 
-impl Serve {
-    /// Carries a change to its end, whatever becomes of its caller.
-    async fn finish<T: Send + 'static>(
-        &self,
-        change: impl Future<Output = T> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
-        let (done, answer) = tokio::sync::oneshot::channel();
-        self.0
-            .parts
-            .tasks
-            .spawn_until_stop("persys change", async move {
-                // The caller may have gone.
-                let _ = done.send(change.await);
-            });
-        let answer = answer.await;
-        answer
-            .map(Response::new)
-            .map_err(|_| Status::unavailable("the agent is stopping"))
-    }
+fn answered<T>(answer: Option<T>) -> Result<Response<T>, Status> {
+    let answer = answer.map(Response::new);
+    answer.ok_or_else(|| Status::unavailable("the agent is stopping"))
 }
 
 impl Core {
+    /// Carries a change to its end, whatever becomes of whoever asked for it: one that was dropped half-way would lie
+    /// between the disk and the reconciler. Nothing if the agent stops first.
+    pub(super) async fn finish<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (done, answer) = tokio::sync::oneshot::channel();
+        let tasks = &self.parts.tasks;
+        tasks.spawn_until_stop("persys change", async move {
+            // Who asked may have gone.
+            let _ = done.send(change.await);
+        });
+        answer.await.ok()
+    }
+
     /// The version that is told.
     pub(super) fn version(&self) -> String {
         match self.persys.version.as_str() {
@@ -165,6 +167,9 @@ impl Core {
         if let Some(latest) = lock(&self.actions).latest(id) {
             let standing = latest.standing.as_str().to_owned();
             if matches!(latest.standing, Standing::Pending | Standing::Running) {
+                if status.actual_state() != ActualState::Pending {
+                    status.message = format!("task {standing}");
+                }
                 status.actual_state = ActualState::Pending as i32;
             }
             status

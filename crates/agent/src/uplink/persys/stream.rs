@@ -4,6 +4,7 @@
 //! called the node's service; the stream has no answers, so heartbeats tell what came of it.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
 use hostler_wire::persys::agent;
@@ -21,7 +22,7 @@ use crate::uplink::channel::failure;
 
 /// Opens the stream and does what comes on it; never completes, because the calls go on without it.
 pub(super) async fn listen(
-    core: &Core,
+    core: &Arc<Core>,
     mut scheduler: AgentControlClient<Channel>,
     (request, heartbeats): (RegisterNodeRequest, mpsc::Receiver<HeartbeatRequest>),
 ) -> Infallible {
@@ -50,19 +51,29 @@ pub(super) async fn listen(
     std::future::pending().await
 }
 
-async fn take(core: &Core, received: ControlMessage) {
-    match received.message {
-        Some(Message::Apply(request)) if wants(&request.desired_state) == Wants::Deleted => {
+async fn take(core: &Arc<Core>, received: ControlMessage) {
+    let Some(order) = received.message else {
+        return;
+    };
+    let taking = Arc::clone(core);
+    // The next one waits for it; the stream may break off.
+    core.finish(async move { carry_out(&taking, order).await })
+        .await;
+}
+
+async fn carry_out(core: &Core, order: Message) {
+    match order {
+        Message::Apply(request) if wants(&request.desired_state) == Wants::Deleted => {
             core.delete(&request.workload_id).await;
         }
-        Some(Message::Apply(request)) => {
+        Message::Apply(request) => {
             core.apply(applied(request)).await;
         }
-        Some(Message::Delete(request)) => {
+        Message::Delete(request) => {
             core.delete(&request.workload_id).await;
         }
         // These are for a scheduler.
-        Some(Message::Register(_) | Message::Heartbeat(_)) | None => {}
+        Message::Register(_) | Message::Heartbeat(_) => {}
     }
 }
 
@@ -168,8 +179,63 @@ fn container(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
+    use futures::FutureExt as _;
+    use hostler_kit::{SystemClock, SystemEntropy, Tasks};
+    use tokio::sync::watch;
+
+    use super::super::{Persys, records};
     use super::*;
+    use crate::config::{AgentConfig, Parts};
+    use crate::reconcile::Handle;
+    use crate::show::Picture;
+
+    /// Records are written, and no reconciler follows them.
+    fn core(dir: &std::path::Path) -> Arc<Core> {
+        records::make_dir(dir).unwrap();
+        let config = AgentConfig::new("127.0.0.1:1", dir);
+        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+        let parts = Parts::new(Vec::new(), clock, entropy, Tasks::new());
+        let handle = Handle {
+            inputs: mpsc::channel(16).0,
+            picture: watch::channel(Arc::new(Picture::default())).1,
+            runtimes: Arc::default(),
+        };
+        let alive = Arc::new(watch::Sender::new(()));
+        let core = Core::new(config, Persys::new("node-1"), parts, handle, alive);
+        core.has_begun.send_replace(true);
+        Arc::new(core)
+    }
+
+    #[tokio::test]
+    async fn an_order_is_carried_out_although_its_stream_breaks_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = core(dir.path());
+        let container = control::ContainerSpec {
+            image: "nginx".to_owned(),
+            ..control::ContainerSpec::default()
+        };
+        let order = Message::Apply(control::ApplyWorkloadRequest {
+            workload_id: "web".to_owned(),
+            desired_state: "Stopped".to_owned(),
+            spec: Some(control::WorkloadSpec {
+                workload: Some(Workload::Container(container)),
+                ..control::WorkloadSpec::default()
+            }),
+            ..control::ApplyWorkloadRequest::default()
+        });
+        let message = Some(order);
+        let taken = take(&core, ControlMessage { message }).now_or_never();
+        assert_eq!(taken, None, "the disk takes its time");
+        let kept = async {
+            while core.workload("web").is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let kept = tokio::time::timeout(Duration::from_secs(30), kept).await;
+        assert_eq!(kept, Ok(()), "it is on disk and nobody knows");
+    }
 
     #[test]
     fn a_spec_of_the_control_contract_is_taken_over_field_by_field() {

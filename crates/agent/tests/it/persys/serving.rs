@@ -143,7 +143,9 @@ async fn a_deleted_workload_is_known_until_nothing_of_it_is_left() {
     assert_eq!(fs::read_dir(place.records()).unwrap().count(), 1);
     assert!(node.delete("web").await.success);
     assert!(node.delete("web").await.success, "asked again");
-    assert!(node.status("web").await.is_ok(), "it takes its grace");
+    let told = node.status("web").await.expect("it takes its grace");
+    assert_eq!(told.actual_state(), ActualState::Pending);
+    assert_ne!(told.message, "running");
     node.until_unknown("web").await;
     assert_eq!(place.world.machine.running(), []);
     assert_eq!(fs::read_dir(place.records()).unwrap().count(), 0);
