@@ -198,6 +198,8 @@ pub enum UnitReport {
     Gone { unit: UnitId },
     /// It ended and its restart policy is spent.
     Finished { unit: UnitId, exit: Exit, runs: u32 },
+    /// Its node has no runtime for it any more: it has to run elsewhere.
+    Homeless { unit: UnitId },
 }
 
 /// How to apply.

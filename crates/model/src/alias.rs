@@ -83,6 +83,20 @@ pub struct Foreign {
     pub payload: Arc<[u8]>,
 }
 
+impl Foreign {
+    /// A revision that follows from the payload alone: 24 hex digits.
+    #[must_use]
+    pub fn derived_revision(payload: &[u8]) -> String {
+        // FNV-1a: the word tells revisions of one workload apart, and proves nothing.
+        let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        for byte in payload {
+            hash ^= u128::from(*byte);
+            hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        }
+        format!("{:024x}", hash >> 32)
+    }
+}
+
 fn to_base64<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&BASE64.encode(bytes))
 }

@@ -1,7 +1,7 @@
 //! Who speaks to each node now: the task that dials it, or the stream that it holds. What is said to a node that
-//! nobody holds is dropped: whoever comes next looks for itself.
+//! nobody holds is dropped: whoever comes next looks for itself, and has tried nothing yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hostler_model::{NodeId, WorkloadId};
@@ -18,8 +18,6 @@ pub(super) enum Say {
     Look,
     /// The node's heartbeat told of these.
     Statuses(Vec<control::WorkloadStatus>),
-    /// Try the workload again at once, as if it had never failed.
-    Retry(WorkloadId),
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +28,15 @@ pub(super) struct Holders {
 #[derive(Debug, Default)]
 struct Held {
     number: u64,
-    by_node: BTreeMap<NodeId, (u64, mpsc::Sender<Say>)>,
+    by_node: BTreeMap<NodeId, Holder>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    number: u64,
+    sender: mpsc::Sender<Say>,
+    /// What is to be tried again at once, as if it had never failed: it was promised, so no full queue drops it.
+    retries: BTreeSet<WorkloadId>,
 }
 
 /// The right to be spoken to; dropping it gives it up.
@@ -47,7 +53,12 @@ impl Holders {
         let mut held = self.lock();
         held.number += 1;
         let number = held.number;
-        held.by_node.insert(node, (number, sender));
+        let holder = Holder {
+            number,
+            sender,
+            retries: BTreeSet::new(),
+        };
+        held.by_node.insert(node, holder);
         drop(held);
         let holding = Holding {
             all: Arc::clone(self),
@@ -63,8 +74,22 @@ impl Holders {
 
     /// Whether somebody took the word.
     pub(super) fn tell(&self, node: NodeId, say: Say) -> bool {
-        let sender = self.lock().by_node.get(&node).map(|(_, it)| it.clone());
-        sender.is_some_and(|sender| sender.try_send(say).is_ok())
+        let held = self.lock();
+        let holder = held.by_node.get(&node);
+        holder.is_some_and(|holder| holder.sender.try_send(say).is_ok())
+    }
+
+    pub(super) fn retry(&self, node: NodeId, workload: WorkloadId) {
+        if let Some(holder) = self.lock().by_node.get_mut(&node) {
+            holder.retries.insert(workload);
+        }
+    }
+
+    /// What was asked for since the last call.
+    pub(super) fn take_retries(&self, node: NodeId) -> BTreeSet<WorkloadId> {
+        let mut held = self.lock();
+        let holder = held.by_node.get_mut(&node);
+        holder.map_or_else(BTreeSet::new, |holder| std::mem::take(&mut holder.retries))
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -78,9 +103,31 @@ impl Drop for Holding {
         if held
             .by_node
             .get(&self.node)
-            .is_some_and(|(number, _)| *number == self.number)
+            .is_some_and(|holder| holder.number == self.number)
         {
             held.by_node.remove(&self.node);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_model::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn retries_outlast_a_full_queue_and_are_taken_once() {
+        let at = Timestamp::from_millis(1);
+        let node = NodeId::mint(at, 1);
+        let holders = Arc::<Holders>::default();
+        let (_holding, _says) = holders.hold(node);
+        while holders.tell(node, Say::Look) {}
+        let asked: BTreeSet<_> = (1..100).map(|n| WorkloadId::mint(at, n)).collect();
+        for workload in &asked {
+            holders.retry(node, *workload);
+        }
+        assert_eq!(holders.take_retries(node), asked);
+        assert!(holders.take_retries(node).is_empty());
     }
 }

@@ -38,7 +38,7 @@ use axum::response::Response;
 use hostler_control::Control;
 use hostler_control::fleet::LeaseRules;
 use hostler_kit::Entropy;
-use hostler_model::{Contract, Node, NodeId, Timestamp};
+use hostler_model::{Contract, Node, NodeId, Timestamp, WorkloadId};
 use hostler_wire::persys::control::agent_control_server::AgentControlServer;
 use tokio::sync::Notify;
 
@@ -100,6 +100,12 @@ impl Door {
         if !self.holders.tell(node, say) {
             self.woken.notify_one();
         }
+    }
+
+    /// The workload is tried again at once, as if it had never failed.
+    fn retry(&self, node: NodeId, workload: WorkloadId) {
+        self.holders.retry(node, workload);
+        self.look(node);
     }
 
     /// Whoever speaks to the node looks at once, or somebody begins to.

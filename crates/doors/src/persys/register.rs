@@ -23,6 +23,8 @@ const SHARD: (&str, &str) = ("scheduler_shard", "genesis");
 /// The kinds that the contract knows.
 const KINDS: [Kind; 3] = [Kind::Container, Kind::Compose, Kind::Vm];
 
+type Labels = BTreeMap<String, String>;
+
 /// What an agent said when it registered, kept with its node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -33,6 +35,8 @@ pub(super) struct Said {
     pub supported_workload_types: Vec<String>,
     pub supported_storage_drivers: Vec<String>,
     pub storage_pools: Vec<Pool>,
+    /// With those that the door adds; so that it is known later which of the node's are its agent's.
+    pub labels: Labels,
 }
 
 /// A storage pool as the agent named it.
@@ -97,8 +101,8 @@ pub(super) fn checked(request: &control::RegisterNodeRequest) -> Result<Endpoint
 
 /// Makes the node known and alive; who speaks to it is told to look.
 pub(super) async fn admit(door: &Door, announcement: NodeAnnouncement) -> Result<NodeId, Refusal> {
-    let (identity, storage) = (announcement.identity.clone(), storage_of(&announcement));
-    let id = &identity.foreign;
+    follow_labels(door, &announcement).await?;
+    let id = announcement.identity.foreign.clone();
     let verb = Verb::Announce(Box::new(announcement));
     let reply = door.control.submit(Actor::Node(id.clone()), verb).await?;
     let Reply::Node { id: node, .. } = reply else {
@@ -109,48 +113,44 @@ pub(super) async fn admit(door: &Door, announcement: NodeAnnouncement) -> Result
             "look at the server's log",
         ));
     };
-    follow_storage(door, node, &storage).await?;
     door.control.linked_beat(node, None).await?;
     tracing::info!(%node, name = %id, contract = "persys", "node joined");
     door.look(node);
     Ok(node)
 }
 
-/// Keeps the labels of storage drivers in step: an agent that learns a driver registers again.
-async fn follow_storage(
-    door: &Door,
-    node: NodeId,
-    storage: &BTreeSet<String>,
-) -> Result<(), Refusal> {
-    let record = door.control.view().node(node).cloned();
-    let Some(record) = record else { return Ok(()) };
-    let mut labels = BTreeMap::new();
-    for driver in ManagedVolume::DRIVERS {
-        let label = words::storage_label(driver);
-        let has = record.labels.get(&label).is_some_and(|it| it == "true");
-        let wants = storage.contains(&label);
-        if has != wants {
-            labels.insert(label, wants.then(|| "true".to_owned()));
-        }
-    }
+/// Brings the labels of a node that is known in step with what its agent says now. What somebody else has set, or
+/// taken away, stays so. Before the announcement, which puts on record what was said.
+async fn follow_labels(door: &Door, announcement: &NodeAnnouncement) -> Result<(), Refusal> {
+    let Some(node) = door.node(&announcement.identity.foreign) else {
+        return Ok(());
+    };
+    let labels = news(&Said::of(&node).labels, &node.labels, &announcement.labels);
     if labels.is_empty() {
         return Ok(());
     }
-    let expect = Expect::Any;
     let verb = Verb::Label {
-        node,
+        node: node.id,
         labels,
-        expect,
+        expect: Expect::Any,
     };
-    let actor = Actor::Node(record.name.clone());
-    door.control.submit(actor, verb).await.map(|_| ())
+    let actor = Actor::Node(node.name.clone());
+    match door.control.submit(actor, verb).await {
+        // A word that is no label keeps no node out.
+        Err(refusal) if refusal.code == Code::NameInvalid => {
+            tracing::warn!(node = %node.id, %refusal, "labels not taken over");
+            Ok(())
+        }
+        submitted => submitted.map(|_| ()),
+    }
 }
 
-fn storage_of(announcement: &NodeAnnouncement) -> BTreeSet<String> {
-    let labels = announcement.labels.keys();
-    labels
-        .filter(|label| label.starts_with("storage."))
-        .cloned()
+/// Which labels the agent changes: those that still are as it said `before`.
+fn news(before: &Labels, has: &Labels, now: &Labels) -> BTreeMap<String, Option<String>> {
+    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    keys.into_iter()
+        .filter(|key| has.get(*key) == before.get(*key) && has.get(*key) != now.get(*key))
+        .map(|key| (key.clone(), now.get(key).cloned()))
         .collect()
 }
 
@@ -185,6 +185,7 @@ pub(super) fn announcement(
         supported_workload_types: kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
         supported_storage_drivers: drivers,
         storage_pools: has.storage_pools.into_iter().map(Pool::from).collect(),
+        labels: labels.clone(),
     };
     Ok(NodeAnnouncement {
         identity: words::node_key(&request.node_id),
@@ -300,15 +301,18 @@ impl Endpoint {
         let (host, port) = text.trim().rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port > 0)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let is_plain = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
+        let is_plain = |c: char| c.is_alphanumeric() || "-._:".contains(c);
         if !host.chars().all(is_plain) {
             return None;
         }
         let host = if host.is_empty() { "127.0.0.1" } else { host };
-        Some(Self {
+        let endpoint = Self {
             host: host.to_owned(),
             port,
-        })
+        };
+        // What no client can dial is told to whoever registers it, who can do something about it.
+        let can_be_dialled = endpoint.url().parse::<http::Uri>().is_ok();
+        can_be_dialled.then_some(endpoint)
     }
 
     /// The address as a client dials it.
@@ -346,10 +350,49 @@ mod tests {
             ("http://box:7", None),
             ("a b:7", None),
             ("user@box:7", None),
+            ("bücher.lan:7", None),
+            ("fe80::1%eth0:7", None),
         ] {
             let read = Endpoint::parse(text).map(|it| it.to_string());
             assert_eq!(read.as_deref(), meant, "{text}");
         }
+    }
+
+    #[test]
+    fn an_agent_changes_its_own_labels_and_nobody_elses() {
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
+        };
+        let before = labels(&[
+            ("moved", "1"),
+            ("left", "1"),
+            ("set", "1"),
+            ("gone", "1"),
+            ("same", "1"),
+        ]);
+        let has = labels(&[
+            ("moved", "1"),
+            ("left", "1"),
+            ("set", "2"),
+            ("same", "1"),
+            ("own", "1"),
+        ]);
+        let now = labels(&[
+            ("moved", "3"),
+            ("set", "3"),
+            ("gone", "3"),
+            ("same", "1"),
+            ("own", "3"),
+            ("new", "3"),
+        ]);
+        let news: Vec<String> = news(&before, &has, &now)
+            .into_iter()
+            .map(|(key, value)| format!("{key}={}", value.unwrap_or_default()))
+            .collect();
+        assert_eq!(news, ["left=", "moved=3", "new=3"]);
     }
 
     #[test]

@@ -215,19 +215,24 @@ impl Conversation<'_> {
 
     async fn hear(&mut self, say: Say) -> Result<(), Status> {
         match say {
-            Say::Look => {}
-            Say::Statuses(statuses) => self.observe(statuses).await?,
-            Say::Retry(workload) => {
-                let wants = self.wants();
-                for want in wants.values().filter(|want| want.workload == workload) {
-                    if let Some(sent) = self.sent.get_mut(&want.id) {
-                        sent.tries.reset();
-                        sent.is_due = true;
-                    }
-                }
+            Say::Look => Ok(()),
+            Say::Statuses(statuses) => self.observe(statuses).await,
+        }
+    }
+
+    /// What somebody asked to be tried again begins anew.
+    fn begin_anew(&mut self) {
+        let asked = self.door.holders.take_retries(self.node);
+        if asked.is_empty() {
+            return;
+        }
+        let wants = self.wants();
+        for want in wants.values().filter(|want| asked.contains(&want.workload)) {
+            if let Some(sent) = self.sent.get_mut(&want.id) {
+                sent.tries.reset();
+                sent.is_due = true;
             }
         }
-        Ok(())
     }
 
     fn wants(&self) -> BTreeMap<String, Want> {
@@ -243,6 +248,7 @@ impl Conversation<'_> {
                 tracing::debug!(command = %command.id, %refusal, "not recorded");
             }
         }
+        self.begin_anew();
         let now = self.door.control.clock().uptime();
         let wants = self.wants();
         self.sent.retain(|id, _| wants.contains_key(id));
@@ -316,6 +322,15 @@ impl Conversation<'_> {
             };
             let Some(told) = told else { continue };
             let state = sent.observe(want, told, (now, wall));
+            let next_at = match state {
+                UnitState::Failed { retry_at, .. } => sent.tries.wait(now).map(|_| retry_at),
+                _ => None,
+            };
+            let attempts = sent.tries.attempts;
+            self.door.notes.write(want.workload, |note| {
+                note.attempts = attempts;
+                note.next_at = next_at;
+            });
             units.push(unit(want, want.unit, state));
         }
         self.tell(units).await

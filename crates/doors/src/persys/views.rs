@@ -252,13 +252,17 @@ fn standing(door: &Door, view: &State, workload: &Workload) -> Standing {
         failure: None,
     };
     let mut copies: Vec<&Arc<Assignment>> = view.assignments_of(workload.id).collect();
+    let on = |copy: &Assignment| view.node(copy.node).cloned();
+    let ending = |word| Standing {
+        node: copies.first().and_then(|copy| on(copy)),
+        ..of(word)
+    };
     match workload.desired {
-        Desired::Deleted => return of("Deleting"),
+        Desired::Deleted => return ending("Deleting"),
         Desired::Stopped if copies.is_empty() => return of("Stopped"),
-        Desired::Stopped => return of("Updating"),
+        Desired::Stopped => return ending("Updating"),
         Desired::Running => copies.retain(|copy| copy.is_wanted()),
     }
-    let on = |copy: &Assignment| view.node(copy.node).cloned();
     let found = copies.iter().map(|copy| {
         let (word, failure) = copy_word(door, copy, view.node(copy.node).map(Arc::as_ref));
         (rank(word), word, failure, on(copy))

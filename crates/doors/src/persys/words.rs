@@ -85,17 +85,6 @@ pub(super) fn is_known_driver(driver: &str) -> bool {
     ManagedVolume::DRIVERS.contains(&driver)
 }
 
-/// A revision that follows from the spec alone: 24 hex digits.
-pub(super) fn derived_revision(payload: &[u8]) -> String {
-    // FNV-1a: the word tells revisions of one workload apart, and proves nothing.
-    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    for byte in payload {
-        hash ^= u128::from(*byte);
-        hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-    }
-    format!("{:024x}", hash >> 32)
-}
-
 /// gRPC codes as Go names them.
 pub(super) const fn code_name(code: Code) -> &'static str {
     match code {
@@ -174,13 +163,6 @@ mod tests {
         assert_eq!(kind("pod"), None);
         assert_eq!(storage_driver(" CEPH_RBD ").as_deref(), Some("ceph-rbd"));
         assert_eq!(storage_driver(" "), None);
-    }
-
-    #[test]
-    fn a_derived_revision_has_24_digits_and_follows_from_the_payload() {
-        assert_eq!(derived_revision(b"a").len(), 24);
-        assert_eq!(derived_revision(b"a"), derived_revision(b"a"));
-        assert_ne!(derived_revision(b"a"), derived_revision(b"b"));
     }
 
     proptest! {

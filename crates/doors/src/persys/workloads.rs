@@ -9,7 +9,6 @@ use hostler_model::{Actor, Code, Desired, Foreign, NodeId, Refusal, Workload, Wo
 use hostler_wire::persys::control::{self, AutomationActionType, FailureReason};
 use prost::Message as _;
 
-use super::holders::Say;
 use super::register::ID_BYTES;
 use super::{Door, intake, words};
 
@@ -52,7 +51,7 @@ async fn applied(door: &Door, request: control::ApplyWorkloadRequest) -> Result<
     let verb = match &request.spec {
         None => desire(door, id, desired)?,
         Some(_) if desired == Desired::Deleted => desire(door, id, desired)?,
-        Some(told) => with_spec(door, &request, told, desired)?,
+        Some(told) => with_spec(&request, told, desired)?,
     };
     door.submit(verb).await?;
     Ok(())
@@ -76,7 +75,6 @@ fn desire(door: &Door, id: &str, desired: Desired) -> Result<Verb, No> {
 }
 
 fn with_spec(
-    door: &Door,
     request: &control::ApplyWorkloadRequest,
     told: &control::WorkloadSpec,
     desired: Desired,
@@ -84,13 +82,14 @@ fn with_spec(
     let spec = intake::spec(&request.workload_id, told).map_err(No::invalid)?;
     spec.check()?;
     check_travels(&spec)?;
-    let key = words::workload_key(&request.workload_id);
     let payload: Arc<[u8]> = told.encode_to_vec().into();
-    let old = door.control.view().workload_by_alias(&key).cloned();
-    let old = old.and_then(|old| old.foreign.clone());
+    let revision = match request.revision_id.as_str() {
+        "" => Foreign::derived_revision(&payload),
+        asked => asked.to_owned(),
+    };
     let foreign = Foreign {
-        key,
-        revision: revision(&request.revision_id, &payload, old.as_deref()),
+        key: words::workload_key(&request.workload_id),
+        revision,
         payload,
     };
     Ok(Verb::ApplyForeign {
@@ -99,17 +98,6 @@ fn with_spec(
         desired,
         expect: Expect::Any,
     })
-}
-
-/// A revision changes with the payload and never without it: agents skip a revision that they have. The caller's
-/// word counts as far as it keeps to that.
-fn revision(asked: &str, payload: &[u8], old: Option<&Foreign>) -> String {
-    match old {
-        Some(old) if *old.payload == *payload => old.revision.clone(),
-        Some(old) if old.revision == asked => words::derived_revision(payload),
-        _ if asked.is_empty() => words::derived_revision(payload),
-        _ => asked.to_owned(),
-    }
 }
 
 pub(super) async fn delete(door: &Door, id: &str) -> control::DeleteWorkloadResponse {
@@ -146,7 +134,7 @@ pub(super) async fn retry(door: &Door, id: &str) -> Result<(), String> {
         note.next_at = None;
     });
     for (node, _) in copies {
-        door.tell(node, Say::Retry(workload.id));
+        door.retry(node, workload.id);
     }
     Ok(())
 }
@@ -260,29 +248,5 @@ impl From<Refusal> for No {
             reason,
             message: refusal.sentence,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revision_changes_with_the_payload_and_never_without() {
-        let old = Foreign {
-            key: words::workload_key("x"),
-            revision: "rev-1".to_owned(),
-            payload: Arc::from(*b"one"),
-        };
-        let old = Some(&old);
-        assert_eq!(revision("rev-1", b"one", None), "rev-1");
-        assert_eq!(revision("", b"one", None), words::derived_revision(b"one"));
-        assert_eq!(revision("rev-2", b"one", old), "rev-1");
-        assert_eq!(revision("rev-2", b"two", old), "rev-2");
-        assert_eq!(
-            revision("rev-1", b"two", old),
-            words::derived_revision(b"two")
-        );
-        assert_eq!(revision("", b"two", old), words::derived_revision(b"two"));
     }
 }

@@ -4,12 +4,18 @@
     reason = "clippy allows it in test functions, not in what they share"
 )]
 
+use std::net::SocketAddr;
+
+use hostler_kit::Tasks;
 use hostler_wire::persys::agent::{self, ActualState, DesiredState};
 use hostler_wire::persys::control::{self, workload_spec::Workload};
 use prost::Message as _;
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::persys_world::{Double, Fleet, Manners, Plane, container, until};
+use crate::server::DEADLINE;
 
 async fn ready(plane: &Plane, id: &str) -> Double {
     let agent = Double::start().await;
@@ -454,11 +460,107 @@ async fn a_delete_that_comes_to_nothing_is_told_by_the_agents_actions_and_tried_
         calls.iter().filter(|it| *it == "delete web").count()
     };
     agent.until("tried again", |it| deletes(it) > 1).await;
-    assert_eq!(plane.workload("web").await.unwrap().status, "Deleting");
+    let view = plane.workload("web").await.unwrap();
+    assert_eq!(
+        (view.status.as_str(), view.assigned_node_id.as_str()),
+        ("Deleting", "node-1")
+    );
     agent.behave(Manners::default());
     plane.until_gone("web").await;
     assert!(agent.states().is_empty());
     plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_copy_that_finds_no_runtime_goes_to_another_node() {
+    let why = ("RUNTIME_NOT_AVAILABLE", "Runtime not available: no docker");
+    let at_once = Manners {
+        refusing: Some(why),
+        ..Manners::default()
+    };
+    let later = Manners {
+        failing: Some(why),
+        ..Manners::default()
+    };
+    for manners in [at_once, later] {
+        let plane = Fleet::new().start().await;
+        let first = ready(&plane, "node-1").await;
+        first.behave(manners);
+        plane.apply("web", "", container("busybox:1")).await;
+        until("no containers", || async {
+            let types = plane.node("node-1").await.supported_workload_types;
+            (types == ["compose", "vm"]).then_some(())
+        })
+        .await;
+        plane.until_status("web", "Pending").await;
+        let second = ready(&plane, "node-2").await;
+        let view = plane.until_status("web", "Running").await;
+        assert_eq!(view.assigned_node_id, "node-2");
+        first.until("left", |it| it.states().is_empty()).await;
+        plane.shut_down().await;
+        first.end().await;
+        second.end().await;
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_never_had_is_gone_although_it_remembers_a_failed_task() {
+    let plane = Fleet::new().start().await;
+    let agent = ready(&plane, "node-1").await;
+    agent.behave(Manners {
+        refusing: Some(("STORAGE_FULL", "no space")),
+        is_haunted: true,
+        ..Manners::default()
+    });
+    plane.apply("web", "", container("busybox:1")).await;
+    plane.until_status("web", "Failed").await;
+    plane.delete("web").await;
+    plane.until_gone("web").await;
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+/// Passes connections on to `to`; those that are open when `mute` becomes true carry nothing from then on.
+async fn relay(listener: TcpListener, to: SocketAddr, mute: watch::Receiver<bool>, tasks: Tasks) {
+    while let Ok((mut near, _)) = listener.accept().await {
+        let mut muted = mute.clone();
+        let was_muted = *muted.borrow();
+        let passed = async move {
+            let mut far = TcpStream::connect(to).await.unwrap();
+            let silence = async {
+                if was_muted || muted.wait_for(|muted| *muted).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+                () = silence => {}
+            }
+            std::future::pending().await
+        };
+        tasks.spawn_until_stop("relayed", passed);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_went_silent_is_given_up_for_a_new_one() {
+    let plane = Fleet::new().start().await;
+    let agent = Double::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let (mute, muted) = watch::channel(false);
+    let tasks = Tasks::new();
+    let relayed = relay(listener, agent.addr, muted, tasks.clone());
+    tasks.spawn_until_stop("relay", relayed);
+    plane.register("node-1", &endpoint).await;
+    plane.apply("web", "", container("busybox:1")).await;
+    plane.until_status("web", "Running").await;
+    mute.send_replace(true);
+    plane.apply("second", "", container("busybox:1")).await;
+    plane.until_status("second", "Running").await;
+    plane.shut_down().await;
+    tasks.shut_down(DEADLINE).await.unwrap();
     agent.end().await;
 }
 

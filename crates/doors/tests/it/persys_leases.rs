@@ -1,10 +1,12 @@
 //! Reconnecting, leases that run out, and heartbeats that stop: with rules of seconds instead of minutes.
 
+use hostler_control::fleet::{Expect, Verb};
+use hostler_model::{Actor, EventKind};
 use hostler_wire::persys::agent::ActualState;
 use hostler_wire::persys::control::{self, HeartbeatRequest};
 use tonic::Code;
 
-use crate::persys_world::{Double, Fleet, Plane, beat_of, container, registration, until};
+use crate::persys_world::{Double, Fleet, Manners, Plane, beat_of, container, registration, until};
 
 /// Beats for these nodes until the future is done.
 async fn beating<T>(plane: &Plane, nodes: &[&str], done: impl Future<Output = T>) -> T {
@@ -78,6 +80,62 @@ async fn a_node_that_is_dialled_but_does_not_beat_is_lost_all_the_same() {
     plane.until_node("node-1", "Ready").await;
     plane.shut_down().await;
     agent.end().await;
+}
+
+#[tokio::test]
+async fn a_lost_node_is_not_revived_by_being_dialled() {
+    let plane = Fleet::hasty().start().await;
+    let gone = Double::start().await.stop().await;
+    plane.register("node-1", &gone.0.to_string()).await;
+    let is_lost = async || {
+        let (events, _) = plane.control.events(None, 100);
+        let lost = events.iter().any(|it| it.kind == EventKind::NodeLost);
+        lost.then_some(())
+    };
+    until("lost", is_lost).await;
+    // Its word about its runtimes, and its list, are answers to questions and no signs of life.
+    let agent = Double::again(gone).await;
+    agent.behave(Manners {
+        health: Some(&[("docker", "unhealthy: no socket")]),
+        ..Manners::default()
+    });
+    agent.until("dialled", |it| it.memory().lists >= 2).await;
+    let (events, _) = plane.control.events(None, 100);
+    let ready = events.iter().filter(|it| it.kind == EventKind::NodeReady);
+    assert_eq!(ready.count(), 0);
+    assert_eq!(plane.node("node-1").await.status, "NotReady");
+    beating(&plane, &["node-1"], plane.until_node("node-1", "Ready")).await;
+    plane.shut_down().await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_registration_changes_the_labels_that_are_the_agents_own() {
+    let plane = Fleet::new().start().await;
+    let labelled = async |region: &str, zone: &str| {
+        let mut request = registration("node-1", "127.0.0.1:1");
+        request.labels = [("region", region), ("zone", zone)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let answer = plane.client.clone().register_node(request).await.unwrap();
+        assert!(answer.into_inner().accepted);
+        let labels = plane.node("node-1").await.labels;
+        (labels["region"].clone(), labels["zone"].clone())
+    };
+    let pair = |region: &str, zone: &str| (region.to_owned(), zone.to_owned());
+    assert_eq!(labelled("eu", "a").await, pair("eu", "a"));
+    let node = plane.control.view().node_by_name("node-1").unwrap().id;
+    let verb = Verb::Label {
+        node,
+        labels: [("zone".to_owned(), Some("mine".to_owned()))].into(),
+        expect: Expect::Any,
+    };
+    let somebody = Actor::User("somebody".to_owned());
+    plane.control.submit(somebody, verb).await.unwrap();
+    assert_eq!(labelled("us", "b").await, pair("us", "mine"));
+    let odd = labelled("no label", "b").await;
+    assert_eq!(odd, pair("us", "mine"), "and it is accepted");
+    plane.shut_down().await;
 }
 
 #[tokio::test]

@@ -89,6 +89,8 @@ async fn a_stream_takes_over_from_dialling_and_tells_apply_and_delete() {
     agent.beat("node-1", &[("web", "Running")]).await;
     plane.until_status("web", "Running").await;
     agent.beat("node-1", &[("web", "Failed")]).await;
+    let failed = plane.until_status("web", "Failed").await;
+    assert!(failed.reason.unwrap().retryable);
     let Message::Apply(again) = agent.hear().await.unwrap() else {
         panic!("it is tried again")
     };

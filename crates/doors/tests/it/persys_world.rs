@@ -331,6 +331,8 @@ pub(crate) struct Manners {
     pub(crate) exits: Option<i32>,
     /// Deletes are taken and come to nothing for now, for this reason.
     pub(crate) stuck: Option<&'static str>,
+    /// Of what it does not know it says that its last task failed.
+    pub(crate) is_haunted: bool,
     /// What it says of its runtimes; none has no such call.
     pub(crate) health: Option<&'static [(&'static str, &'static str)]>,
 }
@@ -352,6 +354,8 @@ pub(crate) struct Memory {
     pub(crate) applied: Vec<(String, Vec<u8>)>,
     /// Each call with its id.
     pub(crate) calls: Vec<String>,
+    /// How often it was asked for everything.
+    pub(crate) lists: u32,
 }
 
 /// A stateful double of an agent. Its memory outlives its server.
@@ -467,6 +471,16 @@ impl Memory {
         } else {
             Status::not_found(format!("{id} is unknown"))
         }
+    }
+
+    /// What is left of a task that failed.
+    fn echo(&self, id: &str) -> Option<WorkloadStatus> {
+        self.manners.is_haunted.then(|| WorkloadStatus {
+            id: id.to_owned(),
+            actual_state: ActualState::Failed as i32,
+            message: "the task failed".to_owned(),
+            ..WorkloadStatus::default()
+        })
     }
 
     /// One look: what was queued comes nearer.
@@ -593,7 +607,8 @@ impl AgentService for Served {
         let mut memory = self.0.lock().unwrap();
         memory.calls.push(format!("status {id}"));
         let absent = memory.absent(&id);
-        let status = Some(memory.look(&id).ok_or(absent)?);
+        let status = memory.look(&id).or_else(|| memory.echo(&id));
+        let status = Some(status.ok_or(absent)?);
         Ok(Response::new(GetWorkloadStatusResponse { status }))
     }
 
@@ -602,6 +617,7 @@ impl AgentService for Served {
         _request: Request<ListWorkloadsRequest>,
     ) -> Result<Response<ListWorkloadsResponse>, Status> {
         let mut memory = self.0.lock().unwrap();
+        memory.lists += 1;
         let ids: Vec<String> = memory.kept.keys().cloned().collect();
         let workloads = ids.iter().filter_map(|id| memory.look(id)).collect();
         Ok(Response::new(ListWorkloadsResponse { workloads }))

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use hostler_model::{
     Admission, Alias, AliasOwner, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness,
-    Node, NodeFacts, NodeId, Outcome, Refusal, Subject, UnitId, is_node_name,
+    Node, NodeFacts, NodeId, Outcome, Refusal, StopCause, Subject, UnitId, is_node_name,
 };
 
 use super::{Draft, about_node, copies, gone};
@@ -199,11 +199,13 @@ impl Draft<'_> {
     }
 
     pub(super) fn report(&mut self, id: NodeId, reports: &[UnitReport]) -> Result<Reply, Refusal> {
-        self.node(id)?;
+        let node = self.node(id)?;
         let mut seen = BTreeSet::new();
         let mut finished = BTreeMap::new();
         for report in reports {
-            let (UnitReport::Gone { unit } | UnitReport::Finished { unit, .. }) = report;
+            let (UnitReport::Gone { unit }
+            | UnitReport::Finished { unit, .. }
+            | UnitReport::Homeless { unit }) = report;
             let copy = self.state.assignment(unit.assignment);
             let Some(copy) = copy.filter(|copy| copy.node == id && copy.unit() == *unit) else {
                 continue;
@@ -228,8 +230,20 @@ impl Draft<'_> {
                     };
                     self.changes.push(Change::PutAssignment(Arc::new(copy)));
                 }
+                (UnitReport::Homeless { .. }, Intent::Run)
+                    if !copy.is_finished()
+                        && !self.has_runtime(node, copy)
+                        && seen.insert(copy.id) =>
+                {
+                    self.turn_out(node, copy);
+                }
                 // A wanted copy that vanished is started again by its agent; a stopping one ends as gone.
-                (UnitReport::Gone { .. }, _) | (UnitReport::Finished { .. }, _) => {}
+                (
+                    UnitReport::Gone { .. }
+                    | UnitReport::Finished { .. }
+                    | UnitReport::Homeless { .. },
+                    _,
+                ) => {}
             }
         }
         for (workload, ended) in finished {
@@ -253,6 +267,29 @@ impl Draft<'_> {
             }
         }
         Ok(Reply::Done)
+    }
+
+    fn has_runtime(&self, node: &Node, copy: &Assignment) -> bool {
+        let workload = self.state.workload(copy.workload);
+        workload.is_some_and(|workload| node.can_run(workload.spec.kind()))
+    }
+
+    /// Stops the copy, so that its slot is placed where it can run, or waits for such a node.
+    fn turn_out(&mut self, node: &Node, copy: &Assignment) {
+        let subject = Subject {
+            node: Some(node.id),
+            workload: Some(copy.workload),
+            assignment: Some(copy.id),
+        };
+        let message = format!("node {} has no runtime for a copy of it", node.name);
+        self.warning(EventKind::CopiesStopping, subject, message);
+        self.changes
+            .push(Change::PutAssignment(Arc::new(Assignment {
+                intent: Intent::Stop {
+                    cause: StopCause::Replaced,
+                },
+                ..copy.clone()
+            })));
     }
 
     pub(super) fn held_back(&mut self, id: NodeId, reason: Option<&str>) -> Result<Reply, Refusal> {

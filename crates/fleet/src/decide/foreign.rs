@@ -34,6 +34,7 @@ impl Draft<'_> {
         let Some(old) = old else {
             return self.create_foreign(foreign, spec, desired);
         };
+        let foreign = &revised(foreign, old.foreign.as_deref());
         let spec = named(spec, old.name.clone());
         spec.check()?;
         check_enforceable(&spec)?;
@@ -107,6 +108,22 @@ impl Draft<'_> {
         let stem: String = wanted.chars().take(LONGEST_NAME - suffix.len()).collect();
         format!("{}{suffix}", stem.trim_end_matches('-'))
     }
+}
+
+/// The caller's word for the revision, as far as it changes with the payload and never without it: agents skip a
+/// revision that they have. Decided here, because two callers may use one word at the same time.
+fn revised(foreign: &Arc<Foreign>, old: Option<&Foreign>) -> Arc<Foreign> {
+    let revision = match old {
+        Some(old) if old.payload == foreign.payload => old.revision.clone(),
+        Some(old) if !foreign.revision.is_empty() && old.revision == foreign.revision => {
+            Foreign::derived_revision(&foreign.payload)
+        }
+        _ => return Arc::clone(foreign),
+    };
+    Arc::new(Foreign {
+        revision,
+        ..Foreign::clone(foreign)
+    })
 }
 
 fn named(spec: &WorkloadSpec, name: String) -> Arc<WorkloadSpec> {

@@ -89,6 +89,29 @@ fn a_change_of_payload_renews_copies_and_one_of_the_desired_state_does_not() {
 }
 
 #[test]
+fn a_revision_changes_with_the_payload_and_never_without_it() {
+    let mut world = World::with_nodes(1);
+    let derived = Foreign::derived_revision(b"b");
+    for (asked, payload, kept) in [
+        ("rev-1", b"a", "rev-1"),
+        ("rev-2", b"a", "rev-1"),
+        ("rev-1", b"b", derived.as_str()),
+        ("rev-3", b"c", "rev-3"),
+        ("rev-4", b"c", "rev-3"),
+    ] {
+        let it = foreign("w", asked, payload);
+        let (id, ..) = apply(&mut world, &it, &spec("w", 1), Desired::Running);
+        let record = world.state.workload(id).unwrap();
+        let foreign = record.foreign.as_ref().unwrap();
+        assert_eq!(
+            (foreign.revision.as_str(), &*foreign.payload),
+            (kept, &payload[..]),
+            "{asked}"
+        );
+    }
+}
+
+#[test]
 fn a_deleted_one_is_refused_until_it_is_gone_and_then_its_id_is_free() {
     let mut world = World::with_nodes(1);
     let it = foreign("w", "", b"a");

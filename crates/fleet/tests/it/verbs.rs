@@ -390,6 +390,31 @@ fn reports_about_old_generations_change_nothing() {
 }
 
 #[test]
+fn a_copy_whose_node_has_no_runtime_for_it_is_placed_elsewhere() {
+    let mut world = World::with_nodes(2);
+    let web = world.apply(spec("web", 1));
+    world.run();
+    let copy = world.copies(web).remove(0);
+    let report = Verb::Report {
+        node: copy.node,
+        reports: vec![UnitReport::Homeless { unit: copy.unit() }],
+    };
+    let decision = world.submit(&report).expect("fine");
+    assert!(decision.changes.is_empty(), "its node has one");
+    let name = world.state.node(copy.node).unwrap().name.clone();
+    let mut hello = hello(&name, resources(1000, 1024));
+    for runtime in &mut hello.facts.runtimes {
+        runtime.available = false;
+    }
+    world.must(&Verb::Announce(Box::new(hello)));
+    world.must(&report);
+    world.run();
+    let copies = world.copies(web);
+    assert_eq!(copies.len(), 1);
+    assert_ne!(copies[0].node, copy.node);
+}
+
+#[test]
 fn a_command_is_answered_once() {
     let mut world = World::with_nodes(1);
     let node = world.node("node-0");

@@ -29,6 +29,8 @@ pub(super) enum Done {
     Applied,
     /// The agent, or the contract, will not have it.
     Failed(Failure),
+    /// The agent has no runtime for it: its own words.
+    NoRuntime(String),
     /// It is not on the agent, or rests there as wanted.
     Gone,
     /// It was to end and has not, in a minute.
@@ -54,6 +56,13 @@ pub(super) fn lacks(want: &Want, status: &WorkloadStatus, now: Timestamp) -> boo
 /// Whether the agent has another revision. One that does not name it has the wanted one.
 pub(super) fn is_other(want: &Want, status: &WorkloadStatus) -> bool {
     !status.revision_id.is_empty() && status.revision_id != want.revision
+}
+
+/// The agent's words, if it failed for want of a runtime: one that queues can only say so in its status.
+pub(super) fn without_runtime(want: &Want, status: &WorkloadStatus) -> Option<String> {
+    let is_failed = status.actual_state() == ActualState::Failed && !is_other(want, status);
+    let why = is_failed.then(|| seen::failure(status).message);
+    why.filter(|why| seen::has_no_runtime(why))
 }
 
 /// Brings a copy to run.
@@ -87,14 +96,17 @@ pub(super) async fn remove(agent: Caller, id: String) -> Done {
         Err(Trouble::NotFound) => return Done::Gone,
         Err(trouble) => return trouble.into(),
     }
-    match agent.delete(&id).await {
-        // Whatever it says, only its status tells whether the copy is gone.
-        Ok(answer) if !answer.success && seen::is_not_found(&answer.message) => {}
-        Ok(answer) if !answer.success => return refused(answer.message),
-        Ok(_) | Err(Trouble::NotFound) => {}
+    // Whatever it says, only its status tells whether the copy is gone. But of an id that it does not know, an agent
+    // whose last task for it failed says `failed`, for ever.
+    let is_unknown = match agent.delete(&id).await {
+        Ok(answer) if answer.success => false,
+        Ok(answer) if seen::is_not_found(&answer.message) => true,
+        Ok(answer) => return refused(answer.message),
+        Err(Trouble::NotFound) => true,
         Err(trouble) => return trouble.into(),
-    }
-    ended(&agent, &id, |_| false).await
+    };
+    let is_echo = |it: &WorkloadStatus| is_unknown && it.actual_state() == ActualState::Failed;
+    ended(&agent, &id, is_echo).await
 }
 
 /// Waits until the agent does not know the id, or says that it is as wanted.
@@ -150,6 +162,7 @@ async fn apply(agent: &Caller, want: &Want, desired: DesiredState) -> Done {
     };
     match agent.apply(request).await {
         Ok(answer) => taken(answer),
+        Err(Trouble::Refused(why)) if seen::has_no_runtime(&why) => Done::NoRuntime(why),
         Err(Trouble::NotFound) => refused("not found".to_owned()),
         Err(trouble) => trouble.into(),
     }
@@ -159,6 +172,9 @@ async fn apply(agent: &Caller, want: &Want, desired: DesiredState) -> Done {
 fn taken(answer: ApplyWorkloadResponse) -> Done {
     if answer.applied || answer.skipped {
         return Done::Applied;
+    }
+    if seen::has_no_runtime(&answer.message) {
+        return Done::NoRuntime(answer.message);
     }
     let mut status = answer.status.unwrap_or_default();
     if !answer.message.is_empty() {

@@ -1,6 +1,6 @@
 //! Which runtimes of an agent work, by its own word: nothing new goes where one does not.
 
-use hostler_control::fleet::{NodeAnnouncement, Verb};
+use hostler_control::fleet::{NodeAnnouncement, UnitReport, Verb};
 use hostler_model::Actor;
 use hostler_model::spec::Kind;
 
@@ -26,19 +26,53 @@ impl Driver {
                 return;
             }
         };
-        let record = self.door.control.view().node(self.node).cloned();
-        let Some(node) = record.filter(|node| !node.is_gone()) else {
+        if self.correct(&told.runtime_status).await.is_err() {
+            self.health_at = now;
+        }
+    }
+
+    /// The agent would not have a copy, because it has no runtime for it: nothing more of that kind goes there, and
+    /// the copy goes elsewhere. Its health, or the next registration, takes that back.
+    pub(super) async fn turn_out(&mut self, id: &str, why: &str) {
+        let fleet = self.door.control.fleet_id();
+        let wants = want::of(&self.door.control.view(), self.node, fleet);
+        let Some(want) = wants.get(id).filter(|want| want.goal == Goal::Run) else {
             return;
         };
-        if let Some(announcement) = corrected(&node, &told.runtime_status) {
-            tracing::info!(node = %self.node, status = ?told.runtime_status, "runtimes changed");
-            let verb = Verb::Announce(Box::new(announcement));
-            let actor = Actor::Node(node.name.clone());
-            if let Err(refusal) = self.door.control.submit(actor, verb).await {
-                tracing::debug!(node = %self.node, %refusal, "not recorded");
-                self.health_at = now;
-            }
+        let status = BTreeMap::from([(want.kind.as_str().to_owned(), why.to_owned())]);
+        if self.correct(&status).await.is_err() {
+            return;
         }
+        self.health_at = self.now() + HEALTH;
+        let unit = want.unit;
+        let reports = vec![UnitReport::Homeless { unit }];
+        let node = self.node;
+        // Refused, it is tried here again.
+        let _ = self.submit(Verb::Report { node, reports }).await;
+    }
+
+    /// Puts on record which runtimes work, if that is news. Of a node that is alive or joins: an announcement says
+    /// that a node was heard of, and being dialled is not that.
+    async fn correct(&mut self, told: &BTreeMap<String, String>) -> Result<(), Refusal> {
+        let record = self.door.control.view().node(self.node).cloned();
+        let Some(node) = record.filter(|node| is_heard(node)) else {
+            return Ok(());
+        };
+        let Some(announcement) = corrected(&node, told) else {
+            return Ok(());
+        };
+        tracing::info!(node = %self.node, status = ?told, "runtimes changed");
+        self.submit(Verb::Announce(Box::new(announcement))).await
+    }
+
+    async fn submit(&mut self, verb: Verb) -> Result<(), Refusal> {
+        let record = self.door.control.view().node(self.node).cloned();
+        let actor = Actor::Node(record.map_or_else(String::new, |node| node.name.clone()));
+        let submitted = self.door.control.submit(actor, verb).await;
+        if let Err(refusal) = &submitted {
+            tracing::debug!(node = %self.node, %refusal, "not recorded");
+        }
+        submitted.map(|_| ())
     }
 }
 

@@ -146,6 +146,9 @@ impl Driver {
                 biased;
                 () = &mut closed => break,
                 Some((id, goal, done)) = self.acts.next(), if !self.acts.is_empty() => {
+                    if let Done::NoRuntime(why) = &done {
+                        self.turn_out(&id, why).await;
+                    }
                     self.take(id, goal, done);
                 }
                 say = self.says.recv() => match say {
@@ -201,19 +204,25 @@ impl Driver {
                     self.observe_beat(&statuses).await;
                 }
             }
-            Say::Retry(workload) => {
-                self.not_before = Duration::ZERO;
-                let view = self.door.control.view();
-                let of_workload = |unit: UnitId| {
-                    view.assignment(unit.assignment)
-                        .is_some_and(|copy| copy.workload == workload)
-                };
-                for memory in self.copies.values_mut() {
-                    if memory.unit.is_some_and(of_workload) {
-                        memory.tries.reset();
-                        memory.failure = None;
-                    }
-                }
+        }
+    }
+
+    /// What somebody asked to be tried again begins anew.
+    fn begin_anew(&mut self) {
+        let asked = self.door.holders.take_retries(self.node);
+        if asked.is_empty() {
+            return;
+        }
+        self.not_before = Duration::ZERO;
+        let view = self.door.control.view();
+        let is_asked = |unit: UnitId| {
+            view.assignment(unit.assignment)
+                .is_some_and(|copy| asked.contains(&copy.workload))
+        };
+        for memory in self.copies.values_mut() {
+            if memory.unit.is_some_and(is_asked) {
+                memory.tries.reset();
+                memory.failure = None;
             }
         }
     }
@@ -225,6 +234,7 @@ impl Driver {
             return;
         };
         self.refuse_commands().await;
+        self.begin_anew();
         if self.now() < self.not_before {
             return;
         }
@@ -269,6 +279,8 @@ impl Driver {
 
     async fn missed(&mut self, node: &Node, trouble: Trouble) {
         self.failures += 1;
+        // A connection that has gone silent would swallow the next call as well.
+        self.dialled = None;
         self.not_before = self.now() + self.backoff.next(self.door.entropy.as_ref());
         let why = match trouble {
             Trouble::Unreachable(why) | Trouble::Refused(why) => why,
@@ -309,7 +321,13 @@ impl Driver {
         let units = self.observe(&wants, &seen);
         self.tell(node, units).await;
         for want in wants.values() {
-            self.act(caller, want, seen.get(&want.id));
+            let status = seen.get(&want.id);
+            let is_run = want.goal == Goal::Run;
+            let lost = status.filter(|_| is_run);
+            match lost.and_then(|status| act::without_runtime(want, status)) {
+                Some(why) => self.turn_out(&want.id, &why).await,
+                None => self.act(caller, want, status),
+            }
         }
         self.sweep(caller, &wants, &seen);
     }
@@ -397,6 +415,8 @@ impl Driver {
                 memory.not_before = if is_run { Duration::ZERO } else { now + AGAIN };
                 memory.failure = Some(failure);
             }
+            // It runs elsewhere, or waits for a node that can run it.
+            Done::NoRuntime(_) => memory.not_before = now + AGAIN,
             Done::StillThere => {
                 tracing::warn!(node = %self.node, id, "a copy did not end within a minute");
                 memory.not_before = now + AGAIN;
@@ -407,6 +427,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whether the node's own word keeps it alive, or lets it join.
+fn is_heard(node: &Node) -> bool {
+    !node.is_gone() && matches!(node.liveness, Liveness::Alive | Liveness::Joining)
 }
 
 fn removal(agent: Caller, id: String) -> Act {

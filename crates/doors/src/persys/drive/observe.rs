@@ -92,7 +92,7 @@ impl Driver {
             units.into_iter().map(|unit| (unit.unit, unit)).collect();
         let is_full = node.liveness == Liveness::Joining || !self.told_in_full;
         // A node that fell silent is alive again by its beats, not because it could be dialled.
-        let told = if is_full && !matches!(node.liveness, Liveness::Lost { .. }) {
+        let told = if is_full && is_heard(node) {
             let told = self
                 .attachment
                 .observed_full(now.values().cloned().collect())

@@ -62,6 +62,13 @@ pub(crate) fn is_not_found(message: &str) -> bool {
     message.to_ascii_lowercase().contains("not found")
 }
 
+/// Agents say by text only that they have no runtime for a type.
+pub(super) fn has_no_runtime(message: &str) -> bool {
+    message
+        .to_ascii_lowercase()
+        .contains("runtime not available")
+}
+
 /// The state of a unit that is to run. `before` is what was told last.
 pub(crate) fn state(
     want: &Want,
