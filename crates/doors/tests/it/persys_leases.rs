@@ -87,22 +87,23 @@ async fn a_lost_node_is_not_revived_by_being_dialled() {
     let plane = Fleet::hasty().start().await;
     let gone = Double::start().await.stop().await;
     plane.register("node-1", &gone.0.to_string()).await;
-    let is_lost = async || {
+    let count = |kind: EventKind| {
         let (events, _) = plane.control.events(None, 100);
-        let lost = events.iter().any(|it| it.kind == EventKind::NodeLost);
-        lost.then_some(())
+        events.iter().filter(|it| it.kind == kind).count()
     };
-    until("lost", is_lost).await;
+    until("lost", async || {
+        (count(EventKind::NodeLost) > 0).then_some(())
+    })
+    .await;
     // Its word about its runtimes, and its list, are answers to questions and no signs of life.
     let agent = Double::again(gone).await;
     agent.behave(Manners {
         health: Some(&[("docker", "unhealthy: no socket")]),
         ..Manners::default()
     });
-    agent.until("dialled", |it| it.memory().lists >= 2).await;
-    let (events, _) = plane.control.events(None, 100);
-    let ready = events.iter().filter(|it| it.kind == EventKind::NodeReady);
-    assert_eq!(ready.count(), 0);
+    agent.until("dialled", |it| it.memory().lists >= 3).await;
+    let told = [EventKind::NodeReady, EventKind::NodeLost].map(count);
+    assert_eq!(told, [0, 1], "it was never back, and so not lost again");
     assert_eq!(plane.node("node-1").await.status, "NotReady");
     beating(&plane, &["node-1"], plane.until_node("node-1", "Ready")).await;
     plane.shut_down().await;
