@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 31] = [
+const KINDS: [&str; 30] = [
     "found",
     "new-epoch",
     "announce",
@@ -43,7 +43,6 @@ const KINDS: [&str; 31] = [
     "acknowledge",
     "prune",
     "apply-foreign",
-    "order",
     "account",
     "rent",
     "rented",
@@ -244,10 +243,9 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Acknowledge { .. } => 23,
         Verb::Prune { .. } => 24,
         Verb::ApplyForeign { .. } => 25,
-        Verb::Order { .. } => 26,
-        Verb::Account(_) => 27,
-        Verb::Rent(_) => 28,
-        Verb::Rented { .. } => 29,
-        Verb::Quote(_) => 30,
+        Verb::Account(_) => 26,
+        Verb::Rent(_) => 27,
+        Verb::Rented { .. } => 28,
+        Verb::Quote(_) => 29,
     }
 }

@@ -81,6 +81,8 @@ pub enum Reply {
     Replica {
         id: ReplicaId,
     },
+    /// Rented machines, by the provider's ids.
+    Machines(Vec<String>),
     /// How many copies `Settle` or records `Prune` touched; `more` asks for another round.
     Touched {
         count: usize,

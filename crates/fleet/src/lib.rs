@@ -25,8 +25,9 @@ pub use decide::decide;
 pub use lease::{Lease, LeaseRules, Verdict};
 pub use moment::Moment;
 pub use rented::{
-    AccountVerb, Arrival, Cleanup, MachineReport, Notices, OldPrimary, Order, PolicyChange,
-    PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, SwitchReport,
+    AccountVerb, Arrival, Cleanup, EndCause, MachineReport, Notices, OldPrimary, PolicyChange,
+    PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, SwitchOrder, SwitchReport,
+    end_due,
 };
 pub use state::State;
 pub use verb::{ApplyOptions, Expect, NodeAnnouncement, UnitReport, Verb};

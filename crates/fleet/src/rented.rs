@@ -1,12 +1,17 @@
 //! What is asked of accounts, rented machines and the market: the verbs of [`crate::Verb`] in groups.
 
+use std::time::Duration;
+
 use hostler_model::{
-    AccountId, AccountStatus, CommandId, CommandKind, Machine, Market, Money, NodeId, Policy,
-    PoolId, QuoteSource, Rental, ReplicaId, ReplicaKind, ReplicaStatus, Role, Signal, Standing,
-    SwitchEnd, SwitchPrices, SwitchStamps, SyncStatus, Timestamp, Token,
+    AccountId, AccountStatus, CommandId, Machine, Market, Money, NodeId, Policy, PoolId,
+    QuoteSource, Rental, ReplicaId, ReplicaKind, ReplicaStatus, Role, Signal, Standing, SwitchEnd,
+    SwitchPrices, SwitchStamps, SwitchTarget, SyncStatus, Timestamp, Token,
 };
 
 use crate::NodeAnnouncement;
+
+/// The end of one machine is ordered no more often.
+const ORDERED_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// About accounts, by people.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +75,8 @@ pub enum RentedVerb {
     Beside(MachineReport),
     Stands(Standing),
     SetPolicy(PolicyChange),
+    /// The agent is to move the node. Answers with the command; with `Done` if the node is there already.
+    OrderSwitch(Box<SwitchOrder>),
     /// The agent has moved the node. The same move told again changes nothing.
     Switched(Box<SwitchReport>),
     /// The market says that the machine is at risk.
@@ -77,7 +84,8 @@ pub enum RentedVerb {
         machine: String,
     },
     /// The market takes the machine: the replica named, else one that is ready, else one that syncs, takes
-    /// its place. Answers with the replica, or with `Done` if there is none.
+    /// its place. Answers with the replica, or with `Done` if there is none. A replica whose own machine is
+    /// taken has failed. A machine that the node has left is told who took over, and moves nothing.
     Taken {
         machine: String,
         due_at: Option<Timestamp>,
@@ -87,10 +95,9 @@ pub enum RentedVerb {
     Ends {
         reason: String,
     },
-    /// The end of these machines was ordered.
-    EndOrdered {
-        machines: Vec<String>,
-    },
+    /// The agent asks which machines it is to end now. Answers with `Machines`: each is handed out no more often
+    /// than [`end_due`] says.
+    OrderEnds,
     /// The end of a machine, or why it could not be ended.
     Ended {
         machine: String,
@@ -176,10 +183,13 @@ pub struct ReplicaChange {
     pub error: Option<String>,
 }
 
-/// A durable order to a node.
+/// An order to move a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    pub kind: CommandKind,
+pub struct SwitchOrder {
+    pub to: SwitchTarget,
+    pub reason: String,
+    /// By a person, whom neither the node's settings nor where it is hold up.
+    pub is_by_hand: bool,
     /// The larger goes first.
     pub priority: u32,
     pub author: String,
@@ -206,6 +216,36 @@ pub struct PoolPrice {
     pub instance_type: String,
     pub zone: String,
     pub spot: Option<Money>,
+}
+
+/// Why a machine is to be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// It stood by, which is over. Nothing waits for it.
+    StoodBy,
+    /// The node was on it, and the time is over for which it is kept.
+    Left,
+}
+
+/// Why the machine is to be ended now; none if it is not. Who may end machines, and after which time, says the policy:
+/// a waiting time of nought keeps what the node has left.
+#[must_use]
+pub fn end_due(rental: &Rental, machine: &Machine, now: Timestamp) -> Option<EndCause> {
+    let policy = rental.policy;
+    let ordered = machine.attempted_at;
+    let is_fresh = ordered.is_some_and(|at| now.since(at) < ORDERED_EVERY);
+    if !policy.auto_terminate || machine.role != Role::Left || is_fresh {
+        return None;
+    }
+    let stood_by = rental.replicas.iter().any(|replica| {
+        replica.machine.as_deref() == Some(machine.id.as_str()) && replica.promoted_at.is_none()
+    });
+    if stood_by {
+        return Some(EndCause::StoodBy);
+    }
+    let wait = Duration::from_secs(policy.terminate_wait_seconds.into());
+    let is_over = !wait.is_zero() && now.since(machine.role_since) >= wait;
+    is_over.then_some(EndCause::Left)
 }
 
 impl MachineReport {

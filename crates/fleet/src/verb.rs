@@ -9,7 +9,7 @@ use hostler_model::{
     NodeFacts, NodeId, Resources, UnitId, WorkloadId,
 };
 
-use crate::rented::{AccountVerb, Arrival, Order, PriceReport, RentedVerb};
+use crate::rented::{AccountVerb, Arrival, PriceReport, RentedVerb};
 
 /// A request to the domain.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,11 +142,6 @@ pub enum Verb {
     Issue {
         node: NodeId,
         kind: CommandKind,
-    },
-    /// The same with a priority and an author. A request that was made before is answered with its command.
-    Order {
-        node: NodeId,
-        order: Box<Order>,
     },
     /// The node's answer. A second answer to one id changes nothing.
     Acknowledge {

@@ -13,6 +13,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, No};
+use super::asked::{Asked, Own};
 use super::body::{Fields, WORD};
 use super::who::Agent;
 use super::{Spot, show};
@@ -205,13 +206,10 @@ fn escaped(text: &str) -> usize {
 }
 
 /// A beat. What it says of the machine is written down only if it is new.
-pub(super) async fn heartbeat(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn heartbeat(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let report = MachineReport {
         id: body.word("instance_id")?,
         instance_type: body.word("instance_type")?,
@@ -251,57 +249,44 @@ pub(super) async fn heartbeat(
         _ => Standing::Running,
     };
     if standing != agent.rental.standing {
-        submit(&spot, &agent, RentedVerb::Stands(standing)).await?;
+        let verb = RentedVerb::Stands(standing);
+        spot.rented(agent.actor(), &agent, verb).await?;
     }
     success
 }
 
 /// The agent is on that machine, unless another beat has said meanwhile that it has left it.
 async fn moved(spot: &Spot, agent: &Agent, report: MachineReport) -> Result<(), No> {
-    let verb = Verb::Rented {
-        node: agent.id(),
-        verb: Box::new(RentedVerb::Moved(report)),
-    };
-    match spot.control.submit(agent.actor(), verb).await {
+    let moved = spot.rented(agent.actor(), agent, RentedVerb::Moved(report));
+    match moved.await {
         Err(refusal) if refusal.code != Code::StaleReport => Err(refusal.into()),
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// Submits for an agent about itself.
-pub(super) async fn submit(spot: &Spot, agent: &Agent, verb: RentedVerb) -> Result<Reply, No> {
-    let verb = Verb::Rented {
-        node: agent.id(),
-        verb: Box::new(verb),
-    };
-    Ok(spot.control.submit(agent.actor(), verb).await?)
-}
-
-pub(super) async fn config(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer {
-    let agent = spot.own(&headers, &Fields::default(), &id)?;
+pub(super) async fn config(Own(asked): Own) -> Answer {
+    let Asked { agent, .. } = asked;
     let rental = &agent.rental;
     Ok(Json(show::config(rental, rental.policy)))
 }
 
-/// The agent says that its machine ends.
-pub(super) async fn termination(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+/// The agent says that its machine ends. A machine that was left may end without a word about the agent.
+pub(super) async fn termination(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
+    let success = Ok(Json(json!({"success": true})));
+    let machine = body.word("instance_id")?;
+    if machine.is_some_and(|machine| !agent.rental.may_speak(&machine)) {
+        return success;
+    }
     let reason = body.prose("reason").unwrap_or_else(|| "Unknown".to_owned());
     let verb = Verb::Rented {
         node: agent.id(),
         verb: Box::new(RentedVerb::Ends { reason }),
     };
     spot.control.farewell(agent.id(), verb).await?;
-    Ok(Json(json!({"success": true})))
+    success
 }
 
 /// One agent. A later agent takes 404 here, after beats that failed, as the word that it was deleted.

@@ -5,13 +5,14 @@ use std::cmp::Reverse;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use hostler_control::fleet::{Order, Reply, Verb};
-use hostler_model::{Actor, Code, Command, CommandId, CommandKind, Market, PoolId, SwitchTarget};
+use hostler_control::fleet::{RentedVerb, Reply, SwitchOrder, Verb};
+use hostler_model::{Code, Command, CommandId, CommandKind, PoolId, Refusal, SwitchTarget};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::agents::unexpected;
 use super::answer::{Answer, No};
+use super::asked::Own;
 use super::body::Fields;
 use super::who::{Agent, person};
 use super::{Spot, show};
@@ -105,52 +106,26 @@ pub(super) async fn executed(
 }
 
 /// Orders a switch, for the agent's own client.
-pub(super) async fn issue_switch(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Result<Response, No> {
-    let agent = spot.own(&headers, &body, &id)?;
-    let target = target(&body, "target_pool_id", &body.needed("target_mode")?)?;
-    let policy = agent.rental.policy;
-    if !policy.enabled {
-        return Err(No::bad("Agent is disabled"));
-    }
-    if !policy.auto_switch {
-        return Err(No::new(
-            StatusCode::FORBIDDEN,
-            "Auto-switch is disabled for this agent",
-        ));
-    }
-    let (mode, pool) = words(&target);
-    if let Some(machine) = agent.rental.primary() {
-        let is_there = match &target {
-            SwitchTarget::OnDemand => machine.market == Market::OnDemand,
-            SwitchTarget::Spot(pool) => {
-                machine.market == Market::Spot && machine.pool.as_ref() == Some(pool)
-            }
-        };
-        if is_there {
-            let answer = json!({
-                "success": false,
-                "message": "The agent is there already",
-                "current_mode": show::market(machine.market),
-                "current_pool_id": machine.pool.as_ref().map(PoolId::as_str),
-            });
-            return Ok(Json(answer).into_response());
-        }
-    }
+pub(super) async fn issue_switch(Own(asked): Own) -> Result<Response, No> {
+    let (spot, agent, body) = (&asked.spot, &asked.agent, &asked.body);
+    let to = target(body, "target_pool_id", &body.needed("target_mode")?)?;
+    let (mode, pool) = words(&to);
     let reason = body.prose("reason").unwrap_or_default();
-    let order = Order {
-        kind: switch(&agent, target, reason.clone()),
+    let author = body.word("created_by")?;
+    let order = SwitchOrder {
+        to,
+        reason: reason.clone(),
+        is_by_hand: false,
         priority: body.whole("priority").unwrap_or(PRIORITY),
-        author: body
-            .word("created_by")?
-            .unwrap_or_else(|| "client".to_owned()),
-        request: request(&headers, &body)?,
+        author: author.unwrap_or_else(|| "client".to_owned()),
+        request: request(&asked.headers, body)?,
     };
-    let command = ordered(&spot, &agent, (agent.actor(), order)).await?;
+    let verb = RentedVerb::OrderSwitch(Box::new(order));
+    let command = match spot.rented(agent.actor(), agent, verb).await {
+        Ok(Reply::Command { id }) => id,
+        Ok(_) => return there_already(spot, agent),
+        Err(refusal) => return Err(may_not(refusal)),
+    };
     let answer = json!({
         "success": true,
         "command_id": command.to_string(),
@@ -159,9 +134,33 @@ pub(super) async fn issue_switch(
         "target_pool_id": pool,
         "reason": reason,
         "message": "Switch command issued",
-        "auto_switch_enabled": policy.auto_switch,
+        "auto_switch_enabled": agent.rental.policy.auto_switch,
     });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+fn there_already(spot: &Spot, agent: &Agent) -> Result<Response, No> {
+    let agent = spot.agent(&agent.id().to_string())?;
+    let machine = agent.rental.primary();
+    let answer = json!({
+        "success": false,
+        "message": "The agent is there already",
+        "current_mode": show::market(machine.map(|it| it.market).unwrap_or_default()),
+        "current_pool_id": machine.and_then(|it| it.pool.as_ref()).map(PoolId::as_str),
+    });
+    Ok(Json(answer).into_response())
+}
+
+/// Why an agent may not be switched, in the contract's words.
+fn may_not(refusal: Refusal) -> No {
+    match refusal.code {
+        Code::NodeStateConflict => No::bad("Agent is disabled"),
+        Code::Forbidden => No::new(
+            StatusCode::FORBIDDEN,
+            "Auto-switch is disabled for this agent",
+        ),
+        _ => refusal.into(),
+    }
 }
 
 /// Orders a switch by hand, for the agent that is on that machine.
@@ -172,49 +171,22 @@ pub(super) async fn force_switch(
     body: Fields,
 ) -> Answer {
     let agent = spot.agent_on(&id)?;
-    let target = target(&body, "pool_id", &body.needed("target")?)?;
-    let order = Order {
-        kind: switch(&agent, target, "by hand".to_owned()),
+    let order = SwitchOrder {
+        to: target(&body, "pool_id", &body.needed("target")?)?,
+        reason: "by hand".to_owned(),
+        is_by_hand: true,
         priority: BY_HAND,
         author: "manual".to_owned(),
         request: request(&headers, &body)?,
     };
-    let command = ordered(&spot, &agent, (person(), order)).await?;
-    Ok(Json(json!({
-        "success": true,
-        "command_id": command.to_string(),
-        "message": "Switch command issued",
-    })))
-}
-
-async fn ordered(
-    spot: &Spot,
-    agent: &Agent,
-    (actor, order): (Actor, Order),
-) -> Result<CommandId, No> {
-    let verb = Verb::Order {
-        node: agent.id(),
-        order: Box::new(order),
-    };
-    match spot.control.submit(actor, verb).await? {
-        Reply::Command { id } => Ok(id),
+    let verb = RentedVerb::OrderSwitch(Box::new(order));
+    match spot.rented(person(), &agent, verb).await? {
+        Reply::Command { id } => Ok(Json(json!({
+            "success": true,
+            "command_id": id.to_string(),
+            "message": "Switch command issued",
+        }))),
         other => Err(unexpected(&other)),
-    }
-}
-
-/// An old machine is kept if it may not be ended, which 0 says.
-fn switch(agent: &Agent, to: SwitchTarget, reason: String) -> CommandKind {
-    let policy = agent.rental.policy;
-    let wait = if policy.auto_terminate {
-        policy.terminate_wait_seconds
-    } else {
-        0
-    };
-    CommandKind::Switch {
-        to,
-        machine: agent.rental.primary().map(|machine| machine.id.clone()),
-        terminate_wait_seconds: Some(wait),
-        reason,
     }
 }
 

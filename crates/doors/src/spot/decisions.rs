@@ -4,11 +4,11 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use hostler_model::{Code, CommandKind, CommandState, Event, EventKind, Level, PoolId};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, No};
-use super::body::Fields;
+use super::asked::{Asked, Own};
 use super::who::Agent;
 use super::{Spot, show};
 
@@ -23,13 +23,8 @@ const LATELY: usize = 5;
 const HEALTHY_SECONDS: u64 = 5 * 60;
 const REPORTED_SECONDS: u64 = 10 * 60;
 
-pub(super) async fn decide(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn decide(Own(asked): Own) -> Answer {
+    let Asked { agent, body, .. } = asked;
     let (instance, pricing) = (body.child("instance"), body.child("pricing"));
     if instance.is_empty() || pricing.is_empty() {
         return Err(No::bad("instance and pricing are required"));
@@ -58,12 +53,8 @@ pub(super) async fn decide(
     })))
 }
 
-pub(super) async fn recommendation(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer {
-    let agent = spot.own(&headers, &Fields::default(), &id)?;
+pub(super) async fn recommendation(Own(asked): Own) -> Answer {
+    let Asked { spot, agent, .. } = asked;
     let machine = agent.rental.primary();
     let own = machine.and_then(|machine| machine.pool.clone());
     let market = machine.map(|machine| machine.market).unwrap_or_default();
@@ -121,12 +112,8 @@ fn alternatives(spot: &Spot, agent: &Agent, own: Option<&PoolId>) -> Vec<Value> 
 }
 
 /// What became of the agent's orders. No decision was made, so none is counted.
-pub(super) async fn statistics(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer {
-    let agent = spot.own(&headers, &Fields::default(), &id)?;
+pub(super) async fn statistics(Own(asked): Own) -> Answer {
+    let Asked { spot, agent, .. } = asked;
     let view = spot.control.view();
     let orders = view
         .commands_of(agent.id())

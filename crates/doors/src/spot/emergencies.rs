@@ -3,30 +3,26 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hostler_control::fleet::{RentedVerb, ReplicaOrder, Reply};
 use hostler_model::{PoolId, ReplicaKind, Signal};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde_json::json;
 
-use super::agents::submit;
 use super::answer::{Answer, No};
-use super::body::Fields;
-use super::replicas::{add, machine_id, named_pool, placeholder, short_pool};
+use super::asked::{Anybody, Asked, Own};
+use super::replica_rows::{machine_of, placeholder, short_pool};
+use super::replicas::{add, named_pool};
 use super::{Spot, show};
 
 /// The days over which interruptions of a pool are counted; as many of them are the highest risk.
 const DAYS: u32 = 30;
 
 /// The machine is at risk. Whether to move is not decided here: the agent is told to watch, and how the pool did.
-pub(super) async fn rebalance(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn rebalance(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let known = agent.rental.primary();
     let machine = body.word("instance_id")?;
     let machine = machine.or_else(|| known.map(|machine| machine.id.clone()));
@@ -34,7 +30,7 @@ pub(super) async fn rebalance(
     let verb = RentedVerb::AtRisk {
         machine: machine.unwrap_or_default(),
     };
-    submit(&spot, &agent, verb).await?;
+    spot.rented(agent.actor(), &agent, verb).await?;
     let risk = pool.map_or(0.0, |pool| risk(&spot, &pool));
     Ok(Json(json!({
         "success": true,
@@ -60,13 +56,10 @@ fn risk(spot: &Spot, pool: &PoolId) -> f64 {
 }
 
 /// Orders a replica in the pool that is named, in an emergency.
-pub(super) async fn create_replica(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Result<Response, No> {
-    let agent = spot.agent_for(&headers, &id)?;
+pub(super) async fn create_replica(Anybody(asked): Anybody) -> Result<Response, No> {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let (kind, signal, urgency) = match body.word("signal_type")?.as_deref() {
         Some("rebalance-recommendation") => {
             (ReplicaKind::AutomaticRebalance, Signal::Rebalance, "high")
@@ -108,21 +101,19 @@ pub(super) async fn create_replica(
 }
 
 /// The machine is being taken away: the best replica takes its place, or there is none.
-pub(super) async fn imminent(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
+pub(super) async fn imminent(Anybody(asked): Anybody) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let began = spot.control.clock().uptime();
-    let agent = spot.agent_for(&headers, &id)?;
     let known = agent.rental.primary().map(|machine| machine.id.clone());
     let verb = RentedVerb::Taken {
         machine: body.word("instance_id")?.or(known).unwrap_or_default(),
         due_at: body.moment("termination_time"),
         replica: body.word("replica_id")?.and_then(|id| id.parse().ok()),
     };
-    let Reply::Replica { id: replica } = submit(&spot, &agent, verb).await? else {
+    let reply = spot.rented(agent.actor(), &agent, verb).await?;
+    let Reply::Replica { id: replica } = reply else {
         let no = No::new(StatusCode::INTERNAL_SERVER_ERROR, "No replica available");
         return Err(no
             .with("success", false)
@@ -132,7 +123,7 @@ pub(super) async fn imminent(
     Ok(Json(json!({
         "success": true,
         "message": "Replica promoted",
-        "new_instance_id": machine_id(&agent, replica),
+        "new_instance_id": agent.rental.replica(replica).map(machine_of),
         "replica_id": replica.to_string(),
         "failover_time_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "action": "replica_promoted",

@@ -8,6 +8,7 @@
 mod admin;
 mod agents;
 mod answer;
+mod asked;
 mod body;
 mod charts;
 mod clients;
@@ -17,6 +18,7 @@ mod decisions;
 mod emergencies;
 mod instances;
 mod notices;
+mod replica_rows;
 mod replicas;
 mod reports;
 mod show;
@@ -186,7 +188,10 @@ fn of_clients() -> Router<Spot> {
             get(decisions::of_client),
         )
         .route("/api/client/{client}/instances", get(instances::of_client))
-        .route("/api/client/{client}/replicas", get(replicas::of_client))
+        .route(
+            "/api/client/{client}/replicas",
+            get(replica_rows::of_client),
+        )
         .route("/api/client/{client}/savings", get(charts::savings))
         .route(
             "/api/client/{client}/switch-history",

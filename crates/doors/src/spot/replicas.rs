@@ -4,18 +4,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hostler_control::SyncBeat;
-use hostler_control::fleet::{OldPrimary, RentedVerb, ReplicaChange, ReplicaOrder, Reply, Verb};
-use hostler_model::{Pool, PoolId, Replica, ReplicaId, ReplicaKind, ReplicaStatus, SyncStatus};
-use http::{HeaderMap, StatusCode};
+use hostler_control::fleet::{OldPrimary, RentedVerb, ReplicaChange, ReplicaOrder, Reply};
+use hostler_model::{Code, Pool, Replica, ReplicaId, ReplicaKind, ReplicaStatus, SyncStatus};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::agents::{submit, unexpected};
+use super::agents::unexpected;
 use super::answer::{Answer, No};
+use super::asked::{Anybody, Asked, OfReplica, Own};
 use super::body::Fields;
+use super::replica_rows::{machine_of, placeholder, row, word};
 use super::who::{Agent, person};
 use super::{Spot, show};
 
@@ -30,12 +31,8 @@ pub(super) struct Listing {
     status: String,
 }
 
-pub(super) async fn config(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer {
-    let agent = spot.own(&headers, &Fields::default(), &id)?;
+pub(super) async fn config(Own(asked): Own) -> Answer {
+    let Asked { agent, .. } = asked;
     let policy = agent.rental.policy;
     Ok(Json(
         json!({"enabled": policy.replica, "count": policy.replica_count}),
@@ -43,13 +40,10 @@ pub(super) async fn config(
 }
 
 /// Orders a replica in the pool that is named. Which pool would be best is not decided here.
-pub(super) async fn create(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Result<Response, No> {
-    let agent = spot.agent_for(&headers, &id)?;
+pub(super) async fn create(Anybody(asked): Anybody) -> Result<Response, No> {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     if show::status(&agent.node, &agent.rental) != "online" {
         return Err(No::not_found("Agent not found or not online"));
     }
@@ -111,37 +105,18 @@ pub(super) fn named_pool(spot: &Spot, body: &Fields) -> Result<Option<Arc<Pool>>
 }
 
 pub(super) async fn add(spot: &Spot, agent: &Agent, order: ReplicaOrder) -> Result<ReplicaId, No> {
-    let verb = Verb::Rented {
-        node: agent.id(),
-        verb: Box::new(RentedVerb::AddReplica(Box::new(order))),
-    };
-    match spot.control.submit(person(), verb).await? {
+    let verb = RentedVerb::AddReplica(Box::new(order));
+    match spot.rented(person(), agent, verb).await? {
         Reply::Replica { id } => Ok(id),
         other => Err(unexpected(&other)),
     }
 }
 
-/// What stands for the id of a machine that is not launched yet.
-pub(super) fn placeholder(prefix: &str, replica: ReplicaId) -> String {
-    format!("{prefix}-{}", replica.short())
-}
-
-fn machine_of(replica: &Replica) -> String {
-    let prefix = match replica.kind {
-        ReplicaKind::Manual => "replica",
-        ReplicaKind::AutomaticRebalance | ReplicaKind::AutomaticTermination => "emergency",
-    };
-    let named = replica.machine.clone();
-    named.unwrap_or_else(|| placeholder(prefix, replica.id))
-}
-
 pub(super) async fn list(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
     query: Result<axum::extract::Query<Listing>, axum::extract::rejection::QueryRejection>,
+    Anybody(asked): Anybody,
 ) -> Answer {
-    let agent = spot.agent_for(&headers, &id)?;
+    let Asked { spot, agent, .. } = asked;
     let listing = query.map(|query| query.0).unwrap_or_default();
     let is_all = listing.include_terminated.eq_ignore_ascii_case("true");
     let is_wanted = |replica: &&Replica| {
@@ -156,84 +131,11 @@ pub(super) async fn list(
     Ok(Json(json!({"total": rows.len(), "replicas": rows})))
 }
 
-/// A replica with its pool flat and nested, for agents that read the one or the other.
-pub(super) fn row(spot: &Spot, replica: &Replica) -> Value {
-    let sync = spot.control.sync_of(replica.id);
-    let is_done = matches!(
-        replica.status,
-        ReplicaStatus::Ready | ReplicaStatus::Promoted
-    );
-    let progress = sync.map_or(if is_done { 100.0 } else { 0.0 }, |sync| sync.progress);
-    let end = replica.ended_at.unwrap_or_else(|| spot.now());
-    let age = end.since(replica.created_at).as_secs_f64();
-    let hourly = replica.hourly_cost.map(hostler_model::Money::as_dollars);
-    let tags: Value = serde_json::from_str(&replica.tags).unwrap_or_else(|_| json!({}));
-    json!({
-        "id": replica.id.to_string(),
-        "instance_id": machine_of(replica),
-        "type": kind(replica.kind),
-        "replica_type": kind(replica.kind),
-        "status": word(replica.status),
-        "sync_status": sync_word(replica.sync),
-        "sync_latency_ms": sync.map(|sync| sync.latency_ms),
-        "state_transfer_progress": progress,
-        "pool_id": replica.pool.as_str(),
-        "az": replica.zone,
-        "instance_type": replica.instance_type,
-        "region": replica.region,
-        "pool": {
-            "id": replica.pool.as_str(),
-            "name": format!("{} ({})", replica.instance_type, replica.zone),
-            "instance_type": replica.instance_type,
-            "region": replica.region,
-            "az": replica.zone,
-        },
-        "cost": {"hourly": hourly, "total": hourly.map(|hourly| hourly * age / 3600.0)},
-        "created_by": replica.author,
-        "created_at": show::moment(replica.created_at),
-        "ready_at": show::moment_or_null(replica.ready_at),
-        "terminated_at": show::moment_or_null(replica.ended_at.filter(|_| replica.promoted_at.is_none())),
-        "parent_instance_id": replica.parent,
-        "error_message": replica.error,
-        "age_seconds": end.since(replica.created_at).as_secs(),
-        "is_active": replica.status.is_open(),
-        "tags": tags,
-    })
-}
-
-/// Every agent of a client that has a replica standing by.
-pub(super) async fn of_client(State(spot): State<Spot>, Path(client): Path<String>) -> Answer {
-    let account = spot.client_of(&client)?;
-    let agents = spot.agents_of(account.id);
-    let present = agents.iter().filter(|agent| !agent.node.is_gone());
-    let rows = present.flat_map(|agent| {
-        let primary = agent.rental.primary().map(|machine| {
-            json!({
-                "instanceId": machine.id,
-                "instanceType": machine.instance_type,
-                "region": machine.region,
-                "az": machine.zone,
-                "mode": show::market(machine.market),
-            })
-        });
-        let spot = &spot;
-        agent.rental.standing_by().map(move |replica| {
-            let mut row = row(spot, replica);
-            row["instanceId"] = row["instance_id"].clone();
-            json!({"agentId": agent.id().to_string(), "primary": primary, "replica": row})
-        })
-    });
-    Ok(Json(rows.collect()))
-}
-
 /// The replica's machine is known.
-pub(super) async fn told(
-    State(spot): State<Spot>,
-    Path((id, replica)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
+pub(super) async fn told(OfReplica(asked, replica): OfReplica) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let machine = body.needed("instance_id")?;
     let status = body.word("status")?.unwrap_or_else(|| "syncing".to_owned());
     let change = ReplicaChange {
@@ -241,7 +143,7 @@ pub(super) async fn told(
         status: Some(told_status(&status)?),
         ..ReplicaChange::default()
     };
-    submit(&spot, &agent, RentedVerb::ChangeReplica { replica, change }).await?;
+    change_of(&spot, &agent, (replica, change)).await?;
     Ok(Json(json!({
         "success": true,
         "replica_id": replica.to_string(),
@@ -250,13 +152,10 @@ pub(super) async fn told(
     })))
 }
 
-pub(super) async fn status(
-    State(spot): State<Spot>,
-    Path((id, replica)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
+pub(super) async fn status(OfReplica(asked, replica): OfReplica) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let status = body.needed("status")?;
     let change = ReplicaChange {
         status: Some(told_status(&status)?),
@@ -265,7 +164,7 @@ pub(super) async fn status(
         error: body.prose("error_message"),
         ..ReplicaChange::default()
     };
-    submit(&spot, &agent, RentedVerb::ChangeReplica { replica, change }).await?;
+    change_of(&spot, &agent, (replica, change)).await?;
     Ok(Json(json!({
         "success": true,
         "replica_id": replica.to_string(),
@@ -273,139 +172,137 @@ pub(super) async fn status(
     })))
 }
 
-/// How far the replica's data has come. Told every second, so only what changes its status is written down.
-pub(super) async fn sync_status(
-    State(spot): State<Spot>,
-    Path((id, replica)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
-    let sync = match body.word("sync_status")?.as_deref() {
-        None => None,
-        Some("initializing") => Some(SyncStatus::Initializing),
-        Some("syncing") => Some(SyncStatus::Syncing),
-        Some("synced") => Some(SyncStatus::Synced),
-        Some("out-of-sync" | "out_of_sync") => Some(SyncStatus::OutOfSync),
-        Some(_) => {
-            return Err(No::bad(
-                "sync_status is none of syncing, synced, out-of-sync",
-            ));
-        }
-    };
+/// How far the replica's data has come. Told every second, so only what changes its status is written down. What is
+/// over may be told of for a while, and changes nothing.
+pub(super) async fn sync_status(OfReplica(asked, replica): OfReplica) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
+    let sync = body.word("sync_status")?;
+    let sync = sync.as_deref().map(told_sync).transpose()?;
+    let told = body.word("status")?;
+    let told = told.as_deref().map(told_status).transpose()?;
     let progress = body.number("state_transfer_progress");
     let progress = progress.map(|progress| progress.clamp(0.0, 100.0));
-    let told = body.word("status")?;
-    let mut status = told.as_deref().map(told_status).transpose()?;
-    if progress.is_some_and(|progress| progress >= 100.0) {
-        status = Some(ReplicaStatus::Ready);
-    }
-    let known = agent.rental.replica(replica);
-    if status.is_none() && known.is_some_and(|it| it.status == ReplicaStatus::Launching) {
-        status = Some(ReplicaStatus::Syncing);
-    }
+    let answer = Ok(Json(
+        json!({"success": true, "message": "Sync status updated"}),
+    ));
+    let open = agent.rental.replica(replica);
+    let Some(known) = open.filter(|replica| replica.status.is_open()) else {
+        return answer;
+    };
+    let status = match progress {
+        Some(progress) if progress >= 100.0 => Some(ReplicaStatus::Ready),
+        _ if told.is_none() && known.status == ReplicaStatus::Launching => {
+            Some(ReplicaStatus::Syncing)
+        }
+        _ => told,
+    };
     let before = spot.control.sync_of(replica);
+    let latency = body.number("sync_latency_ms").map(|it| it.max(0.0));
     let beat = SyncBeat {
         at: spot.now(),
-        latency_ms: body.number("sync_latency_ms").unwrap_or(0.0).max(0.0),
-        progress: progress
-            .or_else(|| before.map(|it| it.progress))
-            .unwrap_or(0.0),
+        latency_ms: latency.or(before.map(|it| it.latency_ms)).unwrap_or(0.0),
+        progress: progress.or(before.map(|it| it.progress)).unwrap_or(0.0),
     };
-    if known.is_some_and(|it| it.status.is_open()) {
-        spot.control.sync_beat(agent.id(), replica, beat)?;
-    }
-    let is_news = known.is_some_and(|it| {
-        sync.is_some_and(|sync| sync != it.sync) || status.is_some_and(|now| now != it.status)
-    });
+    spot.control.sync_beat(agent.id(), replica, beat)?;
+    let is_news = sync.is_some_and(|sync| sync != known.sync)
+        || status.is_some_and(|status| status != known.status);
     if is_news {
         let change = ReplicaChange {
             status,
             sync,
             ..ReplicaChange::default()
         };
-        submit(&spot, &agent, RentedVerb::ChangeReplica { replica, change }).await?;
+        change_of(&spot, &agent, (replica, change)).await?;
     }
-    Ok(Json(
-        json!({"success": true, "message": "Sync status updated"}),
-    ))
+    answer
 }
 
 /// The replica takes the place of the machine that the agent is on.
-pub(super) async fn promote(
-    State(spot): State<Spot>,
-    Path((id, replica)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
-    let known = agent.rental.replica(replica);
-    let known = known.ok_or_else(|| No::not_found("Replica not found"))?;
-    if !matches!(known.status, ReplicaStatus::Ready | ReplicaStatus::Syncing) {
-        return Err(No::bad("The replica cannot be promoted now")
-            .with("current_status", word(known.status))
-            .with("required_status", json!(["ready", "syncing"])));
-    }
+pub(super) async fn promote(OfReplica(asked, replica): OfReplica) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let is_demoted = body.flag("demote_old_primary").unwrap_or(true);
     let old = if is_demoted {
         OldPrimary::Demote
     } else {
         OldPrimary::Keep
     };
-    let verb = Verb::Rented {
-        node: agent.id(),
-        verb: Box::new(RentedVerb::Promote { replica, old }),
-    };
-    spot.control.submit(person(), verb).await?;
     let before = agent.rental.primary().map(|machine| machine.id.clone());
+    let verb = RentedVerb::Promote { replica, old };
+    let known = match spot.rented(person(), &agent, verb).await {
+        Ok(_) => replica_now(&spot, &agent, replica)?,
+        Err(refusal) if refusal.code == Code::ReplicaStateConflict => {
+            let known = replica_now(&spot, &agent, replica)?;
+            return Err(No::bad("The replica cannot be promoted now")
+                .with("current_status", word(known.status))
+                .with("required_status", json!(["ready", "syncing"])));
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
     Ok(Json(json!({
         "success": true,
         "message": "Replica promoted",
-        "new_instance_id": machine_of(known),
+        "new_instance_id": machine_of(&known),
         "old_instance_id": before,
         "demoted": is_demoted,
-        "switch_time": show::moment(spot.now()),
+        "switch_time": show::moment_or_null(known.promoted_at),
         "new_replica_id": Value::Null,
     })))
 }
 
-pub(super) async fn end(
-    State(spot): State<Spot>,
-    Path((id, replica)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Answer {
-    let (agent, replica) = find(&spot, &headers, (&id, &replica))?;
-    let known = agent.rental.replica(replica);
-    if known.is_some_and(|replica| !replica.status.is_open()) {
-        return Err(No::bad("The replica is terminated already"));
+pub(super) async fn end(OfReplica(asked, replica): OfReplica) -> Answer {
+    let Asked { spot, agent, .. } = asked;
+    let verb = RentedVerb::EndReplica { replica };
+    match spot.rented(person(), &agent, verb).await {
+        Ok(_) => {}
+        Err(refusal) if refusal.code == Code::ReplicaStateConflict => {
+            return Err(No::bad("The replica is terminated already"));
+        }
+        Err(refusal) => return Err(refusal.into()),
     }
-    let verb = Verb::Rented {
-        node: agent.id(),
-        verb: Box::new(RentedVerb::EndReplica { replica }),
-    };
-    spot.control.submit(person(), verb).await?;
+    let known = replica_now(&spot, &agent, replica)?;
     Ok(Json(json!({
         "success": true,
         "message": "Replica terminated",
         "replica_id": replica.to_string(),
-        "terminated_at": show::moment(spot.now()),
+        "terminated_at": show::moment_or_null(known.ended_at),
         "new_replica_id": Value::Null,
     })))
 }
 
-/// The agent, and the id of a replica of its own.
-fn find(
+/// The agent tells something new of its replica.
+async fn change_of(
     spot: &Spot,
-    headers: &HeaderMap,
-    (id, replica): (&str, &str),
-) -> Result<(Agent, ReplicaId), No> {
-    let missing = || No::not_found("Replica not found");
-    let agent = spot.agent_for(headers, id)?;
-    let replica: ReplicaId = replica.parse().map_err(|_| missing())?;
-    if agent.rental.replica(replica).is_none() {
-        return Err(missing());
+    agent: &Agent,
+    (replica, change): (ReplicaId, ReplicaChange),
+) -> Result<(), No> {
+    let verb = RentedVerb::ChangeReplica { replica, change };
+    spot.rented(agent.actor(), agent, verb).await?;
+    Ok(())
+}
+
+/// The replica as it is by now.
+fn replica_now(spot: &Spot, agent: &Agent, replica: ReplicaId) -> Result<Replica, No> {
+    let view = spot.control.view();
+    let known = view.rental(agent.id()).and_then(|it| it.replica(replica));
+    known
+        .cloned()
+        .ok_or_else(|| No::not_found("Replica not found"))
+}
+
+fn told_sync(word: &str) -> Result<SyncStatus, No> {
+    match word {
+        "initializing" => Ok(SyncStatus::Initializing),
+        "syncing" => Ok(SyncStatus::Syncing),
+        "synced" => Ok(SyncStatus::Synced),
+        "out-of-sync" | "out_of_sync" => Ok(SyncStatus::OutOfSync),
+        _ => Err(No::bad(
+            "sync_status is none of syncing, synced, out-of-sync",
+        )),
     }
-    Ok((agent, replica))
 }
 
 /// The statuses that an agent may tell.
@@ -420,43 +317,4 @@ fn told_status(word: &str) -> Result<ReplicaStatus, No> {
             "status is none of launching, syncing, ready, failed, terminated",
         )),
     }
-}
-
-pub(super) const fn word(status: ReplicaStatus) -> &'static str {
-    match status {
-        ReplicaStatus::Launching => "launching",
-        ReplicaStatus::Syncing => "syncing",
-        ReplicaStatus::Ready => "ready",
-        ReplicaStatus::Promoted => "promoted",
-        ReplicaStatus::Terminated => "terminated",
-        ReplicaStatus::Failed => "failed",
-    }
-}
-
-const fn sync_word(sync: SyncStatus) -> &'static str {
-    match sync {
-        SyncStatus::Initializing => "initializing",
-        SyncStatus::Syncing => "syncing",
-        SyncStatus::Synced => "synced",
-        SyncStatus::OutOfSync => "out-of-sync",
-    }
-}
-
-const fn kind(kind: ReplicaKind) -> &'static str {
-    match kind {
-        ReplicaKind::Manual => "manual",
-        ReplicaKind::AutomaticRebalance => "automatic-rebalance",
-        ReplicaKind::AutomaticTermination => "automatic-termination",
-    }
-}
-
-/// The pool as an emergency's answer names it.
-pub(super) fn short_pool(pool: &Pool) -> Value {
-    let id: &PoolId = &pool.id;
-    json!({"id": id.as_str(), "name": pool.title(), "az": pool.zone})
-}
-
-/// The id by which the agent's dashboard knows the machine of a replica.
-pub(super) fn machine_id(agent: &Agent, replica: ReplicaId) -> Option<String> {
-    agent.rental.replica(replica).map(machine_of)
 }

@@ -1,36 +1,26 @@
 //! What agents report: prices, switches, what they cleaned up, and which machines have come and gone.
 
-use std::time::Duration;
-
 use axum::Json;
-use axum::extract::{Path, State};
 use hostler_control::fleet::{
-    Cleanup, MachineReport, PoolPrice, PriceReport, RentedVerb, SwitchReport, Verb,
+    Cleanup, EndCause, MachineReport, PoolPrice, PriceReport, RentedVerb, Reply, SwitchReport,
+    Verb, end_due,
 };
 use hostler_model::{
-    Code, Machine, Market, Money, PoolId, QuoteSource, Rental, Role, SwitchEnd, SwitchPrices,
-    SwitchStamps,
+    Code, Machine, Market, Money, PoolId, QuoteSource, Role, SwitchEnd, SwitchPrices, SwitchStamps,
 };
-use http::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Spot;
-use super::agents::submit;
+use super::agents::unexpected;
 use super::answer::{Answer, No};
+use super::asked::{Asked, Own};
 use super::body::Fields;
 use super::who::Agent;
 
-/// The end of one machine is ordered no more often.
-const ORDERED_EVERY: Duration = Duration::from_secs(5 * 60);
-
 /// Prices that the agent saw.
-pub(super) async fn prices(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn prices(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let report = price_report(&agent, &body)?;
     let verb = Verb::Quote(Box::new(report));
     spot.control.submit(agent.actor(), verb).await?;
@@ -112,15 +102,13 @@ fn positive(price: Option<Money>) -> Option<Money> {
 }
 
 /// A move that the agent has made.
-pub(super) async fn switch(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn switch(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let report = switch_report(&body)?;
-    submit(&spot, &agent, RentedVerb::Switched(Box::new(report))).await?;
+    let verb = RentedVerb::Switched(Box::new(report));
+    spot.rented(agent.actor(), &agent, verb).await?;
     Ok(Json(json!({"success": true})))
 }
 
@@ -177,20 +165,18 @@ fn switch_end(end: &Fields) -> Result<SwitchEnd, No> {
 }
 
 /// What the agent has deleted of old images and snapshots.
-pub(super) async fn cleanup(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn cleanup(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let (snapshots, images) = (body.child("snapshots"), body.child("amis"));
     let cleanup = Cleanup {
         snapshots: snapshots.count("deleted") + images.count("deleted_snapshots"),
         images: images.count("deleted_amis"),
         failed: snapshots.count("failed") + images.count("failed"),
     };
-    submit(&spot, &agent, RentedVerb::CleanedUp(cleanup)).await?;
+    let verb = RentedVerb::CleanedUp(cleanup);
+    spot.rented(agent.actor(), &agent, verb).await?;
     Ok(Json(json!({
         "success": true,
         "message": "Cleanup report recorded",
@@ -201,24 +187,18 @@ pub(super) async fn cleanup(
 }
 
 /// The agent has ended a machine, or could not. Only machines of its own count.
-pub(super) async fn machine_ended(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn machine_ended(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let machine = body.needed("instance_id")?;
     let has_ended = body.flag("success").unwrap_or(false);
     let error = (!has_ended).then(|| {
         body.prose("error")
             .unwrap_or_else(|| "no reason".to_owned())
     });
-    let verb = Verb::Rented {
-        node: agent.id(),
-        verb: Box::new(RentedVerb::Ended { machine, error }),
-    };
-    match spot.control.submit(agent.actor(), verb).await {
+    let verb = RentedVerb::Ended { machine, error };
+    match spot.rented(agent.actor(), &agent, verb).await {
         Ok(_) => {}
         Err(refusal) if refusal.code == Code::NodeNotFound => {
             return Err(No::bad("the agent has no such instance"));
@@ -231,13 +211,10 @@ pub(super) async fn machine_ended(
 }
 
 /// A machine that the agent has launched: the one that it is on from now on, or one that stands by.
-pub(super) async fn register_instance(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Answer {
-    let agent = spot.own(&headers, &body, &id)?;
+pub(super) async fn register_instance(Own(asked): Own) -> Answer {
+    let Asked {
+        spot, agent, body, ..
+    } = asked;
     let machine = body.needed("instance_id")?;
     let market = super::body::market(&body.needed("mode")?);
     let market = market.ok_or_else(|| No::bad("mode is neither spot nor ondemand"))?;
@@ -257,7 +234,7 @@ pub(super) async fn register_instance(
     } else {
         RentedVerb::Beside(report)
     };
-    submit(&spot, &agent, verb).await?;
+    spot.rented(agent.actor(), &agent, verb).await?;
     Ok(Json(json!({
         "success": true,
         "message": "Instance registered",
@@ -266,61 +243,38 @@ pub(super) async fn register_instance(
     })))
 }
 
-/// Machines that are left and that the agent may end now. Handing them out is written down.
-pub(super) async fn to_terminate(
-    State(spot): State<Spot>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer {
-    let agent = spot.own(&headers, &Fields::default(), &id)?;
-    let rental = &agent.rental;
-    let policy = rental.policy;
-    let due: Vec<(&Machine, Value)> = if policy.auto_terminate {
-        let left = rental.machines.iter();
-        left.filter_map(|machine| due(&spot, rental, machine).map(|it| (machine, it)))
-            .collect()
-    } else {
-        Vec::new()
-    };
-    let machines: Vec<String> = due.iter().map(|(machine, _)| machine.id.clone()).collect();
-    if !machines.is_empty() {
-        submit(&spot, &agent, RentedVerb::EndOrdered { machines }).await?;
+/// Machines that the agent is to end now. Handing them out is written down.
+pub(super) async fn to_terminate(Own(asked): Own) -> Answer {
+    let Asked { spot, agent, .. } = asked;
+    let (rental, now) = (&agent.rental, spot.now());
+    let cause = |machine: &Machine| end_due(rental, machine, now);
+    let mut ordered = Vec::new();
+    if rental.machines.iter().any(|it| cause(it).is_some()) {
+        let verb = RentedVerb::OrderEnds;
+        match spot.rented(agent.actor(), &agent, verb).await? {
+            Reply::Machines(machines) => ordered = machines,
+            other => return Err(unexpected(&other)),
+        }
     }
-    Ok(Json(json!({
-        "instances": due.into_iter().map(|(_, item)| item).collect::<Vec<_>>(),
-        "auto_terminate_enabled": policy.auto_terminate,
-        "terminate_wait_seconds": policy.terminate_wait_seconds,
-    })))
-}
-
-/// The order to end the machine, if it is time for one. What a replica leaves need not wait.
-fn due(spot: &Spot, rental: &Rental, machine: &Machine) -> Option<Value> {
-    let now = spot.now();
-    let ordered = machine.attempted_at;
-    let is_fresh = ordered.is_some_and(|at| now.since(at) < ORDERED_EVERY);
-    if machine.role != Role::Left || is_fresh {
-        return None;
-    }
-    let waited = now.since(machine.role_since).as_secs();
-    let stood_by = rental.replicas.iter();
-    let stood_by = stood_by
-        .filter(|replica| replica.machine.as_deref() == Some(machine.id.as_str()))
-        .any(|replica| replica.promoted_at.is_none());
-    let mut item = json!({
-        "instance_id": machine.id,
-        "instance_type": machine.instance_type,
-        "az": machine.zone,
+    let items = ordered.iter().filter_map(|id| rental.machine(id));
+    let items = items.map(|machine| {
+        let waited = now.since(machine.role_since).as_secs();
+        let mut item = json!({
+            "instance_id": machine.id,
+            "instance_type": machine.instance_type,
+            "az": machine.zone,
+        });
+        let (reason, key) = match cause(machine) {
+            Some(EndCause::StoodBy) => ("replica_terminated", "seconds_since_marked"),
+            Some(EndCause::Left) | None => ("zombie_timeout", "seconds_waiting"),
+        };
+        item["reason"] = reason.into();
+        item[key] = waited.into();
+        item
     });
-    if stood_by {
-        item["reason"] = "replica_terminated".into();
-        item["seconds_since_marked"] = waited.into();
-        return Some(item);
-    }
-    let wait = rental.policy.terminate_wait_seconds;
-    if wait == 0 || waited < u64::from(wait) {
-        return None;
-    }
-    item["reason"] = "zombie_timeout".into();
-    item["seconds_waiting"] = waited.into();
-    Some(item)
+    Ok(Json(json!({
+        "instances": items.collect::<Vec<_>>(),
+        "auto_terminate_enabled": rental.policy.auto_terminate,
+        "terminate_wait_seconds": rental.policy.terminate_wait_seconds,
+    })))
 }

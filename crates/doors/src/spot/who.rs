@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hostler_model::{Account, AccountId, AccountStatus, Actor, Node, NodeId, Rental};
+use hostler_control::fleet::{RentedVerb, Reply, State, Verb};
+use hostler_model::{Account, AccountId, AccountStatus, Actor, Node, NodeId, Refusal, Rental};
 use http::{HeaderMap, StatusCode, header};
 
 use super::Spot;
@@ -79,6 +80,20 @@ impl Spot {
         Ok(agent)
     }
 
+    /// Submits for somebody what is asked of an agent's node.
+    pub(super) async fn rented(
+        &self,
+        actor: Actor,
+        agent: &Agent,
+        verb: RentedVerb,
+    ) -> Result<Reply, Refusal> {
+        let verb = Verb::Rented {
+            node: agent.id(),
+            verb: Box::new(verb),
+        };
+        self.control.submit(actor, verb).await
+    }
+
     /// The agent, also if it is deleted.
     fn agent_ever(&self, id: &str) -> Result<Agent, No> {
         let id: NodeId = id.parse().map_err(|_| No::no_agent())?;
@@ -92,16 +107,9 @@ impl Spot {
     /// The agent that is or was on that machine, the one that is on it before others.
     pub(super) fn agent_on(&self, machine: &str) -> Result<Agent, No> {
         let view = self.control.view();
-        let mut found: Vec<Agent> = view
-            .rentals_with(machine)
-            .filter_map(|rental| {
-                let node = view.node(rental.node).filter(|node| !node.is_gone())?;
-                Some(Agent {
-                    node: Arc::clone(node),
-                    rental: Arc::clone(rental),
-                })
-            })
-            .collect();
+        let present = |agent: &Agent| !agent.node.is_gone();
+        let found = agents(&view, view.rentals_with(machine)).filter(present);
+        let mut found: Vec<Agent> = found.collect();
         let is_on = |agent: &Agent| agent.rental.primary().is_some_and(|it| it.id == machine);
         found.sort_by_key(|agent| !is_on(agent));
         let first = found.into_iter().next();
@@ -118,32 +126,27 @@ impl Spot {
     /// The agents of a client, deleted ones too, the oldest first.
     pub(super) fn agents_of(&self, client: AccountId) -> Vec<Agent> {
         let view = self.control.view();
-        let rentals = view.rentals_of(client);
-        rentals
-            .filter_map(|rental| {
-                let node = view.node(rental.node)?;
-                Some(Agent {
-                    node: Arc::clone(node),
-                    rental: Arc::clone(rental),
-                })
-            })
-            .collect()
+        agents(&view, view.rentals_of(client)).collect()
     }
 
     /// The agents of all clients, deleted ones too, the oldest first.
     pub(super) fn agents_ever(&self) -> Vec<Agent> {
         let view = self.control.view();
-        let rentals = view.rentals();
-        rentals
-            .filter_map(|rental| {
-                let node = view.node(rental.node)?;
-                Some(Agent {
-                    node: Arc::clone(node),
-                    rental: Arc::clone(rental),
-                })
-            })
-            .collect()
+        agents(&view, view.rentals()).collect()
     }
+}
+
+/// The agents of these rentals.
+fn agents<'a>(
+    view: &'a State,
+    rentals: impl Iterator<Item = &'a Arc<Rental>>,
+) -> impl Iterator<Item = Agent> {
+    rentals.filter_map(|rental| {
+        Some(Agent {
+            node: Arc::clone(view.node(rental.node)?),
+            rental: Arc::clone(rental),
+        })
+    })
 }
 
 /// The token of the header; none if it is empty.

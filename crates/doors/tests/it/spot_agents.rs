@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::server::Server;
 use crate::spot::{Spot, create, is_error, registration};
@@ -395,6 +397,63 @@ async fn deleted_stays_deleted() {
         .send(Method::DELETE, &format!("/api/client/agents/{id}"), &[], "")
         .await;
     is_error(&twice, 404, "Agent not found");
+    spot.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_beat_that_is_under_way_does_not_revive_an_agent_that_is_deleted_meanwhile() {
+    let spot = Spot::start().await;
+    let id = spot.register("agent-a-1", "i-1").await;
+    let body = registration("agent-a-1", "i-2").to_string();
+    let begun = |path: String| {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+             content-length: {}\r\n\r\n{}",
+            spot.token,
+            body.len(),
+            &body[..40]
+        );
+        let addr = spot.server.addr;
+        async move {
+            let mut stream = TcpStream::connect(addr).await.expect("it listens");
+            stream
+                .write_all(request.as_bytes())
+                .await
+                .expect("it reads");
+            stream
+        }
+    };
+    let beat = begun(format!("/api/agents/{id}/heartbeat")).await;
+    let hello = begun("/api/agents/register".to_owned()).await;
+    let path = format!("/api/client/agents/{id}");
+    Spot::ok(&spot.server.send(Method::DELETE, &path, &[], "").await);
+    let before = spot.server.control.store_revision();
+    for (mut stream, status) in [(beat, "404"), (hello, "200")] {
+        let rest = &body.as_bytes()[40..];
+        stream.write_all(rest).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+    }
+    assert!(spot.agents().await.is_empty());
+    assert_eq!(spot.server.control.store_revision(), before);
+    spot.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_machine_that_was_left_is_not_the_agents() {
+    let spot = Spot::start().await;
+    let id = spot.register("agent-a-1", "i-1").await;
+    spot.register("agent-a-1", "i-2").await;
+    let path = format!("/api/agents/{id}/termination");
+    let ends = |machine: &str| json!({"reason": "spot", "instance_id": machine});
+    Spot::ok(&spot.post(&path, &ends("i-1")).await);
+    assert_eq!(spot.agents().await[0]["status"], "online");
+    Spot::ok(&spot.post(&path, &ends("i-2")).await);
+    assert_eq!(spot.agents().await[0]["status"], "offline");
     spot.server.shut_down().await;
 }
 

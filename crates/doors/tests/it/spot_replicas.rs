@@ -95,6 +95,19 @@ async fn a_replica_is_ordered_told_synchronised_and_promoted() {
     };
     let beat = format!("{path}/sync-status");
     Spot::ok(&spot.server.post(&beat, &sync(10.0)).await);
+    Spot::ok(
+        &spot
+            .server
+            .post(&beat, r#"{"state_transfer_progress":"15"}"#)
+            .await,
+    );
+    let told = spot.server.control.sync_of(replica.parse().expect("an id"));
+    let told = told.expect("heard");
+    assert_eq!(
+        (told.progress, told.latency_ms),
+        (15.0, 12.5),
+        "what is left out stays"
+    );
     let before = spot.server.control.store_revision();
     for progress in [20.0, 30.0, 99.0] {
         Spot::ok(&spot.server.post(&beat, &sync(progress)).await);
@@ -144,14 +157,18 @@ async fn a_replica_is_ordered_told_synchronised_and_promoted() {
         (&agent["id"], &agent["instanceId"]),
         (&json!(id), &json!("i-7"))
     );
+    let twice = spot.server.post(&format!("{path}/promote"), "").await;
     assert_eq!(
-        spot.server
-            .post(&format!("{path}/promote"), "")
-            .await
-            .status
-            .as_u16(),
-        400
+        (twice.status.as_u16(), &twice.json()["current_status"]),
+        (400, &json!("promoted"))
     );
+    assert_eq!(twice.json()["required_status"], json!(["ready", "syncing"]));
+    // Its agent goes on telling every second until it hears of it.
+    let before = spot.server.control.store_revision();
+    Spot::ok(&spot.server.post(&beat, &sync(100.0)).await);
+    assert_eq!(spot.server.control.store_revision(), before);
+    let none = spot.server.post(&beat, r#"{"sync_status":"x"}"#).await;
+    assert_eq!(none.status.as_u16(), 400);
     assert_eq!(
         spot.server
             .send(Method::DELETE, &path, &[], "")
@@ -309,6 +326,12 @@ async fn an_emergency_takes_the_replica_that_is_there_and_says_if_there_is_none(
         (&json!("i-8"), &json!("replica_promoted"))
     );
     assert!(saved["failover_time_ms"].is_u64());
+    let again = Spot::ok(&spot.post(&imminent, &notice).await);
+    assert_eq!(
+        (&again["new_instance_id"], &again["replica_id"]),
+        (&json!("i-8"), &json!(replica)),
+        "told again, it is the same"
+    );
     assert_eq!(spot.agents().await[0]["instanceId"], "i-8");
     let risk = Spot::ok(
         &spot

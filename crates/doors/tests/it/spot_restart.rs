@@ -143,9 +143,9 @@ async fn accounts_settings_orders_and_history_outlive_the_server() {
         .await;
     assert_eq!(waiting[0]["id"], command);
     assert_eq!(
-        plane.post(&order_path, &token, order).await["success"],
-        false,
-        "it is there by now"
+        plane.post(&order_path, &token, order).await["command_id"],
+        command,
+        "the same request is the same order"
     );
     assert_eq!(
         plane
@@ -156,6 +156,12 @@ async fn accounts_settings_orders_and_history_outlive_the_server() {
     assert_eq!(
         plane.get(&format!("/api/client/{client}"), "").await["totalSavings"],
         overview["totalSavings"]
+    );
+    let other = json!({"target_mode": "ondemand"});
+    assert_eq!(
+        plane.post(&order_path, &token, other).await["success"],
+        false,
+        "it is there by now"
     );
     let pricing = plane.get("/api/client/instances/i-2/pricing", "").await;
     assert_eq!(pricing["pools"][0]["id"], "t3.medium.ap-south-1b");

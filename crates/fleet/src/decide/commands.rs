@@ -4,44 +4,87 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_model::{
-    Code, Command, CommandId, CommandKind, CommandState, EventKind, NodeId, Refusal, SwitchTarget,
-    Timestamp,
+    Code, Command, CommandId, CommandKind, CommandState, EventKind, Machine, Market, NodeId,
+    Refusal, Rental, SwitchTarget, Timestamp,
 };
 
 use super::{Draft, about_node, command_id};
-use crate::{Change, Order, Reply};
+use crate::{Change, Reply, SwitchOrder};
 
 /// Orders that may wait for one node; an agent that never asks for them must not fill the store.
 const MOST_PENDING: usize = 256;
 
 impl Draft<'_> {
     pub(super) fn issue(&mut self, node: NodeId, kind: &CommandKind) -> Result<Reply, Refusal> {
-        let order = Order {
-            kind: kind.clone(),
-            priority: 0,
-            author: self.actor.to_string(),
-            request: None,
-        };
-        self.order(node, &order)
+        let author = self.actor.to_string();
+        self.order(node, kind.clone(), (0, author, None))
     }
 
-    pub(super) fn order(&mut self, node: NodeId, order: &Order) -> Result<Reply, Refusal> {
-        let name = &self.present_node(node)?.name;
+    pub(super) fn order_switch(
+        &mut self,
+        rental: &Rental,
+        order: &SwitchOrder,
+    ) -> Result<Reply, Refusal> {
+        let node = rental.node;
         let request = order.request.as_deref();
         let before = request.and_then(|request| self.state.command_by_request(node, request));
         if let Some(before) = before {
             return Ok(Reply::Command { id: before.id });
         }
+        if !order.is_by_hand {
+            self.check_may_switch(rental)?;
+            if rental.primary().is_some_and(|it| is_at(it, &order.to)) {
+                return Ok(Reply::Done);
+            }
+        }
+        let policy = rental.policy;
+        // An old machine is kept if it may not be ended, which 0 says.
+        let wait = if policy.auto_terminate {
+            policy.terminate_wait_seconds
+        } else {
+            0
+        };
+        let kind = CommandKind::Switch {
+            to: order.to.clone(),
+            machine: rental.primary().map(|machine| machine.id.clone()),
+            terminate_wait_seconds: Some(wait),
+            reason: order.reason.clone(),
+        };
+        let rest = (order.priority, order.author.clone(), order.request.clone());
+        self.order(node, kind, rest)
+    }
+
+    fn check_may_switch(&self, rental: &Rental) -> Result<(), Refusal> {
+        let name = self.name_of(rental.node);
+        let advice = "change its settings, or order the switch by hand";
+        if !rental.policy.enabled {
+            let sentence = format!("node {name} is disabled");
+            return Err(Refusal::new(Code::NodeStateConflict, sentence, advice));
+        }
+        if !rental.policy.auto_switch {
+            let sentence = format!("node {name} is not switched by itself");
+            return Err(Refusal::new(Code::Forbidden, sentence, advice));
+        }
+        Ok(())
+    }
+
+    fn order(
+        &mut self,
+        node: NodeId,
+        kind: CommandKind,
+        (priority, author, request): (u32, String, Option<String>),
+    ) -> Result<Reply, Refusal> {
+        let name = &self.present_node(node)?.name;
         let created_at = self.next_in_line(node)?;
         let id = command_id(created_at, &mut self.draws);
-        let message = format!("node {name} is to {}", wording(&order.kind));
+        let message = format!("node {name} is to {}", wording(&kind));
         let command = Command {
             id,
             node,
-            kind: order.kind.clone(),
-            priority: order.priority,
-            author: order.author.clone(),
-            request: order.request.clone(),
+            kind,
+            priority,
+            author,
+            request,
             created_at,
             state: CommandState::Pending,
         };
@@ -106,6 +149,16 @@ impl Draft<'_> {
             }
         }
         Ok(Reply::Done)
+    }
+}
+
+/// Whether the machine is where the order leads.
+fn is_at(machine: &Machine, target: &SwitchTarget) -> bool {
+    match target {
+        SwitchTarget::OnDemand => machine.market == Market::OnDemand,
+        SwitchTarget::Spot(pool) => {
+            machine.market == Market::Spot && machine.pool.as_ref() == Some(pool)
+        }
     }
 }
 

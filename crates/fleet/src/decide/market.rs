@@ -17,15 +17,17 @@ const SEEN_EVERY_MS: u64 = 60_000;
 impl Draft<'_> {
     pub(super) fn record_prices(&mut self, report: &PriceReport) -> Result<Reply, Refusal> {
         self.present_rental(report.node)?;
+        // Before anything is done with them: everybody waits for this decision.
+        if report.pools.len() > MOST_PER_REPORT {
+            return Err(too_many());
+        }
         let mut news: Vec<&PoolPrice> = report.pools.iter().collect();
         news.sort_by(|a, b| a.pool.cmp(&b.pool));
         news.dedup_by(|a, b| a.pool == b.pool);
         let is_new = |price: &&&PoolPrice| self.state.pool(&price.pool).is_none();
         let known = self.state.pools().len() + news.iter().filter(is_new).count();
-        if news.len() > MOST_PER_REPORT || known > MOST_POOLS {
-            let sentence = format!("a report has at most {MOST_PER_REPORT} pools");
-            let advice = "report the pools of your own kind of machine only";
-            return Err(Refusal::new(Code::BodyTooLarge, sentence, advice));
+        if known > MOST_POOLS {
+            return Err(too_many());
         }
         for price in news {
             self.record_price(report, price);
@@ -74,4 +76,10 @@ impl Draft<'_> {
             self.changes.push(Change::PutQuote(Arc::new(quote)));
         }
     }
+}
+
+fn too_many() -> Refusal {
+    let sentence = format!("a report has at most {MOST_PER_REPORT} pools");
+    let advice = "report the pools of your own kind of machine only";
+    Refusal::new(Code::BodyTooLarge, sentence, advice)
 }

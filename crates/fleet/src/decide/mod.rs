@@ -111,7 +111,6 @@ impl<'a> Draft<'a> {
             }
             Verb::Settle { workload, limit } => Ok(self.settle(*workload, *limit)),
             Verb::Issue { node, kind } => self.issue(*node, kind),
-            Verb::Order { node, order } => self.order(*node, order),
             Verb::Acknowledge {
                 node,
                 command,

@@ -19,7 +19,7 @@ use hostler_model::{
 
 use super::{Draft, about_node};
 use crate::{
-    Arrival, Change, Cleanup, MachineReport, PolicyChange, RentedVerb, Reply, SwitchReport,
+    Arrival, Change, Cleanup, MachineReport, PolicyChange, RentedVerb, Reply, SwitchReport, end_due,
 };
 
 /// Hours for which a switch is counted as saved.
@@ -92,15 +92,16 @@ impl Draft<'_> {
             RentedVerb::Beside(report) => self.beside(rental, report),
             RentedVerb::Stands(standing) => Ok(self.stands(rental, *standing)),
             RentedVerb::SetPolicy(change) => self.set_policy(rental, *change),
+            RentedVerb::OrderSwitch(order) => self.order_switch(&rental, order),
             RentedVerb::Switched(report) => self.switched(rental, report),
             RentedVerb::AtRisk { machine } => Ok(self.at_risk(rental, machine)),
             RentedVerb::Taken {
                 machine,
                 due_at,
                 replica,
-            } => Ok(self.taken(rental, (machine, *due_at), *replica)),
+            } => self.taken(rental, (machine, *due_at), *replica),
             RentedVerb::Ends { reason } => Ok(self.ends(rental, reason)),
-            RentedVerb::EndOrdered { machines } => Ok(self.end_ordered(rental, machines)),
+            RentedVerb::OrderEnds => Ok(self.order_ends(rental)),
             RentedVerb::Ended { machine, error } => {
                 self.machine_ended(rental, machine, error.as_deref())
             }
@@ -392,19 +393,20 @@ impl Draft<'_> {
         Reply::Done
     }
 
-    fn end_ordered(&mut self, mut rental: Rental, machines: &[String]) -> Reply {
+    fn order_ends(&mut self, mut rental: Rental) -> Reply {
         let now = self.now;
-        let ordered = rental
-            .machines
-            .iter_mut()
-            .filter(|machine| machine.role == Role::Left && machines.contains(&machine.id));
-        let count = ordered
-            .map(|machine| machine.attempted_at = Some(now))
-            .count();
-        if count > 0 {
+        let is_due = |machine: &&Machine| end_due(&rental, machine, now).is_some();
+        let due = rental.machines.iter().filter(is_due);
+        let due: Vec<String> = due.map(|machine| machine.id.clone()).collect();
+        if !due.is_empty() {
+            for machine in &mut rental.machines {
+                if due.contains(&machine.id) {
+                    machine.attempted_at = Some(now);
+                }
+            }
             self.put_rental(rental);
         }
-        Reply::Done
+        Reply::Machines(due)
     }
 
     fn machine_ended(
@@ -509,7 +511,7 @@ fn check_may_speak(rental: &Rental, machine: &str) -> Result<(), Refusal> {
     Err(stale(machine))
 }
 
-fn stale(machine: &str) -> Refusal {
+pub(super) fn stale(machine: &str) -> Refusal {
     let sentence = format!("the node is not on machine {machine} any more");
     let advice = "end that machine, or give its agent an identity of its own";
     Refusal::new(Code::StaleReport, sentence, advice)

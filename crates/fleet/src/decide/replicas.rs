@@ -10,7 +10,7 @@ use hostler_model::{
     ReplicaKind, ReplicaStatus, Role, Signal, SyncStatus, Timestamp,
 };
 
-use super::rentals::set_machine;
+use super::rentals::{set_machine, stale};
 use super::{Draft, about_node};
 use crate::{MachineReport, OldPrimary, ReplicaChange, ReplicaOrder, Reply};
 
@@ -197,6 +197,7 @@ impl Draft<'_> {
         replica.status = ReplicaStatus::Promoted;
         replica.promoted_at = Some(self.now);
         replica.ended_at = Some(self.now);
+        replica.parent = before.clone().unwrap_or_default();
         let named = replica.machine.clone();
         let named = named.and_then(|id| rental.machine(&id).cloned());
         if let Some(machine) = named {
@@ -237,10 +238,18 @@ impl Draft<'_> {
 
     /// The replica is not needed any more; its machine is left, to be ended by its agent.
     pub(super) fn conclude_replica(&mut self, rental: &mut Rental, id: ReplicaId) {
+        self.conclude(rental, id, None);
+    }
+
+    fn conclude(&mut self, rental: &mut Rental, id: ReplicaId, failure: Option<&str>) {
         let Some(mut replica) = rental.replica(id).cloned() else {
             return;
         };
-        replica.status = ReplicaStatus::Terminated;
+        replica.status = match failure {
+            Some(_) => ReplicaStatus::Failed,
+            None => ReplicaStatus::Terminated,
+        };
+        replica.error = failure.map(str::to_owned).or(replica.error);
         self.note_status(rental, &mut replica);
         let machine = replica.machine.clone();
         set_replica(rental, replica);
@@ -254,7 +263,22 @@ impl Draft<'_> {
         mut rental: Rental,
         (machine, due_at): (&str, Option<Timestamp>),
         wanted: Option<ReplicaId>,
-    ) -> Reply {
+    ) -> Result<Reply, Refusal> {
+        match rental.machine(machine).map(|it| it.role) {
+            Some(Role::Primary) | None => {}
+            Some(Role::Replica) => {
+                self.standby_taken(&mut rental, (machine, due_at));
+                self.put_rental(rental);
+                return Ok(Reply::Done);
+            }
+            // The notice is told again, or by a machine that is kept for a while: the node is safe.
+            Some(Role::Left | Role::Ended) => {
+                let took_over = |it: &&Replica| it.promoted_at.is_some() && it.parent == machine;
+                let replica = rental.replicas.iter().rev().find(took_over);
+                let replica = replica.ok_or_else(|| stale(machine))?;
+                return Ok(Reply::Replica { id: replica.id });
+            }
+        }
         let replica = wanted
             .and_then(|id| rental.replica(id))
             .filter(|replica| rank(replica).is_some())
@@ -271,7 +295,19 @@ impl Draft<'_> {
             self.promote_now(&mut rental, replica, OldPrimary::Demote);
         }
         self.put_rental(rental);
-        replica.map_or(Reply::Done, |id| Reply::Replica { id })
+        Ok(replica.map_or(Reply::Done, |id| Reply::Replica { id }))
+    }
+
+    /// A machine that stands by is taken: the node goes on without it.
+    fn standby_taken(&mut self, rental: &mut Rental, (machine, due_at): (&str, Option<Timestamp>)) {
+        let notice = (Signal::Termination, machine, due_at);
+        self.note_interruption(rental, notice, InterruptionAnswer::None);
+        let is_on_it = |it: &&Replica| it.machine.as_deref() == Some(machine);
+        let replica = rental.standing_by().find(is_on_it).map(|it| it.id);
+        if let Some(replica) = replica {
+            self.conclude(rental, replica, Some("its machine is being taken away"));
+        }
+        self.leave(rental, machine);
     }
 }
 

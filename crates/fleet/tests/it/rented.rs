@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hostler_fleet::{
-    AccountVerb, Arrival, Expect, MachineReport, NodeAnnouncement, Notices, OldPrimary, Order,
+    AccountVerb, Arrival, Expect, MachineReport, NodeAnnouncement, Notices, OldPrimary,
     PolicyChange, PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, Reply,
-    SwitchReport, Verb,
+    SwitchOrder, SwitchReport, Verb,
 };
 use hostler_model::{
     AccountId, AccountStatus, AliasKey, Code, CommandKind, CommandState, Contract, Market, Money,
@@ -248,31 +248,101 @@ fn what_was_removed_stays_removed() {
         rented(node, RentedVerb::Stands(Standing::Failing)),
         policy(node, manual_on()),
         prices(node, &[("ap-south-1c", 0.02)]),
+        // What a beat that was under way asks for.
+        Verb::Returned { node },
+        Verb::Resume {
+            node,
+            units: Vec::new(),
+        },
+        Verb::Silent { node },
     ] {
         assert_eq!(refused(&mut world, &verb), Code::NodeGone, "{verb:?}");
     }
     assert_ne!(arrive(&mut world, ada, "agent-box-9", "i-9"), node);
 }
 
-#[test]
-fn a_request_made_twice_is_one_order_and_orders_stand_in_line() {
-    let (mut world, _, node) = one();
-    let order = |priority, request: Option<&str>| Verb::Order {
+/// An order to move to on-demand.
+fn ordered(node: NodeId, priority: u32, request: Option<&str>) -> Verb {
+    rented(
         node,
-        order: Box::new(Order {
-            kind: CommandKind::Switch {
-                to: SwitchTarget::OnDemand,
-                machine: None,
-                terminate_wait_seconds: None,
-                reason: String::new(),
-            },
+        RentedVerb::OrderSwitch(Box::new(SwitchOrder {
+            to: SwitchTarget::OnDemand,
+            reason: String::new(),
+            is_by_hand: false,
             priority,
             author: "ada".to_owned(),
             request: request.map(str::to_owned),
-        }),
+        })),
+    )
+}
+
+#[test]
+fn a_switch_is_ordered_as_the_settings_allow_and_a_person_orders_it_all_the_same() {
+    let (mut world, _, node) = one();
+    let order = |to: SwitchTarget, is_by_hand| {
+        rented(
+            node,
+            RentedVerb::OrderSwitch(Box::new(SwitchOrder {
+                to,
+                reason: String::new(),
+                is_by_hand,
+                priority: 5,
+                author: "ada".to_owned(),
+                request: None,
+            })),
+        )
     };
+    let here = SwitchTarget::Spot(pool("ap-south-1a"));
+    assert_eq!(world.must(&order(here.clone(), false)), Reply::Done);
+    let setting = |change| policy(node, change);
+    world.must(&setting(PolicyChange {
+        auto_switch: Some(false),
+        auto_terminate: Some(false),
+        ..PolicyChange::default()
+    }));
+    let to_demand = order(SwitchTarget::OnDemand, false);
+    assert_eq!(refused(&mut world, &to_demand), Code::Forbidden);
+    world.must(&setting(PolicyChange {
+        enabled: Some(false),
+        ..PolicyChange::default()
+    }));
+    assert_eq!(refused(&mut world, &to_demand), Code::NodeStateConflict);
+    let Reply::Command { id } = world.must(&order(here, true)) else {
+        panic!("a command");
+    };
+    let command = world.state.command(id).expect("kept");
+    let CommandKind::Switch {
+        machine,
+        terminate_wait_seconds,
+        ..
+    } = &command.kind
+    else {
+        panic!("a switch");
+    };
+    assert_eq!(machine.as_deref(), Some("i-1"));
+    assert_eq!(*terminate_wait_seconds, Some(0), "its machine is kept");
+}
+
+#[test]
+fn a_request_made_twice_is_one_order_and_orders_stand_in_line() {
+    let (mut world, _, node) = one();
+    let order = |priority, request| ordered(node, priority, request);
     let first = world.must(&order(5, Some("r1")));
     assert_eq!(world.must(&order(9, Some("r1"))), first);
+    let Reply::Command { id } = first else {
+        panic!("a command");
+    };
+    world.must(&Verb::Acknowledge {
+        node,
+        command: id,
+        result: Ok("done".to_owned()),
+    });
+    let again = order(9, Some("r1"));
+    assert_eq!(
+        world.must(&again),
+        Reply::Command { id },
+        "also once it is done"
+    );
     // At one moment: age alone still tells which came first.
     let moment = world.moment();
     let mut state = world.state.clone();
@@ -283,7 +353,7 @@ fn a_request_made_twice_is_one_order_and_orders_stand_in_line() {
     }
     let ages: BTreeSet<Timestamp> = state.commands_of(node).map(|it| it.created_at).collect();
     assert_eq!(ages.len(), 4);
-    for _ in 0..255 {
+    for _ in 0..256 {
         world.must(&order(5, None));
     }
     assert_eq!(refused(&mut world, &order(5, None)), Code::Overloaded);
@@ -443,6 +513,99 @@ fn the_best_replica_saves_a_node_whose_machine_is_taken() {
     assert_eq!(world.must(&taken), Reply::Replica { id });
     assert_eq!(primary(&world, node), "i-7");
     assert_eq!(rental(&world, node).interruptions.len(), 3);
+    assert_eq!(world.must(&taken), Reply::Replica { id }, "told again");
+    assert_eq!(changes(&mut world, &taken), 0);
+    assert_eq!(primary(&world, node), "i-7");
+}
+
+fn taken(node: NodeId, machine: &str) -> Verb {
+    rented(
+        node,
+        RentedVerb::Taken {
+            machine: machine.to_owned(),
+            due_at: None,
+            replica: None,
+        },
+    )
+}
+
+/// Orders a replica and tells its machine.
+fn ready_on(world: &mut World, node: NodeId, machine: &str) -> ReplicaId {
+    let Reply::Replica { id } = world.must(&rented(node, replica_in("ap-south-1b"))) else {
+        panic!("a replica");
+    };
+    let change = ReplicaChange {
+        machine: Some(machine.to_owned()),
+        status: Some(ReplicaStatus::Ready),
+        ..ReplicaChange::default()
+    };
+    let replica = id;
+    world.must(&rented(node, RentedVerb::ChangeReplica { replica, change }));
+    id
+}
+
+#[test]
+fn only_the_machine_that_the_node_is_on_can_be_taken_from_it() {
+    let (mut world, _, node) = one();
+    world.must(&prices(node, &[("ap-south-1b", 0.02)]));
+    world.must(&policy(node, manual_on()));
+    world.must(&switched(node, switch("i-1", "i-2")));
+    let replica = ready_on(&mut world, node, "i-7");
+    let left = taken(node, "i-1");
+    assert_eq!(refused(&mut world, &left), Code::StaleReport);
+    assert_eq!(world.must(&taken(node, "i-7")), Reply::Done);
+    let after = rental(&world, node);
+    assert_eq!(primary(&world, node), "i-2", "the node stays where it is");
+    let failed = after.replica(replica).expect("kept");
+    assert_eq!(failed.status, ReplicaStatus::Failed);
+    assert!(failed.error.is_some());
+    assert_eq!(after.machine("i-7").map(|it| it.role), Some(Role::Left));
+    assert_eq!(
+        changes(&mut world, &rented(node, replica_in("ap-south-1b"))),
+        2
+    );
+}
+
+#[test]
+fn a_machine_that_was_left_is_handed_out_after_its_time_and_once_in_a_while() {
+    let (mut world, _, node) = one();
+    world.must(&prices(node, &[("ap-south-1b", 0.02)]));
+    world.must(&policy(node, manual_on()));
+    world.must(&switched(node, switch("i-1", "i-2")));
+    let ask = rented(node, RentedVerb::OrderEnds);
+    let machines = |ids: &[&str]| Reply::Machines(ids.iter().map(|&id| id.to_owned()).collect());
+    assert_eq!(changes(&mut world, &ask), 0, "it is kept for a while");
+    world.pass(300);
+    assert_eq!(world.must(&ask), machines(&["i-1"]));
+    assert_eq!(
+        world.must(&ask),
+        machines(&[]),
+        "it was handed out just now"
+    );
+    world.pass(300);
+    assert_eq!(world.must(&ask), machines(&["i-1"]), "nobody has ended it");
+    // What stood by need not wait; where machines are kept, none is ended.
+    let replica = ready_on(&mut world, node, "i-7");
+    world.must(&rented(node, RentedVerb::EndReplica { replica }));
+    let change = |change| policy(node, change);
+    let kept = PolicyChange {
+        auto_terminate: Some(false),
+        ..PolicyChange::default()
+    };
+    world.must(&change(kept));
+    assert_eq!(world.must(&ask), machines(&[]));
+    let ended = PolicyChange {
+        auto_terminate: Some(true),
+        terminate_wait_seconds: Some(0),
+        ..PolicyChange::default()
+    };
+    world.must(&change(ended));
+    world.pass(600);
+    assert_eq!(
+        world.must(&ask),
+        machines(&["i-7"]),
+        "0 keeps what was left"
+    );
 }
 
 #[test]
@@ -468,6 +631,11 @@ fn prices_fall_into_five_minutes_and_the_first_of_equals_stays() {
     assert_eq!(quotes.len(), 1);
     assert_eq!(Some(quotes[0].spot), Money::from_dollars(0.03));
     assert_eq!(quotes[0].on_demand, Money::from_dollars(0.1));
+    let many = vec![("ap-south-1a", 0.03); 501];
+    assert_eq!(
+        refused(&mut world, &prices(node, &many)),
+        Code::BodyTooLarge
+    );
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use hostler_fleet::{
-    AccountVerb, Change, Notices, OldPrimary, Order, PolicyChange, RentedVerb, ReplicaChange,
-    State, Verb,
+    AccountVerb, Change, Notices, OldPrimary, PolicyChange, RentedVerb, ReplicaChange, State,
+    SwitchOrder, Verb,
 };
 use hostler_model::{
-    AccountStatus, AliasKey, CommandKind, Contract, NodeId, Rental, ReplicaId, ReplicaKind,
-    ReplicaStatus, Role, Timestamp, Token,
+    AccountStatus, AliasKey, Contract, NodeId, Rental, ReplicaId, ReplicaKind, ReplicaStatus, Role,
+    SwitchTarget, Timestamp, Token,
 };
 use proptest::prelude::*;
 
@@ -200,15 +200,17 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
             how,
             machine,
         } => end_verb(at(*agent)?, (*how, name(*machine)), newest(at(*agent)?))?,
-        Step::Order { agent, request } => Verb::Order {
-            node: at(*agent)?,
-            order: Box::new(Order {
-                kind: CommandKind::Cleanup,
+        Step::Order { agent, request } => rented(
+            at(*agent)?,
+            RentedVerb::OrderSwitch(Box::new(SwitchOrder {
+                to: SwitchTarget::OnDemand,
+                reason: String::new(),
+                is_by_hand: *request == 0,
                 priority: 1,
                 author: String::new(),
                 request: Some(request.to_string()),
-            }),
-        },
+            })),
+        ),
         Step::Remove { agent } => remove(at(*agent)?),
         Step::Account { how } => account(match how {
             0 => AccountVerb::Open {
@@ -241,9 +243,7 @@ fn end_verb(
             0 => RentedVerb::Ends {
                 reason: "why".to_owned(),
             },
-            1 => RentedVerb::EndOrdered {
-                machines: vec![machine],
-            },
+            1 => RentedVerb::OrderEnds,
             2 => RentedVerb::Ended {
                 machine,
                 error: None,

@@ -39,6 +39,11 @@ impl World {
         }
     }
 
+    /// Lets time go by.
+    pub(crate) fn pass(&mut self, seconds: u64) {
+        self.ticks += seconds;
+    }
+
     pub(crate) fn decide(&self, verb: &Verb) -> Result<Decision, Refusal> {
         decide(&self.state, &self.moment(), &actor(), verb)
     }
