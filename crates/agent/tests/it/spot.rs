@@ -453,6 +453,29 @@ async fn polls_that_fail_are_told_and_a_command_is_answered_once_it_can_be() {
     plane.state().faults.clear();
     plane.until_asked(COMMANDS, 8).await;
     assert_eq!(plane.state().executed.len(), 1);
+    assert_eq!(lines.count("Executing command c1"), 1, "it is done once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_the_server_does_not_take_holds_up_no_other() {
+    let (world, lines) = (World::new(), Lines::new());
+    let plane = Plane::start(&world, State::default(), rule);
+    let refused = Answer::Json(500, json!({"error": "oops"}));
+    plane.state().faults.insert("c1/executed", refused);
+    let item = |id: &str| json!({"id": id, "target_mode": "ondemand"});
+    plane.state().commands = vec![item("c1"), item("c2")];
+    let _agent = start(&world, &lines, spot(&world)).await;
+    let told = lines.until("Command polling failed: ", 3).await;
+    assert!(told.text.ends_with("oops"), "{}", told.text);
+    let ids = |plane: &Plane<State>| {
+        let executed = plane.state().executed.clone();
+        executed.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&plane), ["c2"]);
+    plane.state().faults.clear();
+    plane.until_asked(COMMANDS, 6).await;
+    assert_eq!(ids(&plane), ["c2", "c1"]);
+    assert_eq!(lines.count("Executing command c1"), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,8 @@
 //! Commands of the spot contract: polled, carried out, answered. A command stays pending at the server until it is
-//! answered, so whatever fails on the way is simply met again at the next poll.
+//! answered, so whatever fails on the way is simply met again at the next poll. What was carried out is not carried
+//! out again then: its answer is kept as long as the server asks for it.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -38,32 +41,47 @@ pub(super) enum Order {
 impl Member<'_> {
     pub(super) async fn poll_commands(&self) {
         let mut ticks = ticks(self.uplink.spot.timers.commands);
+        let mut answers = BTreeMap::new();
         loop {
             ticks.tick().await;
-            if let Err(error) = self.take_commands().await {
+            if let Err(error) = self.take_commands(&mut answers).await {
                 let pen = &self.uplink.pen;
                 pen.error(format!("Command polling failed: {error}"));
             }
         }
     }
 
-    async fn take_commands(&self) -> Result<(), CallError> {
-        for command in read(&self.ask("pending-commands").await?)? {
-            let Command { id, order } = command;
-            let pen = &self.uplink.pen;
-            pen.info(format!("Executing command {id}: {}", order.word()));
-            let (success, message) = match order.carry_out() {
-                Ok(done) => (true, format!("Command executed successfully: {done}")),
-                Err(reason) => {
-                    pen.error(format!("Command execution failed: {reason}"));
-                    (false, format!("Command failed: {reason}"))
-                }
-            };
-            let body = json!({"success": success, "message": message});
-            self.tell(&format!("commands/{}/executed", segment(&id)), &body)
-                .await?;
+    /// Answers all, for an answer that the server does not take holds up no other. Without a server it is over at once.
+    async fn take_commands(&self, answers: &mut BTreeMap<String, Value>) -> Result<(), CallError> {
+        let commands = read(&self.ask("pending-commands").await?)?;
+        let asked: BTreeSet<&str> = commands.iter().map(|it| it.id.as_str()).collect();
+        answers.retain(|id, _| asked.contains(id.as_str()));
+        let mut told = Ok(());
+        for command in &commands {
+            let answer = answers.entry(command.id.clone());
+            let answer = answer.or_insert_with(|| self.execute(command));
+            let path = format!("commands/{}/executed", segment(&command.id));
+            match self.tell(&path, answer).await {
+                Err(error @ CallError::Silent(_)) => return Err(error),
+                Err(error) => told = Err(error),
+                Ok(()) => {}
+            }
         }
-        Ok(())
+        told
+    }
+
+    fn execute(&self, command: &Command) -> Value {
+        let Command { id, order } = command;
+        let pen = &self.uplink.pen;
+        pen.info(format!("Executing command {id}: {}", order.word()));
+        let (success, message) = match order.carry_out() {
+            Ok(done) => (true, format!("Command executed successfully: {done}")),
+            Err(reason) => {
+                pen.error(format!("Command execution failed: {reason}"));
+                (false, format!("Command failed: {reason}"))
+            }
+        };
+        json!({"success": success, "message": message})
     }
 }
 
