@@ -12,8 +12,8 @@ use hostler_model::{
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
+use super::about::{About, Own};
 use super::answer::{Answer, No};
-use super::asked::{Asked, Own};
 use super::body::{Fields, WORD};
 use super::who::Agent;
 use super::{Spot, show};
@@ -206,10 +206,10 @@ fn escaped(text: &str) -> usize {
 }
 
 /// A beat. What it says of the machine is written down only if it is new.
-pub(super) async fn heartbeat(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn heartbeat(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let report = MachineReport {
         id: body.word("instance_id")?,
         instance_type: body.word("instance_type")?,
@@ -264,17 +264,17 @@ async fn moved(spot: &Spot, agent: &Agent, report: MachineReport) -> Result<(), 
     }
 }
 
-pub(super) async fn config(Own(asked): Own) -> Answer {
-    let Asked { agent, .. } = asked;
+pub(super) async fn config(Own(about): Own) -> Answer {
+    let About { agent, .. } = about;
     let rental = &agent.rental;
     Ok(Json(show::config(rental, rental.policy)))
 }
 
 /// The agent says that its machine ends. A machine that was left may end without a word about the agent.
-pub(super) async fn termination(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn termination(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let success = Ok(Json(json!({"success": true})));
     let machine = body.word("instance_id")?;
     if machine.is_some_and(|machine| !agent.rental.may_speak(&machine)) {

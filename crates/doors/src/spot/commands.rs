@@ -10,9 +10,9 @@ use hostler_model::{Code, Command, CommandId, CommandKind, PoolId, Refusal, Swit
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use super::about::Own;
 use super::agents::unexpected;
 use super::answer::{Answer, No};
-use super::asked::Own;
 use super::body::Fields;
 use super::who::{Agent, person};
 use super::{Spot, show};
@@ -106,8 +106,8 @@ pub(super) async fn executed(
 }
 
 /// Orders a switch, for the agent's own client.
-pub(super) async fn issue_switch(Own(asked): Own) -> Result<Response, No> {
-    let (spot, agent, body) = (&asked.spot, &asked.agent, &asked.body);
+pub(super) async fn issue_switch(Own(about): Own) -> Result<Response, No> {
+    let (spot, agent, body) = (&about.spot, &about.agent, &about.body);
     let to = target(body, "target_pool_id", &body.needed("target_mode")?)?;
     let (mode, pool) = words(&to);
     let reason = body.prose("reason").unwrap_or_default();
@@ -118,7 +118,7 @@ pub(super) async fn issue_switch(Own(asked): Own) -> Result<Response, No> {
         is_by_hand: false,
         priority: body.whole("priority").unwrap_or(PRIORITY),
         author: author.unwrap_or_else(|| "client".to_owned()),
-        request: request(&asked.headers, body)?,
+        request: request(&about.headers, body)?,
     };
     let verb = RentedVerb::OrderSwitch(Box::new(order));
     let command = match spot.rented(agent.actor(), agent, verb).await {

@@ -7,8 +7,8 @@ use hostler_model::{Code, CommandKind, CommandState, Event, EventKind, Level, Po
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::about::{About, Own};
 use super::answer::{Answer, No};
-use super::asked::{Asked, Own};
 use super::who::Agent;
 use super::{Spot, show};
 
@@ -23,8 +23,8 @@ const LATELY: usize = 5;
 const HEALTHY_SECONDS: u64 = 5 * 60;
 const REPORTED_SECONDS: u64 = 10 * 60;
 
-pub(super) async fn decide(Own(asked): Own) -> Answer {
-    let Asked { agent, body, .. } = asked;
+pub(super) async fn decide(Own(about): Own) -> Answer {
+    let About { agent, body, .. } = about;
     let (instance, pricing) = (body.child("instance"), body.child("pricing"));
     if instance.is_empty() || pricing.is_empty() {
         return Err(No::bad("instance and pricing are required"));
@@ -53,8 +53,8 @@ pub(super) async fn decide(Own(asked): Own) -> Answer {
     })))
 }
 
-pub(super) async fn recommendation(Own(asked): Own) -> Answer {
-    let Asked { spot, agent, .. } = asked;
+pub(super) async fn recommendation(Own(about): Own) -> Answer {
+    let About { spot, agent, .. } = about;
     let machine = agent.rental.primary();
     let own = machine.and_then(|machine| machine.pool.clone());
     let market = machine.map(|machine| machine.market).unwrap_or_default();
@@ -112,8 +112,8 @@ fn alternatives(spot: &Spot, agent: &Agent, own: Option<&PoolId>) -> Vec<Value> 
 }
 
 /// What became of the agent's orders. No decision was made, so none is counted.
-pub(super) async fn statistics(Own(asked): Own) -> Answer {
-    let Asked { spot, agent, .. } = asked;
+pub(super) async fn statistics(Own(about): Own) -> Answer {
+    let About { spot, agent, .. } = about;
     let view = spot.control.view();
     let orders = view
         .commands_of(agent.id())

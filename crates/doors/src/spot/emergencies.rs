@@ -9,8 +9,8 @@ use hostler_model::{PoolId, ReplicaKind, Signal};
 use http::StatusCode;
 use serde_json::json;
 
+use super::about::{About, Anybody, Own};
 use super::answer::{Answer, No};
-use super::asked::{Anybody, Asked, Own};
 use super::replica_rows::{machine_of, placeholder, short_pool};
 use super::replicas::{add, named_pool};
 use super::{Spot, show};
@@ -19,10 +19,10 @@ use super::{Spot, show};
 const DAYS: u32 = 30;
 
 /// The machine is at risk. Whether to move is not decided here: the agent is told to watch, and how the pool did.
-pub(super) async fn rebalance(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn rebalance(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let known = agent.rental.primary();
     let machine = body.word("instance_id")?;
     let machine = machine.or_else(|| known.map(|machine| machine.id.clone()));
@@ -56,10 +56,10 @@ fn risk(spot: &Spot, pool: &PoolId) -> f64 {
 }
 
 /// Orders a replica in the pool that is named, in an emergency.
-pub(super) async fn create_replica(Anybody(asked): Anybody) -> Result<Response, No> {
-    let Asked {
+pub(super) async fn create_replica(Anybody(about): Anybody) -> Result<Response, No> {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let (kind, signal, urgency) = match body.word("signal_type")?.as_deref() {
         Some("rebalance-recommendation") => {
             (ReplicaKind::AutomaticRebalance, Signal::Rebalance, "high")
@@ -101,10 +101,10 @@ pub(super) async fn create_replica(Anybody(asked): Anybody) -> Result<Response, 
 }
 
 /// The machine is being taken away: the best replica takes its place, or there is none.
-pub(super) async fn imminent(Anybody(asked): Anybody) -> Answer {
-    let Asked {
+pub(super) async fn imminent(Anybody(about): Anybody) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let began = spot.control.clock().uptime();
     let known = agent.rental.primary().map(|machine| machine.id.clone());
     let verb = RentedVerb::Taken {

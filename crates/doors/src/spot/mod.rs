@@ -5,10 +5,10 @@
 //! rental. Each handler reads a body leniently (`body`), says who may (`who`), makes one `Control` call and writes
 //! the contract's keys (`show`). The door owns no state. What can fail leaves as `{"error": …}` (`answer`).
 
+mod about;
 mod admin;
 mod agents;
 mod answer;
-mod asked;
 mod body;
 mod charts;
 mod clients;

@@ -12,10 +12,11 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::about::{About, Anybody, OfReplica, Own};
 use super::agents::unexpected;
 use super::answer::{Answer, No};
-use super::asked::{Anybody, Asked, OfReplica, Own};
 use super::body::Fields;
+use super::instances::{Asked, asked};
 use super::replica_rows::{machine_of, placeholder, row, word};
 use super::who::{Agent, person};
 use super::{Spot, show};
@@ -31,8 +32,8 @@ pub(super) struct Listing {
     status: String,
 }
 
-pub(super) async fn config(Own(asked): Own) -> Answer {
-    let Asked { agent, .. } = asked;
+pub(super) async fn config(Own(about): Own) -> Answer {
+    let About { agent, .. } = about;
     let policy = agent.rental.policy;
     Ok(Json(
         json!({"enabled": policy.replica, "count": policy.replica_count}),
@@ -40,10 +41,10 @@ pub(super) async fn config(Own(asked): Own) -> Answer {
 }
 
 /// Orders a replica in the pool that is named. Which pool would be best is not decided here.
-pub(super) async fn create(Anybody(asked): Anybody) -> Result<Response, No> {
-    let Asked {
+pub(super) async fn create(Anybody(about): Anybody) -> Result<Response, No> {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     if show::status(&agent.node, &agent.rental) != "online" {
         return Err(No::not_found("Agent not found or not online"));
     }
@@ -112,12 +113,9 @@ pub(super) async fn add(spot: &Spot, agent: &Agent, order: ReplicaOrder) -> Resu
     }
 }
 
-pub(super) async fn list(
-    query: Result<axum::extract::Query<Listing>, axum::extract::rejection::QueryRejection>,
-    Anybody(asked): Anybody,
-) -> Answer {
-    let Asked { spot, agent, .. } = asked;
-    let listing = query.map(|query| query.0).unwrap_or_default();
+pub(super) async fn list(query: Asked<Listing>, Anybody(about): Anybody) -> Answer {
+    let About { spot, agent, .. } = about;
+    let listing = asked(query);
     let is_all = listing.include_terminated.eq_ignore_ascii_case("true");
     let is_wanted = |replica: &&Replica| {
         if listing.status.is_empty() {
@@ -132,10 +130,10 @@ pub(super) async fn list(
 }
 
 /// The replica's machine is known.
-pub(super) async fn told(OfReplica(asked, replica): OfReplica) -> Answer {
-    let Asked {
+pub(super) async fn told(OfReplica(about, replica): OfReplica) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let machine = body.needed("instance_id")?;
     let status = body.word("status")?.unwrap_or_else(|| "syncing".to_owned());
     let change = ReplicaChange {
@@ -152,10 +150,10 @@ pub(super) async fn told(OfReplica(asked, replica): OfReplica) -> Answer {
     })))
 }
 
-pub(super) async fn status(OfReplica(asked, replica): OfReplica) -> Answer {
-    let Asked {
+pub(super) async fn status(OfReplica(about, replica): OfReplica) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let status = body.needed("status")?;
     let change = ReplicaChange {
         status: Some(told_status(&status)?),
@@ -174,10 +172,10 @@ pub(super) async fn status(OfReplica(asked, replica): OfReplica) -> Answer {
 
 /// How far the replica's data has come. Told every second, so only what changes its status is written down. What is
 /// over may be told of for a while, and changes nothing.
-pub(super) async fn sync_status(OfReplica(asked, replica): OfReplica) -> Answer {
-    let Asked {
+pub(super) async fn sync_status(OfReplica(about, replica): OfReplica) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let sync = body.word("sync_status")?;
     let sync = sync.as_deref().map(told_sync).transpose()?;
     let told = body.word("status")?;
@@ -220,10 +218,10 @@ pub(super) async fn sync_status(OfReplica(asked, replica): OfReplica) -> Answer 
 }
 
 /// The replica takes the place of the machine that the agent is on.
-pub(super) async fn promote(OfReplica(asked, replica): OfReplica) -> Answer {
-    let Asked {
+pub(super) async fn promote(OfReplica(about, replica): OfReplica) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let is_demoted = body.flag("demote_old_primary").unwrap_or(true);
     let old = if is_demoted {
         OldPrimary::Demote
@@ -253,8 +251,8 @@ pub(super) async fn promote(OfReplica(asked, replica): OfReplica) -> Answer {
     })))
 }
 
-pub(super) async fn end(OfReplica(asked, replica): OfReplica) -> Answer {
-    let Asked { spot, agent, .. } = asked;
+pub(super) async fn end(OfReplica(about, replica): OfReplica) -> Answer {
+    let About { spot, agent, .. } = about;
     let verb = RentedVerb::EndReplica { replica };
     match spot.rented(person(), &agent, verb).await {
         Ok(_) => {}

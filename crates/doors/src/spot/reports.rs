@@ -6,21 +6,22 @@ use hostler_control::fleet::{
     Verb, end_due,
 };
 use hostler_model::{
-    Code, Machine, Market, Money, PoolId, QuoteSource, Role, SwitchEnd, SwitchPrices, SwitchStamps,
+    Code, Machine, Market, Money, PoolId, QuoteSource, Rental, ReplicaKind, Role, SwitchEnd,
+    SwitchPrices, SwitchStamps,
 };
 use serde_json::json;
 
+use super::about::{About, Own};
 use super::agents::unexpected;
 use super::answer::{Answer, No};
-use super::asked::{Asked, Own};
 use super::body::Fields;
 use super::who::Agent;
 
 /// Prices that the agent saw.
-pub(super) async fn prices(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn prices(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let report = price_report(&agent, &body)?;
     let verb = Verb::Quote(Box::new(report));
     spot.control.submit(agent.actor(), verb).await?;
@@ -58,22 +59,33 @@ fn price_report(agent: &Agent, body: &Fields) -> Result<PriceReport, No> {
     {
         pools.push(price);
     }
-    let id = machine.word("instance_id")?;
-    let is_beside = id.is_some_and(|id| {
-        let role = agent.rental.machine(&id).map(|machine| machine.role);
-        role == Some(Role::Replica)
-    });
+    let source = match machine.word("instance_id")? {
+        Some(id) => source(&agent.rental, &id),
+        None => QuoteSource::Primary,
+    };
     Ok(PriceReport {
         node: agent.id(),
         region,
         on_demand: positive(pricing.money("on_demand_price")).map(|price| (kind, price)),
         pools,
-        source: if is_beside {
-            QuoteSource::ReplicaManual
-        } else {
-            QuoteSource::Primary
-        },
+        source,
     })
+}
+
+/// What a price is worth that is told from that machine.
+fn source(rental: &Rental, machine: &str) -> QuoteSource {
+    let role = rental.machine(machine).map(|machine| machine.role);
+    if role != Some(Role::Replica) {
+        return QuoteSource::Primary;
+    }
+    let mut replicas = rental.standing_by();
+    let replica = replicas.find(|it| it.machine.as_deref() == Some(machine));
+    match replica.map(|replica| replica.kind) {
+        Some(ReplicaKind::AutomaticRebalance | ReplicaKind::AutomaticTermination) => {
+            QuoteSource::ReplicaAutomatic
+        }
+        Some(ReplicaKind::Manual) | None => QuoteSource::ReplicaManual,
+    }
 }
 
 /// One pool with its price. A pool's name ends in its zone, so that either may be left out.
@@ -102,10 +114,10 @@ fn positive(price: Option<Money>) -> Option<Money> {
 }
 
 /// A move that the agent has made.
-pub(super) async fn switch(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn switch(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let report = switch_report(&body)?;
     let verb = RentedVerb::Switched(Box::new(report));
     spot.rented(agent.actor(), &agent, verb).await?;
@@ -165,10 +177,10 @@ fn switch_end(end: &Fields) -> Result<SwitchEnd, No> {
 }
 
 /// What the agent has deleted of old images and snapshots.
-pub(super) async fn cleanup(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn cleanup(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let (snapshots, images) = (body.child("snapshots"), body.child("amis"));
     let cleanup = Cleanup {
         snapshots: snapshots.count("deleted") + images.count("deleted_snapshots"),
@@ -187,10 +199,10 @@ pub(super) async fn cleanup(Own(asked): Own) -> Answer {
 }
 
 /// The agent has ended a machine, or could not. Only machines of its own count.
-pub(super) async fn machine_ended(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn machine_ended(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let machine = body.needed("instance_id")?;
     let has_ended = body.flag("success").unwrap_or(false);
     let error = (!has_ended).then(|| {
@@ -211,10 +223,10 @@ pub(super) async fn machine_ended(Own(asked): Own) -> Answer {
 }
 
 /// A machine that the agent has launched: the one that it is on from now on, or one that stands by.
-pub(super) async fn register_instance(Own(asked): Own) -> Answer {
-    let Asked {
+pub(super) async fn register_instance(Own(about): Own) -> Answer {
+    let About {
         spot, agent, body, ..
-    } = asked;
+    } = about;
     let machine = body.needed("instance_id")?;
     let market = super::body::market(&body.needed("mode")?);
     let market = market.ok_or_else(|| No::bad("mode is neither spot nor ondemand"))?;
@@ -244,8 +256,8 @@ pub(super) async fn register_instance(Own(asked): Own) -> Answer {
 }
 
 /// Machines that the agent is to end now. Handing them out is written down.
-pub(super) async fn to_terminate(Own(asked): Own) -> Answer {
-    let Asked { spot, agent, .. } = asked;
+pub(super) async fn to_terminate(Own(about): Own) -> Answer {
+    let About { spot, agent, .. } = about;
     let (rental, now) = (&agent.rental, spot.now());
     let cause = |machine: &Machine| end_due(rental, machine, now);
     let mut ordered = Vec::new();

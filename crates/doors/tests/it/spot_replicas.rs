@@ -320,6 +320,23 @@ async fn an_emergency_takes_the_replica_that_is_there_and_says_if_there_is_none(
         &json!({"instance_id": "i-8"}),
     )
     .await;
+    let source = async |zone: &str, machine: &str| {
+        let mut report = prices(&[(zone, 0.03)]);
+        report["instance"]["instance_id"] = machine.into();
+        let path = format!("/api/agents/{id}/pricing-report");
+        Spot::ok(&spot.post(&path, &report).await);
+        let pool = hostler_model::PoolId::of("t3.medium", zone).expect("a pool");
+        let view = spot.server.control.view();
+        view.quotes(&pool).next().expect("a price").source
+    };
+    assert_eq!(
+        source("ap-south-1d", "i-8").await,
+        hostler_model::QuoteSource::ReplicaAutomatic
+    );
+    assert_eq!(
+        source("ap-south-1e", "i-1").await,
+        hostler_model::QuoteSource::Primary
+    );
     let saved = Spot::ok(&spot.post(&imminent, &notice).await);
     assert_eq!(
         (&saved["new_instance_id"], &saved["action"]),

@@ -13,7 +13,7 @@ use super::body::Fields;
 use super::who::Agent;
 
 /// A request that was read, with the agent that it is about.
-pub(super) struct Asked {
+pub(super) struct About {
     pub spot: Spot,
     pub agent: Agent,
     pub headers: HeaderMap,
@@ -21,13 +21,13 @@ pub(super) struct Asked {
 }
 
 /// The agent's own client asks.
-pub(super) struct Own(pub Asked);
+pub(super) struct Own(pub About);
 
 /// Anybody asks; a token that is given all the same must be the client's.
-pub(super) struct Anybody(pub Asked);
+pub(super) struct Anybody(pub About);
 
 /// Anybody asks about one of the agent's replicas.
-pub(super) struct OfReplica(pub Asked, pub ReplicaId);
+pub(super) struct OfReplica(pub About, pub ReplicaId);
 
 impl FromRequest<Spot> for Own {
     type Rejection = No;
@@ -36,7 +36,7 @@ impl FromRequest<Spot> for Own {
         let (id, headers, body): (String, _, _) = read(request).await?;
         let agent = spot.own(&headers, &body, &id)?;
         let spot = spot.clone();
-        Ok(Self(Asked {
+        Ok(Self(About {
             spot,
             agent,
             headers,
@@ -59,18 +59,18 @@ impl FromRequest<Spot> for OfReplica {
 
     async fn from_request(request: Request, spot: &Spot) -> Result<Self, No> {
         let ((id, replica), headers, body): ((String, String), _, _) = read(request).await?;
-        let asked = anybody(spot, &id, (headers, body))?;
+        let about = anybody(spot, &id, (headers, body))?;
         let replica = replica.parse().ok();
-        let replica = replica.filter(|&id| asked.agent.rental.replica(id).is_some());
+        let replica = replica.filter(|&id| about.agent.rental.replica(id).is_some());
         let replica = replica.ok_or_else(|| No::not_found("Replica not found"))?;
-        Ok(Self(asked, replica))
+        Ok(Self(about, replica))
     }
 }
 
-fn anybody(spot: &Spot, id: &str, (headers, body): (HeaderMap, Fields)) -> Result<Asked, No> {
+fn anybody(spot: &Spot, id: &str, (headers, body): (HeaderMap, Fields)) -> Result<About, No> {
     let agent = spot.agent_for(&headers, id)?;
     let spot = spot.clone();
-    Ok(Asked {
+    Ok(About {
         spot,
         agent,
         headers,
