@@ -262,8 +262,9 @@ impl Member<'_> {
             };
             if is_unknown && !was_unknown {
                 self.uplink.pen.warn(format!(
-                    "The server does not know agent {}: it was deleted there. To register anew, stop this agent, \
-                     remove agent_id.txt and give it another LOGICAL_AGENT_ID",
+                    "The server does not know agent {}: it was deleted there, or has its id from another server. To \
+                     register anew, stop this agent and remove agent_id.txt; where it was deleted, give it another \
+                     LOGICAL_AGENT_ID as well",
                     self.id
                 ));
             }
