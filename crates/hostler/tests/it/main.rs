@@ -18,5 +18,6 @@ mod program;
 mod refusals;
 mod spot_agent;
 mod spot_nodes;
+mod spot_uplink;
 mod starts;
 mod up;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::fleet::Fleet;
 
 /// Sends a request as text and reads the whole answer.
-fn ask(fleet: &Fleet, request: &str, token: &str, body: &Value) -> Value {
+pub(crate) fn ask(fleet: &Fleet, request: &str, token: &str, body: &Value) -> Value {
     let addr = fleet.addr();
     let host = addr.strip_prefix("http://").unwrap();
     let body = body.to_string();
