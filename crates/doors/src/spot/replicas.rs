@@ -200,8 +200,12 @@ pub(super) async fn sync_status(OfReplica(about, replica): OfReplica) -> Answer 
     let latency = body.number("sync_latency_ms").map(|it| it.max(0.0));
     let beat = SyncBeat {
         at: spot.now(),
-        latency_ms: latency.or(before.map(|it| it.latency_ms)).unwrap_or(0.0),
-        progress: progress.or(before.map(|it| it.progress)).unwrap_or(0.0),
+        latency_ms: latency
+            .or_else(|| before.map(|it| it.latency_ms))
+            .unwrap_or(0.0),
+        progress: progress
+            .or_else(|| before.map(|it| it.progress))
+            .unwrap_or(0.0),
     };
     spot.control.sync_beat(agent.id(), replica, beat)?;
     let is_news = sync.is_some_and(|sync| sync != known.sync)
