@@ -38,7 +38,7 @@ struct Menu {
 enum Verb {
     /// Prepares what the tests need, runs them all, says what was left out and why.
     Test,
-    /// All tests, with the random and simulated campaigns at full length; takes hours.
+    /// All tests, with the random and simulated campaigns at full length, then the fuzz targets; takes hours.
     Nightly,
     /// What CI runs before the tests: fmt, clippy, arch, size, contracts, proto, openapi, doc.
     Check,
@@ -48,9 +48,9 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Runs the fuzz targets of fuzz/; needs a nightly compiler.
+    /// Runs the fuzz targets of fuzz/; needs a nightly and a C++ compiler.
     Fuzz {
-        /// Only these; all of them if none is named.
+        /// Only these of agent, grpc, http, spec and uplink; all of them if none is named.
         targets: Vec<String>,
         /// Seconds for each.
         #[arg(long, default_value_t = 60)]
@@ -89,7 +89,11 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Test => return test::main(Length::Short),
-        Verb::Nightly => return test::main(Length::Full),
+        Verb::Nightly => {
+            let tested = test::main(Length::Full)?;
+            fuzz::nightly()?;
+            return Ok(tested);
+        }
         Verb::Bench { arguments } => return bench::main(&arguments),
         Verb::Fuzz { targets, seconds } => fuzz::main(&targets, seconds)?,
         Verb::Check => check::main()?,

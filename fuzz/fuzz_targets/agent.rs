@@ -1,0 +1,7 @@
+//! Every call that an agent serves: whatever is sent is answered, and never by a fault of ours.
+#![no_main]
+
+use hostler_fuzz::{ask_node, calls, judge_call};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| ask_node(input, calls, judge_call));
