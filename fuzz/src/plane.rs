@@ -29,7 +29,7 @@ use hostler_agent::miaas::Miaas;
 use hostler_agent::orchion::Orchion;
 use hostler_agent::persys::Persys;
 use hostler_agent::spot::{Instance, Spot, Timers};
-use hostler_agent::{Agent, AgentConfig, ByteStream, Dial, Uplink};
+use hostler_agent::{Agent, AgentConfig, ByteStream, Dial, LedgerIo, Uplink};
 use hostler_kit::Tasks;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body::Frame;
@@ -77,6 +77,7 @@ pub fn answer_agent(input: &[u8]) {
         let served = tokio::spawn(async move { served.await });
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = AgentConfig::new("http://control.example:8080", folder.path());
+        config.ledger_io = LedgerIo::Inline;
         config.uplink = uplink(contract, folder.path());
         if let Uplink::Persys(_) = config.uplink {
             config.server = "control.example:8085".to_owned();
