@@ -24,6 +24,7 @@ mod server;
 mod take;
 mod workloads;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,14 +43,24 @@ use crate::{Parts, grpc, orchion};
 
 pub use self::openapi::openapi;
 
-/// What every handler has.
+/// What every handler has. Each request copies it several times, hence one pointer.
 #[derive(Clone)]
-pub(crate) struct Api {
+pub(crate) struct Api(Arc<Inner>);
+
+pub(crate) struct Inner {
     control: Control,
     entropy: Arc<dyn Entropy>,
     /// The number of the next request. It begins anywhere, so that ids of two runs are told apart.
-    requests: Arc<AtomicU64>,
-    miaas: Arc<miaas::Config>,
+    requests: AtomicU64,
+    miaas: miaas::Config,
+}
+
+impl Deref for Api {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 impl Api {
@@ -57,12 +68,12 @@ impl Api {
     #[must_use]
     pub(crate) fn new(parts: &Parts) -> Self {
         miaas::warn(&parts.miaas);
-        Self {
+        Self(Arc::new(Inner {
             control: parts.control.clone(),
             entropy: Arc::clone(&parts.entropy),
-            requests: Arc::new(AtomicU64::new(parts.entropy.next_u64())),
-            miaas: Arc::new(parts.miaas.clone()),
-        }
+            requests: AtomicU64::new(parts.entropy.next_u64()),
+            miaas: parts.miaas.clone(),
+        }))
     }
 
     /// All routes of this door, with its fallback.

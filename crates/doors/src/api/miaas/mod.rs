@@ -196,7 +196,7 @@ impl Api {
             .and_then(|host| host.to_str().ok());
         let Config {
             jwt_secret, ttl, ..
-        } = &*self.miaas;
+        } = &self.miaas;
         Registered {
             node_id: id.to_owned(),
             node_token: token::issue(jwt_secret, (id, name), (self.now(), *ttl)),
