@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use hostler_model::spec::{CloudInit, ManagedVolume, VmDisk, VmNetwork, VmSpec};
+use hostler_model::spec::{
+    CloudInit, DiskFormat, DiskMedia, ManagedVolume, VmDisk, VmNetwork, VmSpec,
+};
 use hostler_wire::persys::agent;
 use serde_json::{Map, Value};
 
-use super::intake::{cpus, memory, size, some};
+use super::intake::{cpus, memory, network, size, some};
 use super::words;
 
 /// Where it is carried.
@@ -36,17 +38,23 @@ pub(super) fn ours(full: &agent::VmSpec) -> Result<VmSpec, String> {
             pool: None,
             size: size("vm.disks: size_gb", disk.size_gb)?,
             target: some(&disk.device),
+            image: some(&disk.path).filter(|_| !is_made_by_the_agent(disk)),
+            format: match disk.format.as_str() {
+                "raw" => DiskFormat::Raw,
+                _ => DiskFormat::Qcow2,
+            },
+            media: match (disk.r#type.as_str(), disk.format.as_str()) {
+                ("cdrom", _) | (_, "iso") => DiskMedia::Cdrom,
+                _ => DiskMedia::Disk,
+            },
+            boot: disk.boot,
         })
     });
     let network = |it: &agent::NetworkConfig| VmNetwork {
-        bridge: some(&it.network),
-        dhcp: false,
-        ip: some(&it.ip_address),
+        mac: some(&it.mac_address),
+        ..network(&it.network, &it.ip_address)
     };
-    let boot = full.disks.iter().find(|disk| disk.boot);
-    let boot = boot.or_else(|| full.disks.first());
     Ok(VmSpec {
-        image: boot.map(|disk| disk.path.clone()).unwrap_or_default(),
         cpus: cpus(full.vcpus)?,
         memory: memory(full.memory_mb)?,
         disks: disks.collect::<Result<_, String>>()?,
@@ -57,7 +65,14 @@ pub(super) fn ours(full: &agent::VmSpec) -> Result<VmSpec, String> {
             .iter()
             .map(volume)
             .collect::<Result<_, _>>()?,
+        ..VmSpec::default()
     })
+}
+
+/// Whether the path is where a scheduler lets an agent make a new disk, rather than an image that is there.
+fn is_made_by_the_agent(disk: &agent::DiskConfig) -> bool {
+    let name = disk.path.strip_prefix("/var/lib/libvirt/images/");
+    name.is_some_and(|name| name.ends_with(&format!("-{}.qcow2", disk.device)))
 }
 
 fn cloud_init(full: &agent::VmSpec) -> Option<CloudInit> {
@@ -196,7 +211,8 @@ mod tests {
         let full = of(&metadata).unwrap().unwrap();
         assert_eq!((full.memory_mb, full.disks[0].boot), (1_024, true));
         let ours = ours(&full).unwrap();
-        assert_eq!(ours.image, "/a.qcow2");
+        assert_eq!(ours.disks[0].image.as_deref(), Some("/a.qcow2"));
+        assert!(ours.disks[0].boot);
         assert_eq!(ours.cloud_init.unwrap().user_data, "hello");
         for broken in ["%", "W10="] {
             let metadata = BTreeMap::from([(KEY.to_owned(), broken.to_owned())]);

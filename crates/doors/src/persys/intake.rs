@@ -15,6 +15,10 @@ use hostler_wire::persys::control::{self, workload_spec::Workload};
 use super::register::{gibibytes, mebibytes};
 use super::{full_vm, words};
 
+/// What a disk has of which nothing is said, and where the guest finds the first.
+const USUAL_DISK: Bytes = Bytes(20 << 30);
+const USUAL_TARGET: &str = "vda";
+
 /// Our spec for what came under that id, not yet checked by the domain.
 pub(super) fn spec(id: &str, told: &control::WorkloadSpec) -> Result<WorkloadSpec, String> {
     let workload = told
@@ -176,17 +180,19 @@ fn machine(
 }
 
 fn reduced(told: &control::VmSpec) -> Result<VmSpec, String> {
-    let disks = told.disks.iter().map(|it| {
+    let disks = told.disks.iter().enumerate().map(|(number, it)| {
+        let usual = (number == 0).then(|| USUAL_TARGET.to_owned());
+        let told = size("vm.disks: size_gb", it.size_gb)?;
         Ok(VmDisk {
             pool: some(&it.pool_name),
-            size: size("vm.disks: size_gb", it.size_gb)?,
-            target: some(&it.mount_point),
+            size: told.or(Some(USUAL_DISK)),
+            target: some(&it.mount_point).or(usual),
+            ..VmDisk::default()
         })
     });
     let network = |it: &control::NetworkConfig| VmNetwork {
-        bridge: some(&it.bridge),
         dhcp: it.dhcp,
-        ip: some(&it.static_ip),
+        ..network(&it.bridge, &it.static_ip)
     };
     Ok(VmSpec {
         image: told.os_image.clone(),
@@ -201,7 +207,19 @@ fn reduced(told: &control::VmSpec) -> Result<VmSpec, String> {
             vendor_data: it.vendor_data.clone(),
         }),
         volumes: volumes(&told.managed_volumes)?,
+        ..VmSpec::default()
     })
+}
+
+/// An address counts on a network of the node's own only: on the one that every machine has it is not applied.
+pub(super) fn network(name: &str, ip: &str) -> VmNetwork {
+    let bridge = some(name).filter(|name| name != "default");
+    let ip = some(ip).filter(|_| bridge.is_some());
+    VmNetwork {
+        bridge,
+        ip,
+        ..VmNetwork::default()
+    }
 }
 
 /// Nothing for an empty text.

@@ -37,7 +37,7 @@ pub use job::JobSpec;
 pub use model::ModelSpec;
 pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, parse_one};
 pub use process::ProcessSpec;
-pub use vm::{CloudInit, VmDisk, VmNetwork, VmSpec};
+pub use vm::{Accelerator, CloudInit, DiskFormat, DiskMedia, VmDisk, VmNetwork, VmSpec, prefixed};
 pub use volume::ManagedVolume;
 
 use crate::{Bytes, Code, MilliCpu, Refusal, Resources};
@@ -457,7 +457,7 @@ impl WorkloadSpec {
             compose.check(findings);
         }
         if let Some(vm) = &self.vm {
-            vm.check(findings);
+            vm.check(!self.ports.is_empty(), findings);
         }
     }
 

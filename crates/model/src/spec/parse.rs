@@ -377,7 +377,7 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
             assert!(refused.sentence.contains(finding), "{text}: {refused}");
         }
         let full = "name: x\nvm:\n  disks: [{pool: fast, size: 10GiB, target: vda}]\n  \
-            networks: [{bridge: br0, dhcp: true}, {ip: 10.0.0.5/24}]\n  cloud_init: {user_data: hi}\n";
+            networks: [{bridge: br0, dhcp: true}, {bridge: br1, ip: 10.0.0.5/24}]\n  cloud_init: {user_data: hi}\n";
         let spec = parse_one(full).unwrap();
         let again = parse_one(&serde_json::to_string(&spec).unwrap()).unwrap();
         assert_eq!(spec, again);
