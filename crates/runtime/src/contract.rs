@@ -58,6 +58,19 @@ pub async fn run(subject: &Subject) {
     an_exit_wakes_the_one_who_waits(subject).await;
 }
 
+/// Runs what of the suite makes sense for guests, which have no exit codes: one that powers itself off has
+/// succeeded, one whose kernel gives up has not.
+pub async fn run_guests(subject: &Subject) {
+    verbs_are_idempotent(subject).await;
+    a_driver_made_again_finds_everything(subject).await;
+    guests_end_by_themselves_when_asked_or_by_force(subject).await;
+    remove_forgets_everything(subject).await;
+    unknown_units_are_told_apart(subject).await;
+    logs_are_kept_by_run(subject).await;
+    logs_follow_across_runs_until_the_unit_is_removed(subject).await;
+    an_exit_wakes_the_one_who_waits(subject).await;
+}
+
 /// A fresh unit with the spec.
 #[must_use]
 pub fn unit(spec: WorkloadSpec) -> Unit {
@@ -320,6 +333,25 @@ async fn stop_asks_first_and_kills_after_the_grace(subject: &Subject) {
         "nothing of it runs: {found:?}"
     );
     runtime.remove(unit.id, Data::Delete).await.expect("remove");
+}
+
+async fn guests_end_by_themselves_when_asked_or_by_force(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let unit = begun(subject, &*runtime, &Behaviour::Exit(3)).await;
+    let exit = ended(&*runtime, unit.id).await;
+    assert_eq!(exit, Exit::Code(1), "its kernel gave up");
+    runtime.remove(unit.id, Data::Delete).await.expect("remove");
+
+    for (behaviour, expected) in [
+        (Behaviour::Obliging(0), Exit::Code(0)),
+        (Behaviour::Stubborn, Exit::Signal(9)),
+    ] {
+        let unit = begun(subject, &*runtime, &behaviour).await;
+        texts_of_obliging(&*runtime, unit.id).await;
+        let exit = runtime.stop(unit.id).await.expect("stop");
+        assert_eq!(exit, expected, "{behaviour:?}");
+        runtime.remove(unit.id, Data::Delete).await.expect("remove");
+    }
 }
 
 /// Waits until the script has set its trap, which it says with a line. The fake is ready at once.

@@ -15,6 +15,7 @@ mod disk;
 pub mod fake;
 pub mod logs;
 pub mod process;
+pub mod vm;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,6 +120,9 @@ pub enum RuntimeError {
         engine: &'static str,
         message: String,
     },
+    /// The machine ended before it was up; the message ends with its last words.
+    #[error("the machine does not start: {message}")]
+    Boot { message: String },
     /// The unit did not end although it was killed.
     #[error("unit {0} does not end")]
     Unkillable(UnitId),
@@ -142,6 +146,7 @@ impl RuntimeError {
             Self::NoLog => "log-not-found",
             Self::DiskFull => "disk-full",
             Self::EngineDown { .. } => "engine-down",
+            Self::Boot { .. } => "vm-boot-failed",
             Self::Unkillable(_) => "unit-unkillable",
             Self::Io { .. } => "node-io",
         }
@@ -204,6 +209,11 @@ pub trait Runtime: Send + Sync + 'static {
     fn stats(&self) -> Option<&dyn Stats> {
         None
     }
+
+    /// Whether its units are guests with a life of their own.
+    fn guests(&self) -> Option<&dyn Guests> {
+        None
+    }
 }
 
 /// Stops a `singleton` without the agent: each run has a dead man's switch.
@@ -219,4 +229,22 @@ pub trait Fencing: Send + Sync {
 #[async_trait]
 pub trait Stats: Send + Sync {
     async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError>;
+}
+
+/// A guest as its machine sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    pub power: vm::Power,
+    pub interfaces: Vec<vm::Interface>,
+}
+
+/// Looks at guests, and holds them still.
+#[async_trait]
+pub trait Guests: Send + Sync {
+    async fn look(&self, id: UnitId) -> Result<Guest, RuntimeError>;
+
+    /// Holds the guest's processors; it counts as running.
+    async fn pause(&self, id: UnitId) -> Result<(), RuntimeError>;
+
+    async fn resume(&self, id: UnitId) -> Result<(), RuntimeError>;
 }

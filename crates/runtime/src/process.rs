@@ -117,6 +117,61 @@ impl ProcessRuntime {
     }
 }
 
+/// What a driver may do besides whose units are processes of a program of its own, such as QEMU.
+impl ProcessRuntime {
+    /// Prepares the unit, and fills its working directory before the unit is there.
+    pub(crate) async fn prepare_with<F>(&self, unit: &Unit, fill: F) -> Result<(), RuntimeError>
+    where
+        F: FnOnce(&Path) -> io::Result<()> + Send + 'static,
+    {
+        let turn = self.inner.turn(unit.id).await;
+        let _permit = self.inner.preparations.acquire().await;
+        let inner = Arc::clone(&self.inner);
+        let record = UnitRecord {
+            unit: unit.id,
+            workload: unit.workload,
+            workload_name: unit.workload_name.clone(),
+            slot: unit.slot,
+            spec: Arc::clone(&unit.spec),
+        };
+        // What has begun is finished even if nobody waits for it any more, and the turn ends with it.
+        disk::off_thread("prepare the unit", move || {
+            let _turn = turn;
+            prepare(&inner.dir, &record, fill)
+        })
+        .await
+    }
+
+    /// Where the unit's process finds itself.
+    pub(crate) fn work_dir(&self, id: UnitId) -> PathBuf {
+        UnitDir::of(&self.inner.dir, id).work()
+    }
+
+    /// What is here of one unit.
+    pub(crate) async fn look(&self, id: UnitId) -> Result<Found, RuntimeError> {
+        let inner = Arc::clone(&self.inner);
+        let found = disk::off_thread("look at the unit", move || inner.find(id)).await?;
+        found.ok_or(RuntimeError::NotFound(id))
+    }
+
+    /// Completes when no run of the unit is under way.
+    pub(crate) async fn ended(&self, id: UnitId) {
+        self.inner.ended(&UnitDir::of(&self.inner.dir, id)).await;
+    }
+
+    /// Forgets that a run began, once it has ended: it came to nothing. Its log goes on with the next one.
+    pub(crate) async fn take_back(&self, id: UnitId, run: u32) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        let dir = UnitDir::of(&self.inner.dir, id);
+        disk::off_thread("take the run back", move || {
+            // A start without an exit is a run whose shim died, which is over as well.
+            fs::remove_file(dir.exit_file(run))?;
+            fs::remove_file(dir.start_file(run))
+        })
+        .await
+    }
+}
+
 #[async_trait]
 impl Runtime for ProcessRuntime {
     fn kind(&self) -> Kind {
@@ -146,22 +201,7 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, _progress: Progress<'_>) -> Result<(), RuntimeError> {
-        let turn = self.inner.turn(unit.id).await;
-        let _permit = self.inner.preparations.acquire().await;
-        let inner = Arc::clone(&self.inner);
-        let record = UnitRecord {
-            unit: unit.id,
-            workload: unit.workload,
-            workload_name: unit.workload_name.clone(),
-            slot: unit.slot,
-            spec: Arc::clone(&unit.spec),
-        };
-        // What has begun is finished even if nobody waits for it any more, and the turn ends with it.
-        disk::off_thread("prepare the unit", move || {
-            let _turn = turn;
-            prepare(&inner.dir, &record)
-        })
-        .await
+        self.prepare_with(unit, |_| Ok(())).await
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
@@ -261,7 +301,11 @@ impl Inner {
 
 /// Makes the directory and all that is in it, the unit's record last. Nothing is synced: what a power cut
 /// takes is prepared again, and the first start syncs what it builds on.
-fn prepare(base: &Path, record: &UnitRecord) -> io::Result<()> {
+fn prepare(
+    base: &Path,
+    record: &UnitRecord,
+    fill: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     let dir = UnitDir::of(base, record.unit);
     // A record that cannot be read is as good as none.
     if matches!(dir.unit(), Ok(Some(_))) {
@@ -284,6 +328,7 @@ fn prepare(base: &Path, record: &UnitRecord) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
+    fill(&dir.work())?;
     disk::write_whole(&dir.unit_file(), record)
 }
 

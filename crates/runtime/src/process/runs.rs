@@ -58,24 +58,23 @@ impl Inner {
             let Ok(id) = name.parse::<UnitId>() else {
                 continue;
             };
-            match self.look(id) {
-                Ok(Some(seen)) => {
-                    let Seen {
-                        record, run, state, ..
-                    } = seen;
-                    found.push(Found {
-                        id,
-                        workload: record.workload,
-                        state,
-                        runs: run,
-                    });
-                }
-                Ok(None) => {}
+            match self.find(id) {
+                Ok(unit) => found.extend(unit),
                 Err(error) => tracing::warn!(unit = %id, %error, "the unit cannot be read"),
             }
         }
         found.sort_by_key(|unit| unit.id);
         Ok(found)
+    }
+
+    pub(super) fn find(&self, id: UnitId) -> io::Result<Option<Found>> {
+        let seen = self.look(id)?;
+        Ok(seen.map(|seen| Found {
+            id,
+            workload: seen.record.workload,
+            state: seen.state,
+            runs: seen.run,
+        }))
     }
 
     /// Looks at one unit, and settles a run whose shim is gone, unless a verb works on the unit: that will.
@@ -288,7 +287,7 @@ impl Inner {
     }
 
     /// Completes when no shim holds the unit.
-    async fn ended(&self, dir: &UnitDir) {
+    pub(super) async fn ended(&self, dir: &UnitDir) {
         loop {
             let path = dir.lock_file();
             if let Ok(Some(handle)) = kernel::holder_handle(&path)

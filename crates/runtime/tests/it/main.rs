@@ -9,6 +9,7 @@ mod podman;
 mod process;
 mod pulls;
 mod survival;
+mod vm;
 
 use std::path::PathBuf;
 use std::sync::Arc;
