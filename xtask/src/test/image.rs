@@ -8,6 +8,23 @@ use anyhow::{Context, Result, ensure};
 
 /// Builds it in a folder and gives it as a tar archive.
 pub(crate) fn archive(busybox: &Path, folder: &Path) -> Result<Vec<u8>> {
+    lay_out(busybox, folder)?;
+    let tar = Command::new("tar")
+        .args(["--numeric-owner", "--owner=0", "--group=0", "-c", "-C"])
+        .arg(folder)
+        .arg(".")
+        .output()
+        .context("run tar")?;
+    ensure!(
+        tar.status.success(),
+        "tar: {}",
+        String::from_utf8_lossy(&tar.stderr)
+    );
+    Ok(tar.stdout)
+}
+
+/// The root file system as a folder.
+pub(crate) fn lay_out(busybox: &Path, folder: &Path) -> Result<()> {
     let bin = folder.join("bin");
     for part in ["bin", "etc", "root", "tmp", "var"] {
         std::fs::create_dir_all(folder.join(part))?;
@@ -25,16 +42,5 @@ pub(crate) fn archive(busybox: &Path, folder: &Path) -> Result<Vec<u8>> {
             symlink("busybox", bin.join(name)).with_context(|| format!("link {name}"))?;
         }
     }
-    let tar = Command::new("tar")
-        .args(["--numeric-owner", "--owner=0", "--group=0", "-c", "-C"])
-        .arg(folder)
-        .arg(".")
-        .output()
-        .context("run tar")?;
-    ensure!(
-        tar.status.success(),
-        "tar: {}",
-        String::from_utf8_lossy(&tar.stderr)
-    );
-    Ok(tar.stdout)
+    Ok(())
 }

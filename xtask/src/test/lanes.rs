@@ -75,8 +75,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// One lane per need that occurs; those that need an engine are prepared by the caller.
-    pub(crate) fn new(ignored: &[Ignored], engines: [Lane; 2]) -> Self {
+    /// One lane per need that occurs; those that need more than a program are prepared by the caller.
+    pub(crate) fn new(ignored: &[Ignored], engines: Vec<Lane>) -> Self {
         let mut counts = BTreeMap::new();
         for need in ignored.iter().filter_map(Ignored::need) {
             *counts.entry(need.to_owned()).or_insert(0) += 1;
@@ -236,7 +236,7 @@ fn never() {}
     fn what_is_not_here_is_left_out_and_said() {
         let plan = Plan::new(
             &ignored_in(TEXT),
-            [
+            vec![
                 Lane::on("docker", "an engine".into()),
                 Lane::off("podman", "there is none".into()),
             ],

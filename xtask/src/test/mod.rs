@@ -6,11 +6,13 @@
 //! again in every case. Nothing is asked. What was started lives in temporary folders.
 //!
 //! Settings, by environment: `HOSTLER_TEST_DOCKER=unix:///…` uses that engine instead (it must have the image
-//! `busybox:local`); `HOSTLER_TEST_PODMAN` likewise.
+//! `busybox:local`); `HOSTLER_TEST_PODMAN` likewise. `HOSTLER_TEST_MACHINE=<folder>` has the `kernel` and `initrd`
+//! that guests boot from in the lane `qemu`.
 
 mod engine;
 mod image;
 mod lanes;
+mod machine;
 mod podman;
 mod provision;
 mod runner;
@@ -24,11 +26,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::engine::Engine;
 use self::lanes::{Lane, Plan};
+use self::machine::Machine;
 use self::podman::Podman;
 
 /// Where tests find a Docker engine.
 const DOCKER: &str = "HOSTLER_TEST_DOCKER";
 const PODMAN: &str = "HOSTLER_TEST_PODMAN";
+/// Where tests find what guests boot from.
+const MACHINE: &str = "HOSTLER_TEST_MACHINE";
 
 /// How long the random and simulated campaigns are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +65,8 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     let ignored = lanes::ignored_tests()?;
     let (docker, engine) = docker();
     let (podman, service) = podman();
-    let mut plan = Plan::new(&ignored, [docker, podman]);
+    let (qemu, machine) = qemu();
+    let mut plan = Plan::new(&ignored, vec![docker, podman, qemu]);
     if length == Length::Full {
         for (name, value) in FULL_LENGTH {
             plan.set(name, value);
@@ -73,6 +79,9 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     }
     if let Some(service) = &service {
         plan.set(PODMAN, &service.address());
+    }
+    if let Some(machine) = &machine {
+        plan.set(MACHINE, &machine.folder());
     }
     let result = runner::run(&plan, length, &stop);
     drop((engine, service));
@@ -102,6 +111,18 @@ fn podman() -> (Lane, Option<Podman>) {
     match Podman::start() {
         Ok(service) => (Lane::on("podman", service.description()), Some(service)),
         Err(error) => (Lane::off("podman", format!("{error:#}")), None),
+    }
+}
+
+/// The lane of real guests, and what they boot from if it was prepared here.
+fn qemu() -> (Lane, Option<Machine>) {
+    if let Some(given) = std::env::var_os(MACHINE) {
+        let with = format!("QEMU, emulating, with what is in {}", given.display());
+        return (Lane::on("qemu", with), None);
+    }
+    match Machine::prepare() {
+        Ok(machine) => (Lane::on("qemu", machine.description()), Some(machine)),
+        Err(error) => (Lane::off("qemu", format!("{error:#}")), None),
     }
 }
 

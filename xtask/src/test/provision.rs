@@ -6,12 +6,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("dockerd", "docker.io"),
     ("podman", "podman"),
     ("busybox", "busybox-static"),
     ("strace", "strace"),
     ("ip", "iproute2"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("cpio", "cpio"),
 ];
 
 /// Where a program is, looked up where root's programs are too.

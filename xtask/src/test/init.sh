@@ -1,0 +1,62 @@
+#!/bin/sh
+# The guest of the tests: does what its kernel's command line says and writes to the serial console.
+#
+#   hostler.say=one,two   lines that it writes
+#   hostler.disks=1       what is on its disks, and in what cloud-init would read; it writes to them
+#   hostler.net=1         a web server on port 80, where QEMU's own network has the guest
+#   hostler.end=off       then it powers off; panic: the kernel gives up; wait: it obeys the power button;
+#                         ignore: it does not
+export PATH=/bin
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+exec </dev/null >/dev/ttyS0 2>&1
+say= disks= net= end=wait
+for word in $(cat /proc/cmdline); do
+    case $word in
+        hostler.*) eval "${word#hostler.}" ;;
+    esac
+done
+load() {
+    for module; do insmod "/modules/$module.ko"; done
+}
+
+if [ "$disks$net" ]; then
+    load virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+fi
+if [ "$disks" ]; then
+    load virtio_blk fat vfat nls_cp437 nls_ascii
+    for disk in vda vdb; do
+        echo "$disk: $(head -c 5 /dev/$disk | tr -d '\0\n')"
+        echo dirty >/dev/$disk
+    done
+    sync
+    mount -t vfat -o ro /dev/vdc /mnt
+    echo "seed: $(head -n 1 /mnt/user-data)"
+    echo "files:$(cd /mnt && for file in *; do printf ' %s' "$file"; done)"
+fi
+if [ "$net" ]; then
+    load failover net_failover virtio_net
+    ip link set eth0 up
+    ip addr add 10.0.2.15/24 dev eth0
+    ip route add default via 10.0.2.2
+    echo "hello from the guest" >/www/index.html
+    httpd -p 80 -h /www
+    echo up
+fi
+if [ "$end" = wait ]; then
+    load button evdev
+    for button in /dev/input/event*; do
+        (dd if="$button" bs=24 count=1 >/dev/null 2>&1; sync; poweroff -f) &
+    done
+fi
+old=$IFS
+IFS=,
+for line in $say; do echo "$line"; done
+IFS=$old
+case $end in
+    # The console has to be written out before the machine is gone.
+    off) sleep 0.5; poweroff -f ;;
+    panic) load pvpanic pvpanic-pci; sleep 0.5; exit 1 ;;
+esac
+while :; do sleep 1000; done
