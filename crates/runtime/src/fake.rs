@@ -31,7 +31,10 @@ use hostler_model::{Exit, RuntimeFact, UnitId};
 pub use machine::{FakeMachine, Fault};
 
 use crate::logs::{LogLine, LogQuery};
-use crate::{Data, Fencing, Found, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use crate::vm::{Interface, Power};
+use crate::{
+    Data, Fencing, Found, Guest, Guests, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+};
 
 /// A driver of one kind on a [`FakeMachine`].
 #[derive(Debug)]
@@ -145,6 +148,39 @@ impl Runtime for FakeRuntime {
 
     fn stats(&self) -> Option<&dyn Stats> {
         Some(self)
+    }
+
+    fn guests(&self) -> Option<&dyn Guests> {
+        (self.kind == Kind::Vm).then_some(self)
+    }
+}
+
+/// Every guest runs, at one address that is known and one that is not.
+#[async_trait]
+impl Guests for FakeRuntime {
+    async fn look(&self, id: UnitId) -> Result<Guest, RuntimeError> {
+        self.machine.measure(id)?;
+        let interface = |mac: &str, bridge: Option<&str>, address| Interface {
+            mac: mac.to_owned(),
+            bridge: bridge.map(str::to_owned),
+            address,
+        };
+        let known = std::net::Ipv4Addr::new(10, 0, 2, 15);
+        Ok(Guest {
+            power: Power::Running,
+            interfaces: vec![
+                interface("52:54:00:00:00:01", None, Some(known.into())),
+                interface("52:54:00:00:00:02", Some("br0"), None),
+            ],
+        })
+    }
+
+    async fn pause(&self, id: UnitId) -> Result<(), RuntimeError> {
+        self.machine.measure(id).map(drop)
+    }
+
+    async fn resume(&self, id: UnitId) -> Result<(), RuntimeError> {
+        self.machine.measure(id).map(drop)
     }
 }
 

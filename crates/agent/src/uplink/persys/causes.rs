@@ -42,6 +42,7 @@ pub(super) const NOT_AVAILABLE: Cause =
     passing("RUNTIME_NOT_AVAILABLE", FailureReason::RuntimeError);
 pub(super) const NO_VOLUME: Cause =
     lasting("STORAGE_PROVISION_FAILED", FailureReason::StorageError);
+pub(super) const CLOUD_INIT: Cause = lasting("CLOUD_INIT_INVALID", FailureReason::InvalidSpec);
 pub(super) const STORAGE: Cause = passing("STORAGE_FAILED", FailureReason::StorageError);
 pub(super) const DRAINING: Cause = passing("NODE_DRAINING", FailureReason::InsufficientResources);
 const RUNTIME: Cause = passing("RUNTIME_ERROR", FailureReason::RuntimeError);
@@ -52,12 +53,24 @@ pub(super) fn of_driver(code: &str) -> Cause {
         "image-unavailable" => passing("IMAGE_PULL_FAILED", FailureReason::ImagePullFailed),
         "image-not-found" => lasting("INVALID_IMAGE", FailureReason::ImageNotFound),
         "image-unauthorized" => lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed),
+        "image-corrupt" | "disk-corrupt" | "disk-missing" => {
+            lasting("STORAGE_FAILED", FailureReason::StorageError)
+        }
+        "volumes-unsupported" => NO_VOLUME,
+        "cloud-init-invalid" => CLOUD_INIT,
+        "vm-boot-failed" => passing("VM_BOOT_FAILED", FailureReason::VmBootFailed),
+        "bridge-missing" => passing("NETWORK_FAILED", FailureReason::NetworkError),
         "command-not-runnable"
         | "container-refused"
+        | "vm-refused"
+        | "image-elsewhere"
+        | "image-not-permitted"
+        | "disk-too-small"
+        | "pool-unknown"
         | "user-unknown"
         | "user-not-permitted"
         | "working-dir-missing" => lasting("INVALID_CONFIGURATION", FailureReason::InvalidSpec),
-        "limits-refused" => lasting(
+        "limits-refused" | "accelerator-missing" => lasting(
             "INSUFFICIENT_RESOURCES",
             FailureReason::InsufficientResources,
         ),
@@ -131,6 +144,20 @@ mod tests {
             refused("user-not-permitted"),
             refused("working-dir-missing"),
             refused("limits-refused"),
+            RuntimeError::Boot { message: text() },
+            refused("cloud-init-invalid"),
+            refused("image-not-found"),
+            refused("image-corrupt"),
+            refused("disk-corrupt"),
+            refused("disk-missing"),
+            refused("disk-too-small"),
+            refused("image-elsewhere"),
+            refused("image-not-permitted"),
+            refused("pool-unknown"),
+            refused("vm-refused"),
+            refused("volumes-unsupported"),
+            refused("bridge-missing"),
+            refused("accelerator-missing"),
             refused("something-of-tomorrow"),
         ]
     }
@@ -166,6 +193,20 @@ mod tests {
                 "user-not-permitted -> INVALID_CONFIGURATION INVALID_SPEC lasting",
                 "working-dir-missing -> INVALID_CONFIGURATION INVALID_SPEC lasting",
                 "limits-refused -> INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
+                "vm-boot-failed -> VM_BOOT_FAILED VM_BOOT_FAILED again",
+                "cloud-init-invalid -> CLOUD_INIT_INVALID INVALID_SPEC lasting",
+                "image-not-found -> INVALID_IMAGE IMAGE_NOT_FOUND lasting",
+                "image-corrupt -> STORAGE_FAILED STORAGE_ERROR lasting",
+                "disk-corrupt -> STORAGE_FAILED STORAGE_ERROR lasting",
+                "disk-missing -> STORAGE_FAILED STORAGE_ERROR lasting",
+                "disk-too-small -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "image-elsewhere -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "image-not-permitted -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "pool-unknown -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "vm-refused -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "volumes-unsupported -> STORAGE_PROVISION_FAILED STORAGE_ERROR lasting",
+                "bridge-missing -> NETWORK_FAILED NETWORK_ERROR again",
+                "accelerator-missing -> INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
                 "something-of-tomorrow -> UNKNOWN_ERROR RUNTIME_ERROR again",
             ]
         );

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{AssignmentId, Intent, IntentItem, StopCause, Timestamp, UnitId};
+use hostler_runtime::Guest;
 use hostler_wire::persys::agent;
 use hostler_wire::persys::agent::ActualState;
 use prost::Message as _;
@@ -60,6 +61,7 @@ pub(super) struct Core {
     pub(super) marks: Mutex<BTreeMap<String, Mark>>,
     pub(super) troubles: Mutex<BTreeMap<String, Trouble>>,
     pub(super) usage: Mutex<BTreeMap<String, UnitUsage>>,
+    pub(super) guests: Mutex<BTreeMap<String, Guest>>,
     pub(super) counts: Mutex<Counts>,
     pub(super) looks: Mutex<Looks>,
     is_draining: AtomicBool,
@@ -151,6 +153,7 @@ impl Core {
             marks: Mutex::default(),
             troubles: Mutex::default(),
             usage: Mutex::default(),
+            guests: Mutex::default(),
             counts: Mutex::default(),
             looks: Mutex::default(),
             is_draining: AtomicBool::new(false),
@@ -230,6 +233,7 @@ impl Core {
         lock(&self.workloads).remove(id);
         lock(&self.marks).remove(id);
         lock(&self.usage).remove(id);
+        lock(&self.guests).remove(id);
         lock(&self.troubles).remove(id);
         self.tell(Vec::new(), vec![workload.unit.assignment]).await;
         Ok(())

@@ -23,7 +23,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(3);
 /// How often running workloads are measured.
 const MEASURE: Duration = Duration::from_secs(15);
 /// How long one measurement may take.
-const MEASURE_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const MEASURE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries after which the node gives up what may be a passing trouble, if it has lasted for so long, too.
 const TRIES: u32 = 3;
@@ -269,6 +269,7 @@ impl Core {
             tokio::time::sleep(MEASURE).await;
             for workload in self.workloads() {
                 self.measure_one(&workload).await;
+                self.look_at_guest(&workload).await;
             }
         }
     }

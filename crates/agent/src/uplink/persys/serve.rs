@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use super::actions::Standing;
 use super::core::{Core, Workload, lock};
 use super::host::whole;
-use super::{KINDS, states, type_of};
+use super::{KINDS, guests, states, type_of};
 use crate::show::Picture;
 
 /// How long a driver may take to say whether it can work.
@@ -177,6 +177,10 @@ impl Core {
                 .insert("task_id".to_owned(), latest.task_id.clone());
             status.metadata.insert("task_status".to_owned(), standing);
         }
+        let guest = lock(&self.guests).get(id).cloned();
+        status
+            .metadata
+            .extend(guests::metadata(workload, &shown, guest.as_ref()));
         status.usage = lock(&self.usage)
             .get(id)
             .map(|usage| WorkloadUsageSnapshot {

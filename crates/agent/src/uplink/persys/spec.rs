@@ -15,6 +15,7 @@ use hostler_wire::persys::agent;
 use hostler_wire::persys::agent::workload_spec::Spec;
 
 use super::causes::{self, Cause};
+use super::machine;
 
 /// Longest id of a workload, in bytes.
 const LONGEST_ID: usize = 512;
@@ -37,7 +38,7 @@ impl No {
     }
 }
 
-fn invalid(message: impl Into<String>) -> No {
+pub(super) fn invalid(message: impl Into<String>) -> No {
     No::new(causes::INVALID, message)
 }
 
@@ -101,8 +102,7 @@ pub(super) fn read(request: &agent::ApplyWorkloadRequest) -> Result<(Kind, Workl
     let spec = match spec {
         Spec::Container(theirs) => container(request, theirs)?,
         Spec::Compose(theirs) => compose(id, theirs)?,
-        // Its disks, networks and first boot have no place in our spec before there is a driver for them.
-        Spec::Vm(_) => return Err(No::new(causes::NOT_AVAILABLE, missing(kind))),
+        Spec::Vm(theirs) => machine::read(id, theirs)?,
     };
     spec.check().map_err(|refusal| invalid(refusal.sentence))?;
     Ok((kind, spec))
@@ -120,15 +120,7 @@ fn container(
     if theirs.image.trim().is_empty() {
         return Err(invalid("container.image: no image is named"));
     }
-    if let Some(volume) = theirs.managed_volumes.first() {
-        return Err(No::new(
-            causes::NO_VOLUME,
-            format!(
-                "managed volume `{}`: this node provisions no volumes",
-                volume.name
-            ),
-        ));
-    }
+    no_volumes(&theirs.managed_volumes)?;
     // The image's entrypoint stays; both lists are what it is given.
     let command = theirs.command.iter().chain(&theirs.args).cloned().collect();
     let mut spec = WorkloadSpec::of_container(&name_of(&request.id), theirs.image.trim(), command);
@@ -142,6 +134,15 @@ fn container(
         fill(container, request, theirs);
     }
     Ok(spec)
+}
+
+pub(super) fn no_volumes(volumes: &[agent::ManagedVolumeSpec]) -> Result<(), No> {
+    let Some(volume) = volumes.first() else {
+        return Ok(());
+    };
+    let name = &volume.name;
+    let message = format!("managed volume `{name}`: this node provisions no volumes");
+    Err(No::new(causes::NO_VOLUME, message))
 }
 
 fn fill(
@@ -203,7 +204,7 @@ fn restart(theirs: Option<&agent::RestartPolicy>) -> Result<RestartPolicy, No> {
     }
 }
 
-fn amount(key: &str, amount: i64) -> Result<u64, No> {
+pub(super) fn amount(key: &str, amount: i64) -> Result<u64, No> {
     u64::try_from(amount).map_err(|_| invalid(format!("{key}: {amount} is below zero")))
 }
 
@@ -342,9 +343,6 @@ mod tests {
             ..agent::ManagedVolumeSpec::default()
         });
         assert_eq!(refused(Spec::Container(volumes)).cause, causes::NO_VOLUME);
-        let vm = refused(Spec::Vm(agent::VmSpec::default()));
-        assert_eq!(vm.cause, causes::NOT_AVAILABLE);
-        assert!(vm.message.contains("runtime not available"));
     }
 
     #[test]

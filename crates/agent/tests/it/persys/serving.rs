@@ -7,9 +7,10 @@ use futures::future::join_all;
 use hostler_agent::persys::{Admission, Figures};
 use hostler_agent::{AgentConfig, LedgerIo, StartError};
 use hostler_model::Exit;
+use hostler_model::spec::Kind;
 use hostler_runtime::fake::Fault;
 use hostler_wire::persys::agent::{
-    ActualState, ApplyWorkloadRequest, HealthCheckRequest, ListActionsRequest, VmSpec,
+    ActualState, ApplyWorkloadRequest, DiskConfig, HealthCheckRequest, ListActionsRequest, VmSpec,
     WorkloadSpec, WorkloadType, workload_spec,
 };
 use tonic::Code;
@@ -322,7 +323,7 @@ async fn a_kind_without_a_driver_is_refused_in_the_words_that_schedulers_look_fo
     let mut vm = container("vm", "r1", "");
     vm.r#type = WorkloadType::Vm as i32;
     vm.spec = Some(WorkloadSpec {
-        spec: Some(workload_spec::Spec::Vm(VmSpec::default())),
+        spec: Some(workload_spec::Spec::Vm(machine())),
     });
     let answer = node.apply(vm).await;
     assert!(
@@ -339,6 +340,60 @@ async fn a_kind_without_a_driver_is_refused_in_the_words_that_schedulers_look_fo
         !answer.applied && answer.message.contains("runtime not available"),
         "{answer:?}"
     );
+}
+
+/// One with an empty disk.
+fn machine() -> VmSpec {
+    VmSpec {
+        vcpus: 1,
+        memory_mb: 256,
+        disks: vec![DiskConfig {
+            device: "vda".to_owned(),
+            size_gb: 1,
+            ..DiskConfig::default()
+        }],
+        ..VmSpec::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_is_applied_shown_with_what_is_known_of_its_guest_and_deleted() {
+    let place = Place::new();
+    place.world.also.lock().unwrap().push(Kind::Vm);
+    let node = place.start().await;
+    let of = |vm: VmSpec, revision: &str| ApplyWorkloadRequest {
+        r#type: WorkloadType::Vm as i32,
+        spec: Some(WorkloadSpec {
+            spec: Some(workload_spec::Spec::Vm(vm)),
+        }),
+        ..container("db", revision, "")
+    };
+    let mut huge = machine();
+    huge.cloud_init = "x".repeat((256 << 10) + 1);
+    let answer = node.apply(of(huge, "r1")).await;
+    assert!(!answer.applied, "{answer:?}");
+    let told = &answer.status.unwrap().metadata;
+    assert_eq!(told["failure_reason"], "CLOUD_INIT_INVALID");
+
+    assert!(node.apply(of(machine(), "r1")).await.applied);
+    let shown = node.until("db", RUNNING).await;
+    assert_eq!(shown.metadata["vm.domain_state"], "running");
+    assert_eq!(shown.r#type, WorkloadType::Vm as i32);
+    // Guests are looked at from time to time.
+    place.world.pass(Duration::from_secs(20)).await;
+    let shown = node.status("db").await.unwrap();
+    let of_guest = |key: &str| shown.metadata[key].as_str();
+    assert_eq!(of_guest("vm.primary_ip"), "10.0.2.15");
+    assert_eq!(of_guest("vm.ip_addresses"), "10.0.2.15");
+    assert_eq!(
+        of_guest("vm.mac_addresses"),
+        "52:54:00:00:00:01,52:54:00:00:00:02"
+    );
+    assert_eq!(of_guest("vm.interfaces"), "user,br0");
+    assert_eq!(of_guest("vm.domain_state_code"), "1");
+    node.delete("db").await;
+    node.until_unknown("db").await;
+    assert!(place.world.machine.running().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
