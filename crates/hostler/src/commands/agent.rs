@@ -40,6 +40,7 @@ async fn look_after(
         name: settings.name,
         labels: settings.labels,
         reserve: settings.reserve,
+        vm: settings.vm,
         ..NodeAgentConfig::new(server, settings.data_dir, settings.docker_socket)
     };
     let agent = NodeAgent::start(config, &tasks).await?;

@@ -101,6 +101,7 @@ async fn start_agent(
     let (data_dir, socket) = (server.data_dir.clone(), settings.docker_socket.clone());
     let config = NodeAgentConfig {
         name: settings.name.clone(),
+        vm: settings.vm.clone(),
         ..NodeAgentConfig::new(url, data_dir, socket)
     };
     NodeAgent::start(config, tasks).await

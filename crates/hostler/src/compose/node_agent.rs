@@ -14,6 +14,7 @@ use hostler_model::Resources;
 use hostler_runtime::Runtime;
 use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
+use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
@@ -27,6 +28,7 @@ pub(crate) struct NodeAgentConfig {
     pub(crate) name: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
+    pub(crate) vm: VmSettings,
     pub(crate) reserve: Resources,
     /// The contract, and where the lines go that it promises.
     pub(crate) uplink: Uplink,
@@ -36,12 +38,17 @@ pub(crate) struct NodeAgentConfig {
 impl NodeAgentConfig {
     /// An agent of our own contract with all defaults.
     pub(crate) fn new(server: String, data_dir: PathBuf, docker_socket: String) -> Self {
+        let vm = VmSettings {
+            images: vec![data_dir.join("images")],
+            ..VmSettings::default()
+        };
         Self {
             server,
             data_dir,
             name: None,
             labels: BTreeMap::new(),
             docker_socket,
+            vm,
             reserve: Resources::ZERO,
             uplink: Uplink::Session,
             journal: Arc::new(ToLog),
@@ -64,18 +71,9 @@ impl NodeAgent {
         let unwritable = |error: std::io::Error| data_failure(&config.data_dir, &error);
         std::fs::create_dir_all(&units).map_err(unwritable)?;
         let owner = owner(&units, entropy.as_ref()).map_err(unwritable)?;
-        let program = std::env::current_exe().map_err(|error| {
-            Failure::failed(
-                format!("cannot find this program's own file: {error}"),
-                "mount /proc",
-            )
-        })?;
         let process = ProcessRuntime::new(ProcessConfig {
             dir: units.join("process"),
-            shim: ShimCommand {
-                program,
-                args: vec!["shim".to_owned()],
-            },
+            shim: shim()?,
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
         });
@@ -87,7 +85,8 @@ impl NodeAgent {
             owner,
         }));
         let engine = Arc::clone(&container) as Arc<dyn Runtime>;
-        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), engine];
+        let vm = vm_runtime(&config.data_dir, config.vm, &clock, tasks)?;
+        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), engine, vm];
         let agent_config = AgentConfig {
             name: config.name,
             labels: config.labels,
@@ -149,6 +148,36 @@ pub(crate) fn container_runtime(
         tasks: tasks.clone(),
         owner,
     })))
+}
+
+/// The driver of virtual machines.
+pub(crate) fn vm_runtime(
+    data_dir: &Path,
+    settings: VmSettings,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> Result<Arc<dyn Runtime>, Failure> {
+    Ok(Arc::new(VmRuntime::new(VmConfig {
+        dir: data_dir.join("units").join("vm"),
+        shim: shim()?,
+        clock: Arc::clone(clock),
+        tasks: tasks.clone(),
+        settings,
+    })))
+}
+
+/// This very program.
+fn shim() -> Result<ShimCommand, Failure> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::failed(
+            format!("cannot find this program's own file: {error}"),
+            "mount /proc",
+        )
+    })?;
+    Ok(ShimCommand {
+        program,
+        args: vec!["shim".to_owned()],
+    })
 }
 
 /// Tells the units of this data directory from those of another agent on the same machine. Made once, and

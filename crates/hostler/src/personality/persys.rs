@@ -26,7 +26,7 @@ use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks, telemetry};
 use hostler_model::spec::Kind;
 
 use crate::commands::single_thread;
-use crate::compose::{Signals, container_runtime, shut_down};
+use crate::compose::{Signals, container_runtime, shut_down, vm_runtime};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{AgentSettings, Environment};
@@ -164,6 +164,9 @@ async fn start(
         let seams = (&clock, entropy.as_ref());
         let engine = container_runtime(&settings.data_dir, &settings.docker_socket, seams, tasks)?;
         runtimes.push(engine);
+    }
+    if settings.kinds.contains(&Kind::Vm) {
+        runtimes.push(vm_runtime(&settings.data_dir, settings.vm, &clock, tasks)?);
     }
     let persys = Persys {
         standalone: settings.standalone,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::contracts::{MiaasFile, OrchionFile};
+use super::vm::VmFile;
 use crate::args::{Dialect, LogFormat};
 use crate::failure::Failure;
 
@@ -41,6 +42,7 @@ pub(crate) struct AgentFile {
     pub(crate) docker_socket: Option<String>,
     /// What is kept for the machine itself.
     pub(crate) reserve: Option<Resources>,
+    pub(crate) vm: VmFile,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
 }

@@ -7,6 +7,7 @@ mod contracts;
 mod environment;
 mod file;
 mod foreign;
+mod vm;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use hostler_kit::telemetry;
 use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
+use hostler_runtime::vm::VmSettings;
 
 use crate::args::{
     AgentArgs, ClientArgs, CompatArgs, Dialect, LogArgs, LogFormat, OutputArgs, OutputForm,
@@ -28,6 +30,7 @@ use contracts::ContractSettings;
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
+pub(crate) use vm::resolve as machines;
 
 const DEFAULT_ADDR: &str = "http://127.0.0.1:8080";
 /// `up` keeps the screen calm: what troubles single copies is in `ps`, and an engine that is not there is told
@@ -42,6 +45,7 @@ pub(crate) struct UpSettings {
     pub(crate) server: ServerSettings,
     pub(crate) name: Option<String>,
     pub(crate) docker_socket: String,
+    pub(crate) vm: VmSettings,
 }
 
 /// What `server` runs with.
@@ -67,6 +71,7 @@ pub(crate) struct AgentSettings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
+    pub(crate) vm: VmSettings,
     pub(crate) reserve: Resources,
     pub(crate) log: LogSettings,
 }
@@ -95,13 +100,15 @@ impl UpSettings {
         let listen = layers.text(args.listen, "HOSTLER_LISTEN", None);
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", None)?;
         let listen = allowed(listen.as_deref().unwrap_or("127.0.0.1:8080"), insecure)?;
+        let data_dir = layers.data_dir(args.data_dir, None)?;
         Ok(Self {
+            vm: vm::resolve(Default::default(), environment, &data_dir)?,
             demo: args.demo,
             server: ServerSettings {
                 listen,
                 compat: layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?,
                 contracts: ContractSettings::resolve(Default::default(), environment)?,
-                data_dir: layers.data_dir(args.data_dir, None)?,
+                data_dir,
                 log: layers.log(args.log, (None, None), UP_FILTER)?,
             },
             name: layers.name(args.name, None)?,
@@ -147,10 +154,12 @@ impl AgentSettings {
         let kept = file.reserve.unwrap_or_default();
         let cpu = layers.text(args.reserve_cpu, "HOSTLER_RESERVE_CPU", None);
         let memory = layers.text(args.reserve_memory, "HOSTLER_RESERVE_MEMORY", None);
+        let data_dir = layers.data_dir(args.data_dir, file.data_dir)?;
         Ok(Self {
+            vm: vm::resolve(file.vm, environment, &data_dir)?,
             target: foreign::target((dialect, server), dialect_file)?,
             persys_insecure: args.persys_insecure,
-            data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
+            data_dir,
             name: layers.name(args.name, file.name)?,
             listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
             labels: layers.labels(args.labels, file.labels)?,

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 
 use hostler_agent::persys::Admission;
 use hostler_model::spec::Kind;
+use hostler_runtime::vm::VmSettings;
 
 use super::file;
 use super::line::{Given, truth};
 use crate::failure::Failure;
-use crate::settings::Environment;
+use crate::settings::{Environment, machines};
 
 /// Resolved.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct Settings {
     pub(super) version: String,
     pub(super) data_dir: PathBuf,
     pub(super) docker_socket: String,
+    pub(super) vm: VmSettings,
     pub(super) kinds: BTreeSet<Kind>,
     pub(super) admission: Admission,
     pub(super) control_stream: bool,
@@ -61,7 +63,9 @@ impl Settings {
         let addr = layers
             .text("PERSYS_GRPC_ADDR")
             .unwrap_or_else(|| "0.0.0.0".to_owned());
+        let data_dir = layers.data_dir()?;
         Ok(Self {
+            vm: machines(Default::default(), environment, &data_dir)?,
             grpc: layers.listen(&addr, "PERSYS_GRPC_PORT", 50051)?,
             metrics: layers.listen(&addr, "PERSYS_METRICS_PORT", 8089)?,
             scheduler: layers
@@ -72,7 +76,7 @@ impl Settings {
             node_id: layers.text("PERSYS_NODE_ID").unwrap_or_else(node_id),
             labels: layers.labels()?,
             version: layers.text("PERSYS_VERSION").unwrap_or_default(),
-            data_dir: layers.data_dir()?,
+            data_dir,
             docker_socket: layers
                 .text("DOCKER_HOST")
                 .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
@@ -244,7 +248,7 @@ impl Layers<'_> {
             ),
             (
                 "PERSYS_LIBVIRT_URI",
-                "there is no driver for vm workloads yet",
+                "machines run under QEMU itself, without libvirt",
             ),
             (
                 "PERSYS_RECONCILE_ENABLED",
