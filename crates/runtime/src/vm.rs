@@ -106,6 +106,7 @@ struct Inner {
     images: Images,
     tool: QemuImg,
     settings: VmSettings,
+    clock: Arc<dyn Clock>,
     tasks: Tasks,
     /// One verb at a time for each unit.
     verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
@@ -127,7 +128,7 @@ impl VmRuntime {
         let process = ProcessRuntime::new(ProcessConfig {
             dir: dir.join("units"),
             shim,
-            clock,
+            clock: Arc::clone(&clock),
             tasks: tasks.clone(),
         });
         let inner = Inner {
@@ -136,6 +137,7 @@ impl VmRuntime {
             images: Images::new(settings.images.clone(), settings.only_these_images),
             tool: QemuImg::new(settings.qemu_img.clone()),
             settings,
+            clock,
             tasks,
             verbs: Mutex::default(),
         };

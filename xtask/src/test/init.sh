@@ -3,7 +3,7 @@
 #
 #   hostler.say=one,two   lines that it writes
 #   hostler.disks=1       what is on its disks, and in what cloud-init would read; it writes to them
-#   hostler.net=1         a web server on port 80, where QEMU's own network has the guest
+#   hostler.net=ADDRESS   has that address, with the length of its prefix, and a web server on port 80
 #   hostler.end=off       then it powers off; panic: the kernel gives up; wait: it obeys the power button;
 #                         ignore: it does not
 export PATH=/bin
@@ -38,8 +38,7 @@ fi
 if [ "$net" ]; then
     load failover net_failover virtio_net
     ip link set eth0 up
-    ip addr add 10.0.2.15/24 dev eth0
-    ip route add default via 10.0.2.2
+    ip addr add "$net" dev eth0
     echo "hello from the guest" >/www/index.html
     httpd -p 80 -h /www
     echo up

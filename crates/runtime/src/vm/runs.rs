@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use hostler_model::spec::{PortMapping, Protocol, Stop};
-use hostler_model::{Exit, UnitId};
+use hostler_model::{Exit, Timestamp, UnitId};
 
 use super::images::refused;
 use super::{Inner, disks, plain, qmp, tail};
@@ -35,12 +35,18 @@ impl Inner {
         }
         machine.ports.iter().try_for_each(check_port)?;
         disks::ready(&machine.disks, &self.tool).await?;
+        let began = Timestamp::from_millis(self.clock.wall_millis());
         self.process.start(id).await?;
-        self.await_monitor(id, found.runs + 1).await
+        self.await_monitor(id, found.runs + 1, began).await
     }
 
     /// Waits until QEMU is up. One that ended before has told why.
-    async fn await_monitor(&self, id: UnitId, run: u32) -> Result<(), RuntimeError> {
+    async fn await_monitor(
+        &self,
+        id: UnitId,
+        run: u32,
+        began: Timestamp,
+    ) -> Result<(), RuntimeError> {
         let monitor = self.monitor(id);
         let answering = async {
             while qmp::power(&monitor).await.is_err() {
@@ -59,7 +65,10 @@ impl Inner {
         let found = self.process.look(id).await?;
         match found.state {
             FoundState::Exited { exit, .. } if !exit.is_success() && found.runs == run => {
-                let message = format!("QEMU ended with {exit}: {}", self.last_words(id).await);
+                let message = format!(
+                    "QEMU ended with {exit}: {}",
+                    self.last_words(id, began).await
+                );
                 self.process.take_back(id, run).await?;
                 Err(RuntimeError::Boot { message })
             }
@@ -68,10 +77,12 @@ impl Inner {
         }
     }
 
-    async fn last_words(&self, id: UnitId) -> String {
+    /// The log goes on from one try to the next, so only what was said since is told.
+    async fn last_words(&self, id: UnitId, began: Timestamp) -> String {
         let query = LogQuery {
             run: Run::Latest,
             tail: Some(20),
+            since: Some(began),
             ..LogQuery::default()
         };
         let Ok(lines) = self.process.logs(id, query).await else {
