@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use hostler_model::spec::Restart;
-use hostler_model::{Timestamp, WorkloadId, spec::Kind};
+use hostler_model::{Part, Timestamp, WorkloadId, spec::Kind};
 use hostler_runtime::FoundState;
 
 use crate::ledger::Finished;
@@ -40,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) workload: WorkloadId,
     pub(crate) state: FoundState,
     pub(crate) runs: u32,
+    /// What it is made of, for people.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// The step in progress on a unit.
@@ -149,6 +151,7 @@ mod tests {
             workload,
             state,
             runs,
+            parts: Vec::new(),
         }
     }
 

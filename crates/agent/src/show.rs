@@ -36,11 +36,9 @@ pub(crate) fn units(facts: Facts<'_>) -> BTreeMap<UnitId, ObservedUnit> {
     for (unit, seen) in &facts.observed.units {
         let item = facts.intents.get(&unit.assignment);
         let state = of_unit(*unit, seen, item, facts.notes.get(unit));
-        let runs = seen.runs;
-        shown.insert(
-            *unit,
-            observed(*unit, (seen.workload, seen.kind), state, runs),
-        );
+        let of = observed(*unit, (seen.workload, seen.kind), state, seen.runs);
+        let parts = seen.parts.clone();
+        shown.insert(*unit, ObservedUnit { parts, ..of });
     }
     for item in facts.intents.values() {
         if facts.observed.units.contains_key(&item.unit) {
@@ -91,6 +89,7 @@ fn observed(
         kind,
         state,
         runs,
+        parts: Vec::new(),
     }
 }
 

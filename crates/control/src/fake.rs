@@ -455,5 +455,6 @@ fn observed(item: &IntentItem, state: UnitState) -> ObservedUnit {
         kind: item.spec.kind(),
         state,
         runs: 1,
+        parts: Vec::new(),
     }
 }

@@ -143,6 +143,31 @@ pub struct ObservedUnit {
     pub state: UnitState,
     /// How often it was started on this node in this generation.
     pub runs: u32,
+    /// What it is made of, such as the services of a compose project; empty if it is one thing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A named part of a unit, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub name: String,
+    pub state: PartState,
+    /// How it ended, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+}
+
+/// How a part of a unit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartState {
+    /// It has not begun.
+    Waiting,
+    Running,
+    /// It runs, and its own health check says that it is not well.
+    Unhealthy,
+    Exited,
 }
 
 /// The states of a unit on its node.
@@ -231,6 +256,45 @@ impl fmt::Display for Exit {
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Unknown => f.write_str("unknown exit"),
+        }
+    }
+}
+
+impl PartState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Running, Self::Unhealthy, Self::Exited];
+
+    /// The word on every wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Unhealthy => "unhealthy",
+            Self::Exited => "exited",
+        }
+    }
+
+    /// The state of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+impl Part {
+    /// Whether it has ended, and not well.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.exit.is_some_and(|exit| !exit.is_success())
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.exit {
+            Some(exit) => write!(f, "{}: {exit}", self.name),
+            None => write!(f, "{}: {}", self.name, self.state.as_str()),
         }
     }
 }

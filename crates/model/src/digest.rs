@@ -78,6 +78,7 @@ mod tests {
             kind: Kind::Process,
             state,
             runs: 1,
+            parts: Vec::new(),
         }
     }
 

@@ -25,8 +25,8 @@ pub mod spec;
 pub use account::{Account, AccountStatus, Month, ReadMarks, Savings, Token};
 pub use alias::{Alias, AliasKey, AliasOwner, Contract, Foreign};
 pub use assignment::{
-    Assignment, Claims, Exit, Intent, IntentItem, ObservedUnit, Outcome, StopCause, UnitId,
-    UnitState,
+    Assignment, Claims, Exit, Intent, IntentItem, ObservedUnit, Outcome, Part, PartState,
+    StopCause, UnitId, UnitState,
 };
 pub use command::{Command, CommandKind, CommandState, SwitchTarget};
 pub use digest::{digest, unit_digest};

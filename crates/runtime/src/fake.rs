@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_model::spec::Kind;
-use hostler_model::{Exit, RuntimeFact, UnitId};
+use hostler_model::{Exit, Part, RuntimeFact, UnitId};
 
 pub use machine::{FakeMachine, Fault};
 
@@ -103,6 +103,10 @@ impl Runtime for FakeRuntime {
 
     async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
         self.machine.observe(self.kind)
+    }
+
+    fn parts(&self, id: UnitId) -> Vec<Part> {
+        self.machine.parts(id)
     }
 
     async fn changed(&self) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_model::spec::{Kind, WorkloadSpec};
-use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId, WorkloadId};
+use hostler_model::{Exit, Part, RuntimeFact, Timestamp, UnitId, WorkloadId};
 
 pub use logs::{LogLine, LogQuery, Run, Stream};
 
@@ -188,6 +188,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Everything of ours that exists here, also what an earlier agent made. An engine that does not answer
     /// is an error, never an empty list.
     async fn observe(&self) -> Result<Vec<Found>, RuntimeError>;
+
+    /// What the unit is made of, as the last observation found it; nothing for a driver whose units are one thing.
+    fn parts(&self, _id: UnitId) -> Vec<Part> {
+        Vec::new()
+    }
 
     /// Completes when something of ours may have changed since the last call: wake up and observe.
     /// Cancel-safe; may wake without cause.

@@ -124,6 +124,7 @@ impl World {
                 workload,
                 state,
                 runs: 1,
+                parts: Vec::new(),
             },
         );
         self
@@ -469,6 +470,7 @@ fn carry_out(world: &mut World, step: Step) {
                 workload,
                 state: FoundState::Prepared,
                 runs: 0,
+                parts: Vec::new(),
             };
             world.observed.units.insert(unit, seen);
         }

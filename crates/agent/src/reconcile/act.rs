@@ -34,6 +34,7 @@ impl Preparation {
             workload: self.workload,
             state: FoundState::Prepared,
             runs: 0,
+            parts: Vec::new(),
         }
     }
 }

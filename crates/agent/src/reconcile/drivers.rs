@@ -231,6 +231,7 @@ impl Reconciler {
                     workload: found.workload,
                     state: found.state,
                     runs: found.runs,
+                    parts: self.runtimes[&kind].parts(found.id),
                 };
                 merged.insert(found.id, seen);
             }

@@ -25,8 +25,8 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     clock: Arc<SimulatedClock>,
     pub(crate) tasks: Tasks,
-    /// Kinds that it has drivers for beside processes and containers.
-    pub(crate) also: Mutex<Vec<Kind>>,
+    /// What the node has a driver for.
+    pub(crate) kinds: Mutex<Vec<Kind>>,
     /// Each agent draws other numbers.
     starts: std::sync::atomic::AtomicU64,
 }
@@ -100,7 +100,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             clock,
             tasks,
-            also: Mutex::default(),
+            kinds: Mutex::new(vec![Kind::Process, Kind::Container]),
             starts: std::sync::atomic::AtomicU64::new(1),
         }
     }
@@ -123,10 +123,14 @@ impl World {
         let seed = self
             .starts
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut runtimes = vec![driver(Kind::Process), driver(Kind::Container)];
-        runtimes.extend(self.also.lock().unwrap().iter().copied().map(driver));
         let parts = Parts {
-            runtimes,
+            runtimes: self
+                .kinds
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|kind| driver(*kind))
+                .collect(),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             entropy: Arc::new(SeededEntropy::new(seed)),
             tasks: tasks.clone(),

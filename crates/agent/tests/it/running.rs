@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hostler_model::spec::RestartPolicy;
 use hostler_model::spec::{ComposeSpec, WorkloadSpec};
-use hostler_model::{CommandKind, Exit};
+use hostler_model::{CommandKind, Exit, Part, PartState};
 use hostler_runtime::fake::Fault;
 
 use crate::control::unit;
@@ -175,15 +175,35 @@ async fn a_step_that_failed_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_parts_of_a_unit_are_told_whenever_they_change() {
+    let world = World::new();
+    let _agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("stack"));
+    world.control.until_shown(unit(1, 1), "running").await;
+    for (state, exit) in [
+        (PartState::Running, None),
+        (PartState::Exited, Some(Exit::Code(3))),
+    ] {
+        let name = "db".to_owned();
+        let part = Part { name, state, exit };
+        world.machine.set_parts(unit(1, 1), vec![part]);
+        world
+            .control
+            .until("the part is told", |it| {
+                let parts = it.observed.get(&unit(1, 1)).map(|shown| &shown.parts);
+                parts.is_some_and(|parts| parts.len() == 1 && parts[0].state == state.as_str())
+            })
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kind_without_driver_is_said_to_have_none() {
     let world = World::new();
     let _agent = world.start().await;
     let spec = WorkloadSpec {
         process: None,
-        compose: Some(ComposeSpec {
-            file: "services: {}".to_owned(),
-            git: None,
-        }),
+        compose: Some(ComposeSpec::of_text("services: {}")),
         ..serve("stack")
     };
     world.control.run(unit(1, 1), &spec);

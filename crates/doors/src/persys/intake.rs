@@ -132,20 +132,18 @@ fn compose(spec: &mut WorkloadSpec, told: &control::ComposeSpec) -> Result<(), S
             return Err("compose.git_repo is required for source_type git".to_owned());
         }
         ComposeSpec {
-            file: String::new(),
             git: Some(GitSource {
-                repo: told.git_repo.clone(),
+                repo: told.git_repo.trim().to_owned(),
                 reference: some(&told.git_ref),
+                ..GitSource::default()
             }),
+            ..ComposeSpec::default()
         }
     } else {
         if told.inline_yaml.trim().is_empty() {
             return Err("compose.inline_yaml is required".to_owned());
         }
-        ComposeSpec {
-            file: plain_yaml(&told.inline_yaml),
-            git: None,
-        }
+        ComposeSpec::of_text(plain_yaml(&told.inline_yaml))
     });
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! deterministic: the same input gives the same bytes.
 
 use hostler_model::spec::{
-    CloudInit, ContainerSpec, ManagedVolume, Protocol, PullPolicy, RestartPolicy, VmSpec,
-    WorkloadSpec,
+    CloudInit, ComposeSpec, ContainerSpec, ManagedVolume, Protocol, PullPolicy, RestartPolicy,
+    VmSpec, WorkloadSpec,
 };
 use hostler_wire::persys::agent::{self, workload_spec::Spec};
 use hostler_wire::persys::control::{self, workload_spec::Workload};
@@ -65,17 +65,7 @@ pub(super) fn to_control(spec: &WorkloadSpec) -> Result<control::WorkloadSpec, S
     };
     let workload = match (&spec.container, &spec.compose, &spec.vm) {
         (Some(it), _, _) => Workload::Container(control_container(spec, it)?),
-        (_, Some(it), _) => Workload::Compose(control::ComposeSpec {
-            source_type: if it.git.is_some() { "git" } else { "inline" }.to_owned(),
-            git_repo: it.git.iter().map(|git| git.repo.clone()).collect(),
-            git_ref: it
-                .git
-                .iter()
-                .filter_map(|git| git.reference.clone())
-                .collect(),
-            inline_yaml: it.file.clone(),
-            env: spec.env.clone(),
-        }),
+        (_, Some(it), _) => Workload::Compose(control_project(spec, it)?),
         (_, _, Some(it)) => Workload::Vm(control_machine(it)),
         _ => return Err(format!("a Persys agent runs no {}", spec.kind())),
     };
@@ -240,6 +230,31 @@ fn compose(name: &str, it: &control::ComposeSpec) -> Result<agent::ComposeSpec, 
         project_name: name.to_owned(),
         compose_yaml: it.inline_yaml.clone(),
         env: it.env.clone(),
+    })
+}
+
+fn control_project(spec: &WorkloadSpec, it: &ComposeSpec) -> Result<control::ComposeSpec, String> {
+    let env = spec.env.clone();
+    let Some(git) = &it.git else {
+        return Ok(control::ComposeSpec {
+            source_type: "inline".to_owned(),
+            inline_yaml: it.text()?.unwrap_or_default(),
+            env,
+            ..control::ComposeSpec::default()
+        });
+    };
+    if git.path.is_some() || git.token_file.is_some() {
+        return Err(
+            "compose.git.path and compose.git.token_file have no place in Persys's words"
+                .to_owned(),
+        );
+    }
+    Ok(control::ComposeSpec {
+        source_type: "git".to_owned(),
+        git_repo: git.repo.clone(),
+        git_ref: git.reference.clone().unwrap_or_default(),
+        env,
+        ..control::ComposeSpec::default()
     })
 }
 

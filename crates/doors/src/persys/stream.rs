@@ -419,5 +419,6 @@ fn unit(want: &Want, unit: UnitId, state: UnitState) -> ObservedUnit {
         kind: want.kind,
         state,
         runs: 1,
+        parts: Vec::new(),
     }
 }

@@ -5,7 +5,8 @@ use hostler_control::{LogRecord, LogRequest, LogStream};
 use hostler_model::spec::Kind;
 use hostler_model::{
     AliasKey, Bytes, Code, Contract, Disk, Exit, Intent, IntentItem, MilliCpu, NodeFacts,
-    ObservedUnit, Refusal, Resources, RuntimeFact, StopCause, Timestamp, UnitId, UnitState, Usage,
+    ObservedUnit, Part, PartState, Refusal, Resources, RuntimeFact, StopCause, Timestamp, UnitId,
+    UnitState, Usage,
 };
 use hostler_wire::session::v1;
 
@@ -103,6 +104,16 @@ pub(super) fn observed(unit: v1::ObservedUnit) -> Result<ObservedUnit, Refusal> 
             .map(state)
             .ok_or_else(|| refused("an observed unit has no known state"))?,
         runs: unit.runs,
+        parts: unit.parts.into_iter().filter_map(part).collect(),
+    })
+}
+
+/// A part in a state that this build does not know is left out: it is for people.
+fn part(part: v1::Part) -> Option<Part> {
+    Some(Part {
+        name: part.name,
+        state: PartState::parse(&part.state)?,
+        exit: part.exit.map(|ended| exit(Some(ended))),
     })
 }
 
@@ -251,12 +262,29 @@ mod tests {
                 state: Some(v1::unit_state::State::Starting(v1::unit_state::Starting {})),
             }),
             runs: 1,
+            parts: vec![
+                v1::Part {
+                    name: "db".to_owned(),
+                    state: "exited".to_owned(),
+                    exit: Some(v1::Exit {
+                        exit: Some(v1::exit::Exit::Code(3)),
+                    }),
+                },
+                v1::Part {
+                    name: "web".to_owned(),
+                    state: "levitating".to_owned(),
+                    exit: None,
+                },
+            ],
         }
     }
 
     #[test]
     fn an_observed_unit_converts_and_each_missing_part_is_refused() {
-        assert_eq!(observed(wire_unit()).unwrap().state, UnitState::Starting);
+        let unit = observed(wire_unit()).unwrap();
+        assert_eq!(unit.state, UnitState::Starting);
+        let parts: Vec<String> = unit.parts.iter().map(ToString::to_string).collect();
+        assert_eq!(parts, ["db: exit code 3"], "an unknown state is left out");
         for broken in [
             v1::ObservedUnit {
                 unit: None,

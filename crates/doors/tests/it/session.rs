@@ -173,6 +173,7 @@ pub(crate) fn observed(item: &v1::IntentItem, state: unit_state::State) -> v1::O
         kind: "process".to_owned(),
         state: Some(v1::UnitState { state: Some(state) }),
         runs: 1,
+        parts: Vec::new(),
     }
 }
 

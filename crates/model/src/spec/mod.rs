@@ -63,7 +63,8 @@ pub struct WorkloadSpec {
     pub job: Option<JobSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSpec>,
-    /// Environment of every process or container of the copy.
+    /// Environment of every process or container of the copy; of a compose project, what its file's `${NAME}`
+    /// stand for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// What each copy reserves on its node. Memory is also the limit unless `limits.memory` is larger.
@@ -454,7 +455,12 @@ impl WorkloadSpec {
             container.check(findings);
         }
         if let Some(compose) = &self.compose {
-            compose.check(findings);
+            compose.check(&self.env, findings);
+            if self.limits != Limits::default() {
+                findings.push(
+                    "limits: a compose project limits its services itself, in its file".to_owned(),
+                );
+            }
         }
         if let Some(vm) = &self.vm {
             vm.check(!self.ports.is_empty(), findings);

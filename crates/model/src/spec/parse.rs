@@ -352,9 +352,27 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
     #[test]
     fn compose_projects_and_machines_are_checked_part_by_part() {
         for (text, finding) in [
-            ("compose: {}", "neither `file` nor `git`"),
+            ("compose: {}", "neither `file` nor `base64` nor `git`"),
             ("compose: {file: x, git: {repo: y}}", "exclude each other"),
+            ("compose: {file: x, base64: eA==}", "exclude each other"),
+            ("compose: {base64: '%'}", "compose.base64"),
+            ("compose: {base64: /w==}", "no text in UTF-8"),
             ("compose: {git: {repo: ' '}}", "git.repo"),
+            ("compose: {git: {repo: --upload-pack=x}}", "git.repo"),
+            ("compose: {git: {repo: r, ref: -x}}", "git.ref"),
+            ("compose: {git: {repo: r, path: ../x}}", "git.path"),
+            ("compose: {git: {repo: r, path: /x}}", "git.path"),
+            (
+                "compose: {git: {repo: 'https://h/r', token_file: x}}",
+                "no absolute path",
+            ),
+            (
+                "compose: {git: {repo: 'ssh://h/r', token_file: /x}}",
+                "only http",
+            ),
+            ("compose: {file: x}\nenv: {LD_PRELOAD: x}", "`LD_PRELOAD`"),
+            ("compose: {file: x}\nenv: {docker_host: x}", "`docker_host`"),
+            ("compose: {file: x}\nlimits: {pids: 3}", "limits"),
             ("vm: {}", "neither `image` nor `disks`"),
             ("vm: {image: /a, cpus: 0}", "vm.cpus"),
             ("vm: {disks: [{target: vda}, {target: vda}]}", "named twice"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hostler_kit::Clock;
 use hostler_model::spec::{DisconnectPolicy, Kind};
-use hostler_model::{AssignmentId, Exit, Timestamp, UnitId};
+use hostler_model::{AssignmentId, Exit, Part, Timestamp, UnitId};
 use tokio::sync::Notify;
 
 use crate::logs::{LogLine, LogQuery, Run, Stream};
@@ -45,6 +45,8 @@ struct Inner {
     preparation: Duration,
     /// Whose copies have stored something: each run does.
     stored: BTreeSet<AssignmentId>,
+    /// What units are made of, as told.
+    parts: BTreeMap<UnitId, Vec<Part>>,
     /// Goes up with every change.
     version: u64,
 }
@@ -87,6 +89,17 @@ impl FakeMachine {
             inner: Mutex::default(),
             notify: Notify::new(),
         })
+    }
+
+    /// Says what a unit is made of from now on.
+    pub fn set_parts(&self, id: UnitId, parts: Vec<Part>) {
+        let mut inner = self.lock();
+        inner.parts.insert(id, parts);
+        self.touch(&mut inner);
+    }
+
+    pub(super) fn parts(&self, id: UnitId) -> Vec<Part> {
+        self.lock().parts.get(&id).cloned().unwrap_or_default()
     }
 
     /// The next `times` preparations answer the fault.

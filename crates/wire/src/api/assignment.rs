@@ -27,6 +27,9 @@ pub struct Assignment {
     pub cause: Option<String>,
     /// The node's last word.
     pub state: AssignmentState,
+    /// What it is made of, such as the services of a compose project; empty if it is one thing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// How often it was started in this generation.
     #[serde(default)]
     pub runs: u32,
@@ -69,6 +72,18 @@ pub struct AssignmentState {
     /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<String>,
+}
+
+/// A named part of a copy, by its node's last word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AssignmentPart)]
+pub struct Part {
+    pub name: String,
+    /// `waiting`, `running`, `unhealthy` or `exited`.
+    pub state: String,
+    /// How it ended, as in [`AssignmentState::exit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<String>,
 }
 
 /// The word for what a copy does.

@@ -19,7 +19,7 @@ pub use apply::{
     Action, ApplyQuery, ApplyResult, Plan, PlannedChange, PlannedPlacement, PlannedWorkload,
 };
 pub use assignment::{
-    Assignment, AssignmentFilter, AssignmentState, Claims, Intent, Outcome, Port, StateWord,
+    Assignment, AssignmentFilter, AssignmentState, Claims, Intent, Outcome, Part, Port, StateWord,
 };
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
 pub use node::{

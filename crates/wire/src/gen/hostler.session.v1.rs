@@ -235,7 +235,7 @@ pub struct Observed {
     #[prost(message, repeated, tag = "3")]
     pub units: ::prost::alloc::vec::Vec<ObservedUnit>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ObservedUnit {
     #[prost(message, optional, tag = "1")]
     pub unit: ::core::option::Option<UnitId>,
@@ -247,6 +247,20 @@ pub struct ObservedUnit {
     pub state: ::core::option::Option<UnitState>,
     #[prost(uint32, tag = "5")]
     pub runs: u32,
+    /// What the unit is made of, such as the services of a compose project. For people; no part of the digest.
+    #[prost(message, repeated, tag = "6")]
+    pub parts: ::prost::alloc::vec::Vec<Part>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Part {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// waiting, running, unhealthy, exited.
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// How it ended, if it has.
+    #[prost(message, optional, tag = "3")]
+    pub exit: ::core::option::Option<Exit>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnitState {

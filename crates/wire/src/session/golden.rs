@@ -192,6 +192,7 @@ fn observed_has_its_bytes() {
             kind: "process".into(),
             state: Some(running),
             runs: 2,
+            parts: Vec::new(),
         }],
     };
     golden(&unit().expect("it is one"), b"\x0a\x01a\x10\x07");
@@ -200,6 +201,23 @@ fn observed_has_its_bytes() {
         b"\x08\x01\x10\x01\x1a\x1b\x0a\x05\x0a\x01a\x10\x07\x12\x01w\x1a\x07process\
           \x22\x04\x1a\x02\x08\x05\x28\x02",
     );
+}
+
+#[test]
+fn a_part_has_its_bytes() {
+    let part = Part {
+        name: "db".into(),
+        state: "exited".into(),
+        exit: Some(Exit {
+            exit: Some(exit::Exit::Code(3)),
+        }),
+    };
+    golden(&part, b"\x0a\x02db\x12\x06exited\x1a\x02\x08\x03");
+    let unit = ObservedUnit {
+        parts: vec![part],
+        ..ObservedUnit::default()
+    };
+    golden(&unit, b"\x32\x10\x0a\x02db\x12\x06exited\x1a\x02\x08\x03");
 }
 
 #[test]

@@ -60,7 +60,13 @@ pub(super) fn of_driver(code: &str) -> Cause {
         "cloud-init-invalid" => CLOUD_INIT,
         "vm-boot-failed" => passing("VM_BOOT_FAILED", FailureReason::VmBootFailed),
         "bridge-missing" => passing("NETWORK_FAILED", FailureReason::NetworkError),
-        "command-not-runnable"
+        "compose-invalid"
+        | "compose-variable-missing"
+        | "compose-file-missing"
+        | "compose-build-failed"
+        | "git-ref-not-found"
+        | "git-token-unreadable"
+        | "command-not-runnable"
         | "container-refused"
         | "vm-refused"
         | "image-elsewhere"
@@ -77,12 +83,14 @@ pub(super) fn of_driver(code: &str) -> Cause {
         "port-in-use" => lasting("PORT_BIND_CONFLICT", FailureReason::NetworkError),
         NODE_BUSY => QUOTA,
         "disk-full" => passing("STORAGE_FULL", FailureReason::StorageError),
-        "engine-down" | "driver-missing" => NOT_AVAILABLE,
+        "engine-down" | "driver-missing" | "compose-missing" | "git-missing" => NOT_AVAILABLE,
+        "git-unreachable" => passing("NETWORK_FAILED", FailureReason::NetworkError),
+        "git-unauthorized" => lasting("NETWORK_FAILED", FailureReason::NetworkError),
         "unit-not-found" | "log-not-found" => {
             passing("RUNTIME_RESOURCE_MISSING", FailureReason::RuntimeError)
         }
         "unit-unkillable" => passing("RUNTIME_UNHEALTHY", FailureReason::RuntimeError),
-        "node-io" => RUNTIME,
+        "node-io" | "compose-failed" | "compose-project-busy" => RUNTIME,
         _ => passing("UNKNOWN_ERROR", FailureReason::RuntimeError),
     }
 }
@@ -158,6 +166,18 @@ mod tests {
             refused("volumes-unsupported"),
             refused("bridge-missing"),
             refused("accelerator-missing"),
+            refused("compose-invalid"),
+            refused("compose-variable-missing"),
+            refused("compose-file-missing"),
+            refused("compose-build-failed"),
+            refused("git-ref-not-found"),
+            refused("git-token-unreadable"),
+            refused("compose-missing"),
+            refused("git-missing"),
+            refused("git-unreachable"),
+            refused("git-unauthorized"),
+            refused("compose-failed"),
+            refused("compose-project-busy"),
             refused("something-of-tomorrow"),
         ]
     }
@@ -207,6 +227,18 @@ mod tests {
                 "volumes-unsupported -> STORAGE_PROVISION_FAILED STORAGE_ERROR lasting",
                 "bridge-missing -> NETWORK_FAILED NETWORK_ERROR again",
                 "accelerator-missing -> INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
+                "compose-invalid -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "compose-variable-missing -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "compose-file-missing -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "compose-build-failed -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "git-ref-not-found -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "git-token-unreadable -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "compose-missing -> RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
+                "git-missing -> RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
+                "git-unreachable -> NETWORK_FAILED NETWORK_ERROR again",
+                "git-unauthorized -> NETWORK_FAILED NETWORK_ERROR lasting",
+                "compose-failed -> RUNTIME_ERROR RUNTIME_ERROR again",
+                "compose-project-busy -> RUNTIME_ERROR RUNTIME_ERROR again",
                 "something-of-tomorrow -> UNKNOWN_ERROR RUNTIME_ERROR again",
             ]
         );

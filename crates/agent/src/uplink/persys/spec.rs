@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hostler_model::spec::{
-    ComposeSpec, ContainerSpec, Kind, Mount, PortMapping, Protocol, RestartPolicy, WorkloadSpec,
+    ComposeSpec, ContainerSpec, GitSource, Kind, Mount, PortMapping, Protocol, RestartPolicy,
+    WorkloadSpec,
 };
 use hostler_model::{AssignmentId, Bytes, MilliCpu, Timestamp, WorkloadId};
 use hostler_wire::persys::agent;
 use hostler_wire::persys::agent::workload_spec::Spec;
+use serde::{Deserialize, Serialize};
 
 use super::causes::{self, Cause};
 use super::machine;
@@ -213,6 +215,16 @@ fn compose(id: &str, theirs: &agent::ComposeSpec) -> Result<WorkloadSpec, No> {
     if text.is_empty() {
         return Err(invalid("compose.compose_yaml: there is no text"));
     }
+    if let Ok(FromGit { git }) = serde_json::from_str::<FromGit>(text) {
+        return project(
+            id,
+            theirs,
+            ComposeSpec {
+                git: Some(git),
+                ..ComposeSpec::default()
+            },
+        );
+    }
     // No compose file is without a colon, and no base64 has one.
     let file = if text.contains(':') {
         theirs.compose_yaml.clone()
@@ -223,11 +235,37 @@ fn compose(id: &str, theirs: &agent::ComposeSpec) -> Result<WorkloadSpec, No> {
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or_else(|| invalid("compose.compose_yaml: neither YAML nor base64 of it"))?
     };
-    let mut spec = WorkloadSpec::of_container(&name_of(id), "", Vec::new());
-    spec.container = None;
-    spec.compose = Some(ComposeSpec { file, git: None });
+    project(id, theirs, ComposeSpec::of_text(file))
+}
+
+fn project(
+    id: &str,
+    theirs: &agent::ComposeSpec,
+    compose: ComposeSpec,
+) -> Result<WorkloadSpec, No> {
+    let mut spec = WorkloadSpec::bare(&name_of(id));
+    spec.compose = Some(compose);
     spec.env.clone_from(&theirs.env);
     Ok(spec)
+}
+
+/// The agents' contract has no words for a repository; the control contract has. One that comes from there is kept in
+/// the place of the text, as an extension that no compose file has alone.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FromGit {
+    #[serde(rename = "x-hostler-git")]
+    git: GitSource,
+}
+
+/// The text that stands for a repository.
+pub(super) fn from_git(repo: &str, reference: &str) -> String {
+    let git = GitSource {
+        repo: repo.trim().to_owned(),
+        reference: (!reference.is_empty()).then(|| reference.to_owned()),
+        ..GitSource::default()
+    };
+    serde_json::to_string(&FromGit { git }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -365,6 +403,28 @@ mod tests {
             };
             assert_eq!(refused(Spec::Compose(spec)).cause, causes::INVALID);
         }
+    }
+
+    #[test]
+    fn a_repository_takes_the_place_of_the_text_and_shows_no_credential() {
+        let of = |repo: &str| {
+            let spec = agent::ComposeSpec {
+                compose_yaml: from_git(repo, "v1"),
+                env: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
+                ..agent::ComposeSpec::default()
+            };
+            read(&request(Spec::Compose(spec)))
+        };
+        let (_, spec) = of("https://host/r.git").unwrap();
+        let git = spec.compose.unwrap().git.unwrap();
+        assert_eq!(git.repo, "https://host/r.git");
+        assert_eq!(git.reference.as_deref(), Some("v1"));
+        assert_eq!(spec.env["A"], "1");
+        let no = of("https://s3cret@host/r.git").unwrap_err();
+        assert_eq!(no.cause, causes::INVALID);
+        assert!(no.message.contains("credential"), "{}", no.message);
+        assert!(!no.message.contains("s3cret"), "{}", no.message);
+        assert_eq!(of("").unwrap_err().cause, causes::INVALID);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tonic::transport::Channel;
 
 use super::core::Core;
 use super::host::MIB;
+use super::spec;
 use crate::uplink::channel::failure;
 
 /// Opens the stream and does what comes on it; never completes, because the calls go on without it.
@@ -112,7 +113,11 @@ fn applied(request: control::ApplyWorkloadRequest) -> agent::ApplyWorkloadReques
             }
             Workload::Compose(theirs) => agent::workload_spec::Spec::Compose(agent::ComposeSpec {
                 project_name: String::new(),
-                compose_yaml: theirs.inline_yaml,
+                compose_yaml: if theirs.source_type.trim().eq_ignore_ascii_case("git") {
+                    spec::from_git(&theirs.git_repo, &theirs.git_ref)
+                } else {
+                    theirs.inline_yaml
+                },
                 env: theirs.env,
             }),
             Workload::Vm(_) => agent::workload_spec::Spec::Vm(agent::VmSpec::default()),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{
-    AssignmentId, Exit, FleetId, Intent, IntentItem, NodeFacts, NodeId, ObservedUnit, Resources,
-    RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId, UnitState, Usage, WorkloadId,
+    AssignmentId, Exit, FleetId, Intent, IntentItem, NodeFacts, NodeId, ObservedUnit, Part,
+    Resources, RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId, UnitState, Usage, WorkloadId,
 };
 use hostler_runtime::{LogLine, LogQuery, Run, Stream};
 use hostler_wire::session::v1;
@@ -117,6 +117,15 @@ pub(super) fn observed(observed: &ObservedUnit) -> v1::ObservedUnit {
             state: Some(state(&observed.state)),
         }),
         runs: observed.runs,
+        parts: observed.parts.iter().map(part).collect(),
+    }
+}
+
+fn part(part: &Part) -> v1::Part {
+    v1::Part {
+        name: part.name.clone(),
+        state: part.state.as_str().to_owned(),
+        exit: part.exit.map(exit),
     }
 }
 

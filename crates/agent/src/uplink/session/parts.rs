@@ -8,6 +8,9 @@ use prost::Message;
 const ENVELOPE_BYTES: usize = 64;
 /// No driver says more than this in one message for people.
 const MAX_TEXT_BYTES: usize = 8 * 1024;
+/// Parts of one unit that are told, and bytes of a part's name.
+const MOST_PARTS: usize = 200;
+const MAX_NAME_BYTES: usize = 128;
 
 /// Splits the units into messages of at most 64 KiB. A full set has at least one part and its last one says so.
 pub(super) fn observed(units: Vec<v1::ObservedUnit>, is_full: bool) -> Vec<v1::NodeMessage> {
@@ -43,6 +46,11 @@ pub(super) fn observed(units: Vec<v1::ObservedUnit>, is_full: bool) -> Vec<v1::N
 /// Cuts texts for people that would not fit into any message.
 fn shorten(unit: &mut v1::ObservedUnit) {
     use v1::unit_state::State;
+    unit.parts.truncate(MOST_PARTS);
+    for part in &mut unit.parts {
+        let most = part.name.floor_char_boundary(MAX_NAME_BYTES);
+        part.name.truncate(most);
+    }
     let text = match unit.state.as_mut().and_then(|state| state.state.as_mut()) {
         Some(State::Preparing(preparing)) => &mut preparing.detail,
         Some(State::Failed(failed)) => &mut failed.message,
@@ -72,6 +80,7 @@ mod tests {
                 state: Some(v1::unit_state::State::Failed(failed)),
             }),
             runs: 1,
+            parts: Vec::new(),
         }
     }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use hostler_agent::AgentStatus;
+use hostler_model::spec::Kind;
 use hostler_runtime::fake::Fault;
-use hostler_wire::persys::agent::ActualState;
+use hostler_wire::persys::agent::{ActualState, WorkloadType};
 use hostler_wire::persys::control::{self, FailureReason, control_message};
 
 use super::{Place, container, once, stopped};
@@ -555,6 +556,60 @@ async fn what_comes_on_the_control_stream_is_carried_out() {
     ));
     node.until_unknown("web").await;
     assert_eq!(place.world.machine.running(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compose_project_runs_where_its_driver_is_inline_and_out_of_a_repository() {
+    let place = Place::new();
+    place.world.kinds.lock().unwrap().push(Kind::Compose);
+    place.scheduler.state().has_stream = true;
+    let node = place
+        .start_with(|_, persys| persys.control_stream = true)
+        .await
+        .unwrap();
+    place
+        .scheduler
+        .until("a stream", |state| !state.streams.is_empty())
+        .await;
+    let send = |id: &str, project: control::ComposeSpec| {
+        let spec = control::WorkloadSpec {
+            r#type: "compose".to_owned(),
+            workload: Some(control::workload_spec::Workload::Compose(project)),
+            ..control::WorkloadSpec::default()
+        };
+        let apply = control::ApplyWorkloadRequest {
+            workload_id: id.to_owned(),
+            revision_id: "r1".to_owned(),
+            desired_state: "Running".to_owned(),
+            spec: Some(spec),
+        };
+        place.scheduler.send(control_message::Message::Apply(apply));
+    };
+    send(
+        "inline",
+        control::ComposeSpec {
+            inline_yaml: "services: {web: {image: a}}".to_owned(),
+            ..control::ComposeSpec::default()
+        },
+    );
+    send(
+        "from-git",
+        control::ComposeSpec {
+            source_type: "git".to_owned(),
+            git_repo: "https://git.example/shop".to_owned(),
+            git_ref: "v1".to_owned(),
+            ..control::ComposeSpec::default()
+        },
+    );
+    for id in ["inline", "from-git"] {
+        while node.status(id).await.is_err() {
+            place.world.pass(Duration::from_millis(50)).await;
+        }
+        node.until(id, ActualState::Running).await;
+    }
+    let mut listed = node.list(WorkloadType::Compose).await;
+    listed.sort();
+    assert_eq!(listed, ["from-git", "inline"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -359,7 +359,7 @@ fn machine() -> VmSpec {
 #[tokio::test(start_paused = true)]
 async fn a_machine_is_applied_shown_with_what_is_known_of_its_guest_and_deleted() {
     let place = Place::new();
-    place.world.also.lock().unwrap().push(Kind::Vm);
+    place.world.kinds.lock().unwrap().push(Kind::Vm);
     let node = place.start().await;
     let of = |vm: VmSpec, revision: &str| ApplyWorkloadRequest {
         r#type: WorkloadType::Vm as i32,

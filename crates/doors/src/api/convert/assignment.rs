@@ -4,7 +4,7 @@ use hostler_control::Control;
 use hostler_control::fleet::State;
 use hostler_model::spec::{Port, Protocol};
 use hostler_model::{
-    Assignment, Exit, Intent, Liveness, Node, ObservedUnit, Outcome, StopCause, Timestamp,
+    Assignment, Exit, Intent, Liveness, Node, ObservedUnit, Outcome, Part, StopCause, Timestamp,
     UnitState, Workload,
 };
 use hostler_wire::api;
@@ -21,6 +21,7 @@ pub(in crate::api) fn assignment(
     let workload = state.workload(copy.workload);
     let node = state.node(copy.node);
     let (now, runs) = state_of(control, state, copy);
+    let parts = parts_of(control, copy);
     let (intent, cause) = match copy.intent {
         Intent::Run => (api::Intent::Run, None),
         Intent::Stop { cause } => (api::Intent::Stop, Some(word_of(cause).to_owned())),
@@ -38,6 +39,7 @@ pub(in crate::api) fn assignment(
         intent,
         cause,
         runs,
+        parts,
         state: now,
         outcome: copy.outcome.as_ref().map(outcome),
         is_outdated: workload.is_some_and(|it| is_outdated(it, copy)),
@@ -47,6 +49,19 @@ pub(in crate::api) fn assignment(
             ports: copy.claims.ports.iter().map(port).collect(),
         },
     }
+}
+
+/// What a copy is made of, by its node's last word.
+fn parts_of(control: &Control, copy: &Assignment) -> Vec<api::Part> {
+    let observed = control.observed_at(copy.node, copy.id);
+    let observed = observed.filter(|unit| unit.unit == copy.unit() && copy.outcome.is_none());
+    let parts = observed.map(|unit| unit.parts).unwrap_or_default();
+    let part = |part: Part| api::Part {
+        name: part.name,
+        state: part.state.as_str().to_owned(),
+        exit: part.exit.map(|exit| exit.to_string()),
+    };
+    parts.into_iter().map(part).collect()
 }
 
 /// What is known of a copy at this moment, and how often it was started.

@@ -138,7 +138,8 @@ pub(in crate::api) async fn show(
     let template = kept.map_or_else(String::new, |kept| kept.template_id);
     let place = place(&view, workload.id);
     let waits = waits(&view, workload.id);
-    let message = format!("Deployment '{template}' on node {place}{waits}");
+    let fails = fails(&api, &view, workload.id);
+    let message = format!("Deployment '{template}' on node {place}{waits}{fails}");
     Ok(Json(Standing::new(
         id,
         &status(&api, &view, &workload),
@@ -210,10 +211,7 @@ const fn deletion(workload: WorkloadId) -> Verb {
 fn spec(deployment: &Deployment) -> Result<WorkloadSpec, No> {
     let mut spec = WorkloadSpec::of_process(&name(&deployment.deployment_id), Vec::new());
     spec.process = None;
-    spec.compose = Some(ComposeSpec {
-        git: None,
-        file: deployment.rendered_compose.clone(),
-    });
+    spec.compose = Some(ComposeSpec::of_text(&deployment.rendered_compose));
     spec.env.clone_from(&deployment.env);
     let bytes = serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len());
     if bytes > MAX_ENCODED_SPEC_BYTES {
@@ -268,6 +266,30 @@ fn waits(view: &Fleet, workload: WorkloadId) -> String {
         .chain(nodes)
         .collect();
     format!(" (waits: {})", reasons.join(", "))
+}
+
+/// Why its copy does not run as it should: what its node says, or the services that have failed.
+fn fails(api: &Api, view: &Fleet, workload: WorkloadId) -> String {
+    let copies = view
+        .assignments_of(workload)
+        .filter(|copy| copy.is_wanted());
+    let why = copies
+        .map(|copy| convert::assignment(&api.control, view, copy))
+        .find_map(|copy| {
+            let state = copy.state;
+            let failed = copy.parts.iter().filter(|part| part.state != "running");
+            let failed: Vec<String> = failed
+                .filter_map(|part| Some(format!("{}: {}", part.name, part.exit.as_ref()?)))
+                .filter(|part| !part.ends_with("exit code 0"))
+                .collect();
+            match (state.code, failed.is_empty(), state.exit) {
+                (Some(_), _, _) => Some(state.detail),
+                (None, false, _) => Some(failed.join(", ")),
+                (None, true, Some(exit)) if exit != "exit code 0" => Some(exit),
+                (None, true, _) => None,
+            }
+        });
+    why.map_or_else(String::new, |why| format!(" (fails: {why})"))
 }
 
 fn taken(id: &str) -> Refusal {

@@ -172,5 +172,6 @@ fn unit_of(want: &Want, unit: UnitId, state: UnitState) -> ObservedUnit {
         kind: want.kind,
         state,
         runs: 1,
+        parts: Vec::new(),
     }
 }
