@@ -16,11 +16,11 @@
 //! not answer is an error of its own; its containers may well run.
 
 mod create;
-mod engine;
-mod found;
-mod output;
-mod pull;
-mod starts;
+pub(crate) mod engine;
+pub(crate) mod found;
+pub(crate) mod output;
+pub(crate) mod pull;
+pub(crate) mod starts;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

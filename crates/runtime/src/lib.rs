@@ -7,6 +7,7 @@
 //!
 //! A unit outlives the agent: no way of stopping the agent takes its units along.
 
+pub mod compose;
 pub mod container;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;

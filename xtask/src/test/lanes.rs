@@ -1,6 +1,7 @@
 //! Lanes: which ignored tests there are, what each needs, and whether it is here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -48,6 +49,32 @@ impl Lane {
             Some(path) => Self::on(name, path.display().to_string()),
             None => Self::off(name, format!("there is no program `{program}`")),
         }
+    }
+}
+
+/// Compose projects by `docker-compose`, on the engine of the docker lane.
+pub(crate) fn compose(docker: &Lane) -> Lane {
+    const NAME: &str = "compose";
+    let missing = || "there is no program `docker-compose`".to_owned();
+    let path = provision::program("docker-compose").ok_or_else(missing);
+    match docker.state.clone().and(path) {
+        Ok(path) => Lane::on(NAME, path.display().to_string()),
+        Err(why) => Lane::off(NAME, why),
+    }
+}
+
+/// Compose projects by `docker compose`, where the engine's client has it.
+pub(crate) fn compose_v2(docker: &Lane) -> Lane {
+    const NAME: &str = "compose-v2";
+    let version = Command::new("docker")
+        .args(["compose", "version", "--short"])
+        .output();
+    let version = version.ok().filter(|it| it.status.success());
+    let version = version.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned());
+    let version = version.ok_or_else(|| "there is no `docker compose`".to_owned());
+    match docker.state.clone().and(version) {
+        Ok(version) => Lane::on(NAME, format!("docker compose {version}")),
+        Err(why) => Lane::off(NAME, why),
     }
 }
 

@@ -66,7 +66,9 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     let (docker, engine) = docker();
     let (podman, service) = podman();
     let (qemu, machine) = qemu();
-    let mut plan = Plan::new(&ignored, vec![docker, podman, qemu]);
+    let composes = [lanes::compose(&docker), lanes::compose_v2(&docker)];
+    let engines = [docker, podman, qemu].into_iter().chain(composes).collect();
+    let mut plan = Plan::new(&ignored, engines);
     if length == Length::Full {
         for (name, value) in FULL_LENGTH {
             plan.set(name, value);

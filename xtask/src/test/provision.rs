@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("dockerd", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("podman", "podman"),
     ("busybox", "busybox-static"),
     ("strace", "strace"),

@@ -42,7 +42,7 @@ const UNREADABLE_LOOKS: usize = 40;
 const UNREADABLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the engine is, and the client once it has answered.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     address: String,
     client: OnceCell<Client>,
 }
@@ -54,13 +54,13 @@ struct Client {
 
 /// The engine's "no".
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     status: u16,
     message: String,
 }
 
 /// Tells an engine that refuses from one that does not answer.
-pub(super) trait Attempt<T> {
+pub(crate) trait Attempt<T> {
     fn attempt(self) -> Result<Result<T, Refused>, RuntimeError>;
 
     /// The answer, where the caller has one meaning for every refusal.
@@ -103,7 +103,7 @@ impl<T> Attempt<T> for Result<T, Error> {
 }
 
 /// Asks until the answer can be read; after that many looks it is the engine that is out of reach.
-pub(super) async fn readable<T, A>(mut ask: impl FnMut() -> A) -> Result<T, Error>
+pub(crate) async fn readable<T, A>(mut ask: impl FnMut() -> A) -> Result<T, Error>
 where
     A: Future<Output = Result<T, Error>>,
 {
@@ -117,7 +117,7 @@ where
 }
 
 impl Engine {
-    pub(super) fn at(address: String) -> Self {
+    pub(crate) fn at(address: String) -> Self {
         Self {
             address,
             client: OnceCell::new(),
@@ -125,13 +125,13 @@ impl Engine {
     }
 
     /// The client. The first call finds out which version of the API the engine speaks.
-    pub(super) async fn docker(&self) -> Result<Docker, RuntimeError> {
+    pub(crate) async fn docker(&self) -> Result<Docker, RuntimeError> {
         let client = self.client.get_or_try_init(|| self.connect()).await?;
         Ok(client.docker.clone())
     }
 
     /// Whether it is a Podman: where that differs from Docker, we make up for it.
-    pub(super) async fn is_podman(&self) -> Result<bool, RuntimeError> {
+    pub(crate) async fn is_podman(&self) -> Result<bool, RuntimeError> {
         let client = self.client.get_or_try_init(|| self.connect()).await?;
         Ok(client.is_podman)
     }
@@ -164,16 +164,16 @@ impl Engine {
 }
 
 impl Refused {
-    pub(super) const fn is_not_found(&self) -> bool {
+    pub(crate) const fn is_not_found(&self) -> bool {
         self.status == 404
     }
 
-    pub(super) const fn is_conflict(&self) -> bool {
+    pub(crate) const fn is_conflict(&self) -> bool {
         self.status == 409
     }
 
     /// What it means for a verb on a container that was there.
-    pub(super) fn of_unit(self, id: UnitId) -> RuntimeError {
+    pub(crate) fn of_unit(self, id: UnitId) -> RuntimeError {
         if self.is_not_found() {
             RuntimeError::NotFound(id)
         } else {
@@ -182,7 +182,7 @@ impl Refused {
     }
 
     /// What it means for the creation of a container.
-    pub(super) fn of_spec(self, spec: &WorkloadSpec) -> RuntimeError {
+    pub(crate) fn of_spec(self, spec: &WorkloadSpec) -> RuntimeError {
         match &spec.container {
             Some(container) if self.is_not_found() => RuntimeError::Image {
                 image: container.image.clone(),
@@ -194,36 +194,11 @@ impl Refused {
 
     /// What it means for the start of a container.
     pub(super) fn of_start(self, id: UnitId, seen: &Inspected) -> RuntimeError {
-        let text = self.message.to_ascii_lowercase();
-        if text.contains("port is already allocated") || text.contains("address already in use") {
-            // The text names it as `0.0.0.0:8081`, among other numbers.
-            let named = |port: &&u16| self.message.contains(&format!(":{port}"));
-            let port = seen.ports.iter().find(named).or_else(|| seen.ports.first());
-            return RuntimeError::PortInUse {
-                port: port.copied().unwrap_or(0),
-            };
-        }
-        let is_missing = text.contains("executable file not found")
-            || text.contains("no such file or directory") && text.contains("exec");
-        if is_missing {
-            let source = io::ErrorKind::NotFound.into();
-            return RuntimeError::Command {
-                program: seen.program.clone(),
-                source,
-            };
-        }
-        if text.contains("exec") && text.contains("permission denied") {
-            let source = io::ErrorKind::PermissionDenied.into();
-            return RuntimeError::Command {
-                program: seen.program.clone(),
-                source,
-            };
-        }
-        self.of_unit(id)
+        start_failure(&self.message, &seen.ports, &seen.program).unwrap_or_else(|| self.of_unit(id))
     }
 
     /// What it means when nothing more is known.
-    pub(super) fn of_engine(self) -> RuntimeError {
+    pub(crate) fn of_engine(self) -> RuntimeError {
         if self.message.contains("no space left on device") {
             return RuntimeError::DiskFull;
         }
@@ -239,7 +214,7 @@ impl Refused {
         }
     }
 
-    pub(super) fn of_image(self, image: &str) -> RuntimeError {
+    pub(crate) fn of_image(self, image: &str) -> RuntimeError {
         if self.message.contains("no space left on device") {
             return RuntimeError::DiskFull;
         }
@@ -268,7 +243,32 @@ pub(super) fn of_image(image: &str, message: String) -> RuntimeError {
     }
 }
 
-pub(super) const fn down(message: String) -> RuntimeError {
+/// Why a container does not start, if the engine's text tells: which of the ports is taken, or what is wrong
+/// with the program.
+pub(crate) fn start_failure(message: &str, ports: &[u16], program: &str) -> Option<RuntimeError> {
+    let text = message.to_ascii_lowercase();
+    if text.contains("port is already allocated") || text.contains("address already in use") {
+        // The text names it as `0.0.0.0:8081`, among other numbers.
+        let named = |port: &&u16| message.contains(&format!(":{port}"));
+        let port = ports.iter().find(named).or_else(|| ports.first());
+        return Some(RuntimeError::PortInUse {
+            port: port.copied().unwrap_or(0),
+        });
+    }
+    let of_program = |kind: io::ErrorKind| RuntimeError::Command {
+        program: program.to_owned(),
+        source: kind.into(),
+    };
+    let is_missing = text.contains("executable file not found")
+        || text.contains("no such file or directory") && text.contains("exec");
+    if is_missing {
+        return Some(of_program(io::ErrorKind::NotFound));
+    }
+    let is_denied = text.contains("exec") && text.contains("permission denied");
+    is_denied.then(|| of_program(io::ErrorKind::PermissionDenied))
+}
+
+pub(crate) const fn down(message: String) -> RuntimeError {
     RuntimeError::EngineDown {
         engine: "container",
         message,

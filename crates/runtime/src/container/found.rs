@@ -354,7 +354,7 @@ fn state_of(
 
 /// The engine has one number for both: a process killed by a signal counts as 128 and the signal's number,
 /// as in a shell.
-fn exit_of(state: &ContainerState, was_rebooted: bool) -> Exit {
+pub(crate) fn exit_of(state: &ContainerState, was_rebooted: bool) -> Exit {
     let code = state.exit_code.unwrap_or(CODE_UNSEEN);
     if was_rebooted && code == CODE_UNSEEN {
         return Exit::Unknown;
@@ -371,7 +371,7 @@ fn exit_of(state: &ContainerState, was_rebooted: bool) -> Exit {
 }
 
 /// The engine writes year 1 for "never".
-fn moment(text: &str) -> Option<Timestamp> {
+pub(crate) fn moment(text: &str) -> Option<Timestamp> {
     if text.starts_with("0001-") {
         None
     } else {

@@ -43,22 +43,22 @@ struct Reading {
 
 /// How far a log was read. Lines can share a moment: the parts of a long one always do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Place {
+pub(crate) struct Place {
     /// The engine's text for the latest moment of which a line was read; it has nanoseconds.
-    moment: String,
+    pub(crate) moment: String,
     /// How many lines of that moment were read.
     lines: usize,
 }
 
 /// Tells the lines that are new from those that were read, in a log that is read again.
-struct Resumed {
+pub(crate) struct Resumed {
     from: Place,
 }
 
 /// A line as the engine writes it.
-struct Stamped {
-    moment: String,
-    line: LogLine,
+pub(crate) struct Stamped {
+    pub(crate) moment: String,
+    pub(crate) line: LogLine,
 }
 
 /// Opens the log of a run.
@@ -168,8 +168,7 @@ impl Reading {
         self.inner.inspect(self.id, &self.container).await?;
         let history = self.inner.starts.history(self.id).await?;
         let mut output = self.open(&history, true).await?;
-        let from = self.read.clone();
-        let mut resumed = Resumed { from };
+        let mut resumed = Resumed::behind(self.read.clone());
         while let Some(stamped) = next(&mut output, &history).await? {
             if !resumed.is_new(&stamped.moment) {
                 continue;
@@ -209,7 +208,7 @@ impl Reading {
 
 impl Place {
     /// Takes notice of a line that was read.
-    fn take(&mut self, moment: String) {
+    pub(crate) fn take(&mut self, moment: String) {
         if moment == self.moment {
             self.lines += 1;
         } else if is_later(&moment, &self.moment) {
@@ -219,7 +218,11 @@ impl Place {
 }
 
 impl Resumed {
-    fn is_new(&mut self, moment: &str) -> bool {
+    pub(crate) const fn behind(from: Place) -> Self {
+        Self { from }
+    }
+
+    pub(crate) fn is_new(&mut self, moment: &str) -> bool {
         if moment == self.from.moment && self.from.lines > 0 {
             self.from.lines -= 1;
             return false;
@@ -241,7 +244,7 @@ async fn next(
     Ok(None)
 }
 
-fn stamped(part: &LogOutput, history: &History) -> Option<Stamped> {
+pub(crate) fn stamped(part: &LogOutput, history: &History) -> Option<Stamped> {
     let stream = match part {
         LogOutput::StdErr { .. } => Stream::Stderr,
         LogOutput::StdOut { .. } | LogOutput::StdIn { .. } | LogOutput::Console { .. } => {
@@ -274,7 +277,7 @@ fn stamped(part: &LogOutput, history: &History) -> Option<Stamped> {
 }
 
 /// Compares the engine's moments, which drop the zeros at the end of their nanoseconds.
-fn is_later(moment: &str, than: &str) -> bool {
+pub(crate) fn is_later(moment: &str, than: &str) -> bool {
     let padded = |text: &str| {
         let text = text.trim_end_matches('Z');
         let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -316,7 +319,7 @@ mod tests {
         for moment in [a, b, b] {
             place.take(moment.to_owned());
         }
-        let mut resumed = Resumed { from: place };
+        let mut resumed = Resumed::behind(place);
         let again = [a, b, b, b, c, c].map(|moment| resumed.is_new(moment));
         assert_eq!(again, [false, false, false, true, true, true]);
     }

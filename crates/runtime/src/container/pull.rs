@@ -20,10 +20,10 @@ use crate::{Progress, RuntimeError};
 const PULLS_AT_ONCE: usize = 8;
 /// How long the engine may say nothing about a pull. Less than it may take to begin an answer, which would
 /// count as an engine that is down; more than a slow disk takes to unpack a piece of a layer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Pulls images.
-pub(super) struct Pulls {
+pub(crate) struct Pulls {
     turns: Semaphore,
     patience: Duration,
 }
@@ -36,7 +36,7 @@ struct Layers {
 }
 
 impl Pulls {
-    pub(super) const fn with_patience(patience: Duration) -> Self {
+    pub(crate) const fn with_patience(patience: Duration) -> Self {
         Self {
             turns: Semaphore::const_new(PULLS_AT_ONCE),
             patience,
@@ -44,7 +44,7 @@ impl Pulls {
     }
 
     /// Sees to it that the spec's image is here, as far as its policy lets us.
-    pub(super) async fn ensure(
+    pub(crate) async fn ensure(
         &self,
         docker: &Docker,
         spec: &ContainerSpec,
@@ -105,7 +105,7 @@ impl Pulls {
     }
 }
 
-pub(super) async fn is_here(docker: &Docker, image: &str) -> Result<bool, RuntimeError> {
+pub(crate) async fn is_here(docker: &Docker, image: &str) -> Result<bool, RuntimeError> {
     match docker.inspect_image(image).await.attempt()? {
         Ok(_) => Ok(true),
         Err(refused) if refused.is_not_found() => Ok(false),

@@ -19,39 +19,39 @@ const STARTS_KEPT: usize = 16;
 
 /// The directory of the records.
 #[derive(Clone)]
-pub(super) struct Starts {
+pub(crate) struct Starts {
     dir: Arc<PathBuf>,
 }
 
 /// The starts of a unit, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct History {
-    pub(super) starts: Vec<Start>,
+pub(crate) struct History {
+    pub(crate) starts: Vec<Start>,
 }
 
 /// The start of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Start {
-    pub(super) run: u32,
-    pub(super) at: Timestamp,
+pub(crate) struct Start {
+    pub(crate) run: u32,
+    pub(crate) at: Timestamp,
     /// The machine's boot in which it began.
-    pub(super) boot_id: String,
+    pub(crate) boot_id: String,
 }
 
 impl Starts {
-    pub(super) fn in_dir(dir: PathBuf) -> Self {
+    pub(crate) fn in_dir(dir: PathBuf) -> Self {
         Self { dir: Arc::new(dir) }
     }
 
     /// What is on record of the unit; nothing if the record is lost.
-    pub(super) async fn history(&self, id: UnitId) -> Result<History, RuntimeError> {
+    pub(crate) async fn history(&self, id: UnitId) -> Result<History, RuntimeError> {
         let path = self.path(id);
         let read = disk::off_thread("read the starts", move || disk::read(&path)).await;
         Ok(read?.unwrap_or_default())
     }
 
     /// Puts a start on record, durably.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         &self,
         id: UnitId,
         run: u32,
@@ -75,7 +75,20 @@ impl Starts {
         written.await
     }
 
-    pub(super) async fn forget(&self, id: UnitId) -> Result<(), RuntimeError> {
+    /// Takes back a start that came to nothing.
+    pub(crate) async fn take_back(&self, id: UnitId, run: u32) -> Result<(), RuntimeError> {
+        let path = self.path(id);
+        let written = disk::off_thread("take back the start", move || {
+            let Some(mut history) = disk::read::<History>(&path)? else {
+                return Ok(());
+            };
+            history.starts.retain(|start| start.run != run);
+            disk::write_durably(&path, &history)
+        });
+        written.await
+    }
+
+    pub(crate) async fn forget(&self, id: UnitId) -> Result<(), RuntimeError> {
         let path = self.path(id);
         disk::off_thread("forget the starts", move || remove_file(&path)).await
     }
@@ -87,7 +100,7 @@ impl Starts {
 
 impl History {
     /// The last start that the engine carried out, by the engine's moment of its last start.
-    pub(super) fn last_until(&self, started_at: Timestamp) -> Option<&Start> {
+    pub(crate) fn last_until(&self, started_at: Timestamp) -> Option<&Start> {
         self.starts
             .iter()
             .rev()
@@ -95,13 +108,13 @@ impl History {
     }
 
     /// The run in which something was written at that moment.
-    pub(super) fn run_at(&self, at: Timestamp) -> u32 {
+    pub(crate) fn run_at(&self, at: Timestamp) -> u32 {
         let oldest = self.starts.first().map_or(1, |start| start.run);
         self.last_until(at).map_or(oldest, |start| start.run)
     }
 
     /// When the run began, if that is on record.
-    pub(super) fn start_of(&self, run: u32) -> Option<Timestamp> {
+    pub(crate) fn start_of(&self, run: u32) -> Option<Timestamp> {
         self.starts
             .iter()
             .find(|start| start.run == run)

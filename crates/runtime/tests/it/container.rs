@@ -344,13 +344,13 @@ async fn an_engine_that_is_not_there_is_down_and_no_empty_list() {
 }
 
 /// An engine of the test's own, so that it can be killed.
-struct OwnEngine {
+pub(crate) struct OwnEngine {
     dir: tempfile::TempDir,
     process: Option<std::process::Child>,
 }
 
 impl OwnEngine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut engine = Self {
             dir: tempfile::tempdir().unwrap(),
             process: None,
@@ -359,12 +359,12 @@ impl OwnEngine {
         engine
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
 
     /// With live restore, containers survive the daemon, as careful people set it up.
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let at = |name: &str| self.dir.path().join(name);
         // In a network of its own, or it would take the other engine's bridge away.
         let process = Command::new("unshare")
@@ -385,7 +385,7 @@ impl OwnEngine {
         self.process = Some(process);
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
             process.wait().unwrap();
@@ -421,7 +421,7 @@ impl OwnEngine {
             .unwrap()
     }
 
-    fn import_busybox(&self) {
+    pub(crate) fn import_busybox(&self) {
         let archive = self.dir.path().join("busybox.tar");
         let archive = archive.to_str().unwrap();
         let saving = ["-H", &engine(), "save", "-o", archive, "busybox:local"].map(str::to_owned);

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
+mod compose;
+mod compose_git;
+mod compose_survival;
 mod container;
 mod engine;
 mod limits;

@@ -1,0 +1,288 @@
+//! The compose driver: compose projects on a Docker-compatible engine, by the node's own compose program.
+//!
+//! The program reads the files, and creates and starts what they describe; everything else goes through the engine.
+//! The engine keeps the state, and the disk what it does not know: the files (see `project`) and when each run began.
+//! Everything of ours carries labels, so that it is found again whatever became of the agent:
+//!
+//! ```text
+//!   hostler.compose.owner      which agent made it: two agents on one machine leave each other's alone
+//!   hostler.compose.unit       <assignment>.<generation>
+//!   hostler.compose.workload   the workload's id
+//!   hostler.compose.grace-ms   how long it may take to stop, if its service says nothing
+//! ```
+//!
+//! They are not the labels of the container driver: each of the two sees its own. The project's name derives from the
+//! assignment; a generation finds the named volumes of the one before it, which is gone when it starts.
+//!
+//! What can fail has stable codes: `compose-missing`, `compose-invalid`, `compose-variable-missing`, `compose-failed`,
+//! `compose-build-failed`, `compose-file-missing`, `compose-project-busy`, `git-missing`, `git-unreachable`,
+//! `git-unauthorized`, `git-ref-not-found`, `git-token-unreadable`, and those of containers.
+
+mod drive;
+mod found;
+mod git;
+mod output;
+mod program;
+mod project;
+mod resolved;
+mod state;
+mod tool;
+mod watch;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bollard::query_parameters::StatsOptions;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use hostler_kit::{Clock, Tasks};
+use hostler_model::spec::Kind;
+use hostler_model::{Exit, Part, RuntimeFact, Timestamp, UnitId};
+use tokio::sync::Semaphore;
+
+use crate::container::engine::{Attempt as _, Engine, Refused};
+use crate::container::pull::{self, Pulls};
+use crate::container::starts::Starts;
+use crate::logs::{LogLine, LogQuery};
+use crate::{Data, Found, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+
+use program::Program;
+pub use program::Programs;
+use project::Places;
+use watch::Watch;
+
+const LABEL_OWNER: &str = "hostler.compose.owner";
+const LABEL_UNIT: &str = "hostler.compose.unit";
+const LABEL_WORKLOAD: &str = "hostler.compose.workload";
+const LABEL_GRACE: &str = "hostler.compose.grace-ms";
+/// Compose's own label on all that it makes.
+const PROJECT: &str = "com.docker.compose.project";
+/// Files that are read, fetched or built at once; the old program takes a second of a core to begin.
+const PREPARATIONS_AT_ONCE: usize = 4;
+
+/// What the driver is made of.
+pub struct ComposeConfig {
+    /// Where the engine listens: `unix:///var/run/docker.sock`, a path, or `tcp://host:port`.
+    pub engine: String,
+    /// The driver's own directory, for the projects' files.
+    pub dir: PathBuf,
+    /// Names this agent among those of the machine. Projects of other owners are neither seen nor touched.
+    pub owner: String,
+    pub programs: Programs,
+    /// The whole environment of the programs, as `PATH`, `HOME` and the address of a proxy. Projects can read it.
+    pub environment: Vec<(String, String)>,
+    pub clock: Arc<dyn Clock>,
+    /// The watch over the engine's events belongs to this family.
+    pub tasks: Tasks,
+}
+
+/// Runs compose projects.
+pub struct ComposeRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    pulls: Pulls,
+    preparations: Semaphore,
+    starts: Starts,
+    places: Places,
+    owner: String,
+    programs: Programs,
+    env: Vec<(String, String)>,
+    /// What the last probe found.
+    program: Mutex<Option<Program>>,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    watch: Watch,
+    /// As the last observation found them.
+    parts: Mutex<HashMap<UnitId, Vec<Part>>>,
+    /// Projects whose rest is being ended.
+    ending: Mutex<HashSet<UnitId>>,
+    is_swept: AtomicBool,
+    /// One verb at a time for each unit.
+    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl ComposeRuntime {
+    /// Makes the driver; connects to nothing and looks for nothing yet.
+    #[must_use]
+    pub fn new(config: ComposeConfig) -> Self {
+        let places = Places::new(config.dir, &config.owner);
+        let mut env = config.environment;
+        env.push(("DOCKER_HOST".to_owned(), address(&config.engine)));
+        // The old program speaks an old version of the API unless it is told to ask.
+        env.push(("COMPOSE_API_VERSION".to_owned(), "auto".to_owned()));
+        let inner = Inner {
+            engine: Engine::at(config.engine),
+            pulls: Pulls::with_patience(pull::PATIENCE),
+            preparations: Semaphore::new(PREPARATIONS_AT_ONCE),
+            starts: Starts::in_dir(places.starts()),
+            places,
+            owner: config.owner,
+            programs: config.programs,
+            env,
+            program: Mutex::default(),
+            clock: config.clock,
+            tasks: config.tasks,
+            watch: Watch::default(),
+            parts: Mutex::default(),
+            ending: Mutex::default(),
+            is_swept: AtomicBool::new(false),
+            verbs: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for ComposeRuntime {
+    fn kind(&self) -> Kind {
+        Kind::Compose
+    }
+
+    async fn probe(&self) -> RuntimeFact {
+        let answer = async {
+            let program = self.inner.look_for_program().await?;
+            let docker = self.inner.engine.docker().await?;
+            docker.version().await.or_down()?;
+            Ok::<String, RuntimeError>(program.version)
+        };
+        let (available, version, note) = match answer.await {
+            Ok(version) => (true, version, String::new()),
+            Err(error) => (false, String::new(), error.to_string()),
+        };
+        RuntimeFact {
+            kind: Kind::Compose,
+            available,
+            version,
+            note,
+        }
+    }
+
+    async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(unit.id).await;
+        self.inner.prepare(unit, progress).await
+    }
+
+    async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        self.inner.start(id).await
+    }
+
+    async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        self.inner.stop(id).await
+    }
+
+    async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
+        let turn = self.inner.turn(id).await;
+        let removed = self.inner.remove(id, data).await;
+        drop(turn);
+        if removed.is_ok() {
+            lock(&self.inner.verbs).remove(&id);
+            lock(&self.inner.parts).remove(&id);
+        }
+        // Whoever follows its log learns that it is gone, also if it never had a container.
+        self.inner.watch.touch();
+        removed
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
+        self.inner.watch_events();
+        self.inner.observe().await
+    }
+
+    fn parts(&self, id: UnitId) -> Vec<Part> {
+        lock(&self.inner.parts)
+            .get(&id)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    async fn changed(&self) {
+        self.inner.watch_events();
+        self.inner.watch.wake().await;
+    }
+
+    async fn logs(
+        &self,
+        id: UnitId,
+        query: LogQuery,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+        output::read(Arc::clone(&self.inner), id, query).await
+    }
+
+    fn stats(&self) -> Option<&dyn Stats> {
+        Some(self)
+    }
+}
+
+/// The sum over the project's containers.
+#[async_trait]
+impl Stats for ComposeRuntime {
+    async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError> {
+        let seen = self
+            .inner
+            .find(id)
+            .await?
+            .ok_or(RuntimeError::NotFound(id))?;
+        let docker = self.inner.engine.docker().await?;
+        let mut sum = UnitStats::default();
+        for piece in seen.pieces.iter().filter(|piece| piece.is_alive()) {
+            let options = StatsOptions {
+                stream: false,
+                one_shot: true,
+            };
+            let first = docker.stats(&piece.container, Some(options)).next().await;
+            let stats = match first.transpose().attempt()? {
+                Ok(Some(stats)) => stats,
+                Ok(None) => continue,
+                // It ended in between.
+                Err(refused) if refused.is_not_found() || refused.is_conflict() => continue,
+                Err(refused) => return Err(Refused::of_engine(refused)),
+            };
+            let usage = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage);
+            sum.cpu_nanos += usage.and_then(|usage| usage.total_usage).unwrap_or(0);
+            sum.memory += stats
+                .memory_stats
+                .and_then(|memory| memory.usage)
+                .unwrap_or(0);
+            let pids = stats.pids_stats.and_then(|pids| pids.current).unwrap_or(0);
+            sum.pids += u32::try_from(pids).unwrap_or(0);
+        }
+        Ok(sum)
+    }
+}
+
+impl Inner {
+    async fn turn(&self, id: UnitId) -> tokio::sync::OwnedMutexGuard<()> {
+        self.turn_of(id).lock_owned().await
+    }
+
+    fn turn_of(&self, id: UnitId) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(lock(&self.verbs).entry(id).or_default())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.wall_millis())
+    }
+}
+
+/// As the programs want it.
+fn address(engine: &str) -> String {
+    if engine.starts_with('/') {
+        format!("unix://{engine}")
+    } else {
+        engine.to_owned()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,343 @@
+//! What compose makes of a project's file, and what we put over it. Pure.
+//!
+//! The override says of each service whose it is, and takes restarts away from the engine: it would revive what
+//! has moved away, and the agent restarts by the workload's policy. A service that names no log driver gets one
+//! that cannot fill the disk.
+
+use std::collections::BTreeMap;
+
+use hostler_model::spec::WorkloadSpec;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::project::Service;
+use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
+use crate::{RuntimeError, Unit};
+
+const LOG_BYTES: &str = "8m";
+const LOG_FILES: &str = "4";
+
+/// The file with its variables filled in, as far as it matters here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Resolved {
+    version: Option<String>,
+    services: BTreeMap<String, ResolvedService>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ResolvedService {
+    image: Option<String>,
+    build: Option<Value>,
+    deploy: Option<Deploy>,
+    scale: Option<Value>,
+    depends_on: Option<Value>,
+    stop_grace_period: Option<String>,
+    stop_signal: Option<String>,
+    profiles: Vec<String>,
+    pull_policy: Option<String>,
+    logging: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Deploy {
+    replicas: Option<Value>,
+}
+
+/// An image that has to be here before the project starts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NeededImage {
+    pub(super) service: String,
+    pub(super) image: String,
+    /// `always`, `never`, or another word that means: if it is missing.
+    pub(super) policy: String,
+}
+
+pub(super) fn invalid(message: impl Into<String>) -> RuntimeError {
+    RuntimeError::Unsatisfiable {
+        code: "compose-invalid",
+        message: message.into(),
+    }
+}
+
+impl Resolved {
+    /// Reads what `compose config` printed.
+    pub(super) fn read(text: &str) -> Result<Self, RuntimeError> {
+        let read: Self = serde_saphyr::from_str(text)
+            .map_err(|error| invalid(format!("what compose makes of the file: {error}")))?;
+        if read.version.as_deref() == Some("1") {
+            return Err(invalid(
+                "the file is of the first form, without `services`; put its services under `services:`",
+            ));
+        }
+        if read.services.is_empty() {
+            return Err(invalid("the file has no services"));
+        }
+        Ok(read)
+    }
+
+    /// The services as they are kept on record. Those of a profile that is not on have no container.
+    pub(super) fn services(&self, profiles: Option<&String>) -> BTreeMap<String, Service> {
+        let on: Vec<&str> =
+            profiles.map_or_else(Vec::new, |it| it.split(',').map(str::trim).collect());
+        let of = |service: &ResolvedService| Service {
+            is_wanted: service.has_containers() && service.is_on(&on),
+            grace_ms: service.stop_grace_period.as_deref().and_then(millis),
+            depends_on: service.dependencies(),
+        };
+        self.services
+            .iter()
+            .map(|(name, service)| (name.clone(), of(service)))
+            .collect()
+    }
+
+    /// The services that are built on the node.
+    pub(super) fn built(&self) -> Vec<String> {
+        let built = self.services.iter();
+        built
+            .filter(|(_, service)| service.build.is_some())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// The images that are pulled.
+    pub(super) fn images(&self) -> Vec<NeededImage> {
+        let pulled = self.services.iter();
+        let pulled =
+            pulled.filter(|(_, service)| service.build.is_none() && service.has_containers());
+        pulled
+            .filter_map(|(name, service)| {
+                Some(NeededImage {
+                    service: name.clone(),
+                    image: service.image.clone()?,
+                    policy: service.pull_policy.clone().unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+
+    /// The text of the override. JSON is YAML, and needs no quoting of ours.
+    pub(super) fn covered(&self, unit: &Unit, owner: &str) -> String {
+        let services = self.services.iter();
+        let services: serde_json::Map<String, Value> = services
+            .map(|(name, service)| (name.clone(), service.covered(unit, owner)))
+            .collect();
+        json!({ "services": services }).to_string()
+    }
+}
+
+impl ResolvedService {
+    fn has_containers(&self) -> bool {
+        let replicas = self.deploy.as_ref().and_then(|it| it.replicas.as_ref());
+        let count = replicas.or(self.scale.as_ref());
+        count.is_none_or(|count| count.as_u64() != Some(0) && count.as_str() != Some("0"))
+    }
+
+    fn is_on(&self, profiles: &[&str]) -> bool {
+        let is_one = |it: &String| profiles.contains(&it.as_str()) || profiles.contains(&"*");
+        self.profiles.is_empty() || self.profiles.iter().any(is_one)
+    }
+
+    fn dependencies(&self) -> Vec<String> {
+        match &self.depends_on {
+            Some(Value::Array(names)) => {
+                let names = names.iter().filter_map(Value::as_str);
+                names.map(str::to_owned).collect()
+            }
+            Some(Value::Object(names)) => names.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn covered(&self, unit: &Unit, owner: &str) -> Value {
+        let spec: &WorkloadSpec = &unit.spec;
+        let mut over = json!({
+            "restart": "no",
+            "labels": {
+                LABEL_OWNER: owner,
+                LABEL_UNIT: unit.id.to_string(),
+                LABEL_WORKLOAD: unit.workload.to_string(),
+                LABEL_GRACE: spec.stop.grace_ms.to_string(),
+            },
+        });
+        if self.deploy.is_some() {
+            over["deploy"] = json!({ "restart_policy": { "condition": "none" } });
+        }
+        if self.stop_signal.is_none() && spec.stop.signal != "TERM" {
+            over["stop_signal"] = json!(format!("SIG{}", spec.stop.signal));
+        }
+        if self.logging.is_none() {
+            let options = json!({ "max-size": LOG_BYTES, "max-file": LOG_FILES });
+            over["logging"] = json!({ "driver": "json-file", "options": options });
+        }
+        over
+    }
+}
+
+/// A span as compose writes it, such as `1m30s` or `500ms`.
+fn millis(text: &str) -> Option<u64> {
+    let mut rest = text.trim();
+    let mut sum = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let end = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        sum += number
+            * match &rest[..end] {
+                "h" => 3_600_000.0,
+                "m" => 60_000.0,
+                "s" => 1000.0,
+                "ms" => 1.0,
+                "us" | "µs" => 0.001,
+                "ns" => 0.000_001,
+                _ => return None,
+            };
+        rest = &rest[end..];
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "digits have no sign, and the conversion saturates"
+    )]
+    Some(sum as u64)
+}
+
+/// The variables that the text cannot do without and that nobody gives, by their `${NAME:?…}` or `${NAME?…}`.
+pub(super) fn missing_variables(text: &str, is_given: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut missing = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        let Some(inner) = rest.strip_prefix('{') else {
+            continue;
+        };
+        let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let end = inner.find(|c| !is_letter(c)).unwrap_or(inner.len());
+        let (name, after) = inner.split_at(end);
+        let is_needed = after.starts_with('?') || after.starts_with(":?");
+        if is_needed && !is_given(name) && !missing.iter().any(|it| it == name) {
+            missing.push(name.to_owned());
+        }
+        rest = after;
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hostler_model::{AssignmentId, Timestamp, UnitId, WorkloadId};
+
+    use super::*;
+
+    /// As 1.29 prints it.
+    const OLD: &str = "services:\n  db:\n    image: postgres:16\n    stop_grace_period: 1m30s\n    volumes:\n    - data:/data:rw\n  web:\n    command:\n    - sh\n    - -c\n    - echo $$HOSTNAME\n    depends_on:\n      db:\n        condition: service_started\n    deploy:\n      replicas: 2\n    build:\n      context: /srv/x\n  idle:\n    image: a\n    deploy:\n      replicas: 0\n  debug:\n    image: b\n    pull_policy: always\n    profiles:\n    - tools\nversion: '3.9'\nvolumes:\n  data: {}\n";
+
+    fn unit() -> Unit {
+        let now = Timestamp::from_millis(1);
+        let mut spec = WorkloadSpec::bare("shop");
+        spec.stop.signal = "INT".to_owned();
+        Unit {
+            id: UnitId {
+                assignment: AssignmentId::mint(now, 7),
+                generation: 3,
+            },
+            workload: WorkloadId::mint(now, 8),
+            workload_name: "shop".to_owned(),
+            slot: 0,
+            spec: Arc::new(spec),
+        }
+    }
+
+    #[test]
+    fn the_services_of_a_file_are_read_as_compose_resolved_it() {
+        let read = Resolved::read(OLD).unwrap();
+        let services = read.services(None);
+        assert_eq!(services["db"].grace_ms, Some(90_000));
+        assert_eq!(services["web"].depends_on, ["db"]);
+        let wanted = |profiles: Option<&str>| {
+            let services = read.services(profiles.map(str::to_owned).as_ref());
+            let wanted = services.into_iter().filter(|(_, it)| it.is_wanted);
+            wanted.map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(wanted(None), ["db", "web"]);
+        assert_eq!(wanted(Some("x, tools")), ["db", "debug", "web"]);
+        assert_eq!(read.built(), ["web"]);
+        let images = read.images();
+        let images = images
+            .iter()
+            .map(|it| (it.image.as_str(), it.policy.as_str()));
+        assert_eq!(
+            images.collect::<Vec<_>>(),
+            [("postgres:16", ""), ("b", "always")]
+        );
+    }
+
+    #[test]
+    fn a_file_without_services_is_invalid() {
+        for text in [
+            "services: {}",
+            "name: x",
+            "services: [",
+            "services: {w: {image: a}}\nversion: '1'",
+        ] {
+            let refused = Resolved::read(text).unwrap_err();
+            assert_eq!(refused.code(), "compose-invalid", "{text}");
+        }
+    }
+
+    #[test]
+    fn the_override_marks_every_service_and_lets_the_engine_restart_none() {
+        let text = Resolved::read(OLD).unwrap().covered(&unit(), "node");
+        let over: Value = serde_json::from_str(&text).unwrap();
+        for service in ["db", "web", "idle", "debug"] {
+            let service = &over["services"][service];
+            assert_eq!(service["restart"], "no");
+            assert_eq!(service["labels"]["hostler.compose.owner"], "node");
+            assert_eq!(
+                service["labels"]["hostler.compose.unit"],
+                unit().id.to_string()
+            );
+            assert_eq!(service["stop_signal"], "SIGINT");
+            assert_eq!(service["logging"]["options"]["max-size"], "8m");
+        }
+        assert_eq!(
+            over["services"]["web"]["deploy"]["restart_policy"]["condition"],
+            "none"
+        );
+        assert_eq!(over["services"]["db"].get("deploy"), None);
+    }
+
+    #[test]
+    fn spans_are_read_as_compose_writes_them() {
+        for (text, expected) in [
+            ("10s", Some(10_000)),
+            ("1m30s", Some(90_000)),
+            ("1.5s", Some(1500)),
+            ("250ms", Some(250)),
+            ("2h", Some(7_200_000)),
+            ("10", None),
+            ("1 fortnight", None),
+        ] {
+            assert_eq!(millis(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_that_the_text_cannot_do_without_are_named() {
+        let text = "a: ${A:?say}\nb: ${B?}\nc: ${C:-x} $D ${D} $${E:?no} ${A:?again} ${F:?}";
+        let missing = missing_variables(text, |name| name == "F");
+        assert_eq!(missing, ["A", "B"]);
+        assert!(missing_variables("$ ${ ${é:?}", |_| false).len() <= 1);
+    }
+}
