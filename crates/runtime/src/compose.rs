@@ -33,6 +33,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::query_parameters::StatsOptions;
@@ -93,8 +94,10 @@ struct Inner {
     owner: String,
     programs: Programs,
     env: Vec<(String, String)>,
-    /// What the last probe found.
-    program: Mutex<Option<Program>>,
+    /// When a program was looked for last, by uptime, and what was found.
+    program: Mutex<Option<(Duration, Option<Program>)>>,
+    /// One look at a time.
+    looking: tokio::sync::Mutex<()>,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     watch: Watch,
@@ -126,6 +129,7 @@ impl ComposeRuntime {
             programs: config.programs,
             env,
             program: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             clock: config.clock,
             tasks: config.tasks,
             watch: Watch::default(),
@@ -148,7 +152,7 @@ impl Runtime for ComposeRuntime {
 
     async fn probe(&self) -> RuntimeFact {
         let answer = async {
-            let program = self.inner.look_for_program().await?;
+            let program = self.inner.program().await?;
             let docker = self.inner.engine.docker().await?;
             docker.version().await.or_down()?;
             Ok::<String, RuntimeError>(program.version)

@@ -140,6 +140,13 @@ pub(crate) fn copies_table(
             ]);
         }
         table.row(row);
+        for part in &copy.parts {
+            let mut row: Vec<Cell> = vec![format!("  {}", part.name).into(), "".into(), "".into()];
+            row.extend([table::state(&part.state), "".into(), "".into()]);
+            row.push(part.exit.clone().unwrap_or_default().into());
+            row.resize_with(head.len(), || "".into());
+            table.row(row);
+        }
     }
     let vacant = workload.map_or_else(Vec::new, |workload| vacant(workload, copies));
     for slot in vacant.iter().take(MOST_VACANT) {

@@ -6,7 +6,9 @@ mod node_agent;
 mod signals;
 
 pub(crate) use control_plane::ControlPlane;
-pub(crate) use node_agent::{NodeAgent, NodeAgentConfig, container_runtime, vm_runtime};
+pub(crate) use node_agent::{
+    NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, vm_runtime,
+};
 pub(crate) use signals::Signals;
 
 use std::time::Duration;

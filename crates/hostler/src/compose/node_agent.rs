@@ -12,12 +12,14 @@ use hostler_agent::{
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
 use hostler_runtime::Runtime;
+use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
 use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
+use crate::settings::Environment;
 use crate::status::ExitStatus;
 
 /// What the agent is composed with.
@@ -77,16 +79,18 @@ impl NodeAgent {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
         });
+        let socket = config.docker_socket;
         let container = Arc::new(ContainerRuntime::new(ContainerConfig {
-            engine: config.docker_socket,
+            engine: socket.clone(),
             dir: units.join("container"),
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
-            owner,
+            owner: owner.clone(),
         }));
+        let compose = project_driver(&units, &socket, (&clock, owner), tasks);
         let engine = Arc::clone(&container) as Arc<dyn Runtime>;
         let vm = vm_runtime(&config.data_dir, config.vm, &clock, tasks)?;
-        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), engine, vm];
+        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), engine, compose, vm];
         let agent_config = AgentConfig {
             name: config.name,
             labels: config.labels,
@@ -178,6 +182,38 @@ fn shim() -> Result<ShimCommand, Failure> {
         program,
         args: vec!["shim".to_owned()],
     })
+}
+
+/// The compose driver alone, likewise.
+pub(crate) fn compose_runtime(
+    data_dir: &Path,
+    docker_socket: &str,
+    (clock, entropy): (&Arc<dyn Clock>, &dyn Entropy),
+    tasks: &Tasks,
+) -> Result<Arc<dyn Runtime>, Failure> {
+    let units = data_dir.join("units");
+    let unwritable = |error: std::io::Error| data_failure(data_dir, &error);
+    std::fs::create_dir_all(&units).map_err(unwritable)?;
+    let owner = owner(&units, entropy).map_err(unwritable)?;
+    Ok(project_driver(&units, docker_socket, (clock, owner), tasks))
+}
+
+/// Projects run on the engine of the containers, by the programs that this process's user has.
+fn project_driver(
+    units: &Path,
+    docker_socket: &str,
+    (clock, owner): (&Arc<dyn Clock>, String),
+    tasks: &Tasks,
+) -> Arc<dyn Runtime> {
+    Arc::new(ComposeRuntime::new(ComposeConfig {
+        engine: docker_socket.to_owned(),
+        dir: units.join("compose"),
+        owner,
+        programs: Programs::default(),
+        environment: Environment::of_process().of_tools(),
+        clock: Arc::clone(clock),
+        tasks: tasks.clone(),
+    }))
 }
 
 /// Tells the units of this data directory from those of another agent on the same machine. Made once, and

@@ -26,7 +26,7 @@ use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks, telemetry};
 use hostler_model::spec::Kind;
 
 use crate::commands::single_thread;
-use crate::compose::{Signals, container_runtime, shut_down, vm_runtime};
+use crate::compose::{Signals, compose_runtime, container_runtime, shut_down, vm_runtime};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{AgentSettings, Environment};
@@ -167,6 +167,11 @@ async fn start(
     }
     if settings.kinds.contains(&Kind::Vm) {
         runtimes.push(vm_runtime(&settings.data_dir, settings.vm, &clock, tasks)?);
+    }
+    if settings.kinds.contains(&Kind::Compose) {
+        let seams = (&clock, entropy.as_ref());
+        let driver = compose_runtime(&settings.data_dir, &settings.docker_socket, seams, tasks)?;
+        runtimes.push(driver);
     }
     let persys = Persys {
         standalone: settings.standalone,

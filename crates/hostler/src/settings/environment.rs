@@ -27,6 +27,25 @@ impl Environment {
         }
     }
 
+    /// What of it the tools get that the agent runs for a workload: where programs and a user's own settings are, and
+    /// the way to the network. Nothing else, for projects can read it.
+    pub(crate) fn of_tools(&self) -> Vec<(String, String)> {
+        const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        const NAMES: [&str; 6] = [
+            "PATH",
+            "HOME",
+            "DOCKER_CONFIG",
+            "SSH_AUTH_SOCK",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ];
+        let with = self.with_defaults([("PATH", PATH.to_owned())]);
+        let is_given =
+            |name: &str| NAMES.contains(&name) || name.to_ascii_lowercase().ends_with("_proxy");
+        let variables = with.variables.into_iter();
+        variables.filter(|(name, _)| is_given(name)).collect()
+    }
+
     /// The same with these variables, where they are not set.
     pub(crate) fn with_defaults(
         &self,
@@ -57,5 +76,22 @@ impl Environment {
             is_root: false,
             etc: PathBuf::from("/nonexistent"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_get_little_of_the_environment() {
+        let given = Environment::of(&[
+            ("HOME", "/root"),
+            ("https_proxy", "http://proxy"),
+            ("HOSTLER_TOKEN", "secret"),
+        ]);
+        let tools = given.of_tools();
+        let names: Vec<&str> = tools.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["HOME", "PATH", "https_proxy"]);
     }
 }

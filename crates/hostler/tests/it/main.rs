@@ -15,6 +15,7 @@ mod needs_docker;
 mod node_agent;
 mod persys;
 mod program;
+mod projects;
 mod refusals;
 mod spot_agent;
 mod spot_nodes;

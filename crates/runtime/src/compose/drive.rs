@@ -19,7 +19,7 @@ use hostler_model::{Exit, UnitId};
 
 use super::found::Seen;
 use super::git::Fetch;
-use super::program::{self, Program};
+use super::program::Program;
 use super::project::Project;
 use super::resolved::{NeededImage, Resolved, invalid, missing_variables};
 use super::state::{self, Piece};
@@ -40,7 +40,7 @@ impl Inner {
     // --- prepare ---
 
     pub(super) async fn prepare(
-        &self,
+        self: &Arc<Self>,
         unit: &Unit,
         progress: Progress<'_>,
     ) -> Result<(), RuntimeError> {
@@ -59,7 +59,7 @@ impl Inner {
     }
 
     async fn make(
-        &self,
+        self: &Arc<Self>,
         unit: &Unit,
         spec: &ComposeSpec,
         progress: Progress<'_>,
@@ -188,24 +188,9 @@ impl Inner {
         })
     }
 
-    /// The program that the last probe found; looked for if there was none.
-    pub(super) async fn program(&self) -> Result<Program, RuntimeError> {
-        let known = lock(&self.program).clone();
-        match known {
-            Some(program) => Ok(program),
-            None => self.look_for_program().await,
-        }
-    }
-
-    pub(super) async fn look_for_program(&self) -> Result<Program, RuntimeError> {
-        let found = program::find(&self.programs, &self.env).await;
-        *lock(&self.program) = found.as_ref().ok().cloned();
-        found
-    }
-
     // --- start ---
 
-    pub(super) async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
+    pub(super) async fn start(self: &Arc<Self>, id: UnitId) -> Result<(), RuntimeError> {
         let seen = self.find(id).await?.ok_or(RuntimeError::NotFound(id))?;
         if matches!(seen.standing.state, FoundState::Running { .. }) {
             return Ok(());
@@ -239,7 +224,7 @@ impl Inner {
         })
     }
 
-    async fn up(&self, project: &Project) -> Result<(), RuntimeError> {
+    async fn up(self: &Arc<Self>, project: &Project) -> Result<(), RuntimeError> {
         let program = self.program().await?;
         // A container that is there is started as it is, so that its log goes on.
         let verb = ["up", "--detach", "--no-recreate", "--quiet-pull"];

@@ -6,14 +6,21 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::project::Project;
 use super::tool::{Call, Ended, Lost};
+use super::{Inner, lock};
 use crate::RuntimeError;
 
 /// How long a program may take to tell its version; the old one is slow to begin.
-const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a look counts that found a program, and one that found none.
+const FOUND_LASTS: Duration = Duration::from_secs(600);
+const MISSING_LASTS: Duration = Duration::from_secs(60);
 
 /// Where the programs are looked for: names, or paths.
 #[derive(Debug, Clone)]
@@ -45,10 +52,7 @@ pub(super) struct Program {
 }
 
 /// Looks for a compose program.
-pub(super) async fn find(
-    programs: &Programs,
-    env: &[(String, String)],
-) -> Result<Program, RuntimeError> {
+async fn find(programs: &Programs, env: &[(String, String)]) -> Option<Program> {
     let places: [(&Path, &'static [&'static str]); 2] = [
         (&programs.docker, &["compose"]),
         (&programs.docker_compose, &[]),
@@ -60,14 +64,53 @@ pub(super) async fn find(
         if let Ok(ended) = call.run().await
             && ended.is_success()
         {
-            return Ok(Program {
+            return Some(Program {
                 path: path.to_owned(),
                 begin,
                 version: ended.text().trim_start_matches('v').to_owned(),
             });
         }
     }
-    Err(missing())
+    None
+}
+
+impl Inner {
+    /// The program by the last look, or by a new one when that is long ago. A look goes on when nobody waits for it
+    /// any more, because the old program may need longer to begin than a probe may last.
+    pub(super) async fn program(self: &Arc<Self>) -> Result<Program, RuntimeError> {
+        if let Some(known) = self.known() {
+            return known.ok_or_else(missing);
+        }
+        let inner = Arc::clone(self);
+        let (sender, looked) = oneshot::channel();
+        self.tasks.spawn_until_stop("look for compose", async move {
+            let _one = inner.looking.lock().await;
+            let found = match inner.known() {
+                // Found by the look before.
+                Some(known) => known,
+                None => {
+                    let found = find(&inner.programs, &inner.env).await;
+                    *lock(&inner.program) = Some((inner.clock.uptime(), found.clone()));
+                    found
+                }
+            };
+            // Whoever asked may have gone.
+            let _ = sender.send(found);
+        });
+        looked.await.ok().flatten().ok_or_else(missing)
+    }
+
+    /// What the last look found, unless it was too long ago.
+    fn known(&self) -> Option<Option<Program>> {
+        let (at, found) = lock(&self.program).clone()?;
+        let lasts = if found.is_some() {
+            FOUND_LASTS
+        } else {
+            MISSING_LASTS
+        };
+        let age = self.clock.uptime().saturating_sub(at);
+        (age < lasts).then_some(found)
+    }
 }
 
 pub(super) fn missing() -> RuntimeError {

@@ -616,6 +616,36 @@ async fn a_probe_tells_the_programs_version_or_what_is_missing() {
     assert_eq!(none.left(), Vec::<PathBuf>::new());
 }
 
+#[tokio::test]
+#[ignore = "needs compose"]
+async fn a_look_for_the_program_goes_on_when_nobody_waits_for_it() {
+    let tools = tempfile::tempdir().unwrap();
+    let path = tools.path().join("compose");
+    let script = "#!/bin/sh\necho x >> \"$0.looks\"; until [ -e \"$0.go\" ]; do sleep 0.05; done; echo 9.8.7\n";
+    std::fs::write(&path, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&path, mode).unwrap();
+    let yard = Yard::with(Programs {
+        docker: "/no/such/docker".into(),
+        docker_compose: path,
+        ..Programs::default()
+    });
+    let driver = yard.driver();
+    let looks = tools.path().join("compose.looks");
+    tokio::select! {
+        fact = driver.probe() => panic!("{fact:?}"),
+        () = until("it is looked for", async || looks.exists()) => {}
+    }
+    std::fs::write(tools.path().join("compose.go"), "").unwrap();
+    let fact = driver.probe().await;
+    assert!(fact.available && fact.version == "9.8.7", "{fact:?}");
+    assert_eq!(
+        std::fs::read_to_string(&looks).unwrap(),
+        "x\n",
+        "looked for once"
+    );
+}
+
 /// A program that notes what it is given and passes it on to the old one.
 fn recorder(dir: &Path) -> PathBuf {
     let (path, record) = (dir.join("docker"), dir.join("record"));

@@ -244,7 +244,7 @@ impl Layers<'_> {
             ("PERSYS_VAULT_RETRY_INTERVAL", later),
             (
                 "PERSYS_COMPOSE_BINARY",
-                "there is no driver for compose workloads yet",
+                "`docker compose` is looked for in PATH, then `docker-compose`",
             ),
             (
                 "PERSYS_LIBVIRT_URI",

@@ -1,0 +1,171 @@
+//! Compose projects end to end: our own spec and MIaaS's deployments, by server, agent, `docker-compose` and a real
+//! engine. The engine's socket comes in `HOSTLER_TEST_DOCKER`.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::fleet::Fleet;
+use crate::needs_docker::{docker, socket};
+use crate::program::eventually;
+
+const IDLE: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+/// A fleet whose projects are gone when the test is over, whatever it did.
+struct Yard {
+    fleet: Fleet,
+}
+
+impl Yard {
+    fn start() -> Self {
+        let fleet = Fleet::start_with(&socket());
+        // The old program takes its time to tell its version.
+        eventually("the node has a compose driver", || {
+            let node = fleet.node().unwrap_or_default();
+            let runtimes = node["facts"]["runtimes"].as_array().cloned();
+            let mut runtimes = runtimes.unwrap_or_default().into_iter();
+            runtimes.any(|it| it["kind"] == "compose" && it["available"] == true)
+        });
+        Self { fleet }
+    }
+
+    fn containers(&self, workload: &str) -> Vec<String> {
+        let shown = self
+            .fleet
+            .run(&["show", workload, "-o", "json"])
+            .with_code(0)
+            .json();
+        let id = shown["id"].as_str().unwrap().to_owned();
+        let filter = format!("label=hostler.compose.workload={id}");
+        let listed = docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]);
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// The body of the answer.
+    fn request(&self, method: &str, path: &str, body: &str) -> String {
+        let addr = self.fleet.addr().replace("http://", "");
+        let mut stream = TcpStream::connect(&addr).unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: {addr}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all((head + body).as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let body = answer
+            .split_once("\r\n\r\n")
+            .map(|(_, body)| body.to_owned());
+        body.unwrap_or_default()
+    }
+
+    fn parts(&self, workload: &str) -> Value {
+        let copies = self.fleet.copies(workload);
+        copies
+            .first()
+            .map_or(Value::Null, |copy| copy["parts"].clone())
+    }
+}
+
+impl Drop for Yard {
+    fn drop(&mut self) {
+        let listed = self.fleet.run(&["ps", "-o", "name"]).stdout;
+        for name in listed.lines() {
+            self.fleet.run(&["rm", "-y", name]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs compose"]
+fn a_compose_project_is_applied_shown_by_service_followed_and_removed() {
+    let mut yard = Yard::start();
+    let text = format!(
+        "services:\n  db: {{image: 'busybox:local', command: [sh, -c, \"{IDLE}\"]}}\n  \
+         web: {{image: 'busybox:local', command: [sh, -c, \"echo hello $GREETING; {IDLE}\"], depends_on: [db]}}\n"
+    );
+    let file = yard.fleet.path().join("shop.yaml");
+    let spec = json!({"name": "shop", "compose": {"file": text}, "env": {"GREETING": "world"},
+        "stop": {"grace_ms": 1000}});
+    std::fs::write(&file, spec.to_string()).unwrap();
+    yard.fleet
+        .run(&["apply", "-f", file.to_str().unwrap()])
+        .with_code(0);
+    let both = json!([{"name": "db", "state": "running"}, {"name": "web", "state": "running"}]);
+    eventually("both services are shown", || yard.parts("shop") == both);
+    let shown = yard.fleet.run(&["ps", "shop"]).with_code(0).stdout;
+    let rows: Vec<Vec<&str>> = shown
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[2], ["db", "running"], "{shown}");
+    assert_eq!(rows[3], ["web", "running"], "{shown}");
+    eventually("the log names the service", || {
+        yard.fleet.run(&["logs", "shop"]).stdout == "web | hello world\n"
+    });
+    // Its containers go on without the agent, and the next one knows them.
+    let mut before = yard.containers("shop");
+    yard.fleet.kill_agent();
+    docker(&["kill", &before[0]]);
+    yard.fleet.start_agent();
+    eventually("what ended is started again", || {
+        let copies = yard.fleet.copies("shop");
+        copies[0]["state"]["word"] == "running" && copies[0]["runs"] == 2
+    });
+    let mut after = yard.containers("shop");
+    before.sort();
+    after.sort();
+    assert_eq!(after, before, "no container was made anew");
+    let ids = before.join(" ");
+    yard.fleet.run(&["rm", "-y", "shop"]).with_code(0);
+    let left = docker(&["ps", "-aq", "--no-trunc"]);
+    assert!(left.lines().all(|id| !ids.contains(id)), "{left}");
+}
+
+#[test]
+#[ignore = "needs compose"]
+fn a_deployment_of_miaas_runs_tells_why_it_fails_and_goes() {
+    let yard = Yard::start();
+    let compose = format!(
+        "services:\n  db: {{image: 'busybox:local', command: [sh, -c, \"echo $DB_USER; {IDLE}\"], network_mode: none}}\n"
+    );
+    let deploy = |id: &str, compose: &str| {
+        let body = json!({"deployment_id": id, "template_id": "t", "rendered_compose": compose,
+            "env": {"DB_USER": "anna"}, "action": "apply"});
+        yard.request("POST", "/api/v1/deployments", &body.to_string())
+    };
+    let standing = |id: &str| -> Value {
+        let answer = yard.request("GET", &format!("/api/v1/deployments/{id}"), "");
+        serde_json::from_str(&answer).unwrap_or_default()
+    };
+    deploy("db-1", &compose);
+    eventually("it runs", || standing("db-1")["status"] == "running");
+    eventually("its variables are filled in", || {
+        yard.fleet.run(&["logs", "db-1"]).stdout == "db | anna\n"
+    });
+    deploy("bad", "services: {web: {imag: x}}");
+    eventually("it says what is wrong", || {
+        let message = standing("bad")["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        message.contains("(fails: ") && message.contains("imag")
+    });
+    deploy(
+        "dying",
+        "services: {web: {image: 'busybox:local', command: [sh, -c, 'exit 3'], network_mode: none}}",
+    );
+    eventually("it names the service", || {
+        let message = standing("dying")["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        message.contains("web: exit code 3")
+    });
+    let containers = yard.containers("db-1");
+    assert_eq!(containers.len(), 1);
+    yard.request("DELETE", "/api/v1/deployments/db-1", "");
+    eventually("it is gone", || standing("db-1")["deployment_id"].is_null());
+    let left = docker(&["ps", "-aq", "--no-trunc"]);
+    assert!(!left.contains(&containers[0]));
+}
