@@ -98,9 +98,9 @@ fn process(args: &RunArgs) -> Result<WorkloadSpec, Failure> {
     }
     let mut spec = WorkloadSpec::of_process(&args.name, args.command.clone());
     spec.process = Some(ProcessSpec {
-        command: args.command.clone(),
         working_dir: args.workdir.clone(),
         user: args.user.clone(),
+        ..ProcessSpec::new(args.command.clone())
     });
     Ok(spec)
 }

@@ -36,7 +36,9 @@ pub use container::{ContainerSpec, Mount, PullPolicy};
 pub use job::JobSpec;
 pub use model::ModelSpec;
 pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, parse_one};
-pub use process::ProcessSpec;
+pub use process::{
+    Isolation, ProcessNetwork, ProcessSpec, Seccomp, Ulimit, UlimitValue, Unlimited,
+};
 pub use vm::{Accelerator, CloudInit, DiskFormat, DiskMedia, VmDisk, VmNetwork, VmSpec, prefixed};
 pub use volume::ManagedVolume;
 

@@ -353,8 +353,13 @@ impl Unsatisfiable {
         match self {
             Self::UserUnknown => "user-unknown",
             Self::UserNotPermitted => "user-not-permitted",
+            Self::GroupUnknown => "group-unknown",
             Self::WorkingDirMissing => "working-dir-missing",
+            Self::EnvFileMissing => "env-file-missing",
+            Self::EnvFileInvalid => "env-file-invalid",
             Self::LimitsRefused => "limits-refused",
+            Self::IsolationRefused => "isolation-refused",
+            Self::SeccompRefused => "seccomp-refused",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The shim: the tiny process between the agent and a unit's process. It is why a unit outlives its agent.
 //!
 //! One shim per run, single-threaded, started as `hostler shim <unit dir>` with the run's number on its
-//! standard input. It owns the run's records and log, and the only one who talks to it is the agent, through
+//! standard input (with an order there it is a launcher, see `launch`). It owns the run's records and log, and the only one who talks to it is the agent, through
 //! the unit's `control` pipe:
 //!
 //! ```text
@@ -20,6 +20,9 @@
 
 mod capture;
 mod child;
+mod env_file;
+mod filter;
+mod launch;
 mod orders;
 mod watch;
 
@@ -79,8 +82,13 @@ pub(super) enum Failure {
 pub(super) enum Unsatisfiable {
     UserUnknown,
     UserNotPermitted,
+    GroupUnknown,
     WorkingDirMissing,
+    EnvFileMissing,
+    EnvFileInvalid,
     LimitsRefused,
+    IsolationRefused,
+    SeccompRefused,
 }
 
 /// Everything about the run that the watch needs.
@@ -95,7 +103,12 @@ struct RunOf {
 /// runtime of its own; it is synchronous and takes over the whole process.
 #[must_use]
 pub fn main(unit_dir: &Path) -> ExitCode {
-    match begin(unit_dir) {
+    let begun = match told() {
+        Ok(Told::Launch(launch)) => return launch.run(),
+        Ok(Told::Run(run)) => begin(unit_dir, run),
+        Err(refusal) => Err(refusal),
+    };
+    match begun {
         Ok((run, living)) => {
             report(&Report::Started);
             watch::until_the_end(&run, living);
@@ -108,12 +121,11 @@ pub fn main(unit_dir: &Path) -> ExitCode {
     }
 }
 
-fn begin(unit_dir: &Path) -> Result<(RunOf, watch::Living), Report> {
+fn begin(unit_dir: &Path, run: u32) -> Result<(RunOf, watch::Living), Report> {
     // Fails only for a process that leads its session already, which is what is wanted.
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
     ignore_signals().map_err(failed("ignore signals"))?;
-    let run = number_from_stdin()?;
     let dir = UnitDir::at(unit_dir);
     let control = orders::open(&dir.control()).map_err(failed("open the control pipe"))?;
     let lock = lock(&dir)?;
@@ -167,18 +179,7 @@ fn spawn(run: &RunOf) -> Result<child::Child, Report> {
     enter_cgroup(run)?;
     let spawned = prepared.spawn();
     let _ = run.cgroups.leave();
-    let child = spawned.map_err(|error| {
-        let program = run
-            .record
-            .spec
-            .process
-            .as_ref()
-            .and_then(|it| it.command.first());
-        Report::Failed(Failure::Command {
-            program: program.cloned().unwrap_or_default(),
-            errno: errno(&error),
-        })
-    })?;
+    let child = spawned.map_err(Report::Failed)?;
     if let Some(name) = kernel::name_of(child.pid) {
         // The mark in its environment finds the process too, so this record is only the shorter way.
         let _ = disk::write_whole(&run.dir.child_file(run.run), &name);
@@ -221,15 +222,29 @@ fn is_busy(error: &io::Error) -> bool {
     errno == Some(rustix::io::Errno::ACCESS) || errno == Some(rustix::io::Errno::AGAIN)
 }
 
+/// What this process is to be.
+enum Told {
+    /// The shim of that run.
+    Run(u32),
+    /// What a shim starts in its unit's place.
+    Launch(Box<launch::Launch>),
+}
+
 /// The agent says the number only once it holds the other end of the report; an agent that died before has
 /// said nothing, and the shim ends without a trace.
-fn number_from_stdin() -> Result<u32, Report> {
+fn told() -> Result<Told, Report> {
     let mut text = String::new();
     io::stdin()
-        .take(32)
         .read_to_string(&mut text)
-        .map_err(failed("read the run's number"))?;
-    text.trim().parse().map_err(|_| Report::Busy)
+        .map_err(failed("read what is to be run"))?;
+    if text.starts_with('{') {
+        let launch = serde_json::from_str(&text).map_err(io::Error::from);
+        return launch
+            .map(Told::Launch)
+            .map_err(failed("read what is to be launched"));
+    }
+    let run = text.trim().parse().map_err(|_| Report::Busy)?;
+    Ok(Told::Run(run))
 }
 
 /// `SIGKILL` and `SIGSTOP` remain. Handlers do not outlive an exec, so the unit's process has the defaults.

@@ -25,6 +25,27 @@ pub(super) fn home_of(uid: u32) -> Option<String> {
     entry(&passwd, |fields| fields[2] == uid.to_string()).map(|fields| fields[5].to_owned())
 }
 
+/// The number of a group, by name or number; the answer to a failure is a sentence.
+pub(super) fn group(name: &str) -> Result<u32, String> {
+    let group = fs::read_to_string("/etc/group").unwrap_or_default();
+    group_in(name, &group).ok_or_else(|| no_group(name))
+}
+
+fn group_in(name: &str, group: &str) -> Option<u32> {
+    let mut lines = group
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>());
+    let found = lines.find(|fields| fields.len() > 2 && fields[0] == name);
+    let number = |text: &str| text.parse().ok();
+    found
+        .and_then(|fields| number(fields[2]))
+        .or_else(|| number(name))
+}
+
+fn no_group(name: &str) -> String {
+    format!("there is no group `{name}` on the node")
+}
+
 fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, String> {
     let (user, of_group) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -43,20 +64,10 @@ fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, String>
     let uid = uid.ok_or_else(|| format!("there is no user `{user}` on the node"))?;
     let gid = match of_group {
         None => own_gid,
-        Some(name) => {
-            let line = group
-                .lines()
-                .map(|line| line.split(':').collect::<Vec<_>>());
-            let found = line
-                .into_iter()
-                .find(|fields| fields.len() > 2 && fields[0] == name);
-            found
-                .and_then(|fields| number(fields[2]))
-                .or_else(|| number(name))
-        }
+        Some(name) => group_in(name, group),
     };
     let gid = gid.ok_or_else(|| match of_group {
-        Some(name) => format!("there is no group `{name}` on the node"),
+        Some(name) => no_group(name),
         None => format!("user `{user}` has no group on the node"),
     })?;
     Ok(Identity { uid, gid, home })
@@ -86,6 +97,9 @@ mod tests {
         assert_eq!(find("33:staff"), Ok((33, 50, www)));
         assert_eq!(find("1234"), Ok((1234, 1234, None)));
         assert_eq!(find("1234:5"), Ok((1234, 5, None)));
+        assert_eq!(group_in("staff", GROUP), Some(50));
+        assert_eq!(group_in("77", GROUP), Some(77));
+        assert_eq!(group_in("strangers", GROUP), None);
         assert!(find("nobody-knows").unwrap_err().contains("nobody-knows"));
         assert!(find("web:strangers").unwrap_err().contains("strangers"));
     }

@@ -1,18 +1,22 @@
 //! The unit's main process: its environment, user, directory and limits.
 //!
-//! Its environment is the spec's and a handful of variables of ours, and nothing of the agent's. Resource
-//! limits are inherited, so the shim sets them on itself for the moment of the spawn.
+//! Its environment is the spec's and a handful of variables of ours, and nothing of the agent's. The limit of open
+//! files is inherited, so the shim sets it on itself for the moment of the spawn; that nothing may gain privileges
+//! it takes on for good, for it needs none. What the shim must not have itself is the launcher's business.
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use hostler_model::spec::ProcessSpec;
 use rustix::process::{Pid, Resource, Rlimit};
 
-use super::{Failure, Unsatisfiable};
+use super::launch::Launch;
+use super::{Failure, Unsatisfiable, env_file};
 use crate::process::kernel::UNIT_VARIABLE;
 use crate::process::record::{UnitDir, UnitRecord};
 use crate::process::user::{self, Identity};
@@ -28,82 +32,119 @@ pub(super) struct Child {
 
 /// Ready to be spawned: everything that can be refused has been looked at.
 pub(super) struct Prepared {
+    program: String,
     command: Command,
+    launch: Option<Launch>,
     open_files: Option<u64>,
+    no_new_privileges: bool,
 }
 
 /// Turns the spec into a command, or says what the machine cannot give.
 pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Failure> {
     let spec = &record.spec;
-    let words = spec
-        .process
-        .as_ref()
-        .map(|process| process.command.as_slice());
-    let Some((program, arguments)) = words.and_then(<[String]>::split_first) else {
-        let errno = rustix::io::Errno::NOENT.raw_os_error();
-        return Err(Failure::Command {
-            program: String::new(),
-            errno,
-        });
+    let no_program = || Failure::Command {
+        program: String::new(),
+        errno: rustix::io::Errno::NOENT.raw_os_error(),
     };
-    let wanted = spec
-        .process
-        .as_ref()
-        .and_then(|process| process.user.as_deref());
-    let identity = wanted.map(identity).transpose()?;
-    let working_dir = working_dir(record, dir, identity.as_ref())?;
-    let mut command = Command::new(program);
+    let process = spec.process.as_ref().ok_or_else(no_program)?;
+    let (program, arguments) = process.command.split_first().ok_or_else(no_program)?;
+    let identity = process.user.as_deref().map(identity).transpose()?;
+    let groups = groups(process)?;
+    let working_dir = working_dir(process, dir, identity.as_ref())?;
+    let host_name = format!("{}-{}", record.workload_name, record.slot);
+    let mut launch = Launch::of(process, host_name);
+    let mut command = match &launch {
+        None => {
+            let mut command = Command::new(program);
+            command.args(arguments).stdin(Stdio::null());
+            command
+        }
+        // This program once more, whatever lies under its name by now.
+        Some(_) => {
+            let mut command = Command::new("/proc/self/exe");
+            command.args(std::env::args_os().skip(1));
+            command
+        }
+    };
     command
-        .args(arguments)
         .current_dir(&working_dir)
         .process_group(0)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    set_environment(&mut command, record, identity.as_ref(), &working_dir);
-    if let Some(identity) = identity
-        && rustix::process::geteuid().is_root()
-    {
-        command.uid(identity.uid).gid(identity.gid);
+    set_environment(
+        &mut command,
+        record,
+        process,
+        (identity.as_ref(), &working_dir),
+    )?;
+    let is_root = rustix::process::geteuid().is_root();
+    match (&mut launch, identity) {
+        (Some(launch), Some(Identity { uid, gid, .. })) if is_root => {
+            launch.identity = Some((uid, gid, groups));
+        }
+        (Some(launch), None) if !groups.is_empty() => {
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            launch.identity = Some((uid.as_raw(), gid.as_raw(), groups));
+        }
+        (None, Some(Identity { uid, gid, .. })) if is_root => {
+            command.uid(uid).gid(gid);
+        }
+        _ => {}
     }
     Ok(Prepared {
+        program: program.clone(),
         command,
+        launch,
         open_files: spec.limits.open_files,
+        no_new_privileges: process.no_new_privileges,
     })
 }
 
 impl Prepared {
-    /// Spawns it. The error is that of the program itself.
-    pub(super) fn spawn(mut self) -> io::Result<Child> {
+    /// Spawns it.
+    pub(super) fn spawn(self) -> Result<Child, Failure> {
+        let failed = |error: io::Error| Failure::Command {
+            program: self.program.clone(),
+            errno: super::errno(&error),
+        };
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).map_err(|error| failed(error.into()))?;
+        }
         let own = rustix::process::getrlimit(Resource::Nofile);
         if let Some(most) = self.open_files {
             let limit = Rlimit {
                 current: Some(most),
                 maximum: Some(most),
             };
-            rustix::process::setrlimit(Resource::Nofile, limit)?;
+            rustix::process::setrlimit(Resource::Nofile, limit)
+                .map_err(|error| failed(error.into()))?;
         }
-        let spawned = self.command.spawn();
+        let mut command = self.command;
+        let spawned = match self.launch {
+            None => command.spawn().map_err(&failed),
+            Some(launch) => launch.spawn(command),
+        };
         // Only root can raise it again; others need no more than the few that are open.
         let _ = rustix::process::setrlimit(Resource::Nofile, own);
-        let mut child = spawned?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        match (pid, stdout, stderr) {
-            (Some(pid), Some(stdout), Some(stderr)) => {
-                let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
-                for pipe in [&stdout, &stderr] {
-                    rustix::io::ioctl_fionbio(pipe, true)?;
-                }
-                Ok(Child {
-                    pid,
-                    stdout,
-                    stderr,
-                })
-            }
-            _ => Err(io::ErrorKind::Other.into()),
-        }
+        child(spawned?).map_err(failed)
     }
+}
+
+fn child(mut child: std::process::Child) -> io::Result<Child> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let (Some(pid), Some(stdout), Some(stderr)) = (pid, stdout, stderr) else {
+        return Err(io::ErrorKind::Other.into());
+    };
+    let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
+    for pipe in [&stdout, &stderr] {
+        rustix::io::ioctl_fionbio(pipe, true)?;
+    }
+    Ok(Child {
+        pid,
+        stdout,
+        stderr,
+    })
 }
 
 fn identity(user: &str) -> Result<Identity, Failure> {
@@ -117,21 +158,32 @@ fn identity(user: &str) -> Result<Identity, Failure> {
     Err(refused(Unsatisfiable::UserNotPermitted, message))
 }
 
+fn groups(process: &ProcessSpec) -> Result<Vec<u32>, Failure> {
+    let refused = |code, message| Failure::Unsatisfiable { code, message };
+    if !process.groups.is_empty() && !rustix::process::geteuid().is_root() {
+        let message = "only an agent that is root can set groups".to_owned();
+        return Err(refused(Unsatisfiable::UserNotPermitted, message));
+    }
+    let numbers = process.groups.iter().map(|name| user::group(name));
+    numbers
+        .collect::<Result<_, String>>()
+        .map_err(|why| refused(Unsatisfiable::GroupUnknown, why))
+}
+
 /// A missing directory would look like a missing program, so it is looked for first.
 fn working_dir(
-    record: &UnitRecord,
+    process: &ProcessSpec,
     dir: &UnitDir,
     identity: Option<&Identity>,
 ) -> Result<String, Failure> {
-    let named = record
-        .spec
-        .process
-        .as_ref()
-        .and_then(|process| process.working_dir.clone());
-    let (path, is_ours) = match named {
+    let (path, mut is_ours) = match process.working_dir.clone() {
         Some(path) => (path, false),
         None => (dir.work().to_string_lossy().into_owned(), true),
     };
+    if process.make_working_dir && !Path::new(&path).exists() {
+        make_dir(&path)?;
+        is_ours = true;
+    }
     if !Path::new(&path).is_dir() {
         return Err(Failure::Unsatisfiable {
             code: Unsatisfiable::WorkingDirMissing,
@@ -154,12 +206,23 @@ fn working_dir(
     Ok(path)
 }
 
+fn make_dir(path: &str) -> Result<(), Failure> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path);
+    made.map_err(|error| Failure::Unsatisfiable {
+        code: Unsatisfiable::WorkingDirMissing,
+        message: format!("the directory `{path}` cannot be made: {error}"),
+    })
+}
+
 fn set_environment(
     command: &mut Command,
     record: &UnitRecord,
-    identity: Option<&Identity>,
-    working_dir: &str,
-) {
+    process: &ProcessSpec,
+    (identity, working_dir): (Option<&Identity>, &str),
+) -> Result<(), Failure> {
     let home = match identity {
         Some(identity) => identity.home.clone(),
         None => user::home_of(rustix::process::geteuid().as_raw()),
@@ -171,7 +234,12 @@ fn set_environment(
         .env("HOSTLER_WORKLOAD", &record.workload_name)
         .env("HOSTLER_SLOT", record.slot.to_string())
         .env("HOSTLER_ASSIGNMENT", record.unit.assignment.to_string())
-        .env("HOSTLER_GENERATION", record.unit.generation.to_string())
+        .env("HOSTLER_GENERATION", record.unit.generation.to_string());
+    for path in &process.env_files {
+        command.envs(env_file::read(path)?);
+    }
+    command
         .envs(&record.spec.env)
         .env(UNIT_VARIABLE, record.unit.to_string());
+    Ok(())
 }
