@@ -120,8 +120,10 @@ fn keep_pages_out(request: &Request) -> Result<(), Failure> {
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
     );
-    if is_write && !is_same_origin(request.headers()) {
-        let sentence = "a page of another site may not change this fleet";
+    // What comes over a socket a browser shows to any page that opened it: no rule of sharing holds there.
+    let is_socket = request.headers().contains_key(header::UPGRADE);
+    if (is_write || is_socket) && !is_same_origin(request.headers()) {
+        let sentence = "a page of another site may neither change this fleet nor open its streams";
         let advice = "use the command line, or a client that sends no `Origin`";
         return Err(Failure(Refusal::new(Code::Forbidden, sentence, advice)));
     }

@@ -21,6 +21,7 @@ mod pages;
 mod plan;
 mod refuse;
 mod server;
+mod socket;
 mod take;
 mod workloads;
 
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     /// The number of the next request. It begins anywhere, so that ids of two runs are told apart.
     requests: AtomicU64,
     miaas: miaas::Config,
+    sockets: socket::Room,
 }
 
 impl Deref for Api {
@@ -73,6 +75,7 @@ impl Api {
             entropy: Arc::clone(&parts.entropy),
             requests: AtomicU64::new(parts.entropy.next_u64()),
             miaas: parts.miaas.clone(),
+            sockets: socket::Room::default(),
         }))
     }
 
@@ -152,6 +155,7 @@ fn streams() -> Router<Api> {
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/workloads/{id}/logs", get(logs::of_workload))
         .route("/api/v1/assignments/{id}/logs", get(logs::of_assignment))
+        .route("/ws/logs", get(miaas::tail))
 }
 
 fn about() -> Router<Api> {

@@ -274,7 +274,8 @@ impl Protocols {
         let io = TokioIo::new(sniff::Rewound::new(first, stream));
         let ended = match protocol {
             Protocol::One => {
-                let connection = std::pin::pin!(self.one.serve_connection(io, service));
+                let connection = self.one.serve_connection(io, service);
+                let connection = std::pin::pin!(connection.with_upgrades());
                 until_drained(connection, |it| it.graceful_shutdown(), &tasks).await
             }
             Protocol::Two => {

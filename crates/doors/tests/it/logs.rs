@@ -113,3 +113,54 @@ async fn an_unreachable_node_refuses_or_is_told_while_following() {
     );
     server.shut_down().await;
 }
+
+#[tokio::test]
+async fn following_goes_on_with_the_copy_that_replaces_one_on_a_lost_node() {
+    // A lease so short that a node which says nothing is lost soon.
+    let config = hostler_control::ControlConfig {
+        lease: hostler_control::fleet::LeaseRules::for_beat(std::time::Duration::from_millis(300)),
+        ..hostler_control::ControlConfig::default()
+    };
+    let server = Server::with(config).await;
+    let (first, second) = (server.node("first").await, server.node("second").await);
+    let beating = async {
+        loop {
+            let _ = (first.beat(), second.beat());
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let reading = async {
+        server.apply("web", 1).await;
+        server
+            .until("/api/v1/workloads/web", |it| it["status"] == "running")
+            .await;
+        let path = "/api/v1/workloads/web/logs?follow=true&tail=3";
+        let mut stream = Sse::open(&server, path, &[]).await;
+        for number in 1..=3 {
+            let (_, body) = stream.next().await.unwrap();
+            assert_eq!(body["text"], format!("line {number}"));
+        }
+        let has_it = if first.units().is_empty() {
+            &second
+        } else {
+            &first
+        };
+        has_it.disconnect();
+        let mut seen = Vec::new();
+        while !seen.ends_with(&["line 3".to_owned()]) {
+            let (_, body) = stream.next().await.unwrap();
+            seen.push(body["text"].as_str().unwrap().to_owned());
+        }
+        seen
+    };
+    let seen = tokio::select! {
+        seen = reading => seen,
+        () = beating => unreachable!("it beats for ever"),
+    };
+    let is_mark = |text: &String| text.starts_with("the copy was replaced: its log goes on from ");
+    let at = seen.iter().position(is_mark).expect("a mark");
+    assert_eq!(seen[at + 1..], ["line 1", "line 2", "line 3"]);
+    let troubles = seen.iter().filter(|it| it.starts_with("node-unreachable"));
+    assert!(troubles.count() <= 1, "told once: {seen:?}");
+    server.shut_down().await;
+}

@@ -23,6 +23,7 @@ mod raw;
 mod routes;
 mod server;
 mod session;
+mod sockets;
 mod spot;
 mod spot_agents;
 mod spot_conversation;

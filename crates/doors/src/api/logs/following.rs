@@ -1,5 +1,6 @@
 //! What is being written, by the copies that are there and by those that come later, for as long as the reader
-//! stays and something can still be written.
+//! stays and something can still be written. Where a copy takes another's place, on another node or with another
+//! spec, a notice marks it, and the newcomer's log is told from its beginning.
 
 use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
@@ -7,16 +8,14 @@ use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::sse;
 use futures::stream::{self, BoxStream, SelectAll};
 use futures::{Stream, StreamExt as _};
 use hostler_control::{LogRecord, LogRequest, LogStream};
 use hostler_model::{Code, Refusal, Timestamp, UnitId};
-use hostler_wire::api::{self, LogLine};
-use serde_json::Value;
+use hostler_wire::api::LogLine;
 use tokio::sync::watch;
 
-use super::{Copy, Records, Source, convert, sse_event, trouble};
+use super::{Copy, Part, Records, Source, convert, trouble};
 
 /// How long to wait before a copy that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -34,6 +33,12 @@ pub(super) struct Following {
     known: HashSet<UnitId>,
     /// Units that could not be read and are tried again after a rest.
     resting: HashSet<UnitId>,
+    /// Units whose trouble was told and is not over.
+    troubled: HashSet<UnitId>,
+    /// The unit that has each slot.
+    slots: HashMap<u32, UnitId>,
+    /// Units that took another's place while this was read.
+    newcomers: HashSet<UnitId>,
     /// The latest moment told of each unit, and how many of its records: one that broke off goes on there.
     told_until: HashMap<UnitId, (Timestamp, usize)>,
     notices: Vec<LogLine>,
@@ -55,33 +60,43 @@ impl Following {
             merged: SelectAll::new(),
             known: HashSet::new(),
             resting: HashSet::new(),
+            troubled: HashSet::new(),
+            slots: HashMap::new(),
+            newcomers: HashSet::new(),
             told_until: HashMap::new(),
             notices: Vec::new(),
             is_over: false,
         };
+        for (copy, _) in &opened {
+            following.seat(copy);
+        }
+        for (copy, _) in &failed {
+            following.seat(copy);
+        }
         following.take(opened, failed);
         following
     }
 
-    pub(super) fn lines(self) -> impl Stream<Item = sse::Event> + Send + 'static {
+    pub(super) fn parts(self) -> impl Stream<Item = Part> + Send + 'static {
         stream::unfold(self, async |mut following| {
             if following.is_over {
                 return None;
             }
-            let shown = match following.next().await {
-                Some(line) => sse_event(api::stream::LINE, &line),
-                None => {
+            let part = following.next().await.map_or_else(
+                || {
                     following.is_over = true;
-                    sse_event(api::stream::END, &Value::Null)
-                }
-            };
-            Some((shown, following))
+                    Part::End
+                },
+                Part::Line,
+            );
+            Some((part, following))
         })
     }
 
     fn take(&mut self, opened: Vec<(Copy, Records)>, failed: Vec<(Copy, Refusal)>) {
         for (copy, records) in opened {
             self.known.insert(copy.unit());
+            self.troubled.remove(&copy.unit());
             let ended = Arc::clone(&copy);
             let records = records.map(move |record| (Arc::clone(&copy), Some(record)));
             let end = stream::once(async move { (ended, None) });
@@ -96,10 +111,36 @@ impl Following {
     fn rest(&mut self, copy: &Copy, refusal: &Refusal) {
         self.known.remove(&copy.unit());
         self.resting.insert(copy.unit());
-        if refusal.code != Code::LogNotFound {
+        // It is tried again and again, but told once.
+        if refusal.code != Code::LogNotFound && self.troubled.insert(copy.unit()) {
             self.notices
                 .push(trouble(&self.source.control, copy, refusal));
         }
+    }
+
+    /// Gives the copy its slot, if no newer generation has it. Answers whose place it took.
+    fn seat(&mut self, copy: &Copy) -> Option<UnitId> {
+        let unit = copy.unit();
+        match self.slots.get(&copy.slot) {
+            Some(other) if other.generation >= unit.generation => None,
+            _ => self.slots.insert(copy.slot, unit),
+        }
+    }
+
+    /// Marks the place where a copy takes over from another.
+    fn greet(&mut self, copy: &Copy) {
+        if self.seat(copy).is_none() {
+            return;
+        }
+        self.newcomers.insert(copy.unit());
+        let control = &self.source.control;
+        let node = control.view().node(copy.node).map(|it| it.name.clone());
+        let text = format!(
+            "the copy was replaced: its log goes on from {}",
+            node.unwrap_or_default()
+        );
+        let at = Timestamp::from_millis(control.clock().wall_millis());
+        self.notices.push(convert::notice(at, text, copy));
     }
 
     /// The next line, or none if nothing more can come.
@@ -151,12 +192,15 @@ impl Following {
         let units: HashSet<UnitId> = copies.iter().map(|copy| copy.unit()).collect();
         self.known.retain(|unit| units.contains(unit));
         self.resting.retain(|unit| units.contains(unit));
+        self.troubled.retain(|unit| units.contains(unit));
+        self.newcomers.retain(|unit| units.contains(unit));
         self.told_until.retain(|unit, _| units.contains(unit));
         for copy in copies {
             let unit = copy.unit();
             if self.known.contains(&unit) || self.resting.contains(&unit) {
                 continue;
             }
+            self.greet(&copy);
             let request = self.request_from(unit);
             let (opened, failed) = self.source.open_all(&[copy], request).await;
             let told = self.told_until.get(&unit).copied();
@@ -193,6 +237,11 @@ impl Following {
     /// Goes on where a unit broke off, at the beginning of the moment of which something was told.
     fn request_from(&self, unit: UnitId) -> LogRequest {
         match self.told_until.get(&unit) {
+            // All that it has written was written while this was read.
+            None if self.newcomers.contains(&unit) => LogRequest {
+                follow: true,
+                ..LogRequest::default()
+            },
             None => self.request,
             Some((at, _)) => LogRequest {
                 since: Some(*at),

@@ -2,15 +2,13 @@
 
 use std::pin::Pin;
 
-use axum::response::sse;
 use futures::stream::{self, Peekable};
 use futures::{Stream, StreamExt as _};
 use hostler_control::Control;
 use hostler_model::{Code, Refusal, Timestamp};
-use hostler_wire::api::{self, LogLine};
-use serde_json::Value;
+use hostler_wire::api::LogLine;
 
-use super::{Copy, Records, convert, problem, sse_event, trouble};
+use super::{Copy, Part, Records, convert, problem, trouble};
 use crate::api::refuse::Failure;
 
 /// What is left to be told: the earliest head of all copies is next.
@@ -59,29 +57,29 @@ impl Merged {
         })
     }
 
-    pub(super) fn lines(self) -> impl Stream<Item = sse::Event> + Send + 'static {
+    pub(super) fn parts(self) -> impl Stream<Item = Part> + Send + 'static {
         stream::unfold(self, Self::next)
     }
 
-    async fn next(mut self) -> Option<(sse::Event, Self)> {
+    async fn next(mut self) -> Option<(Part, Self)> {
         if self.is_over {
             return None;
         }
         if let Some(notice) = self.notices.pop() {
-            return Some((sse_event(api::stream::LINE, &notice), self));
+            return Some((Part::Line(notice), self));
         }
         let Some(index) = self.earliest().await else {
             self.is_over = true;
-            return Some((sse_event(api::stream::END, &Value::Null), self));
+            return Some((Part::End, self));
         };
         let (copy, records) = self.copies.get_mut(index)?;
         let shown = match records.next().await? {
-            Ok(record) => sse_event(api::stream::LINE, &convert::line(record, copy)),
+            Ok(record) => Part::Line(convert::line(record, copy)),
             Err(refusal) if self.is_alone => {
                 self.is_over = true;
-                sse_event(api::stream::PROBLEM, &problem(refusal))
+                Part::Problem(problem(refusal))
             }
-            Err(refusal) => sse_event(api::stream::LINE, &trouble(&self.control, copy, &refusal)),
+            Err(refusal) => Part::Line(trouble(&self.control, copy, &refusal)),
         };
         Some((shown, self))
     }

@@ -3,6 +3,8 @@
 //! What has been written is merged by time. While following, lines come as they are written, and copies that
 //! appear later (placed, restarted, moved) join the stream. A copy whose node cannot be reached is told as a
 //! notice and tried again; only if no copy at all can be read is the request refused.
+//!
+//! The same parts go out as server-sent events, or as the frames of a WebSocket to who asks for one.
 
 mod following;
 mod merged;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::response::sse;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_control::{Control, LogRecord, LogRequest};
 use hostler_model::{Assignment, AssignmentId, Refusal, Timestamp, WorkloadId};
@@ -20,6 +24,7 @@ use self::following::Following;
 use self::merged::Merged;
 use super::events::{answer, sse_event};
 use super::refuse::{Failure, problem};
+use super::socket::{Form, Socket};
 use super::take::{Query, Target};
 use super::{Api, convert};
 
@@ -28,6 +33,15 @@ const MOST_COPIES: usize = 64;
 
 type Copy = Arc<Assignment>;
 type Records = BoxStream<'static, Result<LogRecord, Refusal>>;
+
+/// A piece of what a reader is told.
+#[derive(Debug)]
+pub(super) enum Part {
+    Line(LogLine),
+    /// What ended the log before its end.
+    Problem(api::Problem),
+    End,
+}
 
 /// The lines of all copies of a workload, each with its copy.
 #[utoipa::path(get, path = "/api/v1/workloads/{id}/logs", tag = "logs",
@@ -38,6 +52,7 @@ pub(super) async fn of_workload(
     State(api): State<Api>,
     Target(target): Target,
     Query(query): Query<LogQuery>,
+    socket: Option<Socket>,
 ) -> Result<Response, Failure> {
     let request = request(&query)?;
     let workload = api.control.view().find_workload(&target)?.id;
@@ -47,7 +62,7 @@ pub(super) async fn of_workload(
         slot: query.slot,
         one: None,
     };
-    source.open(request).await
+    source.answer(request, socket, &api).await
 }
 
 /// The lines of one copy.
@@ -59,6 +74,7 @@ pub(super) async fn of_assignment(
     State(api): State<Api>,
     Target(target): Target,
     Query(query): Query<LogQuery>,
+    socket: Option<Socket>,
 ) -> Result<Response, Failure> {
     let request = request(&query)?;
     let copy = Arc::clone(api.control.view().find_assignment(&target)?);
@@ -68,6 +84,26 @@ pub(super) async fn of_assignment(
         workload,
         slot: None,
         one: Some(copy.id),
+    };
+    source.answer(request, socket, &api).await
+}
+
+/// The live tail of a workload, as text: for contracts that know no more.
+pub(super) async fn tail(
+    api: &Api,
+    workload: WorkloadId,
+    lines: u64,
+) -> Result<BoxStream<'static, Part>, Failure> {
+    let source = Source {
+        control: api.control.clone(),
+        workload,
+        slot: None,
+        one: None,
+    };
+    let request = LogRequest {
+        tail: Some(lines),
+        follow: true,
+        ..LogRequest::default()
     };
     source.open(request).await
 }
@@ -95,16 +131,32 @@ struct Source {
 }
 
 impl Source {
-    async fn open(self, request: LogRequest) -> Result<Response, Failure> {
+    async fn answer(
+        self,
+        request: LogRequest,
+        socket: Option<Socket>,
+        api: &Api,
+    ) -> Result<Response, Failure> {
+        // Room is taken before anything is opened for it.
+        let socket = socket.map(|it| it.enter(&api.sockets)).transpose()?;
+        let parts = self.open(request).await?;
+        Ok(match socket {
+            None => answer(parts.map(event), &api.control),
+            Some(socket) => socket.tell(parts, Form::Json, &api.control),
+        })
+    }
+
+    async fn open(self, request: LogRequest) -> Result<BoxStream<'static, Part>, Failure> {
         let control = self.control.clone();
         let copies = self.copies();
         let (opened, failed) = self.open_all(&copies, request).await;
         if request.follow {
-            let following = Following::start(self, request, opened, failed);
-            return Ok(answer(following.lines(), &control));
+            return Ok(Following::start(self, request, opened, failed)
+                .parts()
+                .boxed());
         }
         let merged = Merged::start(&control, opened, failed).await?;
-        Ok(answer(merged.lines(), &control))
+        Ok(merged.parts().boxed())
     }
 
     /// The copies to read, the wanted ones first.
@@ -140,6 +192,14 @@ impl Source {
             }
         }
         (opened, failed)
+    }
+}
+
+fn event(part: Part) -> sse::Event {
+    match part {
+        Part::Line(line) => sse_event(api::stream::LINE, &line),
+        Part::Problem(problem) => sse_event(api::stream::PROBLEM, &problem),
+        Part::End => sse_event(api::stream::END, &serde_json::Value::Null),
     }
 }
 

@@ -170,7 +170,7 @@ pub(in crate::api) async fn remove(
 }
 
 impl Api {
-    fn deployment(&self, id: &str) -> Option<Arc<Workload>> {
+    pub(super) fn deployment(&self, id: &str) -> Option<Arc<Workload>> {
         self.control.view().workload_by_alias(&key(id)).cloned()
     }
 }

@@ -12,6 +12,7 @@
 
 mod config;
 mod deployments;
+mod logs;
 mod reading;
 mod routes;
 mod token;
@@ -42,6 +43,7 @@ pub(super) use self::deployments::{
     __path_create as __path_deploy, __path_list as __path_list_deployments,
     __path_remove as __path_remove_deployment, __path_show as __path_show_deployment,
 };
+pub(super) use self::logs::tail;
 use self::reading::{Findings, WORD_BYTES};
 pub(super) use self::routes::{Openness, openness, refuse_head, without_slash};
 use super::Api;
