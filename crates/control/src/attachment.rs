@@ -18,6 +18,7 @@ use hostler_model::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::black_box::{self, Ended};
 use crate::live::{LiveEntry, Machine};
 use crate::spacing::Rare;
 use crate::{Control, Link, refusals};
@@ -195,7 +196,7 @@ impl Attachment {
     /// # Errors
     /// `stale-report` for a session that was replaced, and what [`Control::submit`] refuses with.
     pub async fn observed_full(&self, units: Vec<ObservedUnit>) -> Result<(), Refusal> {
-        self.observe(|pulse| pulse.observe_all(&units))?;
+        self.observe(&units, |pulse| pulse.observe_all(&units))?;
         let ours = units
             .iter()
             .filter(|unit| unit.state != UnitState::Gone)
@@ -213,7 +214,7 @@ impl Attachment {
     /// # Errors
     /// As [`Self::observed_full`].
     pub async fn observed_delta(&self, units: Vec<ObservedUnit>) -> Result<(), Refusal> {
-        self.observe(|pulse| pulse.observe(&units))?;
+        self.observe(&units, |pulse| pulse.observe(&units))?;
         self.report(&units).await
     }
 
@@ -253,13 +254,22 @@ impl Attachment {
         }
     }
 
-    fn observe(&self, take_in: impl FnOnce(&mut crate::live::Pulse)) -> Result<(), Refusal> {
+    fn observe(
+        &self,
+        units: &[ObservedUnit],
+        take_in: impl FnOnce(&mut crate::live::Pulse),
+    ) -> Result<(), Refusal> {
         let mut pulse = self.entry.lock();
-        if !pulse.is_present(self.session) {
-            return Err(refusals::session_replaced());
-        }
+        let session = pulse.session().filter(|it| it.number == self.session);
+        let link = session.map(|session| Arc::clone(&session.link));
+        let link = link.ok_or_else(refusals::session_replaced)?;
+        let ended = units
+            .iter()
+            .filter_map(|unit| Ended::between(pulse.observed_unit(unit.unit), unit));
+        let ended: Vec<Ended> = ended.collect();
         take_in(&mut pulse);
         drop(pulse);
+        black_box::fetch(&self.control, &link, ended);
         self.control.shared.tell_change();
         Ok(())
     }

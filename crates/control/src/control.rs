@@ -341,7 +341,8 @@ impl Control {
 
     // --- logs
 
-    /// The log of a copy, from its node.
+    /// The log of a copy, from its node; while that is out of reach, what was kept of its runs that ended,
+    /// unless the log is to be followed.
     ///
     /// # Errors
     /// `assignment-not-found`, `node-unreachable`, `log-not-found`.

@@ -22,6 +22,7 @@
 
 mod attachment;
 mod batch;
+mod black_box;
 mod commit;
 mod config;
 mod control;

@@ -334,6 +334,10 @@ impl Pulse {
             .map(|(_, unit)| unit)
     }
 
+    pub(crate) fn observed_unit(&self, unit: UnitId) -> Option<&ObservedUnit> {
+        self.observed.get(&unit)
+    }
+
     pub(crate) fn observed_all(&self) -> Vec<ObservedUnit> {
         self.observed.values().cloned().collect()
     }

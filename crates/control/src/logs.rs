@@ -1,6 +1,6 @@
 //! The log relay: finds the node of a copy, opens its log over the node's link, and passes it on through a
 //! bounded channel. A reader that is too slow for a log that is followed gets a marked gap; it never holds
-//! the node back for long.
+//! the node back for long. While the node is out of reach, who does not follow is told what the black box has.
 //!
 //! The relay task is owned by the reader: it ends when either side does. What can fail: the copy is
 //! unknown, its node is not connected, or the node refuses.
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::BoxStream;
-use hostler_model::{AssignmentId, Code, Refusal, Timestamp};
+use futures::stream::{self, BoxStream};
+use hostler_model::{AssignmentId, Code, NodeId, Refusal, Timestamp, UnitId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -40,10 +40,16 @@ pub(crate) async fn open(
     };
     let entry = control.shared.live.get(node);
     let link = entry.and_then(|entry| entry.lock().session().map(|s| Arc::clone(&s.link)));
-    let link: Arc<dyn Link> = link.ok_or_else(|| refusals::unreachable(&name))?;
-    let patience = control.shared.config.patience;
-    let opened = tokio::time::timeout(patience, link.logs(unit, query)).await;
-    let source = opened.map_err(|_| refusals::unreachable(&name))??;
+    let source = match from_node(control, link, (unit, &name), query).await {
+        Ok(source) => source,
+        Err(refusal) if refusal.code == Code::NodeUnreachable && !query.follow => {
+            let kept = kept(control, (node, unit), &name, query);
+            return kept
+                .map(|it| stream::iter(it.into_iter().map(Ok)).boxed())
+                .ok_or(refusal);
+        }
+        Err(refusal) => return Err(refusal),
+    };
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let relay = Relay {
         sender,
@@ -53,6 +59,51 @@ pub(crate) async fn open(
     };
     control.shared.spawn("log relay", relay.run(source));
     Ok(ReceiverStream::new(receiver).boxed())
+}
+
+async fn from_node(
+    control: &Control,
+    link: Option<Arc<dyn Link>>,
+    (unit, name): (UnitId, &str),
+    query: LogRequest,
+) -> Result<Records, Refusal> {
+    let link = link.ok_or_else(|| refusals::unreachable(name))?;
+    let patience = control.shared.config.patience;
+    let opened = tokio::time::timeout(patience, link.logs(unit, query)).await;
+    opened.map_err(|_| refusals::unreachable(name))?
+}
+
+/// What was kept of the unit's latest run that ended, or of the one before, behind a word that says so.
+fn kept(
+    control: &Control,
+    (node, unit): (NodeId, UnitId),
+    name: &str,
+    query: LogRequest,
+) -> Option<Vec<LogRecord>> {
+    let parts = control.shared.black_box.parts_of(unit);
+    let entry = control.shared.live.get(node);
+    let told = entry.and_then(|it| it.lock().observed_unit(unit).map(|unit| unit.runs));
+    let latest = parts.last()?.run.max(told.unwrap_or_default());
+    let mut parts = parts.into_iter().rev();
+    let part = parts.find(|part| !query.previous || part.run < latest)?;
+    let is_asked = |record: &&LogRecord| query.since.is_none_or(|since| record.at >= since);
+    let mut records: Vec<LogRecord> = part.records.iter().filter(is_asked).cloned().collect();
+    if let Some(tail) = query.tail.and_then(|tail| usize::try_from(tail).ok()) {
+        records.drain(..records.len().saturating_sub(tail));
+    }
+    let text = format!(
+        "node {name} is out of reach: this is the end of run {}, as the control plane kept it",
+        part.run
+    );
+    let notice = LogRecord {
+        at: records.first().map(|record| record.at).unwrap_or_default(),
+        stream: LogStream::Notice,
+        text,
+        is_partial: false,
+        run: part.run,
+    };
+    records.insert(0, notice);
+    Some(records)
 }
 
 /// Passes records on and counts what a slow reader misses.

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Decided, Request};
+use crate::black_box::BlackBox;
 use crate::events::EventRing;
 use crate::live::LiveTable;
 use crate::load::Loaded;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) live: LiveTable,
     pub(crate) syncs: Syncs,
+    pub(crate) black_box: BlackBox,
     pub(crate) signals: Signals,
     view: RwLock<State>,
     pub(crate) events: EventRing,
@@ -73,6 +75,7 @@ impl Shared {
             metrics: Metrics::default(),
             live: LiveTable::default(),
             syncs: Syncs::default(),
+            black_box: BlackBox::default(),
             signals: Signals::default(),
             view: RwLock::default(),
             inbox,
