@@ -343,12 +343,7 @@ impl World {
                 .any(|unit: &ObservedUnit| unit.unit == item.unit);
             match item.intent {
                 Intent::Run if !is_known => {
-                    let unit = observed(
-                        item,
-                        UnitState::Running {
-                            since: Timestamp::default(),
-                        },
-                    );
+                    let unit = begun(item);
                     units.insert(item.unit, unit.clone());
                     told.push(unit);
                 }
@@ -445,6 +440,26 @@ async fn announce(control: &Control, machine: &FakeMachine) -> Result<NodeId, Re
             let sentence = format!("an announcement is answered with a node, not {reply:?}");
             Err(Refusal::new(Code::Internal, sentence, ""))
         }
+    }
+}
+
+/// How a new unit fares: it runs, unless the variable `FAKE` of its spec says that it `starts` for ever or
+/// `crashes` again and again.
+fn begun(item: &IntentItem) -> ObservedUnit {
+    let since = Timestamp::default();
+    match item.spec.env.get("FAKE").map(String::as_str) {
+        Some("starts") => observed(item, UnitState::Starting),
+        Some("crashes") => ObservedUnit {
+            runs: 9,
+            ..observed(
+                item,
+                UnitState::Waiting {
+                    exit: Exit::Code(3),
+                    retry_at: since,
+                },
+            )
+        },
+        _ => observed(item, UnitState::Running { since }),
     }
 }
 

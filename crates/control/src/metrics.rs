@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 30] = [
+const KINDS: [&str; 33] = [
     "found",
     "new-epoch",
     "announce",
@@ -47,6 +47,9 @@ const KINDS: [&str; 30] = [
     "rent",
     "rented",
     "quote",
+    "promote",
+    "rollback",
+    "advance",
 ];
 
 /// Everything that is counted, at about this moment.
@@ -100,9 +103,18 @@ pub(crate) enum Ending {
     Refused,
 }
 
+/// What became of the verbs of each kind.
+struct PerKind([[AtomicU64; 3]; KINDS.len()]);
+
+impl Default for PerKind {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Default::default()))
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Metrics {
-    verbs: [[AtomicU64; 3]; KINDS.len()],
+    verbs: PerKind,
     commits: AtomicU64,
     commits_failed: AtomicU64,
     batches_lost: AtomicU64,
@@ -119,7 +131,7 @@ struct Buckets<const N: usize> {
 
 impl Metrics {
     pub(crate) fn count_verb(&self, verb: &Verb, ending: Ending) {
-        self.verbs[kind(verb)][ending as usize].fetch_add(1, Ordering::Relaxed);
+        self.verbs.0[kind(verb)][ending as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_commit(&self, changes: usize, took: Duration) {
@@ -167,7 +179,7 @@ impl Metrics {
     fn verb_counts(&self) -> Vec<VerbCount> {
         let results = ["changed", "unchanged", "refused"];
         let mut counts = Vec::new();
-        for (verb, row) in KINDS.iter().zip(&self.verbs) {
+        for (verb, row) in KINDS.iter().zip(&self.verbs.0) {
             for (result, counter) in results.iter().zip(row) {
                 let count = counter.load(Ordering::Relaxed);
                 if count > 0 {
@@ -247,5 +259,8 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Rent(_) => 27,
         Verb::Rented { .. } => 28,
         Verb::Quote(_) => 29,
+        Verb::Promote { .. } => 30,
+        Verb::Rollback { .. } => 31,
+        Verb::Advance(_) => 32,
     }
 }

@@ -289,6 +289,7 @@ mod tests {
                 runs: u32::MAX,
             }),
             fenced: false,
+            trial: true,
         }
     }
 

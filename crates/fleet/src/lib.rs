@@ -16,6 +16,7 @@ mod placement;
 #[cfg(feature = "quality")]
 pub mod quality;
 mod rented;
+mod rollout;
 mod state;
 mod verb;
 mod why;
@@ -29,6 +30,7 @@ pub use rented::{
     PoolPrice, PriceReport, RentedVerb, ReplicaChange, ReplicaOrder, SwitchOrder, SwitchReport,
     end_due,
 };
+pub use rollout::{Health, Progress, RolloutStanding, health, is_rollout_due, rollout_standing};
 pub use state::State;
 pub use verb::{ApplyOptions, Expect, NodeAnnouncement, UnitReport, Verb};
 pub use why::{Finding, NodeFinding, Why, why};

@@ -9,6 +9,7 @@ use hostler_model::{
     NodeFacts, NodeId, Resources, UnitId, WorkloadId,
 };
 
+use crate::Progress;
 use crate::rented::{AccountVerb, Arrival, PriceReport, RentedVerb};
 
 /// A request to the domain.
@@ -117,9 +118,23 @@ pub enum Verb {
         desired: Desired,
         expect: Expect,
     },
-    /// A new generation of every copy, in place.
+    /// A new generation of every copy, in place, a few at a time. Refused with `rollout-held` while a rollout waits
+    /// for a person.
     Restart {
         workload: WorkloadId,
+        expect: Expect,
+    },
+    /// A rollout that waits for a person goes on. Refused with `no-rollout` if there is none; one that is not
+    /// held stays as it is.
+    Promote {
+        workload: WorkloadId,
+        expect: Expect,
+    },
+    /// Applies the spec of an earlier revision as a new one: of revision `to`, else of the one before the rollout,
+    /// else of the last that differs.
+    Rollback {
+        workload: WorkloadId,
+        to: Option<u64>,
         expect: Expect,
     },
     /// Its copies stop, then the record goes.
@@ -131,12 +146,16 @@ pub enum Verb {
     // --- workloads, by the placement keeper
     /// Brings the copies of one workload nearer to what is wanted, touching at most `limit` copies: stops what
     /// is not wanted, places vacant slots, replaces copies of lost nodes by their disconnect rule, moves copies
-    /// off draining nodes if there is room elsewhere, replaces outdated copies in place, removes the record
-    /// of a deleted workload without copies. Changes nothing if all is settled or nothing fits.
+    /// off draining nodes if there is room elsewhere, replaces outdated copies in place as far as the rollout
+    /// lets it, removes the record of a deleted workload without copies. Changes nothing if all is settled or nothing fits.
     Settle {
         workload: WorkloadId,
         limit: usize,
     },
+
+    // --- workloads, by the rollout keeper
+    /// What was seen of the copies of a rollout; it goes on, is through, or has failed by it.
+    Advance(Box<Progress>),
 
     // --- commands and aliases
     Issue {

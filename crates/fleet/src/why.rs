@@ -170,7 +170,13 @@ fn of_workload(state: &State, workload: &Workload) -> Vec<Finding> {
         }));
     }
     let outdated = copies.outdated(workload).count();
-    if outdated > 0 {
+    // In a rollout most wait for their turn.
+    let is_their_turn = workload.rollout.as_ref().is_none_or(|rollout| {
+        !rollout.stage.is_held()
+            && copies.on_trial.is_empty()
+            && copies.unproven(workload.spec.count, 1) == 0
+    });
+    if outdated > 0 && is_their_turn {
         findings.push(Finding::Outdated { copies: outdated });
     }
     findings
@@ -219,7 +225,7 @@ fn grouped(state: &State, workload: &Workload, pending: u32, taken: &Takings) ->
     groups.into_values().map(|(group, _)| group).collect()
 }
 
-/// A copy of the workload there that runs an older form of it.
+/// A copy of the workload there that runs another form of it.
 fn outdated_on<'a>(state: &'a State, workload: &Workload, node: &Node) -> Option<&'a Assignment> {
     let copies = state.room(node.id).copies.iter();
     copies
@@ -229,7 +235,7 @@ fn outdated_on<'a>(state: &'a State, workload: &Workload, node: &Node) -> Option
             let form = (copy.template, copy.restart);
             copy.workload == workload.id
                 && copy.is_wanted()
-                && form < (workload.template, workload.restart)
+                && form != (workload.template, workload.restart)
         })
 }
 

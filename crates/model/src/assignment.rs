@@ -24,7 +24,7 @@ use crate::{AssignmentId, NodeId, Resources, Timestamp, WorkloadId};
 pub struct Assignment {
     pub id: AssignmentId,
     pub workload: WorkloadId,
-    /// Which copy: 0 to count − 1.
+    /// Which copy: 0 to count − 1, or one of those that run beside them during a rollout.
     pub slot: u32,
     pub node: NodeId,
     /// The fencing number: larger wins within a slot. A unit is made for (id, generation); a new
@@ -48,6 +48,9 @@ pub struct Assignment {
     /// margin, so agent and shim have stopped it. Lets a singleton be replaced.
     #[serde(default)]
     pub fenced: bool,
+    /// Made by a rollout and not yet known to be healthy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trial: bool,
 }
 
 /// What the fleet wants of a copy.

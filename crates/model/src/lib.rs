@@ -16,6 +16,7 @@ mod pool;
 mod quantity;
 mod refusal;
 mod rental;
+mod rollout;
 mod switch;
 mod time;
 mod workload;
@@ -46,6 +47,7 @@ pub use rental::{
     Bounds, Interruption, InterruptionAnswer, Machine, Policy, Rental, Replica, ReplicaKind,
     ReplicaStatus, Role, Signal, Standing, SyncStatus,
 };
+pub use rollout::{Base, FIRST_SPARE_SLOT, Rollout, Stage};
 pub use switch::{Switch, SwitchEnd, SwitchPrices, SwitchStamps};
 pub use time::Timestamp;
 pub use workload::{Actor, Desired, Revision, Workload};

@@ -54,6 +54,10 @@ codes! {
     NotRented = "not-rented",
     /// No revision of that number is kept.
     RevisionNotFound = "revision-not-found",
+    /// No rollout is under way that could be promoted.
+    NoRollout = "no-rollout",
+    /// The rollout waits for a person to promote it or to roll it back.
+    RolloutHeld = "rollout-held",
     /// A prefix fits more than one thing.
     Ambiguous = "ambiguous",
     /// The thing changed since it was read (If-Match).

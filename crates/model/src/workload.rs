@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::WorkloadSpec;
-use crate::{Foreign, Timestamp, WorkloadId};
+use crate::{Foreign, Rollout, Timestamp, WorkloadId};
 
 /// What a user wants: a spec, a desired state and how many copies (in the spec).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +18,16 @@ pub struct Workload {
     pub desired: Desired,
     /// Goes up by one when the spec or the desired state changes, and never otherwise: the ETag.
     pub revision: u64,
-    /// The revision at which the part of the spec that makes a running copy differ last changed.
-    /// Copies with an older template are outdated; a change of count or placement alone outdates none.
+    /// The revision that first had the part of the present spec that makes a running copy differ. Copies with
+    /// another template are outdated; a change of count or placement alone outdates none, and going back to
+    /// what copies still run outdates only the others.
     pub template: u64,
     /// How often a restart of every copy was asked for. Copies with a smaller number are outdated.
     #[serde(default)]
     pub restart: u64,
+    /// Present while outdated copies are being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// The last generation given to a copy; the next one is larger. Fences copies of one slot.
     pub generation: u64,
     /// What it is under another contract, if it came through one.
@@ -55,6 +59,9 @@ pub struct Revision {
     pub desired: Desired,
     pub at: Timestamp,
     pub actor: String,
+    /// Why there is this revision, if that is no plain change: `rolled back to revision 3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Who asks for a change.
@@ -66,6 +73,14 @@ pub enum Actor {
     Keeper(String),
     /// A node's agent, by node name.
     Node(String),
+}
+
+impl Workload {
+    /// How many copies run beside the counted ones.
+    #[must_use]
+    pub fn spares(&self) -> u32 {
+        self.rollout.as_ref().map_or(0, |rollout| rollout.spares)
+    }
 }
 
 impl Desired {

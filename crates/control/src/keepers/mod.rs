@@ -6,6 +6,7 @@ mod drain;
 mod liveness;
 mod placement;
 mod retention;
+mod rollout;
 
 use hostler_fleet::{Reply, Verb};
 use hostler_model::{Actor, Code, Refusal};
@@ -21,6 +22,7 @@ pub(crate) fn start(control: &Control) {
     );
     shared.spawn("placement", placement::run(control.clone()));
     shared.spawn("drain", drain::run(control.clone()));
+    shared.spawn("rollout", rollout::run(control.clone()));
     shared.spawn("retention", retention::run(control.clone()));
 }
 

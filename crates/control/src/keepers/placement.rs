@@ -44,6 +44,8 @@ struct Sight {
     revision: u64,
     restart: u64,
     generation: u64,
+    /// The step of its rollout.
+    step: Option<u64>,
 }
 
 struct Keeper {
@@ -200,6 +202,7 @@ fn sight(view: &State, workload: WorkloadId, room: u64) -> Option<Sight> {
         revision: record.revision,
         restart: record.restart,
         generation: record.generation,
+        step: record.rollout.as_ref().map(|rollout| rollout.step),
     })
 }
 

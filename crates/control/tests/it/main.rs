@@ -9,5 +9,6 @@ mod logs;
 mod loop_story;
 mod pipeline;
 mod restart;
+mod rollout;
 mod serial;
 mod world;

@@ -79,6 +79,8 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::AccountNameTaken
         | Code::ReplicaStateConflict
         | Code::NotRented
+        | Code::NoRollout
+        | Code::RolloutHeld
         | Code::WorkloadDeleting
         | Code::NoPlacement
         | Code::StaleReport => StatusCode::CONFLICT,

@@ -45,23 +45,10 @@ impl Draft<'_> {
         if is_same {
             return self.set_desired(old.id, desired, Expect::Any);
         }
-        // What is not in our spec may still matter to the node that gets the payload.
-        let is_same_payload = old
-            .foreign
-            .as_ref()
-            .is_some_and(|it| it.payload == foreign.payload);
-        let next = self.respecified(&old, &spec);
-        let template = if is_same_payload {
-            next.template
-        } else {
-            next.revision
-        };
-        let next = Workload {
-            foreign: Some(Arc::clone(foreign)),
-            desired,
-            template,
-            ..next
-        };
+        let next = self.respecified(&old, &spec, Some(Arc::clone(foreign)));
+        let next = Workload { desired, ..next };
+        let rollout = self.rollout(&old, &next, false);
+        let next = Workload { rollout, ..next };
         let message = format!(
             "workload {} changed to revision {}",
             next.name, next.revision

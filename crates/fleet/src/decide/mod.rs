@@ -9,10 +9,12 @@ mod commands;
 mod foreign;
 mod market;
 mod operators;
+mod pacing;
 mod prune;
 mod removal;
 mod rentals;
 mod replicas;
+mod rollouts;
 mod settle;
 mod workloads;
 
@@ -109,6 +111,13 @@ impl<'a> Draft<'a> {
             Verb::Delete { workload, expect } => {
                 self.set_desired(*workload, hostler_model::Desired::Deleted, *expect)
             }
+            Verb::Promote { workload, expect } => self.promote_rollout(*workload, *expect),
+            Verb::Rollback {
+                workload,
+                to,
+                expect,
+            } => self.roll_back(*workload, *to, *expect),
+            Verb::Advance(seen) => Ok(self.advance(seen)),
             Verb::Settle { workload, limit } => Ok(self.settle(*workload, *limit)),
             Verb::Issue { node, kind } => self.issue(*node, kind),
             Verb::Acknowledge {

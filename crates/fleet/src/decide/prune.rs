@@ -61,9 +61,12 @@ impl Draft<'_> {
 fn old_revisions(state: &State, workload: WorkloadId) -> impl Iterator<Item = Change> + '_ {
     let kept_from = state.history(workload).rev().take(KEPT_REVISIONS).last();
     let kept_from = kept_from.map_or(0, |revision| revision.number);
+    let record = state.workload(workload);
+    let base = record.and_then(|record| record.rollout.as_ref());
+    let base = base.map(|rollout| rollout.base.revision);
     let is_run = move |number: u64| {
         let copies = state.copies(workload);
-        copies.is_some_and(|copies| copies.revisions.contains_key(&number))
+        base == Some(number) || copies.is_some_and(|copies| copies.revisions.contains_key(&number))
     };
     let numbers = state.history(workload).map(|revision| revision.number);
     numbers

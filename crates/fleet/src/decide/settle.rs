@@ -6,8 +6,11 @@
 //! 2. copies that are not wanted (count, stopped, deleted) are stopped;
 //! 3. copies on lost nodes are replaced by the disconnect rule, copies on draining nodes move, if there is
 //!    a place elsewhere; a singleton only once it has surely stopped;
-//! 4. outdated copies (template, restart) become a new generation in place, or move if they no longer fit;
+//! 4. outdated copies (template, restart) become a new generation in place, or move if they no longer fit, as
+//!    many as the rollout lets (`pacing`);
 //! 5. vacant slots are filled; a slot waits for its old copy while that is still being stopped.
+//!
+//! While a rollout is held, 3 and 5 make copies of what ran before it; only those beside the counted ones are new.
 //!
 //! A copy on a suspect node is left alone. A finished copy rests until its template changes. If nothing
 //! fits, what runs goes on running.
@@ -16,27 +19,47 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hostler_model::{
-    AliasOwner, Assignment, AssignmentId, Desired, EventKind, Intent, Liveness, Node, NodeId,
-    StopCause, Workload, WorkloadId,
+    AliasOwner, Assignment, AssignmentId, Desired, EventKind, FIRST_SPARE_SLOT, Intent, Liveness,
+    Node, NodeId, Rollout, StopCause, Workload, WorkloadId,
 };
 
+use super::rollouts::held_base;
 use super::{Draft, about_workload, copies};
 use crate::placement::{Places, Takings, satisfies};
 use crate::state::{Copies, Footing, is_singleton};
 use crate::{Change, Reply};
 
 /// One chunk of settling.
-struct Chunk<'d, 's> {
-    draft: &'d mut Draft<'s>,
-    workload: &'d Workload,
-    copies: &'d Copies,
+pub(super) struct Chunk<'d, 's> {
+    pub(super) draft: &'d mut Draft<'s>,
+    pub(super) workload: &'d Workload,
+    /// What new copies are made of: the workload, or what it was before its rollout.
+    mould: &'d Workload,
+    /// Which slots are looked at.
+    pub(super) part: Part,
+    pub(super) copies: &'d Copies,
     places: Option<Places<'d>>,
-    /// Nothing fits any more: all copies of one workload are alike.
-    is_full: bool,
+    /// Nothing fits any more: all copies of one mould are alike.
+    pub(super) is_full: bool,
     generation: u64,
-    left: usize,
+    rollout: Option<Rollout>,
+    pub(super) left: usize,
     tally: Tally,
     moved: BTreeSet<AssignmentId>,
+    /// Counted copies that were known to be healthy and that this chunk has moved.
+    pub(super) taken_down: usize,
+    /// Copies that this chunk has placed beside the counted ones.
+    pub(super) placed_beside: usize,
+}
+
+/// Which slots of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    All,
+    /// Those below the count.
+    Counted,
+    /// Those of copies that run beside the counted ones during a rollout.
+    Beside,
 }
 
 /// What the chunk did, for its events.
@@ -65,11 +88,18 @@ impl Draft<'_> {
                 more: false,
             };
         }
+        let base = held_base(self.state, workload);
         let mut chunk = Chunk::new(self, workload, copies, limit);
         chunk.remove_adrift();
         match workload.desired {
             Desired::Running => {
                 chunk.stop_surplus();
+                if let Some(base) = &base {
+                    chunk.cast(base, Part::Counted);
+                    chunk.move_uneasy();
+                    chunk.fill_vacant();
+                    chunk.cast(workload, Part::Beside);
+                }
                 chunk.move_uneasy();
                 chunk.renew_outdated();
                 chunk.fill_vacant();
@@ -92,10 +122,12 @@ impl Draft<'_> {
         let state = self.state;
         let copies = state.copies(next.id).unwrap_or(&none);
         let count = next.spec.count;
-        let covered = copies.wanted.len() - copies.surplus(count).count();
+        let covered = copies.wanted.len() - copies.surplus(count, 0).count();
         let missing = (count as usize).saturating_sub(covered);
+        let base = held_base(state, next);
         let mut chunk = Chunk::new(self, next, copies, usize::MAX);
-        let mut places = Places::new(state, next, std::mem::take(taken));
+        chunk.cast(base.as_ref().unwrap_or(next), Part::Counted);
+        let mut places = Places::new(state, chunk.mould, std::mem::take(taken));
         // Slots whose old copy is being stopped cannot be taken yet; their room is looked for first.
         let waiting = missing - copies.gaps.below(count).take(missing).count();
         let fitting = (0..waiting).take_while(|_| places.take().is_some()).count();
@@ -125,8 +157,18 @@ impl Draft<'_> {
     }
 }
 
+impl Part {
+    const fn covers(self, slot: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Counted => slot < FIRST_SPARE_SLOT,
+            Self::Beside => slot >= FIRST_SPARE_SLOT,
+        }
+    }
+}
+
 impl<'d, 's> Chunk<'d, 's> {
-    fn new(
+    pub(super) fn new(
         draft: &'d mut Draft<'s>,
         workload: &'d Workload,
         copies: &'d Copies,
@@ -135,14 +177,36 @@ impl<'d, 's> Chunk<'d, 's> {
         Self {
             draft,
             workload,
+            mould: workload,
+            part: Part::All,
             copies,
             places: None,
             is_full: false,
             generation: workload.generation,
+            rollout: workload.rollout.clone(),
             left: limit,
             tally: Tally::default(),
             moved: BTreeSet::new(),
+            taken_down: 0,
+            placed_beside: 0,
         }
+    }
+
+    /// From here on copies are made of this, in these slots.
+    fn cast(&mut self, mould: &'d Workload, part: Part) {
+        let taken = self.places.take().map(Places::into_takings);
+        self.places = taken.map(|taken| Places::new(self.draft.state, mould, taken));
+        (self.mould, self.part, self.is_full) = (mould, part, false);
+    }
+
+    /// The workload's rollout after this chunk.
+    pub(super) fn set_rollout(&mut self, rollout: Option<Rollout>) {
+        self.rollout = rollout;
+    }
+
+    /// How many copies have got a new form.
+    pub(super) const fn renewed(&self) -> usize {
+        self.tally.updated + self.tally.replaced + self.tally.stopping
     }
 
     fn remove_adrift(&mut self) {
@@ -161,7 +225,7 @@ impl<'d, 's> Chunk<'d, 's> {
     fn stop_surplus(&mut self) {
         let copies = self.copies;
         self.stop(
-            copies.surplus(self.workload.spec.count),
+            copies.surplus(self.workload.spec.count, self.workload.spares()),
             StopCause::ScaledDown,
         );
     }
@@ -181,9 +245,12 @@ impl<'d, 's> Chunk<'d, 's> {
 
     fn move_uneasy(&mut self) {
         let state = self.draft.state;
-        for (_, id) in &self.copies.uneasy {
+        for (slot, id) in &self.copies.uneasy {
             if self.left == 0 || self.is_full {
                 return;
+            }
+            if !self.part.covers(*slot) {
+                continue;
             }
             let Some(copy) = state
                 .assignment(*id)
@@ -205,32 +272,23 @@ impl<'d, 's> Chunk<'d, 's> {
         }
     }
 
-    fn renew_outdated(&mut self) {
-        let (state, copies) = (self.draft.state, self.copies);
-        for id in copies.outdated(self.workload) {
-            if self.left == 0 {
-                return;
-            }
-            let Some(copy) = state
-                .assignment(id)
-                .filter(|copy| !self.moved.contains(&copy.id))
-            else {
-                continue;
-            };
-            let node = state.node(copy.node);
-            let is_alive =
-                node.is_some_and(|node| !node.is_gone() && node.liveness == Liveness::Alive);
-            let is_firm = state.footing(copy.node) == Footing::Firm;
-            let may_start_here = is_alive && (is_firm || !copy.is_finished());
-            match node {
-                Some(node) if may_start_here && self.fits_in_place(copy, node) => self.renew(copy),
-                // What lives on a node that does not answer is the disconnect rule's business.
-                _ if is_alive || self.has_ended_away(copy) => {
-                    self.replace(copy, StopCause::Updated)
-                }
-                _ => {}
-            }
+    /// The copy gets the present form, in place or elsewhere. Answers whether anything was done.
+    pub(super) fn renew_one(&mut self, copy: &Assignment) -> bool {
+        if self.moved.contains(&copy.id) {
+            return false;
         }
+        let state = self.draft.state;
+        let node = state.node(copy.node);
+        let is_alive = node.is_some_and(|node| !node.is_gone() && node.liveness == Liveness::Alive);
+        let is_firm = state.footing(copy.node) == Footing::Firm;
+        let may_start_here = is_alive && (is_firm || !copy.is_finished());
+        match node {
+            Some(node) if may_start_here && self.fits_in_place(copy, node) => self.renew(copy),
+            // What lives on a node that does not answer is the disconnect rule's business.
+            _ if is_alive || self.has_ended_away(copy) => self.replace(copy, StopCause::Updated),
+            _ => {}
+        }
+        self.moved.contains(&copy.id)
     }
 
     /// Whether a copy has finished on a node that cannot start it again.
@@ -240,8 +298,22 @@ impl<'d, 's> Chunk<'d, 's> {
     }
 
     fn fill_vacant(&mut self) {
+        if self.part != Part::Beside {
+            let copies = self.copies;
+            self.fill_slots(copies.gaps.below(self.workload.spec.count));
+        }
+    }
+
+    /// Copies beside the counted ones.
+    pub(super) fn fill_beside(&mut self) {
         let copies = self.copies;
-        for slot in copies.gaps.below(self.workload.spec.count) {
+        let placed = self.tally.placed;
+        self.fill_slots(copies.vacant_beside(self.workload.spares()));
+        self.placed_beside += self.tally.placed - placed;
+    }
+
+    fn fill_slots(&mut self, slots: impl Iterator<Item = u32>) {
+        for slot in slots {
             if self.left == 0 {
                 return;
             }
@@ -262,6 +334,9 @@ impl<'d, 's> Chunk<'d, 's> {
         };
         let has_ended = copy.is_finished() || copy.fenced;
         self.put_stop(copy, cause);
+        if copy.slot < FIRST_SPARE_SLOT && !copy.trial {
+            self.taken_down += 1;
+        }
         if is_singleton(Some(self.workload)) && !has_ended {
             self.tally.stopping += 1;
         } else {
@@ -274,7 +349,7 @@ impl<'d, 's> Chunk<'d, 's> {
 
     /// A new generation of the same copy on the same node.
     fn renew(&mut self, copy: &Assignment) {
-        let claims = self.workload.spec.claims();
+        let claims = self.mould.spec.claims();
         let held = if copy.holds_claims() {
             claims.resources.minus(&copy.claims.resources)
         } else {
@@ -284,11 +359,12 @@ impl<'d, 's> Chunk<'d, 's> {
         self.generation += 1;
         let next = Assignment {
             generation: self.generation,
-            revision: self.workload.revision,
-            template: self.workload.template,
-            restart: self.workload.restart,
+            revision: self.mould.revision,
+            template: self.mould.template,
+            restart: self.mould.restart,
             claims,
             outcome: None,
+            trial: self.mould.rollout.is_some(),
             ..copy.clone()
         };
         self.draft
@@ -300,7 +376,7 @@ impl<'d, 's> Chunk<'d, 's> {
     }
 
     fn fits_in_place(&mut self, copy: &Assignment, node: &Node) -> bool {
-        let spec = &self.workload.spec;
+        let spec = &self.mould.spec;
         let claims = spec.claims();
         let room = self.draft.state.room(node.id);
         let (others, shrinks) = if copy.holds_claims() {
@@ -324,7 +400,7 @@ impl<'d, 's> Chunk<'d, 's> {
     }
 
     fn places(&mut self) -> &mut Places<'d> {
-        let (state, workload) = (self.draft.state, self.workload);
+        let (state, workload) = (self.draft.state, self.mould);
         self.places
             .get_or_insert_with(|| Places::new(state, workload, Takings::default()))
     }
@@ -356,33 +432,36 @@ impl<'d, 's> Chunk<'d, 's> {
             slot,
             node,
             generation: self.generation,
-            revision: self.workload.revision,
-            template: self.workload.template,
-            restart: self.workload.restart,
+            revision: self.mould.revision,
+            template: self.mould.template,
+            restart: self.mould.restart,
             intent: Intent::Run,
-            claims: self.workload.spec.claims(),
+            claims: self.mould.spec.claims(),
             created_at: self.draft.now,
             outcome: None,
             fenced: false,
+            trial: self.mould.rollout.is_some(),
         };
         self.draft
             .changes
             .push(Change::PutAssignment(Arc::new(copy)));
     }
 
-    /// Records the last generation and one event for each thing that was done. Gives the places back.
-    fn finish(self) -> Option<Places<'d>> {
+    /// Records the last generation, the rollout and one event for each thing that was done. Gives the places back.
+    pub(super) fn finish(self) -> Option<Places<'d>> {
         let Self {
             draft,
             workload,
             generation,
+            rollout,
             tally,
             places,
             ..
         } = self;
-        if generation != workload.generation {
+        if generation != workload.generation || rollout != workload.rollout {
             let next = Workload {
                 generation,
+                rollout,
                 ..workload.clone()
             };
             draft.changes.push(Change::PutWorkload(Arc::new(next)));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hostler_model::spec::{DisconnectPolicy, WorkloadSpec};
-use hostler_model::{Code, Desired, EventKind, Refusal, Revision, Workload, WorkloadId};
+use hostler_model::{Code, Desired, EventKind, Foreign, Refusal, Revision, Workload, WorkloadId};
 
 use super::{Draft, about_workload, check_expected, copies};
 use crate::placement::Takings;
@@ -45,7 +45,11 @@ impl Draft<'_> {
         let is_same = old.is_some_and(|old| old.spec == *spec);
         let next = match old {
             Some(old) if is_same => Workload::clone(old),
-            Some(old) => self.respecified(old, spec),
+            Some(old) => {
+                let next = self.respecified(old, spec, old.foreign.clone());
+                let rollout = self.rollout(old, &next, false);
+                Workload { rollout, ..next }
+            }
             None => self.created(spec),
         };
         if !is_same {
@@ -76,6 +80,7 @@ impl Draft<'_> {
             revision: 1,
             template: 1,
             restart: 0,
+            rollout: None,
             generation: 0,
             foreign: None,
             created_at: self.now,
@@ -83,17 +88,34 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn respecified(&self, old: &Workload, spec: &Arc<WorkloadSpec>) -> Workload {
+    /// The workload at its next revision. What the copies ran before the rollout keeps its template, so that
+    /// going back leaves alone what still runs it. The rollout is still that of the old revision.
+    pub(super) fn respecified(
+        &self,
+        old: &Workload,
+        spec: &Arc<WorkloadSpec>,
+        foreign: Option<Arc<Foreign>>,
+    ) -> Workload {
         let revision = old.revision + 1;
-        let is_same_template = old.spec.same_template(spec);
+        let is_same = |other: &WorkloadSpec, payload: &Option<Arc<Foreign>>| {
+            // What is not in our spec may still matter to the node that gets the payload.
+            other.same_template(spec) && payload_of(payload) == payload_of(&foreign)
+        };
+        let base = old.rollout.as_ref().map(|rollout| rollout.base);
+        let before = base.filter(|base| {
+            let step = self.state.revision(old.id, base.revision);
+            step.is_some_and(|step| is_same(&step.spec, &step.foreign))
+        });
+        let template = if is_same(&old.spec, &old.foreign) {
+            old.template
+        } else {
+            before.map_or(revision, |base| base.template)
+        };
         Workload {
             spec: Arc::clone(spec),
             revision,
-            template: if is_same_template {
-                old.template
-            } else {
-                revision
-            },
+            template,
+            foreign,
             updated_at: self.now,
             ..old.clone()
         }
@@ -101,6 +123,17 @@ impl Draft<'_> {
 
     /// Puts a workload at a new revision, with its step of history.
     pub(super) fn revise_workload(&mut self, workload: Workload, kind: EventKind, message: String) {
+        self.revise_with_note(workload, kind, message, None);
+    }
+
+    /// The same, with why there is this revision.
+    pub(super) fn revise_with_note(
+        &mut self,
+        workload: Workload,
+        kind: EventKind,
+        message: String,
+        note: Option<String>,
+    ) {
         let revision = Revision {
             workload: workload.id,
             number: workload.revision,
@@ -109,6 +142,7 @@ impl Draft<'_> {
             desired: workload.desired,
             at: self.now,
             actor: self.actor.to_string(),
+            note,
         };
         let subject = about_workload(workload.id);
         self.changes.push(Change::PutWorkload(Arc::new(workload)));
@@ -155,6 +189,8 @@ impl Draft<'_> {
         let next = Workload {
             desired,
             revision: old.revision + 1,
+            // What stops is not replaced, and what starts again is all new.
+            rollout: None,
             updated_at: self.now,
             ..Workload::clone(old)
         };
@@ -183,17 +219,35 @@ impl Draft<'_> {
         if old.desired == Desired::Stopped {
             return self.set_desired(id, Desired::Running, expect);
         }
+        if old
+            .rollout
+            .as_ref()
+            .is_some_and(|rollout| rollout.stage.is_held())
+        {
+            let sentence = format!(
+                "a rollout of {} waits to be promoted or rolled back",
+                old.name
+            );
+            let advice = "decide that first, with `hostler promote` or `hostler rollback`";
+            return Err(Refusal::new(Code::RolloutHeld, sentence, advice));
+        }
         let next = Workload {
             restart: old.restart + 1,
             updated_at: self.now,
             ..Workload::clone(old)
         };
+        let rollout = self.rollout(old, &next, false);
+        let next = Workload { rollout, ..next };
         let message = format!("workload {} is to restart", old.name);
         let reply = changed(&next);
         self.changes.push(Change::PutWorkload(Arc::new(next)));
         self.event(EventKind::WorkloadRestarted, about_workload(id), message);
         Ok(reply)
     }
+}
+
+fn payload_of(foreign: &Option<Arc<Foreign>>) -> Option<&[u8]> {
+    foreign.as_ref().map(|foreign| foreign.payload.as_ref())
 }
 
 pub(super) const fn unchanged(workload: &Workload) -> Reply {

@@ -166,10 +166,14 @@ impl State {
         if let Some(old) = &old {
             self.workload_names.remove(&(old.name.clone(), id));
             self.unsettled.remove(&unsettled_key(old));
+            self.rolling.remove(&id);
         }
         match new {
             Some(workload) => {
                 self.workload_names.insert((workload.name.clone(), id));
+                if workload.rollout.is_some() {
+                    self.rolling.insert(id);
+                }
                 self.workloads.insert(id, Arc::clone(workload));
                 self.copies.entry(id).or_default();
             }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use hostler_model::spec::DisconnectPolicy;
 use hostler_model::{
-    Admission, Assignment, AssignmentId, Desired, Intent, Liveness, Node, NodeId, Workload,
+    Admission, Assignment, AssignmentId, Desired, FIRST_SPARE_SLOT, Intent, Liveness, Node, NodeId,
+    Workload,
 };
 
 use super::gaps::Gaps;
@@ -52,8 +53,10 @@ pub(crate) struct Copies {
     pub(crate) blocking: BTreeSet<(u32, AssignmentId)>,
     /// With intent `Stop`; nobody waits for them.
     pub(crate) loose: BTreeSet<(u32, AssignmentId)>,
-    /// The wanted ones by template and restart number; the first are the most outdated.
+    /// The wanted ones by template and restart number.
     pub(crate) by_template: BTreeMap<(u64, u64), BTreeSet<(u32, AssignmentId)>>,
+    /// The wanted ones that a rollout made and that are not known to be healthy.
+    pub(crate) on_trial: BTreeSet<(u32, AssignmentId)>,
     /// Wanted, not finished, on a node that is lost or drains.
     pub(crate) uneasy: BTreeSet<(u32, AssignmentId)>,
     /// On a node that is gone: only the record is left to remove.
@@ -113,18 +116,48 @@ impl Copies {
         sets.into_iter().flatten().map(|(_, id)| *id)
     }
 
-    /// The wanted copies in slots that the count does not cover.
-    pub(crate) fn surplus(&self, count: u32) -> impl Iterator<Item = AssignmentId> + '_ {
-        let rest = self.wanted.iter().rev();
-        rest.take_while(move |(slot, _)| *slot >= count)
-            .map(|(_, id)| *id)
+    /// The wanted copies in slots that neither the count nor the spares cover.
+    pub(crate) fn surplus(
+        &self,
+        count: u32,
+        spares: u32,
+    ) -> impl Iterator<Item = AssignmentId> + '_ {
+        let counted = (count, AssignmentId::LEAST)..(FIRST_SPARE_SLOT, AssignmentId::LEAST);
+        let beside = (FIRST_SPARE_SLOT + spares, AssignmentId::LEAST)..;
+        let beside = self.wanted.range(beside).rev();
+        let rest = beside.chain(self.wanted.range(counted).rev());
+        rest.map(|(_, id)| *id)
     }
 
-    /// The wanted copies of an older template or restart, the oldest first.
-    pub(crate) fn outdated(&self, workload: &Workload) -> impl Iterator<Item = AssignmentId> + '_ {
+    /// The wanted copies that run beside the counted ones.
+    pub(crate) fn beside(&self) -> impl Iterator<Item = &(u32, AssignmentId)> {
+        self.wanted.range((FIRST_SPARE_SLOT, AssignmentId::LEAST)..)
+    }
+
+    /// The vacant slots of those that run beside the counted ones.
+    pub(crate) fn vacant_beside(&self, spares: u32) -> impl Iterator<Item = u32> + '_ {
+        self.gaps.among(FIRST_SPARE_SLOT..FIRST_SPARE_SLOT + spares)
+    }
+
+    /// The wanted copies of another template or restart than the present one, by slot within each.
+    pub(crate) fn outdated(
+        &self,
+        workload: &Workload,
+    ) -> impl Iterator<Item = (u32, AssignmentId)> + '_ {
         let current = (workload.template, workload.restart);
-        let older = self.by_template.range(..current);
-        older.flat_map(|(_, copies)| copies.iter().map(|(_, id)| *id))
+        let others = self.by_template.iter();
+        let others = others.filter(move |(template, _)| **template != current);
+        others.flat_map(|(_, copies)| copies.iter().copied())
+    }
+
+    /// How many counted copies of a rollout are not known to be healthy: on trial, or stopped before their
+    /// successor can start. Counting ends at `most`.
+    pub(crate) fn unproven(&self, count: u32, most: usize) -> usize {
+        let counted = ..(FIRST_SPARE_SLOT, AssignmentId::LEAST);
+        let on_trial = self.on_trial.range(counted);
+        let stopping = self.blocking.range(..(count, AssignmentId::LEAST));
+        let vacated = stopping.filter(|(slot, _)| !self.is_wanted(*slot));
+        on_trial.chain(vacated).take(most).count()
     }
 
     /// Whether only the copy's record is left.
@@ -141,7 +174,11 @@ impl Copies {
             Desired::Running => {
                 !self.uneasy.is_empty()
                     || self.gaps.any_below(workload.spec.count)
-                    || self.surplus(workload.spec.count).next().is_some()
+                    || self.vacant_beside(workload.spares()).next().is_some()
+                    || self
+                        .surplus(workload.spec.count, workload.spares())
+                        .next()
+                        .is_some()
                     || self.outdated(workload).next().is_some()
             }
             Desired::Stopped => !self.wanted.is_empty(),
@@ -156,6 +193,9 @@ impl Copies {
                 self.wanted.insert(key);
                 let template = (copy.template, copy.restart);
                 self.by_template.entry(template).or_default().insert(key);
+                if copy.trial {
+                    self.on_trial.insert(key);
+                }
             }
             Hold::Blocking => {
                 self.blocking.insert(key);
@@ -184,6 +224,7 @@ impl Copies {
         match standing.hold {
             Hold::Wanted => {
                 self.wanted.remove(&key);
+                self.on_trial.remove(&key);
                 let template = (copy.template, copy.restart);
                 if let Some(copies) = self.by_template.get_mut(&template) {
                     copies.remove(&key);
@@ -212,8 +253,12 @@ impl Copies {
 
     fn is_taken(&self, slot: u32) -> bool {
         let in_slot = (slot, AssignmentId::LEAST)..=(slot, AssignmentId::MOST);
-        self.wanted.range(in_slot.clone()).next().is_some()
-            || self.blocking.range(in_slot).next().is_some()
+        self.is_wanted(slot) || self.blocking.range(in_slot).next().is_some()
+    }
+
+    fn is_wanted(&self, slot: u32) -> bool {
+        let in_slot = (slot, AssignmentId::LEAST)..=(slot, AssignmentId::MOST);
+        self.wanted.range(in_slot).next().is_some()
     }
 }
 

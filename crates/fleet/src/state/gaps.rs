@@ -2,6 +2,7 @@
 //! per slot. Owned by the index of copies; nothing here can fail.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Vacant slots out of all that there can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,11 @@ impl Gaps {
         self.intervals
             .range(..count)
             .flat_map(move |(start, end)| *start..(*end).min(count))
+    }
+
+    /// The vacant slots among these, ascending; each is looked at.
+    pub(crate) fn among(&self, slots: Range<u32>) -> impl Iterator<Item = u32> + '_ {
+        slots.filter(|slot| self.around(*slot).is_some())
     }
 
     /// Whether a slot below `count` is vacant.
@@ -93,6 +99,8 @@ mod tests {
                 let vacant: Vec<u32> = (0..20).filter(|slot| !taken.contains(slot)).collect();
                 prop_assert_eq!(gaps.below(20).collect::<Vec<_>>(), vacant.clone());
                 prop_assert_eq!(gaps.any_below(20), !vacant.is_empty());
+                let middle: Vec<u32> = vacant.iter().copied().filter(|slot| (5..9).contains(slot)).collect();
+                prop_assert_eq!(gaps.among(5..9).collect::<Vec<_>>(), middle);
             }
             let same = taken.iter().fold(Gaps::default(), |mut gaps, slot| { gaps.take(*slot); gaps });
             prop_assert_eq!(gaps, same);

@@ -12,6 +12,7 @@
 //! | copies | which slots are vacant, which copies need attention |
 //! | yard | which node takes a copy (only nodes that take any) |
 //! | unsettled | which workloads settling might change, the biggest copies first |
+//! | rolling | which workloads have a rollout under way |
 
 mod apply;
 mod copies;
@@ -61,6 +62,7 @@ pub struct State {
     copies: BTreeMap<WorkloadId, Copies>,
     yard: Yard,
     unsettled: BTreeSet<(Reverse<u64>, WorkloadId)>,
+    rolling: BTreeSet<WorkloadId>,
 
     rented: rented::Rented,
 }
@@ -289,8 +291,9 @@ impl State {
         if record.desired != hostler_model::Desired::Running {
             return 0;
         }
-        let count = record.spec.count;
-        let covered = copies.wanted.len() - copies.surplus(count).count();
+        let count = record.spec.count + record.spares();
+        let surplus = copies.surplus(record.spec.count, record.spares());
+        let covered = copies.wanted.len() - surplus.count();
         count.saturating_sub(u32::try_from(covered).unwrap_or(u32::MAX))
     }
 
@@ -298,6 +301,11 @@ impl State {
     /// are harder to place.
     pub fn unsettled(&self) -> impl ExactSizeIterator<Item = WorkloadId> {
         self.unsettled.iter().map(|(_, workload)| *workload)
+    }
+
+    /// Workloads with a rollout that is under way or has failed.
+    pub fn rolling(&self) -> impl ExactSizeIterator<Item = WorkloadId> {
+        self.rolling.iter().copied()
     }
 
     /// What a node is told in full. Copies that finished stay in it, so that the agent keeps their logs; it

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostler_fleet::{
-    ApplyOptions, Change, Decision, Expect, Moment, NodeAnnouncement, Reply, State, UnitReport,
-    Verb, decide,
+    ApplyOptions, Change, Decision, Expect, Moment, NodeAnnouncement, Progress, Reply, State,
+    UnitReport, Verb, decide,
 };
 use hostler_model::spec::{DisconnectPolicy, Kind, WorkloadSpec};
 use hostler_model::{
@@ -131,8 +131,22 @@ impl World {
         self.must(&Verb::Report { node, reports });
     }
 
-    /// Every agent that answers obeys, and the keepers settle, until all is quiet.
+    /// Every agent that answers obeys, every new copy there is healthy, and the keepers do their work, until
+    /// all is quiet.
     pub(crate) fn run(&mut self) {
+        for _ in 0..100 {
+            let before = self.log.len();
+            self.work();
+            self.prove();
+            if self.log.len() == before {
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// Every agent that answers obeys and placement is settled, but nobody hears how new copies fare.
+    pub(crate) fn work(&mut self) {
         for _ in 0..8 {
             self.settle();
             let nodes: Vec<_> = self
@@ -144,6 +158,45 @@ impl World {
             for node in nodes {
                 self.obey(node);
             }
+        }
+    }
+
+    /// The rollout keeper's pass in a fleet where everything that runs on a node that answers is healthy.
+    pub(crate) fn prove(&mut self) {
+        let rolling: Vec<_> = self.state.rolling().collect();
+        for id in rolling {
+            let seen = self.seen(id);
+            self.must(&Verb::Advance(Box::new(seen)));
+            // What was learnt may be all that was missing.
+            let seen = self.seen(id);
+            self.must(&Verb::Advance(Box::new(seen)));
+        }
+    }
+
+    /// What the rollout keeper would see if everything was healthy.
+    pub(crate) fn seen(&self, id: WorkloadId) -> Progress {
+        let workload = self.state.workload(id).expect("it is there");
+        let answers = |copy: &&Assignment| {
+            let node = self.state.node(copy.node);
+            node.is_some_and(|node| is_answering(node))
+        };
+        let copies = self.copies(id);
+        let units = |wanted: &dyn Fn(&Assignment) -> bool| {
+            let chosen = copies
+                .iter()
+                .filter(|copy| copy.is_wanted() && wanted(copy));
+            chosen.filter(answers).map(Assignment::unit).collect()
+        };
+        Progress {
+            workload: id,
+            step: workload.rollout.as_ref().map_or(0, |rollout| rollout.step),
+            healthy: units(&|copy| copy.trial),
+            lapsed: Vec::new(),
+            idle: units(&|copy| {
+                copy.is_finished()
+                    && (copy.template, copy.restart) != (workload.template, workload.restart)
+            }),
+            failed: None,
         }
     }
 

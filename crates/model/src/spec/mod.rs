@@ -22,6 +22,7 @@ mod job;
 mod model;
 mod parse;
 mod process;
+mod update;
 mod vm;
 mod volume;
 
@@ -39,6 +40,7 @@ pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, pa
 pub use process::{
     Isolation, ProcessNetwork, ProcessSpec, Seccomp, Ulimit, UlimitValue, Unlimited,
 };
+pub use update::{Update, UpdateOrder};
 pub use vm::{Accelerator, CloudInit, DiskFormat, DiskMedia, VmDisk, VmNetwork, VmSpec, prefixed};
 pub use volume::ManagedVolume;
 
@@ -84,6 +86,8 @@ pub struct WorkloadSpec {
     pub placement: Placement,
     #[serde(default)]
     pub disconnect: Disconnect,
+    #[serde(default, skip_serializing_if = "Update::is_default")]
+    pub update: Update,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -341,6 +345,7 @@ impl WorkloadSpec {
             stop: Stop::default(),
             placement: Placement::default(),
             disconnect: Disconnect::default(),
+            update: Update::default(),
             labels: BTreeMap::new(),
         }
     }
@@ -377,13 +382,14 @@ impl WorkloadSpec {
     }
 
     /// Whether a running copy of `self` differs from one of `other`. Name, count, placement, the
-    /// disconnect rule and labels of the workload change nothing inside a copy.
+    /// disconnect rule, the update rule and labels of the workload change nothing inside a copy.
     #[must_use]
     pub fn same_template(&self, other: &Self) -> bool {
         let bare = |spec: &Self| Self {
             name: String::new(),
             count: 0,
             placement: Placement::default(),
+            update: Update::default(),
             labels: BTreeMap::new(),
             ..spec.clone()
         };
@@ -399,6 +405,7 @@ impl WorkloadSpec {
         self.check_names(&mut findings);
         self.check_sections(&mut findings);
         self.check_numbers(&mut findings);
+        self.update.check(self, &mut findings);
         if findings.is_empty() {
             return Ok(());
         }
@@ -470,7 +477,8 @@ impl WorkloadSpec {
     }
 
     fn check_numbers(&self, findings: &mut Vec<String>) {
-        const MOST_COPIES: u32 = 1_000_000;
+        // The slots behind are those of copies that run beside the counted ones.
+        const MOST_COPIES: u32 = crate::FIRST_SPARE_SLOT;
         if self.count > MOST_COPIES {
             findings.push(format!(
                 "count: {} copies are more than {MOST_COPIES}",
