@@ -19,6 +19,8 @@ use crate::rollout::is_current;
 impl Chunk<'_, '_> {
     pub(super) fn renew_outdated(&mut self) {
         if self.workload.rollout.is_some() {
+            // A slot whose copy had to stop first is taken again before the next copy stops.
+            self.fill_vacant();
             self.fill_beside();
             self.renew_free();
         }
@@ -91,13 +93,13 @@ impl Chunk<'_, '_> {
         let down = self.copies.unproven(self.workload.spec.count, parallel);
         parallel
             .min(stands_in)
-            .saturating_sub(down + self.taken_down)
+            .saturating_sub(down + self.newly_unproven())
     }
 
     /// Whether the port that each copy takes is why none runs beside.
     fn has_no_room_beside(&self) -> bool {
         let vacant = self.copies.vacant_beside(self.workload.spares()).count();
-        self.is_full && !self.workload.spec.ports.is_empty() && vacant > self.placed_beside
+        self.is_full && !self.workload.spec.ports.is_empty() && vacant > self.placed_beside()
     }
 
     fn healthy_beside(&self) -> usize {

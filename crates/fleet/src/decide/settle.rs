@@ -46,10 +46,10 @@ pub(super) struct Chunk<'d, 's> {
     pub(super) left: usize,
     tally: Tally,
     moved: BTreeSet<AssignmentId>,
+    /// Vacant slots that this chunk has filled.
+    filled: BTreeSet<u32>,
     /// Counted copies that were known to be healthy and that this chunk has moved.
-    pub(super) taken_down: usize,
-    /// Copies that this chunk has placed beside the counted ones.
-    pub(super) placed_beside: usize,
+    taken_down: usize,
 }
 
 /// Which slots of a workload.
@@ -187,8 +187,8 @@ impl<'d, 's> Chunk<'d, 's> {
             left: limit,
             tally: Tally::default(),
             moved: BTreeSet::new(),
+            filled: BTreeSet::new(),
             taken_down: 0,
-            placed_beside: 0,
         }
     }
 
@@ -297,7 +297,7 @@ impl<'d, 's> Chunk<'d, 's> {
         copy.is_finished() && matches!(footing, Footing::Lost | Footing::Gone)
     }
 
-    fn fill_vacant(&mut self) {
+    pub(super) fn fill_vacant(&mut self) {
         if self.part != Part::Beside {
             let copies = self.copies;
             self.fill_slots(copies.gaps.below(self.workload.spec.count));
@@ -307,9 +307,18 @@ impl<'d, 's> Chunk<'d, 's> {
     /// Copies beside the counted ones.
     pub(super) fn fill_beside(&mut self) {
         let copies = self.copies;
-        let placed = self.tally.placed;
         self.fill_slots(copies.vacant_beside(self.workload.spares()));
-        self.placed_beside += self.tally.placed - placed;
+    }
+
+    /// Counted copies that are not known to be healthy and that the index of copies does not know of yet.
+    pub(super) fn newly_unproven(&self) -> usize {
+        let counted = self.filled.range(..FIRST_SPARE_SLOT).count();
+        self.taken_down + counted
+    }
+
+    /// How many vacant slots beside the counted ones this chunk has filled.
+    pub(super) fn placed_beside(&self) -> usize {
+        self.filled.range(FIRST_SPARE_SLOT..).count()
     }
 
     fn fill_slots(&mut self, slots: impl Iterator<Item = u32>) {
@@ -317,10 +326,16 @@ impl<'d, 's> Chunk<'d, 's> {
             if self.left == 0 {
                 return;
             }
+            if self.filled.contains(&slot) {
+                continue;
+            }
             let Some(node) = self.take_place() else {
                 return;
             };
             self.put_new(slot, node);
+            if self.workload.rollout.is_some() {
+                self.filled.insert(slot);
+            }
             self.tally.placed += 1;
             self.left -= 1;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hostler_fleet::{Change, Decision, State, Verb};
 use hostler_model::spec::DisconnectPolicy;
-use hostler_model::{AliasOwner, Assignment, Desired, Liveness, Resources};
+use hostler_model::{Admission, AliasOwner, Assignment, Desired, Liveness, Resources, WorkloadId};
 
 use crate::world::World;
 
@@ -54,9 +54,72 @@ pub(crate) fn check_decision(before: &State, after: &State, verb: &Verb, decisio
             _ => {}
         }
     }
+    check_revisions(before, decision);
+    if let Verb::Settle { workload, .. } = verb {
+        check_pace(before, after, *workload);
+    }
     let mut twice = after.clone();
     twice.apply_all(&decision.changes);
     assert_eq!(twice, *after, "applying twice differs from applying once");
+}
+
+/// A revision changes only with what is wanted.
+fn check_revisions(before: &State, decision: &Decision) {
+    for change in &decision.changes {
+        let Change::PutWorkload(new) = change else {
+            continue;
+        };
+        let Some(old) = before.workload(new.id) else {
+            continue;
+        };
+        let is_same =
+            old.spec == new.spec && old.desired == new.desired && old.foreign == new.foreign;
+        assert_eq!(
+            old.revision == new.revision,
+            is_same,
+            "{old:?} became {new:?}"
+        );
+    }
+}
+
+/// Of the counted copies of a rollout no more are down because of it than may be, and none while it is held.
+fn check_pace(before: &State, after: &State, workload: WorkloadId) {
+    let record = before.workload(workload).expect("what is settled is there");
+    let Some(rollout) = &record.rollout else {
+        return;
+    };
+    let is_counted = |copy: &&std::sync::Arc<Assignment>| copy.slot < record.spec.count;
+    // What serves, as far as the fleet knows, on a node that answers and that it need not leave.
+    let serves = |copy: &&std::sync::Arc<Assignment>| {
+        let node = before.node(copy.node);
+        let stays = node.is_some_and(|node| {
+            node.liveness == Liveness::Alive
+                && matches!(node.admission, Admission::Open | Admission::Cordoned)
+        });
+        stays && copy.is_wanted() && !copy.trial && !copy.is_finished()
+    };
+    let serving = before
+        .assignments_of(workload)
+        .filter(is_counted)
+        .filter(serves);
+    let taken_down = serving.filter(|copy| {
+        let now = after.assignment(copy.id);
+        now.is_none_or(|now| now.unit() != copy.unit() || !now.is_wanted())
+    });
+    let taken_down = taken_down.count();
+    if rollout.stage.is_held() {
+        assert_eq!(taken_down, 0, "{} is held", record.name);
+    }
+    let on_trial = before.assignments_of(workload).filter(is_counted);
+    let on_trial = on_trial
+        .filter(|copy| copy.is_wanted() && copy.trial)
+        .count();
+    let most = record.spec.update.max_parallel as usize;
+    assert!(
+        taken_down == 0 || taken_down + on_trial <= most,
+        "{taken_down} more of {} are down beside {on_trial}",
+        record.name
+    );
 }
 
 fn check_placed(before: &State, after: &State, copy: &Assignment) {

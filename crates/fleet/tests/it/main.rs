@@ -6,6 +6,7 @@ mod properties;
 mod quality;
 mod rented;
 mod rented_histories;
+mod rollouts;
 mod stories;
 mod verbs;
 mod world;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use hostler_fleet::{ApplyOptions, Change, Expect, State, UnitReport, Verb};
+use hostler_fleet::{ApplyOptions, Change, Expect, Progress, State, UnitReport, Verb};
 use hostler_model::spec::{
-    PortMapping, Protocol, RestartPolicy, Strategy as Spreading, WorkloadSpec,
+    PortMapping, Protocol, RestartPolicy, Strategy as Spreading, Update, UpdateOrder, WorkloadSpec,
 };
 use hostler_model::{CommandKind, Desired, EventKind, Exit, NodeId, UnitId, WorkloadId};
 use proptest::prelude::*;
@@ -74,6 +74,11 @@ enum Step {
         node: u8,
         answers: bool,
     },
+    /// The rollout of a workload is promoted, rolled back, goes on, or fails.
+    Roll {
+        workload: u8,
+        how: u8,
+    },
     Prune,
 }
 
@@ -93,6 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (workload.clone(), 0..6_u32, 0..24_u8, 0..6_u8)
             .prop_map(|(workload, count, shape, options)| Step::Apply { workload, count, shape, options }),
         3 => (workload.clone(), 0..4_u8).prop_map(|(workload, how)| Step::Desire { workload, how }),
+        6 => (workload.clone(), 0..8_u8).prop_map(|(workload, how)| Step::Roll { workload, how }),
         8 => (workload, 1..6_usize).prop_map(|(workload, limit)| Step::Settle { workload, limit }),
         1 => (node, any::<bool>()).prop_map(|(node, answers)| Step::Command { node, answers }),
         1 => Just(Step::Prune),
@@ -129,10 +135,33 @@ fn shaped(workload: u8, count: u32, shape: u8) -> WorkloadSpec {
             .push("zone == v1".parse().expect("a constraint")),
         _ => {}
     }
+    spec.update = update_of(workload, count);
     if workload == 2 {
         spec.restart.policy = RestartPolicy::No;
     }
     spec
+}
+
+/// Each workload is rolled out in another way.
+fn update_of(workload: u8, count: u32) -> Update {
+    let plain = Update::default();
+    match workload {
+        0 => Update {
+            auto_revert: true,
+            max_parallel: 2,
+            ..plain
+        },
+        1 => Update {
+            canary: count.min(1),
+            auto_promote: count > 1,
+            ..plain
+        },
+        2 => Update {
+            order: UpdateOrder::StartFirst,
+            ..plain
+        },
+        _ => plain,
+    }
 }
 
 /// One document, or two.
@@ -239,8 +268,41 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
             limit: *limit,
         },
         Step::Command { node, answers } => command_verb(world, node_of(world, *node)?, *answers),
+        Step::Roll { workload, how } => roll_verb(world, workload_of(world, *workload)?, *how),
         Step::Prune => Verb::Prune { limit: 10 },
     })
+}
+
+fn roll_verb(world: &World, workload: WorkloadId, how: u8) -> Verb {
+    let expect = Expect::Any;
+    let seen = world.seen(workload);
+    match how {
+        0 => Verb::Promote { workload, expect },
+        1 => Verb::Rollback {
+            workload,
+            to: None,
+            expect,
+        },
+        2 => Verb::Rollback {
+            workload,
+            to: Some(1),
+            expect,
+        },
+        3 => Verb::Advance(Box::new(Progress {
+            failed: Some("it ends again and again".to_owned()),
+            ..seen
+        })),
+        4 => Verb::Advance(Box::new(Progress {
+            lapsed: world
+                .copies(workload)
+                .iter()
+                .map(|copy| copy.unit())
+                .collect(),
+            healthy: Vec::new(),
+            ..seen
+        })),
+        _ => Verb::Advance(Box::new(seen)),
+    }
 }
 
 /// Two foreign ids whose names collide with those of other workloads.
