@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hostler_kit::{SystemClock, Tasks};
 use hostler_runtime::Runtime;
-use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
+use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
 
 #[tokio::main(flavor = "current_thread")]
@@ -29,6 +29,7 @@ async fn main() {
         engine: engine.clone(),
         dir: PathBuf::from(dir),
         owner: "probe".to_owned(),
+        registries: Registries::default(),
         clock: Arc::new(SystemClock::new()),
         tasks: Tasks::new(),
     });

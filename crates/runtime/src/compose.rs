@@ -46,6 +46,7 @@ use tokio::sync::Semaphore;
 
 use crate::container::engine::{Attempt as _, Engine, Refused};
 use crate::container::pull::{self, Pulls};
+use crate::container::registry::Registries;
 use crate::container::starts::Starts;
 use crate::logs::{LogLine, LogQuery};
 use crate::{Data, Found, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
@@ -121,7 +122,7 @@ impl ComposeRuntime {
         env.push(("COMPOSE_API_VERSION".to_owned(), "auto".to_owned()));
         let inner = Inner {
             engine: Engine::at(config.engine),
-            pulls: Pulls::with_patience(pull::PATIENCE),
+            pulls: Pulls::new(Registries::default(), pull::PATIENCE),
             preparations: Semaphore::new(PREPARATIONS_AT_ONCE),
             starts: Starts::in_dir(places.starts()),
             places,

@@ -20,6 +20,7 @@ pub(crate) mod engine;
 pub(crate) mod found;
 pub(crate) mod output;
 pub(crate) mod pull;
+pub(crate) mod registry;
 pub(crate) mod starts;
 
 use std::collections::HashMap;
@@ -41,9 +42,10 @@ use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{Data, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
-use engine::{Attempt as _, Engine};
+use engine::{Attempt as _, Engine, NETWORK_MISSING};
 use found::Changes;
 use pull::Pulls;
+pub use registry::{Login, Registries, Registry};
 use starts::Starts;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -67,6 +69,8 @@ pub struct ContainerConfig {
     /// Names this agent among those of the machine, such as its node id. Containers of other owners are
     /// neither seen nor touched.
     pub owner: String,
+    /// Where images come from, and who the node is there.
+    pub registries: Registries,
     pub clock: Arc<dyn Clock>,
     /// The watch over the engine's events belongs to this family.
     pub tasks: Tasks,
@@ -106,12 +110,13 @@ impl ContainerRuntime {
             engine,
             dir,
             owner,
+            registries,
             clock,
             tasks,
         } = config;
         let inner = Inner {
             engine: Engine::at(engine),
-            pulls: Pulls::with_patience(patience),
+            pulls: Pulls::new(registries, patience),
             creations: Semaphore::new(CREATIONS_AT_ONCE),
             starts: Starts::in_dir(dir),
             owner,
@@ -162,7 +167,7 @@ impl Runtime for ContainerRuntime {
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
         create::check(unit)?;
         let turn = self.inner.turn(unit.id).await;
-        let Some(docker) = self.inner.fetch(unit, progress).await? else {
+        let Some((docker, image)) = self.inner.fetch(unit, progress).await? else {
             return Ok(());
         };
         let _permit = self.inner.creations.acquire().await;
@@ -171,7 +176,7 @@ impl Runtime for ContainerRuntime {
         let (inner, unit) = (Arc::clone(&self.inner), unit.clone());
         let (sender, created) = oneshot::channel();
         self.inner.tasks.spawn("create a container", async move {
-            let answer = inner.create(&docker, &unit).await;
+            let answer = inner.create(&docker, &unit, &image).await;
             drop(turn);
             // Whoever asked may have gone.
             let _ = sender.send(answer);
@@ -271,12 +276,12 @@ impl Inner {
         Timestamp::from_millis(self.clock.wall_millis())
     }
 
-    /// Brings the image, unless there is a container already.
+    /// Brings the image, unless there is a container already. Answers what the engine calls it.
     async fn fetch(
         &self,
         unit: &Unit,
         progress: Progress<'_>,
-    ) -> Result<Option<Docker>, RuntimeError> {
+    ) -> Result<Option<(Docker, String)>, RuntimeError> {
         if self.find_container(unit.id).await?.is_some() {
             return Ok(None);
         }
@@ -287,12 +292,15 @@ impl Inner {
             });
         };
         let docker = self.engine.docker().await?;
-        self.pulls.ensure(&docker, spec, progress).await?;
+        if let Some(network) = spec.named_network() {
+            check_network(&docker, network).await?;
+        }
+        let image = self.pulls.ensure(&docker, spec, progress).await?;
         progress(format!("creating a container of {}", spec.image));
-        Ok(Some(docker))
+        Ok(Some((docker, image)))
     }
 
-    async fn create(&self, docker: &Docker, unit: &Unit) -> Result<(), RuntimeError> {
+    async fn create(&self, docker: &Docker, unit: &Unit, image: &str) -> Result<(), RuntimeError> {
         // Of an earlier container of the unit, removed behind our back.
         self.starts.forget(unit.id).await?;
         if self.engine.is_podman().await? {
@@ -302,7 +310,7 @@ impl Inner {
             name: Some(create::name_of(unit)),
             ..CreateContainerOptions::default()
         };
-        let body = create::body_of(unit, &self.owner);
+        let body = create::body_of(unit, image, &self.owner);
         match docker
             .create_container(Some(options), body)
             .await
@@ -448,6 +456,15 @@ const fn exit_of(state: &FoundState) -> Option<Exit> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The engine would look for it only at the start, and leave a container behind.
+async fn check_network(docker: &Docker, network: &str) -> Result<(), RuntimeError> {
+    match docker.inspect_network(network, None).await.attempt()? {
+        Ok(_) => Ok(()),
+        Err(refused) if refused.is_not_found() => Err(refused.unsatisfiable(NETWORK_MISSING)),
+        Err(refused) => Err(refused.of_engine()),
+    }
 }
 
 /// Podman makes a mount's source that is not there, where Docker refuses it.

@@ -111,7 +111,12 @@ impl Plan {
         let mut lanes: Vec<Lane> = counts
             .keys()
             .filter(|need| engines.iter().all(|lane| lane.name != **need))
-            .map(|need| Lane::found(need))
+            .map(
+                |need| match engines[0].state.is_err() && ON_DOCKER.contains(&need.as_str()) {
+                    true => Lane::off(need, "there is no Docker engine to use it".to_owned()),
+                    false => Lane::found(need),
+                },
+            )
             .collect();
         lanes.splice(..0, engines);
         let is_on = |need| {
@@ -168,6 +173,9 @@ impl Plan {
         text
     }
 }
+
+/// Needs that the first engine has to meet as well.
+const ON_DOCKER: [&str; 1] = ["docker-registry"];
 
 /// Original programs that the conversations of the contracts may be held with; `doors/tests/it/outside.rs`
 /// says how they are named.
@@ -248,6 +256,19 @@ fn never() {}
         let text = foreign_programs(|variable| variable == "HOSTLER_FOREIGN_SPOT");
         assert!(text.starts_with("  foreign programs talked to: HOSTLER_FOREIGN_SPOT\n"));
         assert!(text.contains("LEFT OUT: HOSTLER_FOREIGN_MIAAS_SEED, HOSTLER_FOREIGN_MIAAS,"));
+    }
+
+    #[test]
+    fn a_registry_is_of_use_only_to_an_engine() {
+        let text = "#[ignore = \"needs docker-registry\"]\nfn pulls() {}\n";
+        let engines = ["docker", "podman"].map(|name| Lane::off(name, "there is none".into()));
+        let plan = Plan::new(&ignored_in(text), engines);
+        assert_eq!(plan.left_out().collect::<Vec<_>>(), ["pulls"]);
+        assert!(
+            plan.summary().contains("no Docker engine"),
+            "{}",
+            plan.summary()
+        );
     }
 
     #[test]

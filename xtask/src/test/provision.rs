@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
+    ("docker-registry", "docker-registry"),
     ("podman", "podman"),
     ("busybox", "busybox-static"),
     ("strace", "strace"),

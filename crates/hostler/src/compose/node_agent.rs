@@ -13,7 +13,7 @@ use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
 use hostler_runtime::Runtime;
 use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
-use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
+use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
 use tokio::sync::watch;
@@ -86,6 +86,7 @@ impl NodeAgent {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             owner: owner.clone(),
+            registries: Registries::default(),
         }));
         let compose = project_driver(&units, &socket, (&clock, owner), tasks);
         let engine = Arc::clone(&container) as Arc<dyn Runtime>;
@@ -151,6 +152,7 @@ pub(crate) fn container_runtime(
         clock: Arc::clone(clock),
         tasks: tasks.clone(),
         owner,
+        registries: Registries::default(),
     })))
 }
 

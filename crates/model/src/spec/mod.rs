@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 
 pub use compose::{ComposeSpec, GitSource};
 pub use constraint::{Constraint, Operator};
-pub use container::{ContainerSpec, Mount, PullPolicy};
+pub use container::{
+    Capabilities, ContainerSpec, Device, Healthcheck, LogDriver, Mount, PullPolicy, Tmpfs, UlimitRange,
+};
 pub use job::JobSpec;
 pub use model::ModelSpec;
 pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, parse_one};
@@ -462,6 +464,9 @@ impl WorkloadSpec {
         }
         if let Some(container) = &self.container {
             container.check(findings);
+            if self.limits.open_files.is_some() && container.ulimits.contains_key("nofile") {
+                findings.push("container.ulimits: nofile is limits.open_files".to_owned());
+            }
         }
         if let Some(compose) = &self.compose {
             compose.check(&self.env, findings);

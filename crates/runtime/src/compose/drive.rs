@@ -162,7 +162,8 @@ impl Inner {
             "never" => PullPolicy::Never,
             _ => PullPolicy::Missing,
         };
-        self.pulls.ensure(&docker, &image, progress).await
+        self.pulls.ensure(&docker, &image, progress).await?;
+        Ok(())
     }
 
     async fn build(

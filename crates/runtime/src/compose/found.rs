@@ -73,6 +73,7 @@ impl Inner {
                 workload,
                 state: seen.standing.state,
                 runs: seen.standing.runs,
+                health: None,
             });
         }
         *lock(&self.parts) = parts;

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
+    ContainerCreateBody, DeviceMapping, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigLogConfig, Mount, MountTmpfsOptions, MountType, NetworkingConfig, PortBinding,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
-use hostler_model::spec::{ContainerSpec, Protocol, WorkloadSpec};
+use hostler_model::spec::{Capabilities, ContainerSpec, Healthcheck, Protocol, WorkloadSpec};
 
 use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
 use crate::{RuntimeError, Unit};
@@ -14,6 +15,10 @@ use crate::{RuntimeError, Unit};
 /// Of the engine's own log files, so that a container cannot fill the disk with words.
 const LOG_BYTES: &str = "8m";
 const LOG_FILES: &str = "4";
+/// The engine's own default.
+const LOG_DRIVER: &str = "json-file";
+/// The drivers that know these bounds.
+const BOUNDED_LOGS: [&str; 2] = [LOG_DRIVER, "local"];
 
 /// A name that people can read and that only this unit has.
 pub(super) fn name_of(unit: &Unit) -> String {
@@ -39,14 +44,13 @@ pub(super) fn check(unit: &Unit) -> Result<(), RuntimeError> {
     }
 }
 
-/// The whole request.
-pub(super) fn body_of(unit: &Unit, owner: &str) -> ContainerCreateBody {
+/// The whole request; the image is called as the engine knows it.
+pub(super) fn body_of(unit: &Unit, image: &str, owner: &str) -> ContainerCreateBody {
     let spec = &*unit.spec;
     let container = spec.container.as_ref();
-    let of_container = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     ContainerCreateBody {
-        image: container.map(|container| container.image.clone()),
-        cmd: container.and_then(|container| of_container(&container.command)),
+        image: Some(image.to_owned()),
+        cmd: container.and_then(|container| listed(&container.command)),
         entrypoint: container.and_then(|container| container.entrypoint.clone()),
         working_dir: container.and_then(|container| container.working_dir.clone()),
         user: container.and_then(|container| container.user.clone()),
@@ -56,19 +60,22 @@ pub(super) fn body_of(unit: &Unit, owner: &str) -> ContainerCreateBody {
         stop_signal: Some(format!("SIG{}", spec.stop.signal)),
         // Only for people who stop it by hand; we count the grace ourselves, in milliseconds.
         stop_timeout: i64::try_from(spec.stop.grace_ms.div_ceil(1000)).ok(),
+        hostname: container.and_then(|container| container.hostname.clone()),
+        healthcheck: container
+            .and_then(|it| it.healthcheck.as_ref())
+            .map(healthcheck),
+        networking_config: container.and_then(endpoints),
         host_config: Some(host_config(spec, container)),
         ..ContainerCreateBody::default()
     }
 }
 
 fn host_config(spec: &WorkloadSpec, container: Option<&ContainerSpec>) -> HostConfig {
-    let positive = |amount: u64| i64::try_from(amount).ok().filter(|amount| *amount > 0);
     let memory = spec
         .limits
         .memory
         .map_or(spec.resources.memory.0, |memory| memory.0);
     let nano_cpus = spec.limits.cpu.map(|cpu| cpu.0.saturating_mul(1_000_000));
-    let log = [("max-size", LOG_BYTES), ("max-file", LOG_FILES)];
     HostConfig {
         nano_cpus: nano_cpus.and_then(positive),
         // The engine refuses fewer than two.
@@ -77,29 +84,136 @@ fn host_config(spec: &WorkloadSpec, container: Option<&ContainerSpec>) -> HostCo
         // No swap beside the memory, as for processes.
         memory_swap: positive(memory),
         pids_limit: spec.limits.pids.map(i64::from),
-        ulimits: spec.limits.open_files.and_then(positive).map(|most| {
-            vec![ResourcesUlimits {
-                name: Some("nofile".to_owned()),
-                soft: Some(most),
-                hard: Some(most),
-            }]
-        }),
+        ulimits: ulimits(spec, container),
         port_bindings: Some(port_bindings(spec)),
         mounts: container.map(mounts),
         network_mode: container.and_then(|container| container.network.clone()),
+        dns: container.and_then(|container| listed(&container.dns)),
+        extra_hosts: container.and_then(extra_hosts),
         privileged: container.map(|container| container.privileged),
+        cap_add: container.and_then(|it| capabilities(&it.capabilities.add)),
+        cap_drop: container.and_then(|it| capabilities(&it.capabilities.drop)),
+        devices: container.and_then(devices),
+        readonly_rootfs: container.map(|container| container.read_only),
+        shm_size: container
+            .and_then(|it| it.shm_size)
+            .and_then(|size| positive(size.0)),
+        init: container.filter(|container| container.init).map(|_| true),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
         }),
-        log_config: Some(HostConfigLogConfig {
-            typ: Some("json-file".to_owned()),
-            config: Some(
-                log.map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .into(),
-            ),
-        }),
+        log_config: Some(log_config(container)),
         ..HostConfig::default()
+    }
+}
+
+fn listed(list: &[String]) -> Option<Vec<String>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+fn ulimits(
+    spec: &WorkloadSpec,
+    container: Option<&ContainerSpec>,
+) -> Option<Vec<ResourcesUlimits>> {
+    let ulimit = |name: &str, soft: i64, hard: i64| ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(soft),
+        hard: Some(hard),
+    };
+    let files = spec.limits.open_files.and_then(positive);
+    let files = files.map(|most| ulimit("nofile", most, most));
+    let others = container
+        .into_iter()
+        .flat_map(|container| &container.ulimits);
+    let others = others.map(|(name, it)| ulimit(name, it.soft, it.hard.unwrap_or(it.soft)));
+    let all: Vec<ResourcesUlimits> = files.into_iter().chain(others).collect();
+    (!all.is_empty()).then_some(all)
+}
+
+fn positive(amount: u64) -> Option<i64> {
+    i64::try_from(amount).ok().filter(|amount| *amount > 0)
+}
+
+fn capabilities(names: &[String]) -> Option<Vec<String>> {
+    let names: Vec<String> = names.iter().map(|name| Capabilities::plain(name)).collect();
+    listed(&names)
+}
+
+fn devices(container: &ContainerSpec) -> Option<Vec<DeviceMapping>> {
+    let device = |device: &hostler_model::spec::Device| DeviceMapping {
+        path_on_host: Some(device.source.clone()),
+        path_in_container: Some(
+            device
+                .target
+                .clone()
+                .unwrap_or_else(|| device.source.clone()),
+        ),
+        cgroup_permissions: Some(
+            device
+                .permissions
+                .clone()
+                .unwrap_or_else(|| "rwm".to_owned()),
+        ),
+    };
+    let devices: Vec<DeviceMapping> = container.devices.iter().map(device).collect();
+    (!devices.is_empty()).then_some(devices)
+}
+
+fn extra_hosts(container: &ContainerSpec) -> Option<Vec<String>> {
+    let hosts = container.extra_hosts.iter();
+    let hosts: Vec<String> = hosts
+        .map(|(name, address)| format!("{name}:{address}"))
+        .collect();
+    listed(&hosts)
+}
+
+/// The engine joins the network by its mode; only further names need an endpoint of their own.
+fn endpoints(container: &ContainerSpec) -> Option<NetworkingConfig> {
+    let network = container.named_network()?;
+    let settings = EndpointSettings {
+        aliases: Some(listed(&container.aliases)?),
+        ..EndpointSettings::default()
+    };
+    Some(NetworkingConfig {
+        endpoints_config: Some(HashMap::from([(network.to_owned(), settings)])),
+    })
+}
+
+fn healthcheck(check: &Healthcheck) -> HealthConfig {
+    let nanos = |millis: Option<u64>| {
+        millis.and_then(|millis| i64::try_from(millis.saturating_mul(1_000_000)).ok())
+    };
+    let words = |first: &str| {
+        let first = std::iter::once(first.to_owned());
+        Some(first.chain(check.command.iter().cloned()).collect())
+    };
+    HealthConfig {
+        test: match (check.disabled, check.command.is_empty()) {
+            (true, _) => words("NONE"),
+            (false, true) => None,
+            (false, false) => words("CMD"),
+        },
+        interval: nanos(check.interval_ms),
+        timeout: nanos(check.timeout_ms),
+        start_period: nanos(check.start_period_ms),
+        retries: check.retries.map(i64::from),
+        start_interval: None,
+    }
+}
+
+fn log_config(container: Option<&ContainerSpec>) -> HostConfigLogConfig {
+    let asked = container.and_then(|container| container.log.as_ref());
+    let driver = asked.map_or(LOG_DRIVER, |log| &log.driver);
+    let bounds = [("max-size", LOG_BYTES), ("max-file", LOG_FILES)];
+    let bounds = bounds
+        .into_iter()
+        .filter(|_| BOUNDED_LOGS.contains(&driver));
+    let bounds = bounds.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let asked_options = asked.map(|log| log.options.clone()).unwrap_or_default();
+    HostConfigLogConfig {
+        typ: Some(driver.to_owned()),
+        config: Some(bounds.chain(asked_options).collect()),
     }
 }
 
@@ -136,7 +250,18 @@ fn mounts(container: &ContainerSpec) -> Vec<Mount> {
         read_only: Some(mount.read_only),
         ..Mount::default()
     };
-    container.mounts.iter().map(bind).collect()
+    let tmpfs = |tmpfs: &hostler_model::spec::Tmpfs| Mount {
+        typ: Some(MountType::TMPFS),
+        target: Some(tmpfs.target.clone()),
+        tmpfs_options: Some(MountTmpfsOptions {
+            size_bytes: tmpfs.size.and_then(|size| positive(size.0)),
+            mode: tmpfs.mode_bits().map(i64::from),
+            options: None,
+        }),
+        ..Mount::default()
+    };
+    let binds = container.mounts.iter().map(bind);
+    binds.chain(container.tmpfs.iter().map(tmpfs)).collect()
 }
 
 fn environment(unit: &Unit) -> Vec<String> {
@@ -174,103 +299,4 @@ fn labels(unit: &Unit, owner: &str) -> HashMap<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use hostler_model::spec::{Limits, PortMapping};
-    use hostler_model::{AssignmentId, Bytes, MilliCpu, Timestamp, UnitId, WorkloadId};
-
-    use super::*;
-
-    #[test]
-    fn a_spec_becomes_the_engines_words() {
-        let mut spec = WorkloadSpec::of_container("web", "busybox:local", vec!["sh".to_owned()]);
-        spec.resources.cpu = MilliCpu(500);
-        spec.resources.memory = Bytes(64 << 20);
-        spec.limits = Limits {
-            cpu: Some(MilliCpu(1500)),
-            ..Limits::default()
-        };
-        let mapping = |host, target, protocol| PortMapping {
-            name: None,
-            host,
-            target,
-            protocol,
-        };
-        spec.ports = vec![
-            mapping(8081, Some(80), Protocol::Tcp),
-            mapping(8082, Some(80), Protocol::Tcp),
-        ];
-        spec.env
-            .insert("HOSTLER_SLOT".to_owned(), "mine".to_owned());
-        let now = Timestamp::from_millis(1_700_000_000_000);
-        let unit = Unit {
-            id: UnitId {
-                assignment: AssignmentId::mint(now, 7),
-                generation: 3,
-            },
-            workload: WorkloadId::mint(now, 8),
-            workload_name: "web".to_owned(),
-            slot: 2,
-            spec: Arc::new(spec),
-        };
-        assert_eq!(name_of(&unit), "hostler-web-2-00000007-g3");
-        let body = body_of(&unit, "node");
-        let host = body.host_config.unwrap();
-        assert_eq!(
-            (host.nano_cpus, host.cpu_shares),
-            (Some(1_500_000_000), Some(512))
-        );
-        assert_eq!(
-            (host.memory, host.memory_swap),
-            (Some(64 << 20), Some(64 << 20))
-        );
-        assert_eq!(
-            host.restart_policy.unwrap().name,
-            Some(RestartPolicyNameEnum::NO)
-        );
-        let published = host.port_bindings.unwrap()["80/tcp"].clone().unwrap();
-        assert_eq!(published.len(), 2, "two host ports lead to one");
-        let environment = body.env.unwrap();
-        assert!(
-            environment.contains(&"HOSTLER_SLOT=mine".to_owned()),
-            "{environment:?}"
-        );
-        assert_eq!(body.labels.unwrap()["hostler.owner"], "node");
-    }
-
-    #[test]
-    fn a_managed_volume_is_refused_and_never_left_out() {
-        let mut spec = WorkloadSpec::of_container("web", "busybox:local", Vec::new());
-        let now = Timestamp::from_millis(1);
-        let unit = |spec: &WorkloadSpec| Unit {
-            id: UnitId {
-                assignment: AssignmentId::mint(now, 7),
-                generation: 1,
-            },
-            workload: WorkloadId::mint(now, 8),
-            workload_name: "web".to_owned(),
-            slot: 0,
-            spec: Arc::new(spec.clone()),
-        };
-        assert!(check(&unit(&spec)).is_ok());
-        let text = r#"{"name": "data", "target": "/data"}"#;
-        let volume = serde_json::from_str(text).unwrap();
-        spec.container.as_mut().unwrap().volumes.push(volume);
-        let refused = check(&unit(&spec)).unwrap_err();
-        assert!(refused.to_string().contains("`data`"), "{refused}");
-    }
-
-    #[test]
-    fn a_container_is_privileged_only_if_its_spec_says_so() {
-        let privileged = |asked: bool| {
-            let mut spec = WorkloadSpec::of_container("web", "busybox:local", Vec::new());
-            spec.container.as_mut().unwrap().privileged = asked;
-            host_config(&spec, spec.container.as_ref()).privileged
-        };
-        assert_eq!(
-            (privileged(true), privileged(false)),
-            (Some(true), Some(false))
-        );
-    }
-}
+mod tests;

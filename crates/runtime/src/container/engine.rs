@@ -24,17 +24,25 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The engine is there, but its socket is not for us.
 const DENIED: &str = "this user may not open its socket; run the agent as root, or add its user to the \
                       socket's group (usually `docker`) and start the agent again";
-/// New engines refuse the old version, old engines the new one; each engine takes one of the two.
-const VERSIONS: [ClientVersion; 2] = [
+/// New engines refuse the old versions, old engines the new ones; each engine takes one of these.
+const VERSIONS: [ClientVersion; 3] = [
     ClientVersion {
         major_version: 1,
         minor_version: 44,
+    },
+    // The first that measures a container without waiting for a second look.
+    ClientVersion {
+        major_version: 1,
+        minor_version: 41,
     },
     ClientVersion {
         major_version: 1,
         minor_version: 40,
     },
 ];
+
+/// A network of the node's own that a spec names is not there.
+pub(super) const NETWORK_MISSING: &str = "network-not-found";
 
 /// Podman calls a container `stopped` from its end until it is cleaned up. Docker has no such state, and the
 /// client cannot read an answer that holds it; it passes in moments.
@@ -143,7 +151,7 @@ impl Engine {
                 Some(address) => Docker::connect_with_http(address, ANSWER_SECONDS, &version),
                 None => Docker::connect_with_unix(&self.address, ANSWER_SECONDS, &version),
             };
-            let docker = docker.or_down()?;
+            let docker = docker.or_down()?.with_request_modifier(for_urls);
             let answer = tokio::time::timeout(PROBE_TIMEOUT, docker.version()).await;
             match answer
                 .unwrap_or(Err(Error::RequestTimeoutError))
@@ -161,6 +169,21 @@ impl Engine {
             last.map_or_else(String::new, |refused| refused.message),
         ))
     }
+}
+
+/// The client writes logins in the common alphabet of base 64, and engines read the one for addresses: a login that
+/// holds one of the two digits that differ would count as none.
+fn for_urls(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
+    if let Some(login) = request.headers_mut().get_mut("X-Registry-Auth") {
+        let text = login
+            .to_str()
+            .map(|text| text.replace('+', "-").replace('/', "_"));
+        if let Some(Ok(mut rewritten)) = text.ok().map(|text| text.parse()) {
+            std::mem::swap(login, &mut rewritten);
+        }
+        login.set_sensitive(true);
+    }
+    request
 }
 
 impl Refused {
@@ -197,6 +220,13 @@ impl Refused {
         start_failure(&self.message, &seen.ports, &seen.program).unwrap_or_else(|| self.of_unit(id))
     }
 
+    pub(super) fn unsatisfiable(self, code: &'static str) -> RuntimeError {
+        RuntimeError::Unsatisfiable {
+            code,
+            message: self.message,
+        }
+    }
+
     /// What it means when nothing more is known.
     pub(crate) fn of_engine(self) -> RuntimeError {
         if self.message.contains("no space left on device") {
@@ -222,34 +252,71 @@ impl Refused {
     }
 }
 
-/// What the engine's words mean for an image. That there is none of that name a registry says in words which every
-/// engine hands on, under whatever status; anything else may pass.
+/// What the engine's words mean for an image. What a registry says every engine hands on, under whatever status: that
+/// there is none of that name, that it wants another login, or something that is not what was asked for. Anything
+/// else may pass.
 pub(super) fn of_image(image: &str, message: String) -> RuntimeError {
-    const ABSENT: [&str; 3] = [
-        "manifest unknown",
-        "name unknown",
-        "repository name not known",
+    const CAUSES: [(&str, &[&str]); 3] = [
+        (
+            "image-not-found",
+            &[
+                "manifest unknown",
+                "name unknown",
+                "repository name not known",
+            ],
+        ),
+        (
+            "image-digest-mismatch",
+            &[
+                "manifest verification failed",
+                "layer verification failed",
+                "does not match provided manifest digest",
+            ],
+        ),
+        (
+            "registry-unauthorized",
+            &[
+                "no basic auth credentials",
+                "unauthorized",
+                "authentication required",
+            ],
+        ),
     ];
+    // The image's own name says nothing, whatever it is.
     let text = message.to_ascii_lowercase();
-    if ABSENT.iter().any(|words| text.contains(words)) {
-        return RuntimeError::Unsatisfiable {
-            code: "image-not-found",
+    let text = text.replace(&name_of(image).to_ascii_lowercase(), "");
+    let is_said = |words: &&[&str]| words.iter().any(|words| text.contains(words));
+    match CAUSES.iter().find(|(_, words)| is_said(words)) {
+        Some((code, _)) => RuntimeError::Unsatisfiable {
+            code,
             message: format!("image `{image}`: {message}"),
-        };
-    }
-    RuntimeError::Image {
-        image: image.to_owned(),
-        message,
+        },
+        None => RuntimeError::Image {
+            image: image.to_owned(),
+            message,
+        },
     }
 }
 
-/// Why a container does not start, if the engine's text tells: which of the ports is taken, or what is wrong
-/// with the program.
+/// The image's name in its registry, without tag and digest.
+fn name_of(image: &str) -> &str {
+    let path = image.split_once('/').map_or(image, |(_, path)| path);
+    path.split(['@', ':']).next().unwrap_or(path)
+}
+
+/// Whether the text names the port, as in `0.0.0.0:8081`, among other numbers.
+fn names_port(text: &str, port: u16) -> bool {
+    let named = format!(":{port}");
+    let mut found = text.match_indices(&named);
+    found.any(|(at, _)| !text[at + named.len()..].starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Why a container does not start, if the engine's text tells: which of the ports is taken, what is wrong with the
+/// program, or what the node lacks.
 pub(crate) fn start_failure(message: &str, ports: &[u16], program: &str) -> Option<RuntimeError> {
     let text = message.to_ascii_lowercase();
     if text.contains("port is already allocated") || text.contains("address already in use") {
-        // The text names it as `0.0.0.0:8081`, among other numbers.
-        let named = |port: &&u16| message.contains(&format!(":{port}"));
+        let named = |port: &&u16| names_port(message, **port);
         let port = ports.iter().find(named).or_else(|| ports.first());
         return Some(RuntimeError::PortInUse {
             port: port.copied().unwrap_or(0),
@@ -263,6 +330,21 @@ pub(crate) fn start_failure(message: &str, ports: &[u16], program: &str) -> Opti
         || text.contains("no such file or directory") && text.contains("exec");
     if is_missing {
         return Some(of_program(io::ErrorKind::NotFound));
+    }
+    let unsatisfiable = |code| RuntimeError::Unsatisfiable {
+        code,
+        message: message.to_owned(),
+    };
+    let missing = [
+        ("gathering device information", "device-not-found"),
+        ("unable to find user", "user-unknown"),
+        ("unable to find group", "user-unknown"),
+    ];
+    if let Some((_, code)) = missing.iter().find(|(words, _)| text.contains(words)) {
+        return Some(unsatisfiable(code));
+    }
+    if text.contains("network") && text.contains("not found") {
+        return Some(unsatisfiable(NETWORK_MISSING));
     }
     let is_denied = text.contains("exec") && text.contains("permission denied");
     is_denied.then(|| of_program(io::ErrorKind::PermissionDenied))
@@ -333,13 +415,39 @@ mod tests {
                 "dial tcp 127.0.0.1:1: connect: connection refused",
                 "image-unavailable",
             ),
-            (500, "unauthorized", "image-unavailable"),
+            (500, "unauthorized", "registry-unauthorized"),
+            (
+                500,
+                "Head \"http://127.0.0.1:5000/v2/web/manifests/9\": no basic auth credentials",
+                "registry-unauthorized",
+            ),
+            (
+                500,
+                "manifest verification failed for digest sha256:12",
+                "image-digest-mismatch",
+            ),
             (500, "no space left on device", "disk-full"),
         ] {
             let message = message.to_owned();
             let error = Refused { status, message }.of_image("web:9");
             assert_eq!(error.code(), code, "{error}");
         }
+    }
+
+    #[test]
+    fn an_images_own_name_is_no_cause() {
+        let message =
+            "Get \"http://h:1/v2/unauthorized/manifests/9\": connection refused".to_owned();
+        assert_eq!(
+            of_image("h:1/unauthorized:9", message).code(),
+            "image-unavailable"
+        );
+    }
+
+    #[test]
+    fn a_port_is_told_from_one_that_begins_alike() {
+        let text = "Bind for 0.0.0.0:8081 failed: port is already allocated";
+        assert!(names_port(text, 8081) && !names_port(text, 808));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerSummary};
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerSummary, HealthStatusEnum,
+};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
 use futures::StreamExt as _;
 use hostler_kit::{Backoff, SystemEntropy};
@@ -18,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use super::engine::{Attempt as _, readable};
 use super::starts::History;
 use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD, lock};
-use crate::{Found, FoundState, RuntimeError};
+use crate::{Found, FoundState, NativeHealth, RuntimeError};
 
 /// Looks at containers that go on at the same time.
 const LOOKS_AT_ONCE: usize = 8;
@@ -277,6 +279,13 @@ impl Inner {
         self.changes.set_live(true);
         self.changes.touch();
         while let Some(Ok(event)) = events.next().await {
+            // What is run inside, such as each try of a check, changes no state.
+            if event
+                .action
+                .is_some_and(|action| action.starts_with("exec_"))
+            {
+                continue;
+            }
             let attributes = event
                 .actor
                 .and_then(|actor| actor.attributes)
@@ -303,6 +312,7 @@ fn inspected(id: UnitId, answer: ContainerInspectResponse, history: &History) ->
     let grace = Duration::from_millis(grace.unwrap_or(DEFAULT_GRACE_MILLIS));
     let state = answer.state.unwrap_or_default();
     let started_at = state.started_at.as_deref().and_then(moment);
+    let health = health_of(&state);
     let (state, runs) = state_of(&state, started_at, history);
     let bindings = answer
         .host_config
@@ -315,6 +325,7 @@ fn inspected(id: UnitId, answer: ContainerInspectResponse, history: &History) ->
             workload: workload?,
             state,
             runs,
+            health,
         },
         stop_signal: config.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
         grace,
@@ -323,6 +334,19 @@ fn inspected(id: UnitId, answer: ContainerInspectResponse, history: &History) ->
             .collect(),
         program: answer.path.unwrap_or_default(),
     })
+}
+
+/// What the engine's check says of a container that runs.
+fn health_of(state: &ContainerState) -> Option<NativeHealth> {
+    if !state.running.unwrap_or(false) {
+        return None;
+    }
+    match state.health.as_ref()?.status? {
+        HealthStatusEnum::STARTING => Some(NativeHealth::Starting),
+        HealthStatusEnum::HEALTHY => Some(NativeHealth::Healthy),
+        HealthStatusEnum::UNHEALTHY => Some(NativeHealth::Unhealthy),
+        HealthStatusEnum::EMPTY | HealthStatusEnum::NONE => None,
+    }
 }
 
 fn state_of(
@@ -411,6 +435,32 @@ mod tests {
             exit_of(&state(3, false), true),
             Exit::Code(3),
             "it ended before the reboot"
+        );
+    }
+
+    #[test]
+    fn only_a_container_that_runs_has_the_health_of_its_check() {
+        let of = |running, status: Option<HealthStatusEnum>| {
+            health_of(&ContainerState {
+                running: Some(running),
+                health: status.map(|status| bollard::models::Health {
+                    status: Some(status),
+                    ..Default::default()
+                }),
+                ..ContainerState::default()
+            })
+        };
+        use HealthStatusEnum::{HEALTHY, NONE, STARTING, UNHEALTHY};
+        assert_eq!(of(true, Some(STARTING)), Some(NativeHealth::Starting));
+        assert_eq!(of(true, Some(HEALTHY)), Some(NativeHealth::Healthy));
+        assert_eq!(of(true, Some(UNHEALTHY)), Some(NativeHealth::Unhealthy));
+        assert_eq!(
+            [
+                of(true, Some(NONE)),
+                of(true, None),
+                of(false, Some(HEALTHY))
+            ],
+            [None; 3]
         );
     }
 

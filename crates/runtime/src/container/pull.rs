@@ -1,5 +1,10 @@
 //! Images: whether one is here, and how it gets here.
 //!
+//! An image is asked for at the mirrors of its registry first, and bears its own name whoever gave it; only one that
+//! is pinned by digest keeps the mirror's, because a digest cannot be given another name. A connection that breaks in
+//! the middle of a layer the engine takes up again where it broke; a pull that is given up leaves nothing that counts
+//! as an image.
+//!
 //! A pull takes as long as it takes, but not in silence: a registry, or a way to it, that has stalled ends
 //! the pull as an image that is not to be had, and whoever asked tries again later. Pulls take turns.
 
@@ -8,12 +13,13 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::ProgressDetail;
-use bollard::query_parameters::CreateImageOptions;
+use bollard::query_parameters::{CreateImageOptions, RemoveImageOptions, TagImageOptions};
 use futures::StreamExt as _;
 use hostler_model::spec::{ContainerSpec, PullPolicy};
 use tokio::sync::Semaphore;
 
 use super::engine::{Attempt as _, of_image};
+use super::registry::{Reference, Registries};
 use crate::{Progress, RuntimeError};
 
 /// Pulls that may be under way at once; whoever has its image does not wait for them.
@@ -26,6 +32,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Pulls {
     turns: Semaphore,
     patience: Duration,
+    registries: Registries,
 }
 
 /// How much of each layer has come, of how much.
@@ -36,26 +43,27 @@ struct Layers {
 }
 
 impl Pulls {
-    pub(crate) const fn with_patience(patience: Duration) -> Self {
+    pub(crate) const fn new(registries: Registries, patience: Duration) -> Self {
         Self {
             turns: Semaphore::const_new(PULLS_AT_ONCE),
             patience,
+            registries,
         }
     }
 
-    /// Sees to it that the spec's image is here, as far as its policy lets us.
+    /// Sees to it that the spec's image is here, as far as its policy lets us. Answers what the engine calls it.
     pub(crate) async fn ensure(
         &self,
         docker: &Docker,
         spec: &ContainerSpec,
         progress: Progress<'_>,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<String, RuntimeError> {
         let is_fine = async || match spec.pull {
-            PullPolicy::Always => Ok(false),
-            PullPolicy::Missing | PullPolicy::Never => is_here(docker, &spec.image).await,
+            PullPolicy::Always => Ok(None),
+            PullPolicy::Missing | PullPolicy::Never => self.find(docker, &spec.image).await,
         };
-        if is_fine().await? {
-            return Ok(());
+        if let Some(name) = is_fine().await? {
+            return Ok(name);
         }
         if spec.pull == PullPolicy::Never {
             let message = "it is not on the node, and the spec says that it is never pulled";
@@ -64,10 +72,46 @@ impl Pulls {
         progress(format!("waiting for other pulls to pull {}", spec.image));
         let _turn = self.turns.acquire().await;
         // Another unit may have brought it in the meantime.
-        if is_fine().await? {
-            return Ok(());
+        if let Some(name) = is_fine().await? {
+            return Ok(name);
         }
-        self.pull(docker, &spec.image, progress).await
+        self.bring(docker, &spec.image, progress).await
+    }
+
+    /// What the engine calls the image, if it has it.
+    async fn find(&self, docker: &Docker, image: &str) -> Result<Option<String>, RuntimeError> {
+        if is_here(docker, image).await? {
+            return Ok(Some(image.to_owned()));
+        }
+        if Reference::of(image).is_pinned() {
+            for mirrored in self.registries.mirrored(image) {
+                if is_here(docker, &mirrored).await? {
+                    return Ok(Some(mirrored));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn bring(
+        &self,
+        docker: &Docker,
+        image: &str,
+        progress: Progress<'_>,
+    ) -> Result<String, RuntimeError> {
+        for mirrored in self.registries.mirrored(image) {
+            match self.pull(docker, &mirrored, progress).await {
+                Ok(()) if Reference::of(image).is_pinned() => return Ok(mirrored),
+                Ok(()) => return rename(docker, &mirrored, image).await,
+                // Elsewhere it would be no better.
+                Err(error @ (RuntimeError::DiskFull | RuntimeError::EngineDown { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => tracing::warn!(image, mirrored, %error, "a mirror does not give it"),
+            }
+        }
+        self.pull(docker, image, progress).await?;
+        Ok(image.to_owned())
     }
 
     async fn pull(
@@ -81,7 +125,8 @@ impl Pulls {
             from_image: Some(with_tag(image)),
             ..CreateImageOptions::default()
         };
-        let mut steps = docker.create_image(Some(options), None, None);
+        let login = self.registries.login(image).await?;
+        let mut steps = docker.create_image(Some(options), None, login);
         let mut layers = Layers::default();
         loop {
             let Ok(step) = tokio::time::timeout(self.patience, steps.next()).await else {
@@ -103,6 +148,27 @@ impl Pulls {
             }
         }
     }
+}
+
+/// Gives a mirror's image its own name, and takes the mirror's away.
+async fn rename(docker: &Docker, mirrored: &str, image: &str) -> Result<String, RuntimeError> {
+    let full = with_tag(image);
+    let (repo, tag) = full.rsplit_once(':').unwrap_or((&full, "latest"));
+    let options = TagImageOptions {
+        repo: Some(repo.to_owned()),
+        tag: Some(tag.to_owned()),
+    };
+    let tagged = docker.tag_image(mirrored, Some(options)).await;
+    tagged.or_refused(|refused| refused.of_image(image))?;
+    let options = RemoveImageOptions {
+        noprune: true,
+        ..RemoveImageOptions::default()
+    };
+    // A name too many harms nobody.
+    if let Err(error) = docker.remove_image(mirrored, Some(options), None).await {
+        tracing::debug!(mirrored, %error, "the mirror's name stays");
+    }
+    Ok(image.to_owned())
 }
 
 pub(crate) async fn is_here(docker: &Docker, image: &str) -> Result<bool, RuntimeError> {

@@ -511,6 +511,7 @@ impl FakeUnit {
             workload: self.unit.workload,
             state,
             runs: self.runs,
+            health: None,
         }
     }
 }

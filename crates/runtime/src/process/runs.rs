@@ -74,6 +74,7 @@ impl Inner {
             workload: seen.record.workload,
             state: seen.state,
             runs: seen.run,
+            health: None,
         }))
     }
 

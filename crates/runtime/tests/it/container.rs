@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use hostler_kit::{SystemClock, Tasks};
 use hostler_model::spec::{Mount, PortMapping, Protocol, PullPolicy, WorkloadSpec};
 use hostler_model::{Bytes, Exit, MilliCpu};
-use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
+use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::contract::{self, Behaviour};
 use hostler_runtime::{Data, FoundState, LogQuery, Run, Runtime as _, RuntimeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,14 +18,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::{is_alive, is_running, quiet, started, until};
 
 /// An owner of its own on the engine; its containers are removed when the test is over.
-struct Yard {
+pub(crate) struct Yard {
     engine: String,
     dir: tempfile::TempDir,
     owner: String,
 }
 
 impl Yard {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let owner = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         Self {
@@ -35,23 +35,23 @@ impl Yard {
         }
     }
 
-    fn driver(&self) -> ContainerRuntime {
+    pub(crate) fn driver(&self) -> ContainerRuntime {
         driver(engine(), self.dir.path().to_owned(), &self.owner)
     }
 
     /// What the engine's own client says of our only container.
-    fn inspect(&self, format: &str) -> String {
+    pub(crate) fn inspect(&self, format: &str) -> String {
         let listed = self.docker(&["ps", "-aq", "--filter", &self.filter()]);
         self.docker(&["inspect", "--format", format, listed.trim()])
             .trim()
             .to_owned()
     }
 
-    fn filter(&self) -> String {
+    pub(crate) fn filter(&self) -> String {
         format!("label=hostler.owner={}", self.owner)
     }
 
-    fn docker(&self, words: &[&str]) -> String {
+    pub(crate) fn docker(&self, words: &[&str]) -> String {
         let output = Command::new("docker")
             .arg("-H")
             .arg(&self.engine)
@@ -84,6 +84,7 @@ pub(crate) fn driver(engine: String, dir: PathBuf, owner: &str) -> ContainerRunt
         engine,
         dir,
         owner: owner.to_owned(),
+        registries: Registries::default(),
         clock: Arc::new(SystemClock::new()),
         tasks: Tasks::new(),
     })

@@ -9,9 +9,12 @@ mod compose_survival;
 mod container;
 mod engine;
 mod limits;
+mod options;
 mod podman;
+mod ports;
 mod process;
 mod pulls;
+mod registry;
 mod survival;
 mod vm;
 

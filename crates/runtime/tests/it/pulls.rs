@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hostler_kit::{SystemClock, Tasks};
 use hostler_model::spec::{PullPolicy, WorkloadSpec};
-use hostler_runtime::container::{ContainerConfig, ContainerRuntime};
+use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::{Data, Found, FoundState, Runtime as _, RuntimeError, Unit, contract};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -30,6 +30,7 @@ impl Yard {
             engine: engine.to_owned(),
             dir: dir.path().to_owned(),
             owner: dir.path().display().to_string(),
+            registries: Registries::default(),
             clock: Arc::new(SystemClock::new()),
             tasks: Tasks::new(),
         };

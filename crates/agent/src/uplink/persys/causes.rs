@@ -52,7 +52,7 @@ pub(super) fn of_driver(code: &str) -> Cause {
     match code {
         "image-unavailable" => passing("IMAGE_PULL_FAILED", FailureReason::ImagePullFailed),
         "image-not-found" => lasting("INVALID_IMAGE", FailureReason::ImageNotFound),
-        "image-unauthorized" => lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed),
+        "registry-unauthorized" | "image-digest-mismatch" => lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed),
         "image-corrupt" | "disk-corrupt" | "disk-missing" => {
             lasting("STORAGE_FAILED", FailureReason::StorageError)
         }
@@ -74,6 +74,8 @@ pub(super) fn of_driver(code: &str) -> Cause {
         | "disk-too-small"
         | "pool-unknown"
         | "user-unknown"
+        | "device-not-found"
+        | "network-not-found"
         | "user-not-permitted"
         | "working-dir-missing" => lasting("INVALID_CONFIGURATION", FailureReason::InvalidSpec),
         "limits-refused" | "accelerator-missing" => lasting(

@@ -162,6 +162,14 @@ fn remedy(code: &str, now: &api::AssignmentState, runs: u32, workload: &str) -> 
         "ended" | "ended-badly" => {
             format!("`hostler logs {workload}` shows what it wrote before it ended")
         }
+        "registry-unauthorized" => {
+            "give the node a login for the registry, `[container.registries]` in its agent.toml".to_owned()
+        }
+        "image-digest-mismatch" => {
+            "the registry gives something else than was pinned: check both".to_owned()
+        }
+        "network-not-found" => "make the network on the node, or name another".to_owned(),
+        "refused-by-node" => "ask the owner of the node, or place it elsewhere".to_owned(),
         "image-unavailable" | "image-not-found" => {
             "check the image's name, and that the node reaches its registry".to_owned()
         }
