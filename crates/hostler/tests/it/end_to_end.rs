@@ -154,10 +154,10 @@ fn a_command_that_cannot_be_run_is_told_and_tried_again() {
         ])
         .with_code(5);
     assert!(ran.stderr.contains("/no/such/program"), "{}", ran.stderr);
-    assert_eq!(
-        fleet.copies("typo")[0]["state"]["code"],
-        "command-not-runnable"
-    );
+    // While it is tried again it is starting.
+    eventually("it is told with its code", || {
+        fleet.copies("typo")[0]["state"]["code"] == "command-not-runnable"
+    });
     fleet.run(&["rm", "-y", "typo"]).with_code(0);
 }
 

@@ -34,7 +34,8 @@ use serde::{Deserialize, Serialize};
 pub use compose::{ComposeSpec, GitSource};
 pub use constraint::{Constraint, Operator};
 pub use container::{
-    Capabilities, ContainerSpec, Device, Healthcheck, LogDriver, Mount, PullPolicy, Tmpfs, UlimitRange,
+    Capabilities, ContainerSpec, Device, Healthcheck, LogDriver, Mount, PullPolicy, Tmpfs,
+    UlimitRange,
 };
 pub use job::JobSpec;
 pub use model::ModelSpec;

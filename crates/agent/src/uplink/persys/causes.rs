@@ -52,7 +52,9 @@ pub(super) fn of_driver(code: &str) -> Cause {
     match code {
         "image-unavailable" => passing("IMAGE_PULL_FAILED", FailureReason::ImagePullFailed),
         "image-not-found" => lasting("INVALID_IMAGE", FailureReason::ImageNotFound),
-        "registry-unauthorized" | "image-digest-mismatch" => lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed),
+        "registry-unauthorized" | "image-digest-mismatch" => {
+            lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed)
+        }
         "image-corrupt" | "disk-corrupt" | "disk-missing" => {
             lasting("STORAGE_FAILED", FailureReason::StorageError)
         }

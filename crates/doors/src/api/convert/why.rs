@@ -163,7 +163,8 @@ fn remedy(code: &str, now: &api::AssignmentState, runs: u32, workload: &str) -> 
             format!("`hostler logs {workload}` shows what it wrote before it ended")
         }
         "registry-unauthorized" => {
-            "give the node a login for the registry, `[container.registries]` in its agent.toml".to_owned()
+            "give the node a login for the registry, `[container.registries]` in its agent.toml"
+                .to_owned()
         }
         "image-digest-mismatch" => {
             "the registry gives something else than was pinned: check both".to_owned()
