@@ -51,6 +51,13 @@ fn is_static(file: &Path) -> bool {
 
 /// Installs what is missing where that is possible; says in one line where it is not.
 pub(crate) fn install_what_is_missing() {
+    // What is installed may take the place of another package that is needed as well.
+    for _ in 0..2 {
+        install_once();
+    }
+}
+
+fn install_once() {
     let missing: Vec<&str> = PACKAGES
         .iter()
         .filter(|(name, _)| match *name {

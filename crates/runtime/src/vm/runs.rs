@@ -26,18 +26,27 @@ const TAIL: usize = 1500;
 impl Inner {
     pub(super) async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
         let found = self.process.look(id).await?;
-        if matches!(found.state, FoundState::Running { .. }) {
-            return self.process.start(id).await;
-        }
+        let (run, began) = match found.state {
+            // It may be the run of a start that nobody waited for.
+            FoundState::Running { since } => (found.runs, since),
+            FoundState::Prepared | FoundState::Exited { .. } => {
+                self.look_over(id).await?;
+                let now = Timestamp::from_millis(self.clock.wall_millis());
+                (found.runs + 1, now)
+            }
+        };
+        self.process.start(id).await?;
+        self.await_monitor(id, run, began).await
+    }
+
+    /// What a machine needs of its node at this moment.
+    async fn look_over(&self, id: UnitId) -> Result<(), RuntimeError> {
         let machine = self.machine(id).await?;
-        for nic in machine.nics.iter().filter_map(|nic| nic.bridge.as_ref()) {
-            check_bridge(nic)?;
+        for bridge in machine.nics.iter().filter_map(|nic| nic.bridge.as_ref()) {
+            check_bridge(bridge)?;
         }
         machine.ports.iter().try_for_each(check_port)?;
-        disks::ready(&machine.disks, &self.tool).await?;
-        let began = Timestamp::from_millis(self.clock.wall_millis());
-        self.process.start(id).await?;
-        self.await_monitor(id, found.runs + 1, began).await
+        disks::ready(&machine.disks, &self.tool).await
     }
 
     /// Waits until QEMU is up. One that ended before has told why.

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hostler_kit::{SystemClock, Tasks};
 use hostler_model::spec::{
@@ -241,6 +242,39 @@ async fn a_guest_whose_monitor_is_lost_is_cut_off_after_its_grace() {
     assert_eq!(driver.stop(unit.id).await.unwrap(), Exit::Signal(9));
 }
 
+/// The machines of the assignment that run, by their command lines.
+fn machines(unit: &Unit) -> usize {
+    let mark = format!("\0-uuid\0{}\0", unit.id.assignment);
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let is_ours = |entry: &std::fs::DirEntry| {
+        let line = std::fs::read_to_string(entry.path().join("cmdline"));
+        line.is_ok_and(|line| line.contains(&mark))
+    };
+    processes.filter(is_ours).count()
+}
+
+#[tokio::test]
+async fn verbs_that_are_dropped_half_way_never_make_two_machines_or_leave_one() {
+    let lab = Lab::double();
+    for round in 0..12 {
+        let span = Duration::from_millis(round * 4);
+        let unit = contract::unit(lab.guest("hostler.end=wait"));
+        let _ = tokio::time::timeout(span, lab.driver().prepare(&unit, &quiet)).await;
+        lab.driver().prepare(&unit, &quiet).await.unwrap();
+        let _ = tokio::time::timeout(span, lab.driver().start(unit.id)).await;
+        lab.driver().start(unit.id).await.unwrap();
+        assert_eq!(machines(&unit), 1, "round {round}");
+        let found = contract::find(&lab.driver(), unit.id).await.unwrap();
+        assert_eq!(found.runs, 1, "round {round}");
+        let _ = tokio::time::timeout(span, lab.driver().stop(unit.id)).await;
+        lab.driver().stop(unit.id).await.unwrap();
+        assert_eq!(machines(&unit), 0, "round {round}");
+        let _ = tokio::time::timeout(span, lab.driver().remove(unit.id, Data::Delete)).await;
+        lab.driver().remove(unit.id, Data::Delete).await.unwrap();
+        assert_eq!(contract::find(&lab.driver(), unit.id).await, None);
+    }
+}
+
 #[tokio::test]
 async fn a_machine_of_an_earlier_boot_of_the_node_is_over() {
     let lab = Lab::double();
@@ -387,7 +421,7 @@ fn free_port() -> u16 {
 /// What the guest's web server says, if it does.
 fn fetched(server: (&str, u16)) -> Option<String> {
     use std::net::ToSocketAddrs as _;
-    let patience = std::time::Duration::from_secs(5);
+    let patience = Duration::from_secs(5);
     let server = server.to_socket_addrs().ok()?.next()?;
     let mut stream = TcpStream::connect_timeout(&server, patience).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
