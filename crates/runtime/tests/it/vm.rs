@@ -188,7 +188,7 @@ async fn the_machine_driver_keeps_the_contract_around_a_double_of_qemu() {
 #[ignore = "needs qemu"]
 async fn the_machine_driver_keeps_the_contract_with_real_guests() {
     let lab = Lab::real();
-    contract::run_guests(&lab.subject()).await;
+    contract::run_real_guests(&lab.subject()).await;
 }
 
 #[tokio::test]
