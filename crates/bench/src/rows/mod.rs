@@ -4,6 +4,7 @@ mod agent;
 mod beats;
 mod containers;
 mod fleet;
+mod logs;
 mod memory;
 mod mutation;
 mod placements;
@@ -26,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&Bench) -> Result<Vec<Line>>,
 }
 
-pub(crate) const ROWS: [Row; 17] = [
+pub(crate) const ROWS: [Row; 18] = [
     Row {
         id: "C1",
         what: "processor time per beat",
@@ -91,6 +92,11 @@ pub(crate) const ROWS: [Row; 17] = [
         id: "R5",
         what: "memory of a shim",
         run: processes::shim,
+    },
+    Row {
+        id: "R6",
+        what: "a log line to its follower",
+        run: logs::row,
     },
     Row {
         id: "A1",

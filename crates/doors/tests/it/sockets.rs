@@ -26,9 +26,9 @@ type Opened = WebSocketStream<MaybeTlsStream<TcpStream>>;
 fn request(server: &Server, path: &str, origin: Option<&str>) -> Request {
     let mut request = format!("ws://{}{path}", server.addr)
         .into_client_request()
-        .unwrap();
+        .expect("a request");
     if let Some(origin) = origin {
-        let origin = origin.parse().unwrap();
+        let origin = origin.parse().expect("an origin");
         request.headers_mut().insert("origin", origin);
     }
     request
@@ -36,7 +36,7 @@ fn request(server: &Server, path: &str, origin: Option<&str>) -> Request {
 
 async fn open(server: &Server, path: &str) -> Opened {
     let opened = tokio_tungstenite::connect_async(request(server, path, None)).await;
-    opened.unwrap().0
+    opened.expect("it opens").0
 }
 
 /// The status with which the handshake is refused.
@@ -51,7 +51,8 @@ async fn refused(server: &Server, path: &str, origin: Option<&str>) -> u16 {
 async fn next(socket: &mut Opened) -> Result<String, (u16, String)> {
     loop {
         let frame = tokio::time::timeout(DEADLINE, socket.next()).await;
-        match frame.expect("something comes").expect("a frame").unwrap() {
+        let frame = frame.expect("something comes").expect("a frame");
+        match frame.expect("a whole frame") {
             Message::Text(text) => return Ok(text.to_string()),
             Message::Close(Some(close)) => {
                 return Err((close.code.into(), close.reason.to_string()));
@@ -77,7 +78,7 @@ async fn deployed(server: &Server) -> hostler_control::fake::FakeNode {
     machine.kinds.push(Kind::Compose);
     let node = hostler_control::fake::FakeNode::join(&server.control, machine)
         .await
-        .unwrap();
+        .expect("the node joins");
     deploy(server, "db").await;
     server
         .until("/api/v1/deployments/db", |it| it["status"] == "running")

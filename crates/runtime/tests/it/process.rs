@@ -146,6 +146,30 @@ async fn a_burst_of_lines_is_kept_whole_and_in_order_on_both_streams() {
 }
 
 #[tokio::test]
+async fn a_follower_that_reads_nothing_holds_up_nobody_and_loses_no_line_that_is_kept() {
+    const COUNT: usize = 200_000;
+    let home = Home::new();
+    let driver = home.driver();
+    let script = format!("seq 1 {COUNT}");
+    let unit = started(&driver, shell(&script)).await;
+    let follow = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let mut stalled = driver.logs(unit.id, follow).await.unwrap();
+    let first = stalled.next().await.unwrap().unwrap();
+    assert_eq!(first.text, "1");
+    // Not read again until the process has long ended: it is not waited for.
+    assert_eq!(contract::ended(&driver, unit.id).await, Exit::Code(0));
+    let mut expected = 2;
+    while expected <= COUNT {
+        let line = stalled.next().await.unwrap().unwrap();
+        assert_eq!(line.text, expected.to_string());
+        expected += 1;
+    }
+}
+
+#[tokio::test]
 async fn two_starts_at_once_make_one_run() {
     let home = Home::new();
     let driver = home.driver();
