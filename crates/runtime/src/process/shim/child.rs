@@ -53,44 +53,24 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
     let working_dir = working_dir(process, dir, identity.as_ref())?;
     let host_name = format!("{}-{}", record.workload_name, record.slot);
     let mut launch = Launch::of(process, host_name);
-    let mut command = match &launch {
-        None => {
-            let mut command = Command::new(program);
-            command.args(arguments).stdin(Stdio::null());
-            command
-        }
+    let mut command = if launch.is_some() {
         // This program once more, whatever lies under its name by now.
-        Some(_) => {
-            let mut command = Command::new("/proc/self/exe");
-            command.args(std::env::args_os().skip(1));
-            command
-        }
+        let mut command = Command::new("/proc/self/exe");
+        command.args(std::env::args_os().skip(1));
+        command
+    } else {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        command
     };
     command
         .current_dir(&working_dir)
         .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    set_environment(
-        &mut command,
-        record,
-        process,
-        (identity.as_ref(), &working_dir),
-    )?;
-    let is_root = rustix::process::geteuid().is_root();
-    match (&mut launch, identity) {
-        (Some(launch), Some(Identity { uid, gid, .. })) if is_root => {
-            launch.identity = Some((uid, gid, groups));
-        }
-        (Some(launch), None) if !groups.is_empty() => {
-            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-            launch.identity = Some((uid.as_raw(), gid.as_raw(), groups));
-        }
-        (None, Some(Identity { uid, gid, .. })) if is_root => {
-            command.uid(uid).gid(gid);
-        }
-        _ => {}
-    }
+    let of_copy = (identity.as_ref(), working_dir.as_str());
+    set_environment(&mut command, record, process, of_copy)?;
+    set_identity(&mut command, launch.as_mut(), identity, groups);
     Ok(Prepared {
         program: program.clone(),
         command,
@@ -98,6 +78,31 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
         open_files: spec.limits.open_files,
         no_new_privileges: process.no_new_privileges,
     })
+}
+
+/// Whoever starts the program takes on its user: the launcher, or the spawn.
+fn set_identity(
+    command: &mut Command,
+    launch: Option<&mut Launch>,
+    identity: Option<Identity>,
+    groups: Vec<u32>,
+) {
+    let own = rustix::process::geteuid();
+    match (launch, identity) {
+        // Only root can, and others were refused unless they are that user already.
+        _ if !own.is_root() => {}
+        (Some(launch), Some(Identity { uid, gid, .. })) => {
+            launch.identity = Some((uid, gid, groups));
+        }
+        (Some(launch), None) if !groups.is_empty() => {
+            let gid = rustix::process::getegid().as_raw();
+            launch.identity = Some((own.as_raw(), gid, groups));
+        }
+        (None, Some(Identity { uid, gid, .. })) => {
+            command.uid(uid).gid(gid);
+        }
+        _ => {}
+    }
 }
 
 impl Prepared {
