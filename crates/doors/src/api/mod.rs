@@ -132,6 +132,8 @@ fn workloads() -> Router<Api> {
         .route("/api/v1/workloads/{id}/stop", post(workloads::stop))
         .route("/api/v1/workloads/{id}/start", post(workloads::start))
         .route("/api/v1/workloads/{id}/restart", post(workloads::restart))
+        .route("/api/v1/workloads/{id}/promote", post(workloads::promote))
+        .route("/api/v1/workloads/{id}/rollback", post(workloads::rollback))
         .route("/api/v1/workloads/{id}/history", get(workloads::history))
         .route("/api/v1/workloads/{id}/why", get(workloads::why))
         .route("/api/v1/assignments", get(assignments::list))

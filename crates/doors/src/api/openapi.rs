@@ -35,6 +35,8 @@ use super::{assignments, errors, events, logs, metrics, miaas, nodes, plan, serv
         workloads::stop,
         workloads::start,
         workloads::restart,
+        workloads::promote,
+        workloads::rollback,
         workloads::history,
         workloads::why,
         plan::plan,

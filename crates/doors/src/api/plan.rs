@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as With;
-use hostler_control::fleet::{self, ApplyOptions, Expect, Moment, State, Verb};
-use hostler_model::spec::WorkloadSpec;
-use hostler_model::{Actor, AssignmentId, Code, Refusal, Timestamp, Workload};
+use hostler_control::fleet::{self, ApplyOptions, Expect, Moment, Progress, State, Verb};
+use hostler_model::spec::{Update, WorkloadSpec};
+use hostler_model::{Actor, AssignmentId, Code, FIRST_SPARE_SLOT, Refusal, Timestamp, Workload};
 use hostler_wire::api;
-use serde_json::Value;
 
 use super::refuse::Failure;
 use super::take::{Caller, SpecText};
@@ -78,34 +77,84 @@ impl Rehearsal {
         let before = self.state.workload_by_name(&spec.name).cloned();
         let changes = before
             .as_ref()
-            .map_or_else(Vec::new, |old| difference(&old.spec, &spec));
+            .map_or_else(Vec::new, |old| convert::difference(&old.spec, &spec));
         let copies_before = self.copies(before.as_deref());
-        let template = before.as_ref().map(|old| old.template);
+        let is_same = before.as_ref().is_some_and(|old| old.spec == spec);
+        let (rollout, beside) = self.rollout(before.as_deref(), &spec)?;
+        let name = spec.name.clone();
+        let whole = match &before {
+            Some(old) if !old.spec.same_template(&spec) => at_once(&spec),
+            _ => spec,
+        };
+        let after = self.applied(whole)?;
+        self.settle(&after)?;
+        self.succeed(&after)?;
+        Ok(api::PlannedWorkload {
+            name,
+            action: match &before {
+                None => api::Action::Create,
+                Some(_) if is_same => api::Action::Unchanged,
+                Some(_) => api::Action::Update,
+            },
+            revision: before.as_ref().map(|old| old.revision),
+            changes,
+            restarts_copies: rollout.is_some(),
+            rollout,
+            beside,
+            placements: self.placements(&after, &copies_before),
+            stops: self.stops(&after, &copies_before),
+            pending: self.pending(&after),
+        })
+    }
+
+    /// How copies would be replaced, and where new ones would run beside them first.
+    fn rollout(
+        &self,
+        before: Option<&Workload>,
+        spec: &Arc<WorkloadSpec>,
+    ) -> Result<(Option<String>, Vec<api::PlannedPlacement>), Refusal> {
+        let is_other = before.is_some_and(|old| old.spec != *spec);
+        if !is_other {
+            return Ok((None, Vec::new()));
+        }
+        let mut trial = Self {
+            state: self.state.clone(),
+            moment: self.moment,
+            actor: self.actor.clone(),
+        };
+        let after = trial.applied(Arc::clone(spec))?;
+        let Some(rollout) = after.rollout.as_ref() else {
+            return Ok((None, Vec::new()));
+        };
+        // What is under way already goes on as it was announced.
+        if before.is_some_and(|old| old.template == after.template) {
+            return Ok((None, Vec::new()));
+        }
+        let outdated = fleet::rollout_standing(&trial.state, &after).map_or(0, |it| it.outdated);
+        let beside = if rollout.spares > 0 {
+            trial.settle(&after)?;
+            let mut placed = trial.placements(&after, &BTreeSet::new());
+            placed.retain(|placement| placement.slot >= FIRST_SPARE_SLOT);
+            placed
+        } else {
+            Vec::new()
+        };
+        Ok((
+            Some(convert::rollout_plan(&after, rollout, outdated)),
+            beside,
+        ))
+    }
+
+    fn applied(&mut self, spec: Arc<WorkloadSpec>) -> Result<Workload, Refusal> {
         let name = spec.name.clone();
         self.decide(&Verb::Apply {
             specs: vec![spec],
             options: ApplyOptions::default(),
         })?;
-        let after = self.state.workload_by_name(&name).cloned();
-        let Some(after) = after else {
-            return Err(broken().0);
-        };
-        self.settle(&after)?;
-        Ok(api::PlannedWorkload {
-            name,
-            action: match &before {
-                None => api::Action::Create,
-                Some(old) if old.revision == after.revision => api::Action::Unchanged,
-                Some(_) => api::Action::Update,
-            },
-            revision: before.as_ref().map(|old| old.revision),
-            changes,
-            restarts_copies: !copies_before.is_empty()
-                && template.is_some_and(|template| template != after.template),
-            placements: self.placements(&after, &copies_before),
-            stops: self.stops(&after, &copies_before),
-            pending: self.pending(&after),
-        })
+        let after = self.state.workload_by_name(&name);
+        after
+            .map(|after| Workload::clone(after))
+            .ok_or_else(|| broken().0)
     }
 
     fn decide(&mut self, verb: &Verb) -> Result<bool, Refusal> {
@@ -129,6 +178,27 @@ impl Rehearsal {
             }
         }
         Ok(())
+    }
+
+    /// Every new copy turns out to be healthy: what is still outdated then has no place.
+    fn succeed(&mut self, workload: &Workload) -> Result<(), Refusal> {
+        let record = self.state.workload(workload.id);
+        let rollout = record.and_then(|record| record.rollout.as_ref());
+        let Some(step) = rollout.map(|rollout| rollout.step) else {
+            return Ok(());
+        };
+        let copies = self.state.assignments_of(workload.id);
+        let tried = copies.filter(|copy| copy.is_wanted() && copy.trial);
+        let seen = Progress {
+            workload: workload.id,
+            step,
+            healthy: tried.map(|copy| copy.unit()).collect(),
+            lapsed: Vec::new(),
+            idle: Vec::new(),
+            failed: None,
+        };
+        self.decide(&Verb::Advance(Box::new(seen)))?;
+        self.settle(workload)
     }
 
     fn copies(&self, workload: Option<&Workload>) -> BTreeSet<AssignmentId> {
@@ -174,28 +244,15 @@ impl Rehearsal {
     }
 }
 
-/// The keys of the spec that differ, in their order.
-fn difference(old: &WorkloadSpec, new: &WorkloadSpec) -> Vec<api::PlannedChange> {
-    let mut changes = Vec::new();
-    let [old, new] = [old, new].map(|spec| serde_json::to_value(spec).unwrap_or_default());
-    compare(String::new(), old, new, &mut changes);
-    changes
-}
-
-fn compare(path: String, from: Value, to: Value, changes: &mut Vec<api::PlannedChange>) {
-    match (from, to) {
-        (Value::Object(mut from), Value::Object(mut to)) => {
-            let keys: BTreeSet<String> = from.keys().chain(to.keys()).cloned().collect();
-            for key in keys {
-                let dot = if path.is_empty() { "" } else { "." };
-                let [from, to] =
-                    [&mut from, &mut to].map(|side| side.remove(&key).unwrap_or_default());
-                compare(format!("{path}{dot}{key}"), from, to, changes);
-            }
-        }
-        (from, to) if from != to => changes.push(api::PlannedChange { path, from, to }),
-        _ => {}
-    }
+/// The same spec without any pace: where its copies are in the end does not depend on it.
+fn at_once(spec: &WorkloadSpec) -> Arc<WorkloadSpec> {
+    Arc::new(WorkloadSpec {
+        update: Update {
+            max_parallel: u32::MAX,
+            ..Update::default()
+        },
+        ..spec.clone()
+    })
 }
 
 fn broken() -> Failure {
@@ -205,25 +262,4 @@ fn broken() -> Failure {
         "the rehearsal broke off",
         advice,
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_difference_names_each_key_with_both_values() {
-        let old = WorkloadSpec::of_container("web", "a:1", vec![]);
-        let mut new = WorkloadSpec::of_container("web", "a:2", vec![]);
-        new.count = 3;
-        new.env.insert("A".to_owned(), "b".to_owned());
-        let changes = difference(&old, &new);
-        let paths: Vec<_> = changes.iter().map(|change| change.path.as_str()).collect();
-        assert_eq!(paths, ["container.image", "count", "env"]);
-        assert_eq!(
-            (&changes[1].from, &changes[1].to),
-            (&Value::from(1), &Value::from(3))
-        );
-        assert!(difference(&old, &old).is_empty());
-    }
 }

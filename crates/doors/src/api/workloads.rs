@@ -270,6 +270,41 @@ pub(super) async fn restart(
     api.change_workload(caller, &target, verb).await
 }
 
+/// A rollout that waits for a person goes on: its canaries become the rule, or what has failed is tried on.
+#[utoipa::path(post, path = "/api/v1/workloads/{id}/promote", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name"),
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
+    responses((status = 202, body = api::Workload), (status = "default", body = api::Problem)))]
+pub(super) async fn promote(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+    Condition(expect): Condition,
+) -> Result<Response, Failure> {
+    let verb = |workload| Verb::Promote { workload, expect };
+    api.change_workload(caller, &target, verb).await
+}
+
+/// Applies the spec of an earlier revision as a new one.
+#[utoipa::path(post, path = "/api/v1/workloads/{id}/rollback", tag = "workloads",
+    params(("id" = String, Path, description = "Id, part of an id, or name"), api::RollbackQuery,
+        ("If-Match" = Option<String>, Header, description = "The revision that was seen")),
+    responses((status = 202, body = api::Workload), (status = "default", body = api::Problem)))]
+pub(super) async fn rollback(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+    Query(query): Query<api::RollbackQuery>,
+    Condition(expect): Condition,
+) -> Result<Response, Failure> {
+    let verb = |workload| Verb::Rollback {
+        workload,
+        to: query.to,
+        expect,
+    };
+    api.change_workload(caller, &target, verb).await
+}
+
 /// The revisions that are kept, the newest first.
 #[utoipa::path(get, path = "/api/v1/workloads/{id}/history", tag = "workloads",
     params(("id" = String, Path, description = "Id, part of an id, or name"), PageQuery),
@@ -287,7 +322,10 @@ pub(super) async fn history(
     // The cursor counts down, so that the newest comes first.
     let page = page.cut(revisions, |revision| u64::MAX - revision.number)?;
     Ok(page
-        .map(|revision| convert::revision(revision))
+        .map(|revision| {
+            let before = view.revision(workload, revision.number - 1);
+            convert::revision(revision, before.map(AsRef::as_ref))
+        })
         .answer(&uri))
 }
 

@@ -20,6 +20,7 @@ mod persys_stream;
 mod persys_talk;
 mod persys_world;
 mod raw;
+mod rollouts;
 mod routes;
 mod server;
 mod session;

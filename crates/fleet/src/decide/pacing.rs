@@ -15,12 +15,15 @@ use hostler_model::{Assignment, FIRST_SPARE_SLOT, UnitId};
 
 use super::settle::{Chunk, Part};
 use crate::rollout::is_current;
+use crate::state::is_singleton;
 
 impl Chunk<'_, '_> {
     pub(super) fn renew_outdated(&mut self) {
         if self.workload.rollout.is_some() {
-            // A slot whose copy had to stop first is taken again before the next copy stops.
-            self.fill_vacant();
+            if is_singleton(Some(self.workload)) {
+                // A slot whose copy had to stop first is taken again before the next copy stops.
+                self.fill_vacant();
+            }
             self.fill_beside();
             self.renew_free();
         }

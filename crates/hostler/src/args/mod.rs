@@ -13,8 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use node::{DrainArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs};
 pub(crate) use workload::{
-    ApplyArgs, LogsArgs, PlanArgs, PortText, PsArgs, RestartArgs, RmArgs, RunArgs, RunKind,
-    RunPull, RunRestart, RunStrategy, ShowArgs, StartArgs, StopArgs, WhyArgs,
+    ApplyArgs, HistoryArgs, LogsArgs, PlanArgs, PortText, PromoteArgs, PsArgs, RestartArgs, RmArgs,
+    RollbackArgs, RunArgs, RunKind, RunPull, RunRestart, RunStrategy, ShowArgs, StartArgs,
+    StopArgs, WhyArgs,
 };
 
 const EXIT_CODES: &str = "\
@@ -68,6 +69,7 @@ pub(crate) enum Command {
     /// List workloads, or the copies of one
     Ps(PsArgs),
     /// Show one workload
+    #[command(visible_alias = "status")]
     Show(ShowArgs),
     /// Say why copies of a workload do not run
     Why(WhyArgs),
@@ -81,6 +83,12 @@ pub(crate) enum Command {
     Restart(RestartArgs),
     /// Stop workloads and forget them
     Rm(RmArgs),
+    /// Show who changed a workload, when, and what
+    History(HistoryArgs),
+    /// Apply the spec of an earlier revision again
+    Rollback(RollbackArgs),
+    /// Go on with a rollout that waits for a person
+    Promote(PromoteArgs),
 
     /// Look after nodes
     #[command(subcommand)]

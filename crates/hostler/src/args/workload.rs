@@ -1,4 +1,5 @@
-//! Workloads: `run`, `apply`, `plan`, `ps`, `show`, `why`, `logs`, `stop`, `start`, `restart`, `rm`.
+//! Workloads: `run`, `apply`, `plan`, `ps`, `show`, `why`, `logs`, `stop`, `start`, `restart`, `rm`,
+//! `history`, `rollback`, `promote`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -227,6 +228,39 @@ pub(crate) struct RestartArgs {
     /// Names, ids, or beginnings of ids
     #[arg(required = true)]
     pub(crate) workloads: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) workload: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) workload: String,
+    /// The revision to go back to [default: the one before the rollout, else the last that differs]
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) to: Option<u64>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PromoteArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) workload: String,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]

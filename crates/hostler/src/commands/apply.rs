@@ -66,6 +66,7 @@ pub(crate) async fn submit(
             id: result.id.clone(),
             name: result.name.clone(),
             goal: Goal::Running,
+            revision: Some(result.revision),
         };
         let targets: Vec<Target> = results.iter().map(target).collect();
         wait::wait(remote, &targets, most).await?;

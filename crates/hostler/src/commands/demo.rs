@@ -53,6 +53,7 @@ async fn apply(up: &Up<'_>, text: &str) -> Result<Target, Failure> {
         id: result.id,
         name: result.name,
         goal: Goal::Running,
+        revision: None,
     })
 }
 

@@ -19,6 +19,7 @@ pub(crate) async fn stop(remote: &Remote<'_>, args: StopArgs) -> Result<ExitStat
             id: workload.id,
             name: workload.name,
             goal: Goal::Stopped,
+            revision: None,
         });
     }
     finish(remote, targets, settings::wait(&args.wait), "is to stop").await
@@ -32,6 +33,7 @@ pub(crate) async fn start(remote: &Remote<'_>, args: StartArgs) -> Result<ExitSt
             id: workload.id,
             name: workload.name,
             goal: Goal::Running,
+            revision: None,
         });
     }
     finish(remote, targets, settings::wait(&args.wait), "is to run").await
@@ -45,6 +47,7 @@ pub(crate) async fn restart(remote: &Remote<'_>, args: RestartArgs) -> Result<Ex
             id: workload.id,
             name: workload.name,
             goal: Goal::Running,
+            revision: None,
         });
     }
     finish(

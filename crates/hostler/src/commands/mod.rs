@@ -9,6 +9,7 @@ mod desired;
 mod doctor;
 mod drain;
 mod events;
+mod history;
 mod logs;
 mod node;
 mod pieces;
@@ -16,6 +17,7 @@ mod plan;
 mod ps;
 mod reopen;
 mod rm;
+mod rollout;
 mod run;
 mod server;
 mod show;
@@ -97,6 +99,15 @@ pub(crate) fn execute(
         }),
         Command::Rm(args) => ask.remote(args.client.clone(), async |remote| {
             rm::rm(&remote, args).await
+        }),
+        Command::History(args) => ask.remote(args.client.clone(), async |remote| {
+            history::history(&remote, args).await
+        }),
+        Command::Rollback(args) => ask.remote(args.client.clone(), async |remote| {
+            rollout::rollback(&remote, args).await
+        }),
+        Command::Promote(args) => ask.remote(args.client.clone(), async |remote| {
+            rollout::promote(&remote, args).await
         }),
         Command::Node(command) => {
             let client = node::client(&command).clone();

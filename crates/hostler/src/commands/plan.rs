@@ -57,8 +57,16 @@ fn show(printer: &Printer, planned: &PlannedWorkload) {
     for change in &planned.changes {
         printer.data(&format!("    {}", difference(change)));
     }
-    if planned.restarts_copies {
-        printer.data("    running copies are replaced");
+    match &planned.rollout {
+        Some(rollout) => printer.data(&format!("    {rollout}")),
+        None if planned.restarts_copies => printer.data("    running copies are replaced"),
+        None => {}
+    }
+    for canary in &planned.beside {
+        printer.data(&format!(
+            "    {name}.{} runs beside them on {}",
+            canary.slot, canary.node_name
+        ));
     }
     for placement in &planned.placements {
         printer.data(&format!(
@@ -74,7 +82,8 @@ fn show(printer: &Printer, planned: &PlannedWorkload) {
     }
 }
 
-fn difference(change: &PlannedChange) -> String {
+/// `count: 1 becomes 2`.
+pub(super) fn difference(change: &PlannedChange) -> String {
     let PlannedChange { path, from, to } = change;
     if from.is_null() {
         format!("{path}: {to}")

@@ -19,6 +19,7 @@ pub(crate) async fn rm(remote: &Remote<'_>, args: RmArgs) -> Result<ExitStatus, 
             id: workload.id,
             name: workload.name,
             goal: Goal::Gone,
+            revision: None,
         });
     }
     let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();

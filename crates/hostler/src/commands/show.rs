@@ -56,7 +56,10 @@ fn page(remote: &Remote<'_>, workload: &Workload, history: &[Revision]) -> Resul
                 workload.pending
             ),
         ),
-        ("revision", workload.revision.to_string()),
+        (
+            "revision",
+            with_note(workload.revision, workload.note.as_ref()),
+        ),
         (
             "created",
             format!(
@@ -66,7 +69,9 @@ fn page(remote: &Remote<'_>, workload: &Workload, history: &[Revision]) -> Resul
             ),
         ),
     ];
-    for (key, value) in lines {
+    let rollout = workload.rollout.as_ref();
+    let rollout = rollout.map(|rollout| ("rollout", rollout.summary.clone()));
+    for (key, value) in lines.into_iter().chain(rollout) {
         printer.data(&format!("{key:<10}{value}"));
     }
     printer.data("\nspec:");
@@ -84,6 +89,14 @@ fn page(remote: &Remote<'_>, workload: &Workload, history: &[Revision]) -> Resul
     }
     printer.data("");
     Ok(())
+}
+
+/// `4: rolled back to revision 2`.
+fn with_note(revision: u64, note: Option<&String>) -> String {
+    note.map_or_else(
+        || revision.to_string(),
+        |note| format!("{revision}: {note}"),
+    )
 }
 
 fn copies(count: u32) -> String {

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use hostler_wire::api::{
-    Assignment, CopyGroup, Desired, NodeGroup, WaitQuery, Why, Workload, WorkloadStatus,
+    Assignment, CopyGroup, Desired, NodeGroup, Rollout, RolloutStage, WaitQuery, Why, Workload,
+    WorkloadStatus,
 };
 use hostler_wire::client::ClientError;
 
@@ -34,6 +35,8 @@ pub(crate) struct Target {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) goal: Goal,
+    /// The revision that it is about: another one that came by going back is none that was waited for.
+    pub(crate) revision: Option<u64>,
 }
 
 /// What one look says.
@@ -113,7 +116,7 @@ async fn look(
     };
     match remote.client.workload_news(&target.id, &query).await {
         Ok(workload) => {
-            let look = judge(&workload, target.goal);
+            let look = judge(&workload, target);
             *mark = Some(workload.standing.mark);
             Ok(look)
         }
@@ -135,9 +138,9 @@ async fn look(
     }
 }
 
-fn judge(workload: &Workload, goal: Goal) -> Look {
-    match goal {
-        Goal::Running => judge_running(workload),
+fn judge(workload: &Workload, target: &Target) -> Look {
+    match target.goal {
+        Goal::Running => judge_running(workload, target.revision),
         Goal::Stopped if workload.status == WorkloadStatus::Stopped => {
             Look::Reached(format!("{}: stopped", workload.name))
         }
@@ -148,7 +151,7 @@ fn judge(workload: &Workload, goal: Goal) -> Look {
     }
 }
 
-fn judge_running(workload: &Workload) -> Look {
+fn judge_running(workload: &Workload, revision: Option<u64>) -> Look {
     let Workload {
         name,
         count,
@@ -160,6 +163,14 @@ fn judge_running(workload: &Workload) -> Look {
             "{name} was meant to run, but meanwhile it is to be {}",
             word(&workload.desired)
         ));
+    }
+    if let Some(note) = &workload.note
+        && revision.is_some_and(|revision| revision < workload.revision)
+    {
+        return Look::Never(format!("{name} was {note}"));
+    }
+    if let Some(rollout) = &workload.rollout {
+        return judge_rollout(name, rollout);
     }
     let first = standing.troubles.first();
     if standing.failed > 0 {
@@ -179,6 +190,16 @@ fn judge_running(workload: &Workload) -> Look {
         None => return Look::NotYet(text),
     };
     Look::NotYet(format!("{text} ({detail})"))
+}
+
+/// A rollout is waited for to its end, or until it is a person's turn.
+fn judge_rollout(name: &str, rollout: &Rollout) -> Look {
+    let text = format!("{name}: {}", rollout.summary);
+    match rollout.stage {
+        RolloutStage::Failed => Look::Never(text),
+        _ if rollout.needs_person => Look::Reached(text),
+        _ => Look::NotYet(text),
+    }
 }
 
 fn summary(workload: &Workload) -> String {
@@ -324,6 +345,15 @@ mod tests {
         .unwrap()
     }
 
+    fn target() -> Target {
+        Target {
+            id: "w".to_owned(),
+            name: "web".to_owned(),
+            goal: Goal::Running,
+            revision: Some(1),
+        }
+    }
+
     fn copy(state: &str) -> serde_json::Value {
         serde_json::json!({
             "id": "a", "short": "a", "workload": "w", "workload_name": "web", "slot": 0, "node": "n",
@@ -337,11 +367,11 @@ mod tests {
         let standing =
             |settled| serde_json::json!({ "settled": settled, "nodes": ["box"], "node_count": 1 });
         assert_eq!(
-            judge(&workload(2, &standing(1)), Goal::Running),
+            judge(&workload(2, &standing(1)), &target()),
             Look::NotYet("web: 1 of 2 running".to_owned())
         );
         assert_eq!(
-            judge(&workload(2, &standing(2)), Goal::Running),
+            judge(&workload(2, &standing(2)), &target()),
             Look::Reached("web: 2 copies running on box".to_owned())
         );
     }
@@ -352,7 +382,7 @@ mod tests {
         old["is_outdated"] = true.into();
         let standing = serde_json::json!({ "wanted": 1, "outdated": 1, "troubles": [old] });
         assert_eq!(
-            judge(&workload(1, &standing), Goal::Running),
+            judge(&workload(1, &standing), &target()),
             Look::NotYet("web: 0 of 1 running (an older revision runs)".to_owned())
         );
     }
@@ -364,8 +394,41 @@ mod tests {
             serde_json::json!({ "exit": "exit code 3", "exit_code": 3, "at": "", "runs": 1 });
         let standing = serde_json::json!({ "wanted": 1, "failed": 1, "troubles": [ended] });
         assert_eq!(
-            judge(&workload(1, &standing), Goal::Running),
+            judge(&workload(1, &standing), &target()),
             Look::Never("web.0 ended badly: exit code 3".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_rollout_is_waited_for_until_it_is_through_or_needs_a_person() {
+        let rolling = |stage: &str, needs_person: bool| {
+            let mut workload = workload(2, &serde_json::json!({ "settled": 2, "wanted": 3 }));
+            workload.rollout = serde_json::from_value(serde_json::json!({
+                "revision": 2, "from": 1, "stage": stage, "renewed": 2, "healthy": 1, "outdated": 0,
+                "beside": 0, "beside_healthy": 0, "needs_person": needs_person, "summary": "on its way",
+            }))
+            .unwrap();
+            judge(&workload, &target())
+        };
+        let text = "web: on its way".to_owned();
+        assert_eq!(rolling("rolling", false), Look::NotYet(text.clone()));
+        assert_eq!(rolling("canary", false), Look::NotYet(text.clone()));
+        assert_eq!(rolling("canary", true), Look::Reached(text.clone()));
+        assert_eq!(rolling("failed", true), Look::Never(text));
+    }
+
+    #[test]
+    fn what_was_rolled_back_meanwhile_is_not_waited_for() {
+        let mut back = workload(1, &serde_json::json!({ "settled": 1 }));
+        (back.revision, back.note) = (2, Some("rolled back to revision 1: it ends".to_owned()));
+        assert_eq!(
+            judge(&back, &target()),
+            Look::Never("web was rolled back to revision 1: it ends".to_owned())
+        );
+        back.revision = 1;
+        assert!(
+            matches!(judge(&back, &target()), Look::Reached(_)),
+            "it is what was asked for"
         );
     }
 

@@ -30,6 +30,11 @@ fn the_page_on_exit_codes_is_true() {
     check("exit-codes.md");
 }
 
+#[test]
+fn the_page_on_rollouts_is_true() {
+    check("rollouts.md");
+}
+
 /// One fence of a page.
 struct Fence {
     /// What stands behind the three backticks.

@@ -52,7 +52,13 @@ pub struct PlannedWorkload {
     /// Whether running copies would be replaced.
     #[serde(default)]
     pub restarts_copies: bool,
-    /// Where copies would be placed.
+    /// How they would be replaced, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
+    /// Where new copies would run beside the old ones first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<PlannedPlacement>,
+    /// Where copies would be placed in the end; those that are replaced in place are left out.
     #[serde(default)]
     pub placements: Vec<PlannedPlacement>,
     /// How many copies would be stopped without a successor.

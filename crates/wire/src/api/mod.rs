@@ -30,7 +30,10 @@ pub use node::{
 pub use problem::Problem;
 pub use status::{Check, Health, Live, Ready, SessionVersions, Version};
 pub use why::{CopyGroup, NodeGroup, Reason, Why};
-pub use workload::{Desired, Revision, Standing, WaitQuery, Workload, WorkloadStatus};
+pub use workload::{
+    Desired, Revision, RollbackQuery, Rollout, RolloutStage, Standing, WaitQuery, Workload,
+    WorkloadStatus,
+};
 
 /// Names of the server-sent events. A comment at least every [`stream::KEEP_ALIVE_SECONDS`] keeps a stream
 /// that has nothing to say alive.

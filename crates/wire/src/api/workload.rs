@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Assignment;
+use super::{Assignment, PlannedChange};
 
 /// What a user wants, and how far it is true.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -30,9 +30,62 @@ pub struct Workload {
     pub spec: serde_json::Value,
     pub created_at: String,
     pub updated_at: String,
+    /// Why there is the present revision, if that is no plain change: `rolled back to revision 3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Present while copies of an older form are being replaced, or wait for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// How its copies stand, in a bounded form; `GET /api/v1/assignments?workload=` lists them one by one.
     #[serde(default)]
     pub standing: Standing,
+}
+
+/// How far a rollout has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rollout {
+    /// The revision that is rolled out.
+    pub revision: u64,
+    /// The revision that a rollback leads to.
+    pub from: u64,
+    pub stage: RolloutStage,
+    /// How many counted copies have the new form.
+    pub renewed: u32,
+    /// Of these, those that are known to be healthy.
+    pub healthy: u32,
+    /// How many counted copies still have another form.
+    pub outdated: u32,
+    /// New copies that run beside the counted ones, and the healthy ones of these.
+    pub beside: u32,
+    pub beside_healthy: u32,
+    /// Whether it goes no further without a person.
+    pub needs_person: bool,
+    /// All that in one line.
+    pub summary: String,
+}
+
+/// What a rollout does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RolloutStage {
+    /// New copies run beside the old ones until they are promoted.
+    Canary,
+    /// Copies are replaced, a few at a time.
+    Rolling,
+    /// It has stopped.
+    Failed,
+    #[serde(other)]
+    Unknown,
+}
+
+/// Where to go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct RollbackQuery {
+    /// The revision whose spec is applied again; the one before the rollout, or the last that differs, if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
 }
 
 /// How the copies of a workload stand.
@@ -123,6 +176,12 @@ pub struct Revision {
     pub at: String,
     /// Who made it.
     pub actor: String,
+    /// Why there is this revision, if that is no plain change: `rolled back to revision 3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Which keys of the spec differ from the revision before; nothing if that is not kept.
+    #[serde(default)]
+    pub changes: Vec<PlannedChange>,
     #[schema(value_type = Object)]
     pub spec: serde_json::Value,
 }

@@ -6,8 +6,8 @@ use reqwest::Method;
 use super::call::expecting;
 use super::{Client, ClientError, Expect};
 use crate::api::{
-    ApplyQuery, ApplyResult, Assignment, AssignmentFilter, Plan, Revision, WaitQuery, Why,
-    Workload, media,
+    ApplyQuery, ApplyResult, Assignment, AssignmentFilter, Plan, Revision, RollbackQuery,
+    WaitQuery, Why, Workload, media,
 };
 
 impl Client {
@@ -70,6 +70,23 @@ impl Client {
     /// Every copy is replaced by a new one of the same spec.
     pub async fn restart(&self, workload: &str, expect: Expect) -> Result<Workload, ClientError> {
         self.workload_verb(workload, "restart", expect).await
+    }
+
+    /// A rollout that waits for a person goes on.
+    pub async fn promote(&self, workload: &str, expect: Expect) -> Result<Workload, ClientError> {
+        self.workload_verb(workload, "promote", expect).await
+    }
+
+    /// The spec of an earlier revision is applied again.
+    pub async fn rollback(
+        &self,
+        workload: &str,
+        query: RollbackQuery,
+        expect: Expect,
+    ) -> Result<Workload, ClientError> {
+        let path = ["api", "v1", "workloads", workload, "rollback"];
+        let request = self.request(Method::POST, &path).query(&query);
+        self.call(expecting(request, expect)).await
     }
 
     /// The revisions that are kept, the newest first.

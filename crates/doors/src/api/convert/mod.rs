@@ -1,8 +1,10 @@
 //! Nouns to the bodies of the API. Everything here reads: one view, what the nodes last said, and no more.
 
 mod assignment;
+mod difference;
 mod event;
 mod node;
+mod rollout;
 mod why;
 mod workload;
 
@@ -10,8 +12,10 @@ use hostler_model::{Desired, Resources, Timestamp};
 use hostler_wire::api;
 
 pub(super) use assignment::assignment;
+pub(super) use difference::difference;
 pub(super) use event::{event, line, notice};
 pub(super) use node::{command, node};
+pub(super) use rollout::rollout_plan;
 pub(super) use why::{ailing, why};
 pub(super) use workload::{applied, revision, workload, workload_in_detail};
 

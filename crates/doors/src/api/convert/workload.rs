@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::assignment::{assignment, is_outdated, state_of};
+use super::difference::difference;
+use super::rollout::rollout;
 use super::{count, desired, moment};
 
 /// How many nodes and copies are named.
@@ -69,7 +71,7 @@ pub(in crate::api) fn applied(applied: Applied) -> api::ApplyResult {
 
 /// A workload as lists show it.
 pub(in crate::api) fn workload(control: &Control, state: &State, it: &Workload) -> api::Workload {
-    shown(it, look(control, state, it))
+    shown(control, state, it, look(control, state, it))
 }
 
 /// A workload with names and troubles of some of its copies.
@@ -88,7 +90,7 @@ pub(in crate::api) fn workload_in_detail(
     let troubles = troubles
         .map(|copy| assignment(control, state, copy))
         .collect();
-    let mut shown = shown(it, look);
+    let mut shown = shown(control, state, it, look);
     shown.standing.nodes = nodes;
     shown.standing.troubles = troubles;
     let mut hasher = DefaultHasher::new();
@@ -97,7 +99,12 @@ pub(in crate::api) fn workload_in_detail(
     shown
 }
 
-fn shown(workload: &Workload, look: Look<'_>) -> api::Workload {
+fn shown(control: &Control, state: &State, workload: &Workload, look: Look<'_>) -> api::Workload {
+    let revision = state.revision(workload.id, workload.revision);
+    let rollout = rollout(control, state, workload);
+    let has_failed = rollout
+        .as_ref()
+        .is_some_and(|rollout| rollout.stage == api::RolloutStage::Failed);
     let Look {
         tally,
         standing,
@@ -109,7 +116,10 @@ fn shown(workload: &Workload, look: Look<'_>) -> api::Workload {
         name: workload.name.clone(),
         kind: workload.spec.kind().as_str().to_owned(),
         desired: desired(workload.desired),
-        status: status(workload.desired, &tally),
+        status: match status(workload.desired, &tally) {
+            WorkloadStatus::Updating if has_failed => WorkloadStatus::Degraded,
+            status => status,
+        },
         revision: workload.revision,
         count: workload.spec.count,
         running: tally.running,
@@ -117,6 +127,8 @@ fn shown(workload: &Workload, look: Look<'_>) -> api::Workload {
         spec: value(&*workload.spec),
         created_at: moment(workload.created_at),
         updated_at: moment(workload.updated_at),
+        note: revision.and_then(|revision| revision.note.clone()),
+        rollout,
         standing: api::Standing {
             wanted: tally.wanted,
             outdated: tally.outdated,
@@ -128,8 +140,11 @@ fn shown(workload: &Workload, look: Look<'_>) -> api::Workload {
 }
 
 /// A step of the history as the API shows it.
-pub(in crate::api) fn revision(revision: &Revision) -> api::Revision {
+pub(in crate::api) fn revision(revision: &Revision, before: Option<&Revision>) -> api::Revision {
+    let changes = before.map(|before| difference(&before.spec, &revision.spec));
     api::Revision {
+        note: revision.note.clone(),
+        changes: changes.unwrap_or_default(),
         revision: revision.number,
         desired: desired(revision.desired),
         at: moment(revision.at),
