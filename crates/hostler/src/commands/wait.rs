@@ -183,6 +183,9 @@ fn judge_running(workload: &Workload, revision: Option<u64>) -> Look {
     if standing.settled == *count {
         return Look::Reached(summary(workload));
     }
+    if standing.settled > *count {
+        return Look::NotYet(format!("{name}: copies beyond {count} are still to go"));
+    }
     let text = format!("{name}: {} of {count} running", standing.settled);
     let detail = match first {
         Some(copy) if copy.is_outdated => "an older revision runs".to_owned(),

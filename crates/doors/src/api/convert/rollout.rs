@@ -70,9 +70,15 @@ fn summary(
             )
         }
         Stage::Rolling => {
-            let waits = waits_for.unwrap_or_else(|| "the next copy".to_owned());
+            let waits = match waits_for {
+                Some(copy) => format!(", waiting for {copy}"),
+                None if standing.outdated > 0 => {
+                    ", waiting for a place for the next copy".to_owned()
+                }
+                None => String::new(),
+            };
             format!(
-                "rolling out revision {revision}: {renewed} of {count}, {healthy} healthy, waiting for {waits}"
+                "rolling out revision {revision}: {renewed} of {count}, {healthy} healthy{waits}"
             )
         }
         Stage::Failed { reason } => {
