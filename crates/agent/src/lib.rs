@@ -17,6 +17,7 @@
 mod config;
 mod dial;
 mod guard;
+mod health;
 mod journal;
 mod ledger;
 mod machine;

@@ -35,10 +35,22 @@ pub(crate) fn units(facts: Facts<'_>) -> BTreeMap<UnitId, ObservedUnit> {
     let mut shown = BTreeMap::new();
     for (unit, seen) in &facts.observed.units {
         let item = facts.intents.get(&unit.assignment);
-        let state = of_unit(*unit, seen, item, facts.notes.get(unit));
-        let of = observed(*unit, (seen.workload, seen.kind), state, seen.runs);
-        let parts = seen.parts.clone();
-        shown.insert(*unit, ObservedUnit { parts, ..of });
+        let note = facts.notes.get(unit);
+        let state = of_unit(*unit, seen, item, note);
+        let runs = seen.runs;
+        let is_running = matches!(state, UnitState::Running { .. });
+        let is_over = matches!(state, UnitState::Finished { .. });
+        let health = note.and_then(|note| note.health.clone());
+        let crash_loop = note.and_then(Note::crash_loop);
+        shown.insert(
+            *unit,
+            ObservedUnit {
+                health: health.filter(|_| is_running),
+                crash_loop: crash_loop.filter(|_| !is_over),
+                parts: seen.parts.clone(),
+                ..observed(*unit, (seen.workload, seen.kind), state, runs)
+            },
+        );
     }
     for item in facts.intents.values() {
         if facts.observed.units.contains_key(&item.unit) {
@@ -59,7 +71,7 @@ pub(crate) fn units(facts: Facts<'_>) -> BTreeMap<UnitId, ObservedUnit> {
         };
         shown.insert(
             item.unit,
-            observed(item.unit, (item.workload, item.spec.kind()), state, runs),
+            observed(item.unit, (item.workload, item.spec.runs_on()), state, runs),
         );
     }
     shown
@@ -69,7 +81,7 @@ pub(crate) fn units(facts: Facts<'_>) -> BTreeMap<UnitId, ObservedUnit> {
 pub(crate) fn containers(facts: Facts<'_>) -> Vec<String> {
     let running = facts.intents.values().filter(|item| {
         let seen = facts.observed.units.get(&item.unit);
-        item.spec.kind() == Kind::Container
+        item.spec.runs_on() == Kind::Container
             && seen.is_some_and(|seen| matches!(seen.state, FoundState::Running { .. }))
     });
     running
@@ -90,6 +102,8 @@ fn observed(
         state,
         runs,
         parts: Vec::new(),
+        health: None,
+        crash_loop: None,
     }
 }
 
@@ -124,6 +138,7 @@ fn of_unit(unit: UnitId, seen: &Seen, item: Option<&IntentItem>, note: Option<&N
             let retry_at = note
                 .and_then(|note| note.restart)
                 .map_or(at, |restart| restart.wall);
+            let exit = note.map_or(exit, |note| note.exit_of(seen.runs, exit));
             UnitState::Waiting { exit, retry_at }
         }),
     }
@@ -144,7 +159,7 @@ fn of_stray(seen: &Seen) -> UnitState {
 /// An assignment whose unit is not here, or not known to be.
 fn of_item(facts: Facts<'_>, item: &IntentItem) -> UnitState {
     let note = facts.notes.get(&item.unit);
-    let kind = item.spec.kind();
+    let kind = item.spec.runs_on();
     match note.and_then(|note| note.doing) {
         Some(Doing::Preparing) => return preparing(note),
         Some(Doing::Starting) => return UnitState::Starting,

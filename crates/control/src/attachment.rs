@@ -196,7 +196,11 @@ impl Attachment {
     /// # Errors
     /// `stale-report` for a session that was replaced, and what [`Control::submit`] refuses with.
     pub async fn observed_full(&self, units: Vec<ObservedUnit>) -> Result<(), Refusal> {
-        self.observe(&units, |pulse| pulse.observe_all(&units))?;
+        let turns = self.observe(&units, |pulse| {
+            let turns = pulse.turns(&units);
+            pulse.observe_all(&units);
+            turns
+        })?;
         let ours = units
             .iter()
             .filter(|unit| unit.state != UnitState::Gone)
@@ -206,7 +210,7 @@ impl Attachment {
             units: ours.collect(),
         };
         self.submit(resume).await?;
-        self.report(&units).await
+        self.report(&units, turns).await
     }
 
     /// What has changed on the node.
@@ -214,8 +218,12 @@ impl Attachment {
     /// # Errors
     /// As [`Self::observed_full`].
     pub async fn observed_delta(&self, units: Vec<ObservedUnit>) -> Result<(), Refusal> {
-        self.observe(&units, |pulse| pulse.observe(&units))?;
-        self.report(&units).await
+        let turns = self.observe(&units, |pulse| {
+            let turns = pulse.turns(&units);
+            pulse.observe(&units);
+            turns
+        })?;
+        self.report(&units, turns).await
     }
 
     /// The node's answer to a command.
@@ -254,11 +262,11 @@ impl Attachment {
         }
     }
 
-    fn observe(
+    fn observe<T>(
         &self,
         units: &[ObservedUnit],
-        take_in: impl FnOnce(&mut crate::live::Pulse),
-    ) -> Result<(), Refusal> {
+        take_in: impl FnOnce(&mut crate::live::Pulse) -> T,
+    ) -> Result<T, Refusal> {
         let mut pulse = self.entry.lock();
         let session = pulse.session().filter(|it| it.number == self.session);
         let link = session.map(|session| Arc::clone(&session.link));
@@ -267,16 +275,18 @@ impl Attachment {
             .iter()
             .filter_map(|unit| Ended::between(pulse.observed_unit(unit.unit), unit));
         let ended: Vec<Ended> = ended.collect();
-        take_in(&mut pulse);
+        let taken = take_in(&mut pulse);
         drop(pulse);
         black_box::fetch(&self.control, &link, ended);
         self.control.shared.tell_change();
-        Ok(())
+        Ok(taken)
     }
 
-    /// Submits what matters to decisions: ends, and the word that a copy that was to stop is gone.
-    async fn report(&self, units: &[ObservedUnit]) -> Result<(), Refusal> {
-        let reports = reports_that_matter(&self.control.view(), self.node(), units);
+    /// Submits what matters to decisions: ends, and the word that a copy that was to stop is gone; and what is
+    /// worth an event.
+    async fn report(&self, units: &[ObservedUnit], turns: Vec<UnitReport>) -> Result<(), Refusal> {
+        let mut reports = reports_that_matter(&self.control.view(), self.node(), units);
+        reports.extend(turns);
         if reports.is_empty() {
             return Ok(());
         }

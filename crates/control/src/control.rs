@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use hostler_fleet::{Reply, State, Verb};
 use hostler_kit::{Clock, Tasks};
 use hostler_model::{
-    Actor, AssignmentId, Command, CommandState, Event, FleetId, IntentItem, NodeId, ObservedUnit,
-    Refusal, ReplicaId, StoreEpoch, Usage,
+    Actor, AssignmentId, Command, CommandState, Desired, Event, FleetId, IntentItem, NodeId,
+    ObservedUnit, Refusal, ReplicaId, StoreEpoch, Timestamp, Usage, Workload,
 };
 use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -218,6 +218,15 @@ impl Control {
         link: Arc<dyn Link>,
     ) -> Result<Attachment, Refusal> {
         attachment::attach(self, node, boot_id, link)
+    }
+
+    /// The next due moment of a schedule that is to run.
+    #[must_use]
+    pub fn next_due(&self, schedule: &Workload) -> Option<Timestamp> {
+        let job = schedule.spec.job.as_ref()?;
+        let is_wanted = schedule.desired == Desired::Running;
+        let next = job.next_due(self.shared.now().1).ok().flatten();
+        next.filter(|_| is_wanted)
     }
 
     /// What is known of a node at this moment.

@@ -467,9 +467,11 @@ fn observed(item: &IntentItem, state: UnitState) -> ObservedUnit {
     ObservedUnit {
         unit: item.unit,
         workload: item.workload,
-        kind: item.spec.kind(),
+        kind: item.spec.runs_on(),
         state,
         runs: 1,
         parts: Vec::new(),
+        health: None,
+        crash_loop: None,
     }
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hostler_fleet::{Lease, LeaseRules, Verdict};
+use hostler_fleet::{Lease, LeaseRules, Turn, UnitReport, Verdict};
 use hostler_model::{
-    AssignmentId, NodeId, ObservedUnit, Timestamp, UnitId, UnitState, Usage, unit_digest,
+    AssignmentId, Health, NodeId, ObservedUnit, Timestamp, UnitId, UnitState, Usage, unit_digest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -298,6 +298,38 @@ impl Pulse {
 
     pub(crate) const fn session(&self) -> Option<&Session> {
         self.session.as_ref()
+    }
+
+    /// What these words about units say of their health that was not known. What is told for the first time is
+    /// only worth it where something is wrong.
+    pub(crate) fn turns(&self, units: &[ObservedUnit]) -> Vec<UnitReport> {
+        let mut turns = Vec::new();
+        for now in units {
+            let unit = now.unit;
+            let before = self.observed.get(&unit);
+            let was = before.and_then(|before| before.health.as_ref());
+            let turn = match &now.health {
+                Some(Health::Unhealthy { why })
+                    if !matches!(was, Some(Health::Unhealthy { .. })) =>
+                {
+                    Some(Turn::Unhealthy(why.clone()))
+                }
+                Some(Health::Healthy) if was.is_some() && was != Some(&Health::Healthy) => {
+                    Some(Turn::Healthy)
+                }
+                _ => None,
+            };
+            let was_crashing = before.is_some_and(|before| before.crash_loop.is_some());
+            let is_running = matches!(now.state, UnitState::Running { .. });
+            let crash = match &now.crash_loop {
+                Some(first) if !was_crashing => Some(Turn::Crashing(first.exit)),
+                None if was_crashing && is_running => Some(Turn::Recovered),
+                _ => None,
+            };
+            let both = turn.into_iter().chain(crash);
+            turns.extend(both.map(|turn| UnitReport::Turned { unit, turn }));
+        }
+        turns
     }
 
     /// Replaces all that was observed.

@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 33] = [
+const KINDS: [&str; 35] = [
     "found",
     "new-epoch",
     "announce",
@@ -50,6 +50,8 @@ const KINDS: [&str; 33] = [
     "promote",
     "rollback",
     "advance",
+    "tick",
+    "rerun",
 ];
 
 /// Everything that is counted, at about this moment.
@@ -262,5 +264,7 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Promote { .. } => 30,
         Verb::Rollback { .. } => 31,
         Verb::Advance(_) => 32,
+        Verb::Tick { .. } => 33,
+        Verb::Rerun { .. } => 34,
     }
 }

@@ -32,5 +32,10 @@ pub use rented::{
 };
 pub use rollout::{Health, Progress, RolloutStanding, health, is_rollout_due, rollout_standing};
 pub use state::State;
-pub use verb::{ApplyOptions, Expect, NodeAnnouncement, UnitReport, Verb};
+/// Schedules: which moment is due, and whether a job of theirs is still at work.
+pub mod jobs {
+    pub use crate::decide::{due, is_active};
+}
+
+pub use verb::{ApplyOptions, Expect, NodeAnnouncement, Turn, UnitReport, Verb};
 pub use why::{Finding, NodeFinding, Why, why};

@@ -143,6 +143,20 @@ pub enum Verb {
         expect: Expect,
     },
 
+    /// Runs a job once more. Of a schedule it makes a job for this moment, whatever else of it runs; a job gets a
+    /// new generation of every copy. Refused for what is no job.
+    Rerun {
+        workload: WorkloadId,
+        expect: Expect,
+    },
+
+    // --- schedules, by their keeper
+    /// Makes the job of the last due moment, if that was not decided about: by the schedule's rule for jobs that
+    /// still run. Forgets the oldest ended jobs.
+    Tick {
+        workload: WorkloadId,
+    },
+
     // --- workloads, by the placement keeper
     /// Brings the copies of one workload nearer to what is wanted, touching at most `limit` copies: stops what
     /// is not wanted, places vacant slots, replaces copies of lost nodes by their disconnect rule, moves copies
@@ -214,6 +228,19 @@ pub enum UnitReport {
     Finished { unit: UnitId, exit: Exit, runs: u32 },
     /// Its node has no runtime for it any more: it has to run elsewhere.
     Homeless { unit: UnitId },
+    /// It goes on, for better or worse: nothing but an event.
+    Turned { unit: UnitId, turn: Turn },
+}
+
+/// What became of a copy that is to go on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    Healthy,
+    /// With what its check says.
+    Unhealthy(String),
+    /// It ended early several times in succession, the first time so.
+    Crashing(Exit),
+    Recovered,
 }
 
 /// How to apply.

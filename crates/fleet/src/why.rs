@@ -259,15 +259,21 @@ fn of_node(
             because: because.clone(),
         });
     }
-    if !node.can_run(spec.kind()) {
+    if !node.knows_jobs_of(spec) {
+        let note = "its agent knows no jobs".to_owned();
+        findings.push(Finding::NoDriver {
+            kind: spec.kind(),
+            note,
+        });
+    } else if !node.can_run(spec.runs_on()) {
         let facts = node
             .facts
             .runtimes
             .iter()
-            .find(|fact| fact.kind == spec.kind());
+            .find(|fact| fact.kind == spec.runs_on());
         let note = facts.map_or_else(String::new, |fact| fact.note.clone());
         findings.push(Finding::NoDriver {
-            kind: spec.kind(),
+            kind: spec.runs_on(),
             note,
         });
     }

@@ -89,8 +89,8 @@ pub(crate) fn state(word: &str) -> Cell {
 /// The colour of a state word.
 pub(crate) fn meaning(word: &str) -> Paint {
     match word {
-        "running" | "ready" | "finished" | "stopped" | "drained" => Paint::Good,
-        "failed" | "lost" | "degraded" | "gone" => Paint::Bad,
+        "running" | "ready" | "finished" | "stopped" | "drained" | "scheduled" => Paint::Good,
+        "failed" | "lost" | "degraded" | "gone" | "crash-looping" => Paint::Bad,
         _ => Paint::Busy,
     }
 }

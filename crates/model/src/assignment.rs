@@ -89,7 +89,7 @@ pub struct Claims {
 }
 
 /// How a unit ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
     /// It returned this exit status.
@@ -100,6 +100,10 @@ pub enum Exit {
     OutOfMemory,
     /// It is gone and nobody saw how: its machine rebooted, or its shim was killed.
     Unknown,
+    /// Its agent stopped it because the run took longer than it may.
+    TimedOut,
+    /// Its agent stopped it because its health check failed.
+    Unhealthy,
 }
 
 /// The end of a copy whose restart policy is spent. Persisted.
@@ -149,6 +153,10 @@ pub struct ObservedUnit {
     /// What it is made of, such as the services of a compose project; empty if it is one thing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// What its health check says of the present run; none without a check, or while nothing runs.
+    pub health: Option<Health>,
+    /// Set once it has ended early several times in succession, until a run lasts.
+    pub crash_loop: Option<Arc<CrashLoop>>,
 }
 
 /// A named part of a unit, and how it stands.
@@ -171,6 +179,37 @@ pub enum PartState {
     /// It runs, and its own health check says that it is not well.
     Unhealthy,
     Exited,
+}
+
+/// What a health check says of a run.
+///
+/// ```text
+///   Starting ──successes──► Healthy ◄──successes── Unhealthy
+///      └────── failures, once the start period is over ──────┘ ▲
+///                              Healthy ──failures──────────────┘
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "health", rename_all = "kebab-case")]
+pub enum Health {
+    /// Not known to be well yet.
+    Starting,
+    Healthy,
+    Unhealthy {
+        /// What the check that decided it said, for people.
+        why: String,
+    },
+}
+
+/// What is kept of a copy that keeps ending early: how it began, which later runs often hide.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashLoop {
+    /// How the first of the short runs ended.
+    pub exit: Exit,
+    pub at: Timestamp,
+    /// Which run that was.
+    pub run: u32,
+    /// The last lines of that run's log; bounded.
+    pub log: Vec<String>,
 }
 
 /// The states of a unit on its node.
@@ -259,6 +298,8 @@ impl fmt::Display for Exit {
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Unknown => f.write_str("unknown exit"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Unhealthy => f.write_str("unhealthy"),
         }
     }
 }
@@ -299,6 +340,43 @@ impl fmt::Display for Part {
             Some(exit) => write!(f, "{}: {exit}", self.name),
             None => write!(f, "{}: {}", self.name, self.state.as_str()),
         }
+    }
+}
+
+impl Health {
+    /// The word on every wire.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy { .. } => "unhealthy",
+        }
+    }
+}
+
+impl CrashLoop {
+    /// Most lines that are kept, and most bytes of all of them.
+    pub const MOST_LINES: usize = 20;
+    pub const MOST_BYTES: usize = 2048;
+
+    /// The last of the lines that fit.
+    #[must_use]
+    pub fn last_lines(lines: impl DoubleEndedIterator<Item = String>) -> Vec<String> {
+        let mut room = Self::MOST_BYTES;
+        let mut kept = Vec::new();
+        for mut line in lines.rev().take(Self::MOST_LINES) {
+            if line.len() > room {
+                line.truncate(line.floor_char_boundary(room));
+            }
+            room -= line.len();
+            kept.push(line);
+            if room == 0 {
+                break;
+            }
+        }
+        kept.reverse();
+        kept
     }
 }
 

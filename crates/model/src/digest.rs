@@ -3,9 +3,10 @@
 //!
 //! The digest is the exclusive or of one hash for each unit: it does not depend on order, and a change of
 //! one unit changes it without looking at the others. Details that only people read, such as the progress
-//! of a download, do not count. A unit that is gone is not observed and counts as nothing.
+//! of a download, do not count. A unit that is gone is not observed and counts as nothing. A unit without
+//! a health check that does not keep crashing counts as it did before there were such.
 
-use crate::{ObservedUnit, UnitState};
+use crate::{Health, ObservedUnit, UnitState};
 
 /// The digest of a whole node.
 #[must_use]
@@ -26,7 +27,7 @@ pub fn unit_digest(unit: &ObservedUnit) -> u64 {
         word(high),
         word(low),
         unit.unit.generation,
-        state << 32 | u64::from(unit.runs),
+        (state | condition(unit)) << 32 | u64::from(unit.runs),
     ];
     words
         .into_iter()
@@ -45,6 +46,17 @@ const fn state_number(state: &UnitState) -> Option<u64> {
         UnitState::Finished { .. } => Some(7),
         UnitState::Gone => None,
     }
+}
+
+/// Health and crash loop, in bits above those of the state. Part of the session contract.
+const fn condition(unit: &ObservedUnit) -> u64 {
+    let health = match &unit.health {
+        None => 0,
+        Some(Health::Starting) => 1,
+        Some(Health::Healthy) => 2,
+        Some(Health::Unhealthy { .. }) => 3,
+    };
+    health << 8 | (unit.crash_loop.is_some() as u64) << 16
 }
 
 fn word(bytes: &[u8]) -> u64 {
@@ -79,6 +91,8 @@ mod tests {
             state,
             runs: 1,
             parts: Vec::new(),
+            health: None,
+            crash_loop: None,
         }
     }
 
@@ -100,10 +114,34 @@ mod tests {
         assert_eq!(unit_digest(&base), unit_digest(&unit(1, 1, running(6))));
         let mut again = base.clone();
         again.runs = 2;
+        let unhealthy = |why: &str| ObservedUnit {
+            health: Some(Health::Unhealthy {
+                why: why.to_owned(),
+            }),
+            ..base.clone()
+        };
+        assert_eq!(unit_digest(&unhealthy("a")), unit_digest(&unhealthy("b")));
+        let healthy = ObservedUnit {
+            health: Some(Health::Healthy),
+            ..base.clone()
+        };
+        let crashing = ObservedUnit {
+            crash_loop: Some(std::sync::Arc::new(crate::CrashLoop {
+                exit: crate::Exit::Code(1),
+                at: Timestamp::from_millis(1),
+                run: 1,
+                log: Vec::new(),
+            })),
+            ..base.clone()
+        };
+        assert_ne!(unit_digest(&healthy), unit_digest(&unhealthy("a")));
         for other in [
             unit(1, 1, UnitState::Starting),
             unit(1, 2, running(5)),
             again,
+            healthy,
+            crashing,
+            unhealthy("a"),
         ] {
             assert_ne!(unit_digest(&base), unit_digest(&other));
         }

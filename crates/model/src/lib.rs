@@ -26,8 +26,8 @@ pub mod spec;
 pub use account::{Account, AccountStatus, Month, ReadMarks, Savings, Token};
 pub use alias::{Alias, AliasKey, AliasOwner, Contract, Foreign};
 pub use assignment::{
-    Assignment, Claims, Exit, Intent, IntentItem, ObservedUnit, Outcome, Part, PartState,
-    StopCause, UnitId, UnitState,
+    Assignment, Claims, CrashLoop, Exit, Health, Intent, IntentItem, ObservedUnit, Outcome, Part,
+    PartState, StopCause, UnitId, UnitState,
 };
 pub use command::{Command, CommandKind, CommandState, SwitchTarget};
 pub use digest::{digest, unit_digest};

@@ -22,7 +22,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::Kind;
+use crate::spec::{Kind, WorkloadSpec};
 use crate::{Bytes, Contract, NodeId, Resources, Timestamp};
 
 /// Longest name of a node: that of a DNS name.
@@ -232,6 +232,18 @@ impl Node {
             .runtimes
             .iter()
             .any(|runtime| runtime.kind == kind && runtime.available)
+    }
+
+    /// Whether the node can run a copy of it. Only agents of ours know what a job is, whatever drivers others have.
+    #[must_use]
+    pub fn can_run_copy(&self, spec: &WorkloadSpec) -> bool {
+        self.knows_jobs_of(spec) && self.can_run(spec.runs_on())
+    }
+
+    /// Whether its agent knows jobs, or the spec is none.
+    #[must_use]
+    pub fn knows_jobs_of(&self, spec: &WorkloadSpec) -> bool {
+        spec.job.is_none() || self.contract == Contract::Session
     }
 }
 

@@ -33,6 +33,12 @@ pub struct Workload {
     /// What it is under another contract, if it came through one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<Arc<Foreign>>,
+    /// The schedule that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<WorkloadId>,
+    /// Of a schedule, the last due moment that was decided about; of a job that a schedule made, its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -17,6 +17,7 @@
 
 mod create;
 pub(crate) mod engine;
+mod exec;
 pub(crate) mod found;
 pub(crate) mod output;
 pub(crate) mod pull;
@@ -41,7 +42,10 @@ use hostler_model::spec::Kind;
 use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
-use crate::{Data, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use crate::{
+    Data, Exec, Found, FoundState, NativeHealth, Progress, Runtime, RuntimeError, Stats, Unit,
+    UnitStats,
+};
 use engine::{Attempt as _, Engine, NETWORK_MISSING};
 use found::Changes;
 use pull::Pulls;
@@ -230,6 +234,14 @@ impl Runtime for ContainerRuntime {
     }
 
     fn stats(&self) -> Option<&dyn Stats> {
+        Some(self)
+    }
+
+    fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn native_health(&self) -> Option<&dyn NativeHealth> {
         Some(self)
     }
 }

@@ -11,6 +11,7 @@ use hostler_kit::{Entropy as _, SystemEntropy};
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{AssignmentId, Exit, Timestamp, UnitId, WorkloadId};
 
+use crate::exec::{self, ExecCommand};
 use crate::logs::{LogLine, LogQuery, Run};
 use crate::{Data, Found, FoundState, Runtime, RuntimeError, Unit};
 
@@ -56,6 +57,7 @@ pub async fn run(subject: &Subject) {
     logs_answer_tail_and_since(subject).await;
     logs_follow_across_runs_until_the_unit_is_removed(subject).await;
     an_exit_wakes_the_one_who_waits(subject).await;
+    commands_run_inside_a_running_unit(subject).await;
 }
 
 /// Runs what of the suite makes sense for guests, which have no exit codes: one that powers itself off has
@@ -564,4 +566,54 @@ async fn an_exit_wakes_the_one_who_waits(subject: &Subject) {
         .await
         .expect("the exit wakes");
     runtime.remove(unit.id, Data::Delete).await.expect("remove");
+}
+
+/// For drivers that run commands. The suite's programs serve as commands, too.
+async fn commands_run_inside_a_running_unit(subject: &Subject) {
+    let runtime = (subject.remake)();
+    let Some(inside) = runtime.exec() else { return };
+    let command = |behaviour| {
+        let spec = (subject.spec)(&behaviour);
+        let container = spec.container.map(|it| {
+            let entrypoint = it.entrypoint.unwrap_or_default();
+            entrypoint.into_iter().chain(it.command).collect()
+        });
+        let words: Option<Vec<String>> = spec.process.map(|it| it.command).or(container);
+        ExecCommand::new(words.expect("commands run in processes and containers"))
+    };
+    let refused =
+        |id| async move { exec::run(inside, id, &ExecCommand::default(), (PATIENCE, 0)).await };
+    let waiting = unit((subject.spec)(&Behaviour::Forever));
+    let code = refused(waiting.id).await.expect_err("no unit").code();
+    assert_eq!(code, "unit-not-found");
+    runtime.prepare(&waiting, &quiet).await.expect("prepare");
+    let code = refused(waiting.id).await.expect_err("not running").code();
+    assert_eq!(code, "unit-not-running");
+    runtime.start(waiting.id).await.expect("start");
+
+    let run = |behaviour, limit, most| {
+        let command = command(behaviour);
+        async move { exec::run(inside, waiting.id, &command, (limit, most)).await }
+    };
+    let done = run(Behaviour::Exit(7), PATIENCE, 64).await.expect("runs");
+    assert_eq!((done.exit, done.output.len()), (Exit::Code(7), 0));
+    let print = || Behaviour::PrintAndExit(lines(&["first", "second"]));
+    let done = run(print(), PATIENCE, 64).await.expect("runs");
+    assert_eq!(done.output, b"first\nsecond\n");
+    assert_eq!((done.exit, done.is_cut), (Exit::Code(0), false));
+    let cut = run(print(), PATIENCE, 5).await.expect("runs");
+    assert_eq!((cut.output, cut.is_cut), (b"first".to_vec(), true));
+    let span = Duration::from_millis(300);
+    let endless = run(Behaviour::Forever, span, 64).await.expect("begins");
+    assert_eq!(endless.exit, Exit::TimedOut);
+
+    let found = find(&*runtime, waiting.id)
+        .await
+        .expect("it is still there");
+    let is_running = matches!(found.state, FoundState::Running { .. });
+    assert!(is_running && found.runs == 1, "commands are no runs");
+    runtime
+        .remove(waiting.id, Data::Delete)
+        .await
+        .expect("remove");
 }

@@ -15,7 +15,11 @@
 //!   stubborn                ignores the stop signal and has to be killed
 //!   (anything else)         runs until the stop signal kills it
 //! ```
+//!
+//! A command inside a unit is one of the same words, or one that the machine was told of
+//! ([`FakeMachine::set_command`]); what runs until it is stopped never ends there.
 
+mod exec;
 mod machine;
 
 use std::sync::Arc;
@@ -33,7 +37,8 @@ pub use machine::{FakeMachine, Fault};
 use crate::logs::{LogLine, LogQuery};
 use crate::vm::{Interface, Power};
 use crate::{
-    Data, Fencing, Found, Guest, Guests, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+    Data, Exec, Fencing, Found, Guest, Guests, NativeHealth, Progress, Runtime, RuntimeError,
+    Stats, Unit, UnitStats,
 };
 
 /// A driver of one kind on a [`FakeMachine`].
@@ -152,6 +157,14 @@ impl Runtime for FakeRuntime {
 
     fn stats(&self) -> Option<&dyn Stats> {
         Some(self)
+    }
+
+    fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn native_health(&self) -> Option<&dyn NativeHealth> {
+        (self.kind == Kind::Container).then_some(self)
     }
 
     fn guests(&self) -> Option<&dyn Guests> {

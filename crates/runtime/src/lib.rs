@@ -12,6 +12,7 @@ pub mod container;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod disk;
+pub mod exec;
 #[cfg(any(test, feature = "contract"))]
 pub mod fake;
 pub mod logs;
@@ -26,6 +27,7 @@ use futures::stream::BoxStream;
 use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{Exit, Part, RuntimeFact, Timestamp, UnitId, WorkloadId};
 
+pub use exec::{Exec, ExecCommand, ExecDone, Execution};
 pub use logs::{LogLine, LogQuery, Run, Stream};
 
 /// What is to be run: all that a driver needs to know.
@@ -231,6 +233,16 @@ pub trait Runtime: Send + Sync + 'static {
     fn guests(&self) -> Option<&dyn Guests> {
         None
     }
+
+    /// Whether it can run commands inside units.
+    fn exec(&self) -> Option<&dyn Exec> {
+        None
+    }
+
+    /// Whether units may have a healthcheck of their own, which the engine runs.
+    fn native_health(&self) -> Option<&dyn NativeHealth> {
+        None
+    }
 }
 
 /// Stops a `singleton` without the agent: each run has a dead man's switch.
@@ -264,4 +276,21 @@ pub trait Guests: Send + Sync {
     async fn pause(&self, id: UnitId) -> Result<(), RuntimeError>;
 
     async fn resume(&self, id: UnitId) -> Result<(), RuntimeError>;
+}
+
+/// What an engine says of a unit's own healthcheck.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NativeVerdict {
+    /// There is none.
+    Absent,
+    Undecided,
+    Healthy,
+    /// With what the check said last.
+    Unhealthy(String),
+}
+
+/// Asks the engine for its own healthcheck of a unit.
+#[async_trait]
+pub trait NativeHealth: Send + Sync {
+    async fn native_verdict(&self, id: UnitId) -> Result<NativeVerdict, RuntimeError>;
 }

@@ -16,6 +16,7 @@
 //! ```
 
 mod cgroup;
+mod exec;
 mod journal;
 mod kernel;
 mod record;
@@ -43,7 +44,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::disk;
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Data, Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+    Data, Exec, Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
 };
 use cgroup::Cgroups;
 use record::{UnitDir, UnitRecord};
@@ -262,6 +263,10 @@ impl Runtime for ProcessRuntime {
     }
 
     fn stats(&self) -> Option<&dyn Stats> {
+        Some(self)
+    }
+
+    fn exec(&self) -> Option<&dyn Exec> {
         Some(self)
     }
 }

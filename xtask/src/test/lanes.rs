@@ -262,7 +262,7 @@ fn never() {}
     fn a_registry_is_of_use_only_to_an_engine() {
         let text = "#[ignore = \"needs docker-registry\"]\nfn pulls() {}\n";
         let engines = ["docker", "podman"].map(|name| Lane::off(name, "there is none".into()));
-        let plan = Plan::new(&ignored_in(text), engines.to_vec());
+        let plan = Plan::new(&ignored_in(text), engines.into());
         assert_eq!(plan.left_out().collect::<Vec<_>>(), ["pulls"]);
         assert!(
             plan.summary().contains("no Docker engine"),

@@ -20,10 +20,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hostler_kit::Entropy;
 use hostler_model::{
-    AssignmentId, CommandId, CommandKind, Exit, FleetId, IntentItem, NodeId, StoreEpoch, Timestamp,
+    AssignmentId, CommandId, CommandKind, CrashLoop, Exit, FleetId, IntentItem, NodeId, StoreEpoch,
+    Timestamp,
 };
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -88,6 +90,9 @@ pub(crate) struct Entry {
     /// Set once the restart policy of this generation is spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished: Option<Finished>,
+    /// Set while it is in a crash loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) crash_loop: Option<Arc<CrashLoop>>,
 }
 
 /// How a unit ended for good.

@@ -28,6 +28,7 @@ fn entry(seed: u128) -> Entry {
     Entry {
         item,
         finished: None,
+        crash_loop: None,
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! - Remove before add: the older generation is gone before the newer one starts. It is prepared before
 //!   that, so that an image that is not to be had takes nothing down.
+//! - What runs too long, or is unhealthy, is stopped and counts as failed; its restart policy says what follows.
 //! - A unit with a step in progress gets no other step.
 //! - Where an engine does not answer nothing is concluded, and nothing is planned.
 
@@ -20,11 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hostler_model::spec::{DisconnectPolicy, Kind, RestartPolicy};
-use hostler_model::{AssignmentId, Exit, Intent, IntentItem, StopCause, UnitId};
+use hostler_model::{AssignmentId, Exit, Intent, IntentItem, StopCause, Timestamp, UnitId};
 use hostler_runtime::{Data, FoundState};
 
 use crate::ledger::Finished;
-use crate::notes::{Moment, Note, Seen};
+use crate::notes::{Moment, Note, Seen, lasting};
 
 /// How often the age of the last contact is looked at while a singleton runs.
 const SINGLETON_LOOK: Duration = Duration::from_secs(1);
@@ -80,6 +81,21 @@ pub(crate) enum StopReason {
     Retired,
     /// The node has been cut off for longer than the singleton may run.
     CutOff,
+    /// Its health check failed too often.
+    Unhealthy,
+    /// Its run took longer than it may.
+    TimedOut,
+}
+
+impl StopReason {
+    /// As what the end of a run counts that was broken off for this.
+    pub(crate) const fn counts_as(self) -> Option<Exit> {
+        match self {
+            Self::Retired | Self::CutOff => None,
+            Self::Unhealthy => Some(Exit::Unhealthy),
+            Self::TimedOut => Some(Exit::TimedOut),
+        }
+    }
 }
 
 /// One thing to do with one unit.
@@ -197,7 +213,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn run(&mut self, item: &IntentItem) {
         let unit = item.unit;
-        let kind = item.spec.kind();
+        let kind = item.spec.runs_on();
         if !self.facts.rules.drivers.contains(&kind) || self.is_down(kind) || self.is_busy(unit) {
             return;
         }
@@ -218,15 +234,17 @@ impl Planner<'_> {
                 self.plan.steps.push(Step::Remove(unit, Data::Keep))
             }
             FoundState::Prepared => self.start(item),
-            FoundState::Running { .. } => {
+            FoundState::Running { since } => {
                 self.retire_others(unit);
-                self.stop_when_cut_off(item);
+                if !self.stop_when_wrong(item, *since) {
+                    self.stop_when_cut_off(item);
+                }
             }
-            FoundState::Exited { exit, at } => match self.verdict(item, *exit) {
+            FoundState::Exited { exit, at } => match self.verdict(item, *exit, seen.runs) {
                 Verdict::Again => self.start(item),
                 Verdict::Enough => {
                     let finished = Finished {
-                        exit: *exit,
+                        exit: self.exit_of(unit, *exit, seen.runs),
                         at: *at,
                         runs: seen.runs,
                     };
@@ -302,6 +320,37 @@ impl Planner<'_> {
         }
     }
 
+    /// Stops what is unhealthy, unless it is to stay as it is, and what runs too long. Answers whether it did.
+    fn stop_when_wrong(&mut self, item: &IntentItem, since: Timestamp) -> bool {
+        let unit = item.unit;
+        let restarts = item.spec.restarts();
+        if let Some(most) = item.spec.job.as_ref().and_then(|job| job.timeout_ms) {
+            let left = Duration::from_millis(most).saturating_sub(self.now.wall.since(since));
+            if self.is_past(self.now.uptime + left) {
+                return self.stop(unit, StopReason::TimedOut);
+            }
+        }
+        let note = self.note(unit);
+        let is_unhealthy = note.is_some_and(Note::is_unhealthy);
+        let is_looping = note.is_some_and(|note| note.is_crash_looping);
+        if is_looping {
+            // Once it has lasted it is no crash loop any more, and somebody has to see that.
+            let left = lasting(&restarts).saturating_sub(self.now.wall.since(since));
+            self.is_past(self.now.uptime + left + Duration::from_millis(1));
+        }
+        is_unhealthy
+            && restarts.policy != RestartPolicy::No
+            && self.stop(unit, StopReason::Unhealthy)
+    }
+
+    fn stop(&mut self, unit: UnitId, reason: StopReason) -> bool {
+        let is_due = self.is_due(unit);
+        if is_due {
+            self.plan.steps.push(Step::Stop(unit, reason));
+        }
+        is_due
+    }
+
     fn stop_when_cut_off(&mut self, item: &IntentItem) {
         if !is_singleton(item) {
             return;
@@ -321,16 +370,27 @@ impl Planner<'_> {
         contact.is_proved && contact.age < stop_after(item)
     }
 
-    fn verdict(&self, item: &IntentItem, exit: Exit) -> Verdict {
+    fn verdict(&self, item: &IntentItem, exit: Exit, runs: u32) -> Verdict {
         if self.note(item.unit).is_some_and(|note| note.is_fenced) {
             return Verdict::Again;
         }
-        match item.spec.restart.policy {
+        let exit = self.exit_of(item.unit, exit, runs);
+        let restarts = item.spec.restarts();
+        match restarts.policy {
             RestartPolicy::Always | RestartPolicy::UnlessStopped => Verdict::Again,
             RestartPolicy::OnFailure if exit.is_success() => Verdict::Enough,
+            // The first run is no restart.
+            RestartPolicy::OnFailure if restarts.retries.is_some_and(|most| runs > most) => {
+                Verdict::Enough
+            }
             RestartPolicy::OnFailure => Verdict::Again,
             RestartPolicy::No => Verdict::Enough,
         }
+    }
+
+    fn exit_of(&self, unit: UnitId, exit: Exit, runs: u32) -> Exit {
+        self.note(unit)
+            .map_or(exit, |note| note.exit_of(runs, exit))
     }
 
     /// Whether the moment has come; if not, the plan is made anew then.

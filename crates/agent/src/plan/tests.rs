@@ -7,6 +7,8 @@ use hostler_model::spec::{Disconnect, ProcessSpec, Restart, WorkloadSpec};
 use hostler_model::{StopCause, Timestamp, WorkloadId};
 use proptest::prelude::*;
 
+mod wrongs;
+
 use super::*;
 use crate::notes::Doing;
 use crate::show;
@@ -177,7 +179,13 @@ impl World {
             let _ = writeln!(text, "  wake in {:?}", wake - NOW.uptime);
         }
         for (unit, observed) in show::units(self.facts()) {
-            let line = format!("{unit:?} {:?}", observed.state);
+            let mut line = format!("{unit:?} {:?}", observed.state);
+            if let Some(health) = observed.health {
+                let _ = write!(line, ", {health:?}");
+            }
+            if let Some(crash_loop) = observed.crash_loop {
+                let _ = write!(line, ", {crash_loop:?}");
+            }
             let _ = writeln!(text, "  show {}", named(&line));
         }
         text

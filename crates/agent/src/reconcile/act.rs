@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_model::spec::Kind;
+use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{Exit, UnitId, WorkloadId};
 use hostler_runtime::{FoundState, Runtime, RuntimeError, Unit};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -50,6 +50,11 @@ impl Reconciler {
                 tracing::warn!(%unit, "stopping a singleton: no contact with the control plane");
                 self.spawn(unit, step, Doing::Stopping);
             }
+            Step::Stop(unit, reason @ (StopReason::Unhealthy | StopReason::TimedOut)) => {
+                let health = self.notes.get(&unit).and_then(|note| note.health.as_ref());
+                tracing::warn!(%unit, ?reason, ?health, "stopping a run that went wrong");
+                self.spawn(unit, step, Doing::Stopping);
+            }
             Step::Stop(unit, StopReason::Retired) if self.saves.is_open(unit.assignment) => {
                 self.spawn(unit, step, Doing::Stopping);
             }
@@ -78,14 +83,14 @@ impl Reconciler {
             workload: item.workload,
             workload_name: item.workload_name.clone(),
             slot: item.slot,
-            spec: Arc::clone(&item.spec),
+            spec: WorkloadSpec::runnable(&item.spec),
         };
-        let Some(runtime) = self.runtimes.get(&item.spec.kind()).map(Arc::clone) else {
+        let Some(runtime) = self.runtimes.get(&item.spec.runs_on()).map(Arc::clone) else {
             return;
         };
         let (sender, clock) = (self.sender.clone(), Arc::clone(&self.clock));
         let (kept, dropped) = oneshot::channel();
-        let (kind, workload) = (item.spec.kind(), item.workload);
+        let (kind, workload) = (item.spec.runs_on(), item.workload);
         let preparation = Preparation {
             kind,
             workload,
@@ -215,6 +220,7 @@ impl Reconciler {
             Step::Start(_) => {
                 note.is_fenced = false;
                 note.restart = None;
+                note.health = None;
                 if let Some(seen) = self.observed.units.get_mut(&unit)
                     && !matches!(seen.state, FoundState::Running { .. })
                 {
@@ -226,6 +232,7 @@ impl Reconciler {
             Step::Stop(_, reason) => {
                 note.is_fenced = reason == StopReason::CutOff;
                 if let Some(seen) = self.observed.units.get_mut(&unit) {
+                    note.broken_off = reason.counts_as().map(|exit| (seen.runs, exit));
                     let exit = exit.unwrap_or(Exit::Unknown);
                     seen.state = FoundState::Exited { exit, at: now.wall };
                 }
@@ -306,7 +313,7 @@ impl Reconciler {
         seen.or_else(|| {
             self.intents
                 .get(&unit.assignment)
-                .map(|item| item.spec.kind())
+                .map(|item| item.spec.runs_on())
         })
     }
 
@@ -316,7 +323,7 @@ impl Reconciler {
         Some(Arc::clone(&driver.starts))
     }
 
-    fn runtime_of(&self, unit: UnitId) -> Option<Arc<dyn Runtime>> {
+    pub(super) fn runtime_of(&self, unit: UnitId) -> Option<Arc<dyn Runtime>> {
         self.runtimes.get(&self.kind_of(unit)?).map(Arc::clone)
     }
 }

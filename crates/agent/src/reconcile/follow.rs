@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::{Reconciler, Wanted};
 use crate::guard::{self, Case, Scope, Speaker};
 use crate::ledger::{Entry, Fleet, Seen};
+use crate::notes::Note;
 use crate::plan::Intents;
 
 /// What the control plane wants, followed or not.
@@ -33,7 +34,9 @@ impl Reconciler {
         }
         self.fleet = loaded.fleet;
         for (assignment, entry) in loaded.entries {
-            self.notes.entry(entry.item.unit).or_default().finished = entry.finished;
+            let note = self.notes.entry(entry.item.unit).or_default();
+            note.finished = entry.finished;
+            note.recall(entry.crash_loop);
             self.intents.insert(assignment, entry.item);
         }
     }
@@ -233,10 +236,11 @@ impl Reconciler {
         let Some(item) = self.intents.get(&assignment) else {
             return;
         };
-        let finished = self.notes.get(&item.unit).and_then(|note| note.finished);
+        let note = self.notes.get(&item.unit);
         let entry = Entry {
             item: item.clone(),
-            finished,
+            finished: note.and_then(|note| note.finished),
+            crash_loop: note.and_then(Note::crash_loop),
         };
         let now = self.now();
         self.saves.set_entry(assignment, Some(entry), now);
@@ -247,7 +251,7 @@ impl Reconciler {
         let seen = self.observed.units.iter();
         let running = seen.filter(|(_, seen)| matches!(seen.state, FoundState::Running { .. }));
         let unknown = self.intents.values().filter(|item| {
-            item.intent == Intent::Run && self.observed.down.contains_key(&item.spec.kind())
+            item.intent == Intent::Run && self.observed.down.contains_key(&item.spec.runs_on())
         });
         let running = running.map(|(unit, _)| unit.assignment);
         running

@@ -14,6 +14,7 @@
 mod act;
 mod drivers;
 mod follow;
+mod health;
 mod orders;
 mod saves;
 
@@ -33,10 +34,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::act::Preparation;
 use self::drivers::Driver;
 use self::follow::Wish;
+use self::health::Checks;
 use self::orders::{Begun, Order, Outcome};
 use self::saves::Saves;
 use crate::config::{AgentConfig, Parts};
 use crate::guard::{Held, Speaker};
+use crate::health::Answer;
 use crate::ledger::{Fleet, Ledger};
 use crate::machine::Machine;
 use crate::notes::{Doing, Moment, Note};
@@ -118,6 +121,18 @@ pub(crate) enum Input {
         step: Step,
         answer: Result<Option<Exit>, RuntimeError>,
     },
+    /// A health check of that run has ended.
+    Checked {
+        unit: UnitId,
+        run: u32,
+        answer: Answer,
+    },
+    /// The last lines of that run's log.
+    EndOfLog {
+        unit: UnitId,
+        run: u32,
+        lines: Vec<String>,
+    },
     /// A dead man's switch was set anew, or not.
     Extended(UnitId),
     Saved(io::Result<()>),
@@ -161,6 +176,7 @@ struct Reconciler {
     /// When the last step on a unit ended.
     touched: BTreeMap<UnitId, u64>,
     extending: BTreeSet<UnitId>,
+    checks: Checks,
     started: Proof,
     contact: Option<Proof>,
     preparations: BTreeMap<UnitId, Preparation>,
@@ -217,6 +233,7 @@ pub(crate) fn start(
         serial: 0,
         touched: BTreeMap::new(),
         extending: BTreeSet::new(),
+        checks: Checks::new(),
         started,
         contact: None,
         preparations: BTreeMap::new(),
@@ -290,6 +307,8 @@ impl Reconciler {
                 }
             }
             Input::Done { unit, step, answer } => self.step_done(unit, step, answer),
+            Input::Checked { unit, run, answer } => self.take_answer(unit, run, answer),
+            Input::EndOfLog { unit, run, lines } => self.take_end_of_log(unit, run, lines),
             Input::Extended(unit) => {
                 self.extending.remove(&unit);
             }
@@ -306,6 +325,7 @@ impl Reconciler {
         self.take_notice();
         self.follow();
         self.drop_preparations();
+        self.check_health();
         self.flush();
         let now = self.now();
         let rules = self.rules(now);
@@ -314,28 +334,38 @@ impl Reconciler {
         for step in steps {
             self.dispatch(step);
         }
+        self.read_ends_of_logs();
         self.flush();
         self.forget();
         self.publish(&rules);
         self.saves.answer_written();
-        let due = [wake, self.saves.due(), self.next_question()];
+        let due = [
+            wake,
+            self.saves.due(),
+            self.next_question(),
+            self.checks.next(),
+        ];
         self.wake = due.into_iter().flatten().min();
     }
 
     /// Counts the ends of units that are to run.
     fn take_notice(&mut self) {
         let now = self.now();
+        let mut changed = Vec::new();
         for (unit, seen) in &self.observed.units {
             if let Some(item) = self
                 .intents
                 .get(&unit.assignment)
                 .filter(|item| item.unit == *unit)
             {
-                self.notes
-                    .entry(*unit)
-                    .or_default()
-                    .see(seen, &item.spec.restart, now);
+                let note = self.notes.entry(*unit).or_default();
+                if note.see(seen, &item.spec.restart, now) {
+                    changed.push(unit.assignment);
+                }
             }
+        }
+        for assignment in changed {
+            self.save_entry(assignment);
         }
     }
 

@@ -18,6 +18,7 @@ mod plane;
 mod commands;
 mod failures;
 mod guarding;
+mod health;
 mod joining;
 mod logs;
 mod miaas;

@@ -2,6 +2,7 @@
 //! compute, and submit verbs. First run, restart and failure are the same path, and the next run is the
 //! retry: none of them loops on an error.
 
+mod cron;
 mod drain;
 mod liveness;
 mod placement;
@@ -21,6 +22,7 @@ pub(crate) fn start(control: &Control) {
         liveness::suspect_broken(control.clone()),
     );
     shared.spawn("placement", placement::run(control.clone()));
+    shared.spawn("cron", cron::run(control.clone()));
     shared.spawn("drain", drain::run(control.clone()));
     shared.spawn("rollout", rollout::run(control.clone()));
     shared.spawn("retention", retention::run(control.clone()));

@@ -154,7 +154,7 @@ fn requests_of(batch: Batch) -> Vec<Request> {
 const fn is_repeatable(verb: &Verb) -> bool {
     !matches!(
         verb,
-        Verb::Issue { .. } | Verb::Restart { .. } | Verb::NewEpoch
+        Verb::Issue { .. } | Verb::Restart { .. } | Verb::Rerun { .. } | Verb::NewEpoch
     )
 }
 

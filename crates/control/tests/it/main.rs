@@ -10,5 +10,6 @@ mod loop_story;
 mod pipeline;
 mod restart;
 mod rollout;
+mod schedules;
 mod serial;
 mod world;

@@ -11,6 +11,7 @@ mod cors;
 mod errors;
 mod events;
 mod gate;
+mod jobs;
 mod logs;
 mod metrics;
 pub mod miaas;
@@ -85,6 +86,7 @@ impl Api {
         let routes = Router::new()
             .merge(nodes())
             .merge(workloads())
+            .merge(jobs())
             .merge(deployments())
             .merge(about())
             .route_layer(from_fn(gate::hurry))
@@ -138,6 +140,13 @@ fn workloads() -> Router<Api> {
         .route("/api/v1/workloads/{id}/why", get(workloads::why))
         .route("/api/v1/assignments", get(assignments::list))
         .route("/api/v1/assignments/{id}", get(assignments::show))
+}
+
+fn jobs() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{id}", get(jobs::show))
+        .route("/api/v1/jobs/{id}/rerun", post(jobs::rerun))
 }
 
 fn deployments() -> Router<Api> {

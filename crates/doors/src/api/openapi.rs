@@ -5,7 +5,9 @@ use hostler_wire::api::media;
 use http::header;
 use utoipa::OpenApi;
 
-use super::{assignments, errors, events, logs, metrics, miaas, nodes, plan, server, workloads};
+use super::{
+    assignments, errors, events, jobs, logs, metrics, miaas, nodes, plan, server, workloads,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -40,6 +42,9 @@ use super::{assignments, errors, events, logs, metrics, miaas, nodes, plan, serv
         workloads::history,
         workloads::why,
         plan::plan,
+        jobs::list,
+        jobs::show,
+        jobs::rerun,
         assignments::list,
         assignments::show,
         events::events,

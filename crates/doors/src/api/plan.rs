@@ -232,7 +232,7 @@ impl Rehearsal {
     fn stops(&self, workload: &Workload, before: &BTreeSet<AssignmentId>) -> u32 {
         let copies = self.state.assignments_of(workload.id);
         let ended = copies.filter(|copy| {
-            before.contains(&copy.id) && !copy.is_wanted() && copy.slot >= workload.spec.count
+            before.contains(&copy.id) && !copy.is_wanted() && copy.slot >= workload.spec.copies()
         });
         u32::try_from(ended.count()).unwrap_or(u32::MAX)
     }

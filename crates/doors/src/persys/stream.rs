@@ -420,5 +420,7 @@ fn unit(want: &Want, unit: UnitId, state: UnitState) -> ObservedUnit {
         state,
         runs: 1,
         parts: Vec::new(),
+        health: None,
+        crash_loop: None,
     }
 }

@@ -138,7 +138,7 @@ fn one(view: &State, copy: &Assignment, fleet: FleetId) -> Option<Want> {
         id,
         unit: copy.unit(),
         workload: copy.workload,
-        kind: item.spec.kind(),
+        kind: item.spec.runs_on(),
         goal,
         revision,
         payload,

@@ -1,12 +1,14 @@
 //! Session messages to nouns and back. What makes no sense is refused here and goes no further.
 
+use std::sync::Arc;
+
 use hostler_control::fleet::NodeAnnouncement;
 use hostler_control::{LogRecord, LogRequest, LogStream};
 use hostler_model::spec::Kind;
 use hostler_model::{
-    AliasKey, Bytes, Code, Contract, Disk, Exit, Intent, IntentItem, MilliCpu, NodeFacts,
-    ObservedUnit, Part, PartState, Refusal, Resources, RuntimeFact, StopCause, Timestamp, UnitId,
-    UnitState, Usage,
+    AliasKey, Bytes, Code, Contract, CrashLoop, Disk, Exit, Health, Intent, IntentItem, MilliCpu,
+    NodeFacts, ObservedUnit, Part, PartState, Refusal, Resources, RuntimeFact, StopCause,
+    Timestamp, UnitId, UnitState, Usage,
 };
 use hostler_wire::session::v1;
 
@@ -105,6 +107,8 @@ pub(super) fn observed(unit: v1::ObservedUnit) -> Result<ObservedUnit, Refusal> 
             .ok_or_else(|| refused("an observed unit has no known state"))?,
         runs: unit.runs,
         parts: unit.parts.into_iter().filter_map(part).collect(),
+        health: unit.health.and_then(|health| health.state).map(health),
+        crash_loop: unit.crash_loop.map(crash_loop).map(Arc::new),
     })
 }
 
@@ -115,6 +119,24 @@ fn part(part: v1::Part) -> Option<Part> {
         state: PartState::parse(&part.state)?,
         exit: part.exit.map(|ended| exit(Some(ended))),
     })
+}
+
+fn health(state: v1::health::State) -> Health {
+    use v1::health::State;
+    match state {
+        State::Starting(_) => Health::Starting,
+        State::Healthy(_) => Health::Healthy,
+        State::Unhealthy(why) => Health::Unhealthy { why },
+    }
+}
+
+fn crash_loop(crash_loop: v1::CrashLoop) -> CrashLoop {
+    CrashLoop {
+        exit: exit(crash_loop.exit),
+        at: Timestamp::from_millis(crash_loop.at_ms),
+        run: crash_loop.run,
+        log: CrashLoop::last_lines(crash_loop.log.into_iter()),
+    }
 }
 
 fn state(state: v1::unit_state::State) -> UnitState {
@@ -148,9 +170,15 @@ fn exit(exit: Option<v1::Exit>) -> Exit {
         Some(v1::exit::Exit::Code(code)) => Exit::Code(code),
         Some(v1::exit::Exit::Signal(signal)) => Exit::Signal(signal),
         Some(v1::exit::Exit::OutOfMemory(true)) => Exit::OutOfMemory,
-        Some(v1::exit::Exit::OutOfMemory(false) | v1::exit::Exit::Unknown(_)) | None => {
-            Exit::Unknown
-        }
+        Some(v1::exit::Exit::TimedOut(true)) => Exit::TimedOut,
+        Some(v1::exit::Exit::Unhealthy(true)) => Exit::Unhealthy,
+        Some(
+            v1::exit::Exit::OutOfMemory(false)
+            | v1::exit::Exit::TimedOut(false)
+            | v1::exit::Exit::Unhealthy(false)
+            | v1::exit::Exit::Unknown(_),
+        )
+        | None => Exit::Unknown,
     }
 }
 
@@ -276,6 +304,8 @@ mod tests {
                     exit: None,
                 },
             ],
+            health: None,
+            crash_loop: None,
         }
     }
 
@@ -309,18 +339,45 @@ mod tests {
 
     #[test]
     fn both_sides_compute_the_same_digest() {
-        let units = [observed(wire_unit()).unwrap()];
-        let wire = wire_unit();
-        let item = (
-            *units[0].unit.assignment.as_bytes(),
-            units[0].unit.generation,
-            hostler_wire::session::state_number(wire.state.as_ref().unwrap()),
-            wire.runs,
-        );
-        assert_eq!(
-            hostler_model::digest(&units),
-            hostler_wire::session::digest([item])
-        );
+        use v1::health::State;
+        let states = [
+            None,
+            Some(State::Starting(true)),
+            Some(State::Healthy(true)),
+            Some(State::Unhealthy("status 500".to_owned())),
+        ];
+        let crash_loop = v1::CrashLoop {
+            exit: None,
+            at_ms: 1,
+            run: 1,
+            log: vec!["x".repeat(9000)],
+        };
+        let mut digests = std::collections::BTreeSet::new();
+        for state in states {
+            for crash_loop in [None, Some(crash_loop.clone())] {
+                let wire = v1::ObservedUnit {
+                    health: state.clone().map(|state| v1::Health { state: Some(state) }),
+                    crash_loop,
+                    ..wire_unit()
+                };
+                let units = [observed(wire.clone()).unwrap()];
+                let item = (
+                    *units[0].unit.assignment.as_bytes(),
+                    units[0].unit.generation,
+                    hostler_wire::session::unit_number(&wire),
+                    wire.runs,
+                );
+                let digest = hostler_model::digest(&units);
+                assert_eq!(digest, hostler_wire::session::digest([item]));
+                digests.insert(digest);
+                let kept = units[0].crash_loop.as_ref().map_or(0, |it| it.log[0].len());
+                assert!(
+                    kept <= CrashLoop::MOST_BYTES,
+                    "what a node sends is bounded here"
+                );
+            }
+        }
+        assert_eq!(digests.len(), 8, "each condition has a digest of its own");
     }
 
     #[test]

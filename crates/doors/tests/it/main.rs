@@ -5,6 +5,7 @@ mod client;
 mod deployments;
 mod foreign;
 mod fuzz;
+mod jobs;
 mod listener;
 mod logs;
 mod miaas;

@@ -174,6 +174,8 @@ pub(crate) fn observed(item: &v1::IntentItem, state: unit_state::State) -> v1::O
         state: Some(v1::UnitState { state: Some(state) }),
         runs: 1,
         parts: Vec::new(),
+        health: None,
+        crash_loop: None,
     }
 }
 

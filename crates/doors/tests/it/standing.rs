@@ -1,8 +1,10 @@
 //! How the copies of a workload stand: the bounded answer, news of it, the pages of copies, and why they do
 //! not run.
 
+use std::sync::Arc;
+
 use hostler_control::fake::FakeNode;
-use hostler_model::{Exit, ObservedUnit, Timestamp, UnitState};
+use hostler_model::{CrashLoop, Exit, Health, ObservedUnit, Timestamp, UnitState};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -240,6 +242,78 @@ async fn nodes_that_are_gone_can_be_left_out() {
     ] {
         let list = server.get(&format!("/api/v1/nodes{query}")).await.json();
         assert_eq!(strings(&list, "name"), expected, "{query}");
+    }
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn health_and_crash_loops_are_shown_explained_and_told_once() {
+    let server = Server::start().await;
+    let node = server.node("box").await;
+    server.apply("web", 1).await;
+    server.until(WEB, |it| it["status"] == "running").await;
+    let tell = async |health: Option<Health>, crash_loop: Option<Arc<CrashLoop>>| {
+        let units = node.units().into_iter().map(|unit| ObservedUnit {
+            health: health.clone(),
+            crash_loop: crash_loop.clone(),
+            ..unit
+        });
+        let attachment = node.attachment().expect("it is connected");
+        let units = units.collect();
+        attachment.observed_delta(units).await.expect("it is taken");
+    };
+    tell(Some(Health::Starting), None).await;
+    let shown = server.get(WEB).await.json();
+    assert_eq!(
+        (&shown["running"], &shown["status"]),
+        (&0.into(), &"pending".into())
+    );
+    assert_eq!(shown["standing"]["settled"], 0, "a wait goes on");
+    tell(Some(Health::Healthy), None).await;
+    let shown = server.get(WEB).await.json();
+    assert_eq!(
+        (&shown["running"], &shown["status"]),
+        (&1.into(), &"running".into())
+    );
+    let why = "status 503".to_owned();
+    for _ in 0..2 {
+        tell(Some(Health::Unhealthy { why: why.clone() }), None).await;
+    }
+    let shown = server.get(WEB).await.json();
+    assert_eq!(shown["status"], "degraded", "{shown}");
+    let state = &shown["standing"]["troubles"][0]["state"];
+    assert_eq!(
+        (&state["health"], &state["detail"]),
+        (&"unhealthy".into(), &"status 503".into())
+    );
+    let why = server.get(&format!("{WEB}/why")).await.json();
+    assert_eq!(why["copies"][0]["reason"]["code"], "unhealthy", "{why}");
+
+    let first = CrashLoop {
+        exit: Exit::Code(78),
+        at: Timestamp::from_millis(7),
+        run: 1,
+        log: vec!["no configuration".to_owned()],
+    };
+    tell(None, Some(Arc::new(first))).await;
+    let copies = server.get("/api/v1/assignments?workload=web").await.json();
+    let crash_loop = &copies[0]["state"]["crash_loop"];
+    assert_eq!(crash_loop["exit"], "exit code 78", "{copies}");
+    let why = server.get(&format!("{WEB}/why")).await.json();
+    assert_eq!(why["copies"][0]["reason"]["code"], "crash-loop", "{why}");
+    assert_eq!(why["copies"][0]["log"][0], "no configuration", "{why}");
+    tell(None, None).await;
+
+    let events = server.get("/api/v1/events").await.json();
+    let kinds = strings(&events, "kind");
+    for kind in [
+        "copy-healthy",
+        "copy-unhealthy",
+        "copy-crashing",
+        "copy-recovered",
+    ] {
+        let times = kinds.iter().filter(|it| **it == kind).count();
+        assert_eq!(times, 1, "{kind}: {kinds:?}");
     }
     server.shut_down().await;
 }

@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use hostler_model::{
     Admission, Alias, AliasOwner, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness,
-    Node, NodeFacts, NodeId, Outcome, Refusal, StopCause, Subject, UnitId, is_node_name,
+    Node, NodeFacts, NodeId, Outcome, Refusal, StopCause, Subject, UnitId, WorkloadId,
+    is_node_name,
 };
 
 use super::{Draft, about_node, copies, gone};
 use crate::state::is_singleton;
-use crate::{Change, NodeAnnouncement, Reply, UnitReport};
+use crate::{Change, NodeAnnouncement, Reply, Turn, UnitReport};
 
 impl Draft<'_> {
     pub(super) fn announce(&mut self, hello: &NodeAnnouncement) -> Result<Reply, Refusal> {
@@ -202,10 +203,12 @@ impl Draft<'_> {
         let node = self.node(id)?;
         let mut seen = BTreeSet::new();
         let mut finished = BTreeMap::new();
+        let mut turned: BTreeMap<_, Vec<AssignmentId>> = BTreeMap::new();
         for report in reports {
             let (UnitReport::Gone { unit }
             | UnitReport::Finished { unit, .. }
-            | UnitReport::Homeless { unit }) = report;
+            | UnitReport::Homeless { unit }
+            | UnitReport::Turned { unit, .. }) = report;
             let copy = self.state.assignment(unit.assignment);
             let Some(copy) = copy.filter(|copy| copy.node == id && copy.unit() == *unit) else {
                 continue;
@@ -237,14 +240,22 @@ impl Draft<'_> {
                 {
                     self.turn_out(node, copy);
                 }
+                (UnitReport::Turned { turn, .. }, Intent::Run) if copy.outcome.is_none() => {
+                    let copies = turned.entry((copy.workload, turn.clone())).or_default();
+                    copies.push(copy.id);
+                }
                 // A wanted copy that vanished is started again by its agent; a stopping one ends as gone.
                 (
                     UnitReport::Gone { .. }
                     | UnitReport::Finished { .. }
                     | UnitReport::Homeless { .. },
+                    UnitReport::Turned { .. },
                     _,
                 ) => {}
             }
+        }
+        for ((workload, turn), copies) in turned {
+            self.tell_turn(id, workload, &turn, &copies);
         }
         for (workload, ended) in finished {
             let name = self
@@ -290,6 +301,44 @@ impl Draft<'_> {
                 },
                 ..copy.clone()
             })));
+    }
+
+    fn tell_turn(
+        &mut self,
+        node: NodeId,
+        workload: WorkloadId,
+        turn: &Turn,
+        turned: &[AssignmentId],
+    ) {
+        let name = self.state.workload(workload).map_or("?", |it| &it.name);
+        let who = format!("{} of {name}", copies(turned.len()));
+        let subject = Subject {
+            node: Some(node),
+            workload: Some(workload),
+            assignment: (turned.len() == 1).then(|| turned[0]),
+        };
+        match turn {
+            Turn::Healthy => self.event(EventKind::CopyHealthy, subject, format!("{who}: healthy")),
+            Turn::Recovered => {
+                self.event(
+                    EventKind::CopyRecovered,
+                    subject,
+                    format!("{who}: runs well again"),
+                );
+            }
+            Turn::Unhealthy(why) => {
+                self.warning(
+                    EventKind::CopyUnhealthy,
+                    subject,
+                    format!("{who}: unhealthy: {why}"),
+                );
+            }
+            Turn::Crashing(exit) => {
+                let message =
+                    format!("{who}: ends early again and again, the first time with {exit}");
+                self.warning(EventKind::CopyCrashing, subject, message);
+            }
+        }
     }
 
     pub(super) fn held_back(&mut self, id: NodeId, reason: Option<&str>) -> Result<Reply, Refusal> {

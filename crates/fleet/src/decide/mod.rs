@@ -7,6 +7,7 @@ mod accounts;
 mod agents;
 mod commands;
 mod foreign;
+mod jobs;
 mod market;
 mod operators;
 mod pacing;
@@ -19,6 +20,8 @@ mod settle;
 mod workloads;
 
 use std::sync::Arc;
+
+pub use jobs::{due, is_active};
 
 use hostler_model::{
     Actor, Code, CommandId, Event, EventKind, FleetId, Level, Node, NodeId, Refusal, StoreEpoch,
@@ -118,6 +121,8 @@ impl<'a> Draft<'a> {
                 expect,
             } => self.roll_back(*workload, *to, *expect),
             Verb::Advance(seen) => Ok(self.advance(seen)),
+            Verb::Tick { workload } => self.tick(*workload),
+            Verb::Rerun { workload, expect } => self.rerun(*workload, *expect),
             Verb::Settle { workload, limit } => Ok(self.settle(*workload, *limit)),
             Verb::Issue { node, kind } => self.issue(*node, kind),
             Verb::Acknowledge {

@@ -121,7 +121,7 @@ impl Draft<'_> {
         let none = Copies::default();
         let state = self.state;
         let copies = state.copies(next.id).unwrap_or(&none);
-        let count = next.spec.count;
+        let count = next.spec.copies();
         let covered = copies.wanted.len() - copies.surplus(count, 0).count();
         let missing = (count as usize).saturating_sub(covered);
         let base = held_base(state, next);
@@ -225,7 +225,7 @@ impl<'d, 's> Chunk<'d, 's> {
     fn stop_surplus(&mut self) {
         let copies = self.copies;
         self.stop(
-            copies.surplus(self.workload.spec.count, self.workload.spares()),
+            copies.surplus(self.workload.spec.copies(), self.workload.spares()),
             StopCause::ScaledDown,
         );
     }
@@ -300,7 +300,7 @@ impl<'d, 's> Chunk<'d, 's> {
     pub(super) fn fill_vacant(&mut self) {
         if self.part != Part::Beside {
             let copies = self.copies;
-            self.fill_slots(copies.gaps.below(self.workload.spec.count));
+            self.fill_slots(copies.gaps.below(self.workload.spec.copies()));
         }
     }
 
@@ -410,7 +410,7 @@ impl<'d, 's> Chunk<'d, 's> {
             || places.leaves_ports(node.id) && room.has_ports(&claims.ports, Some(copy.id));
         has_ports
             && (shrinks || free.holds(&claims.resources))
-            && node.can_run(spec.kind())
+            && node.can_run_copy(spec)
             && satisfies(node, &spec.placement.constraints)
     }
 

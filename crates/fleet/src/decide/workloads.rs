@@ -83,6 +83,8 @@ impl Draft<'_> {
             rollout: None,
             generation: 0,
             foreign: None,
+            parent: None,
+            due: None,
             created_at: self.now,
             updated_at: self.now,
         }
@@ -204,6 +206,9 @@ impl Draft<'_> {
         };
         let reply = changed(&next);
         self.revise_workload(next, kind, message);
+        if desired == Desired::Deleted {
+            self.delete_jobs(id);
+        }
         Ok(reply)
     }
 
@@ -287,7 +292,7 @@ pub(super) fn check_not_deleting(workload: &Workload) -> Result<(), Refusal> {
 }
 
 pub(super) fn check_enforceable(spec: &WorkloadSpec) -> Result<(), Refusal> {
-    let kind = spec.kind();
+    let kind = spec.runs_on();
     if spec.disconnect.policy != DisconnectPolicy::Singleton || kind.enforces_singleton() {
         return Ok(());
     }

@@ -68,7 +68,7 @@ impl<'a> Places<'a> {
     pub(crate) fn new(state: &'a State, workload: &'a Workload, taken: Takings) -> Self {
         let spec = &workload.spec;
         let yard = state.yard();
-        let few = yard.narrowed(spec.kind(), &spec.placement.constraints);
+        let few = yard.narrowed(spec.runs_on(), &spec.placement.constraints);
         let queue = match spec.placement.strategy {
             Strategy::Pack => {
                 let nodes: Nodes<'a> = match few {
@@ -193,7 +193,7 @@ impl<'a> Places<'a> {
         copies < MOST_COPIES_PER_NODE
             && free.holds(&self.need.resources)
             && has_ports
-            && spot.node.can_run(spec.kind())
+            && spot.node.can_run_copy(spec)
             && satisfies(&spot.node, &spec.placement.constraints)
     }
 

@@ -167,12 +167,22 @@ impl State {
             self.workload_names.remove(&(old.name.clone(), id));
             self.unsettled.remove(&unsettled_key(old));
             self.rolling.remove(&id);
+            self.schedules.remove(&id);
+            if let Some(parent) = old.parent {
+                self.jobs.remove(&(parent, id));
+            }
         }
         match new {
             Some(workload) => {
                 self.workload_names.insert((workload.name.clone(), id));
                 if workload.rollout.is_some() {
                     self.rolling.insert(id);
+                }
+                if workload.spec.is_scheduled() {
+                    self.schedules.insert(id);
+                }
+                if let Some(parent) = workload.parent {
+                    self.jobs.insert((parent, id));
                 }
                 self.workloads.insert(id, Arc::clone(workload));
                 self.copies.entry(id).or_default();

@@ -173,10 +173,10 @@ impl Copies {
         match workload.desired {
             Desired::Running => {
                 !self.uneasy.is_empty()
-                    || self.gaps.any_below(workload.spec.count)
+                    || self.gaps.any_below(workload.spec.copies())
                     || self.vacant_beside(workload.spares()).next().is_some()
                     || self
-                        .surplus(workload.spec.count, workload.spares())
+                        .surplus(workload.spec.copies(), workload.spares())
                         .next()
                         .is_some()
                     || self.outdated(workload).next().is_some()

@@ -11,6 +11,7 @@
 //! | rooms | what the copies on a node hold |
 //! | copies | which slots are vacant, which copies need attention |
 //! | yard | which node takes a copy (only nodes that take any) |
+//! | schedules, jobs | what makes jobs, and what it has made |
 //! | unsettled | which workloads settling might change, the biggest copies first |
 //! | rolling | which workloads have a rollout under way |
 
@@ -51,6 +52,9 @@ pub struct State {
 
     node_names: BTreeSet<(String, NodeId)>,
     workload_names: BTreeSet<(String, WorkloadId)>,
+    schedules: BTreeSet<WorkloadId>,
+    /// Jobs by the schedule that made them.
+    jobs: BTreeSet<(WorkloadId, WorkloadId)>,
     alias_owners: BTreeSet<(AliasOwner, AliasKey)>,
     node_commands: BTreeSet<(NodeId, CommandId)>,
     answered: BTreeSet<CommandId>,
@@ -291,10 +295,25 @@ impl State {
         if record.desired != hostler_model::Desired::Running {
             return 0;
         }
-        let count = record.spec.count + record.spares();
-        let surplus = copies.surplus(record.spec.count, record.spares());
+        let count = record.spec.copies() + record.spares();
+        let surplus = copies.surplus(record.spec.copies(), record.spares());
         let covered = copies.wanted.len() - surplus.count();
         count.saturating_sub(u32::try_from(covered).unwrap_or(u32::MAX))
+    }
+
+    /// Workloads that make jobs at due moments.
+    pub fn schedules(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.schedules
+            .iter()
+            .filter_map(|id| self.workloads.get(id))
+    }
+
+    /// The jobs that a schedule has made, the oldest first.
+    pub fn jobs_of(&self, schedule: WorkloadId) -> impl Iterator<Item = &Arc<Workload>> {
+        let first = (schedule, WorkloadId::LEAST);
+        let last = (schedule, WorkloadId::MOST);
+        let jobs = self.jobs.range(first..=last);
+        jobs.filter_map(|(_, job)| self.workloads.get(job))
     }
 
     /// Workloads that settling might change: a superset, kept by index. Bigger copies come first, for they

@@ -2,6 +2,7 @@
 
 mod foreign;
 mod invariants;
+mod jobs;
 mod properties;
 mod quality;
 mod rented;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hostler_fleet::{Applied, ApplyOptions, Expect, Reply, State, UnitReport, Verb};
+use hostler_fleet::{Applied, ApplyOptions, Change, Expect, Reply, State, Turn, UnitReport, Verb};
 use hostler_model::spec::{
     Constraint, DisconnectPolicy, PortMapping, Protocol, Strategy, WorkloadSpec,
 };
 use hostler_model::{
-    Code, CommandKind, Desired, Exit, Liveness, NodeId, NodeState, Refusal, UnitId, WorkloadId,
+    Code, CommandKind, Desired, EventKind, Exit, Liveness, NodeId, NodeState, Refusal, UnitId,
+    WorkloadId,
 };
 
 use crate::world::{World, hello, resources, spec};
@@ -706,4 +707,48 @@ fn a_verb_that_saw_another_revision_changes_nothing() {
         let refusal = refused(&mut world, &verb);
         assert_eq!(refusal.code, Code::RevisionConflict, "{verb:?}");
     }
+}
+
+#[test]
+fn a_turn_of_health_is_one_event_for_all_copies_of_a_node_and_changes_nothing_else() {
+    let mut world = World::with_nodes(1);
+    let web = world.apply(spec("web", 2));
+    world.run();
+    let node = world.node("node-0");
+    let units: Vec<_> = world
+        .state
+        .assignments_of(web)
+        .map(|it| it.unit())
+        .collect();
+    let turn = Turn::Unhealthy("status 503".to_owned());
+    let told = |unit| UnitReport::Turned {
+        unit,
+        turn: turn.clone(),
+    };
+    let stranger = UnitId {
+        generation: 99,
+        ..units[0]
+    };
+    let reports = units.iter().copied().chain([stranger]).map(told).collect();
+    let decision = world.submit(&Verb::Report { node, reports }).unwrap();
+    let [Change::Append(event)] = &decision.changes[..] else {
+        panic!("{:?}", decision.changes);
+    };
+    assert_eq!(event.kind, EventKind::CopyUnhealthy);
+    assert_eq!(event.message, "2 copies of web: unhealthy: status 503");
+    let first = vec![UnitReport::Turned {
+        unit: units[0],
+        turn: Turn::Crashing(Exit::Code(78)),
+    }];
+    let decision = world
+        .submit(&Verb::Report {
+            node,
+            reports: first,
+        })
+        .unwrap();
+    let [Change::Append(event)] = &decision.changes[..] else {
+        panic!("{:?}", decision.changes);
+    };
+    assert_eq!(event.subject.assignment, Some(units[0].assignment));
+    assert!(event.message.contains("exit code 78"), "{}", event.message);
 }

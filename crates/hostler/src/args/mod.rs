@@ -2,6 +2,7 @@
 //! together with environment and files is decided in `settings`.
 
 mod fleet;
+mod job;
 mod node;
 mod workload;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
+pub(crate) use job::{JobCommand, JobLsArgs, JobRerunArgs};
 pub(crate) use node::{DrainArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs};
 pub(crate) use workload::{
     ApplyArgs, HistoryArgs, LogsArgs, PlanArgs, PortText, PromoteArgs, PsArgs, RestartArgs, RmArgs,
@@ -90,6 +92,9 @@ pub(crate) enum Command {
     /// Go on with a rollout that waits for a person
     Promote(PromoteArgs),
 
+    /// Look after jobs and schedules
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Look after nodes
     #[command(subcommand)]
     Node(NodeCommand),

@@ -3,18 +3,19 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hostler_model::spec::{Constraint, PortMapping, Protocol};
 use hostler_model::{Bytes, MilliCpu};
 
-use super::{ClientArgs, OutputArgs, WaitArgs, pair};
+use super::{ClientArgs, OutputArgs, WaitArgs, pair, span};
 
 const RUN_EXAMPLES: &str = "\
 Examples:
   hostler run ticker -- sh -c 'while date; do sleep 1; done'
   hostler run web busybox:1 --port 8081:80 -- httpd -f -p 80
-  hostler run backup --restart no -- /usr/local/bin/backup";
+  hostler run backup --job --retries 2 --schedule '30 2 * * *' -- /usr/local/bin/backup";
 
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
@@ -26,6 +27,29 @@ pub(crate) struct RunArgs {
     /// The command with its arguments, after `--`
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+    /// Run it to completion, once or at the moments of a schedule
+    #[arg(long, conflicts_with_all = ["kind", "restart", "singleton", "pull", "ports"])]
+    pub(crate) job: bool,
+    /// The image of a job's container
+    #[arg(
+        long = "image",
+        value_name = "IMAGE",
+        requires = "job",
+        conflicts_with = "image"
+    )]
+    pub(crate) job_image: Option<String>,
+    /// How often a copy of a job that failed is started again
+    #[arg(long, value_name = "COUNT", requires = "job")]
+    pub(crate) retries: Option<u32>,
+    /// How long one run of a job may take, such as `10m`
+    #[arg(long, value_name = "SPAN", value_parser = span, requires = "job")]
+    pub(crate) timeout: Option<Duration>,
+    /// When a job is to run, as a cron expression such as `30 2 * * *`
+    #[arg(long, value_name = "CRON", requires = "job")]
+    pub(crate) schedule: Option<String>,
+    /// The time zone that the schedule is read in [default: UTC]
+    #[arg(long, value_name = "ZONE", requires = "schedule")]
+    pub(crate) timezone: Option<String>,
     /// What to run [default: container if an image is given, else process]
     #[arg(long)]
     pub(crate) kind: Option<RunKind>,

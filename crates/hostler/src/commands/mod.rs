@@ -10,6 +10,7 @@ mod doctor;
 mod drain;
 mod events;
 mod history;
+mod job;
 mod logs;
 mod node;
 mod pieces;
@@ -109,6 +110,10 @@ pub(crate) fn execute(
         Command::Promote(args) => ask.remote(args.client.clone(), async |remote| {
             rollout::promote(&remote, args).await
         }),
+        Command::Job(command) => {
+            let client = command.client().clone();
+            ask.remote(client, async |remote| job::job(&remote, command).await)
+        }
         Command::Node(command) => {
             let client = node::client(&command).clone();
             ask.remote(client, async |remote| node::node(&remote, command).await)

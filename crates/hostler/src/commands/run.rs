@@ -2,8 +2,8 @@
 
 use hostler_model::Resources;
 use hostler_model::spec::{
-    ContainerSpec, Disconnect, DisconnectPolicy, Placement, ProcessSpec, PullPolicy, Restart,
-    RestartPolicy, Strategy, WorkloadSpec,
+    ContainerSpec, Disconnect, DisconnectPolicy, JobSpec, Placement, ProcessSpec, PullPolicy,
+    Restart, RestartPolicy, Strategy, WorkloadSpec,
 };
 
 use super::Remote;
@@ -62,6 +62,9 @@ fn spec(args: RunArgs) -> Result<WorkloadSpec, Failure> {
 
 /// The section that names the kind, and nothing else.
 fn template(args: &RunArgs) -> Result<WorkloadSpec, Failure> {
+    if args.job {
+        return Ok(job(args));
+    }
     let by_image = || {
         if args.image.is_some() {
             RunKind::Container
@@ -116,6 +119,25 @@ fn container(args: &RunArgs, image: &str) -> WorkloadSpec {
             Some(RunPull::Missing) | None => PullPolicy::Missing,
         },
         ..ContainerSpec::new(image, args.command.clone())
+    });
+    spec
+}
+
+fn job(args: &RunArgs) -> WorkloadSpec {
+    let bare = JobSpec::new(args.command.clone());
+    let timeout = args
+        .timeout
+        .map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX));
+    let mut spec = WorkloadSpec::bare(&args.name);
+    spec.job = Some(JobSpec {
+        image: args.job_image.clone().or_else(|| args.image.clone()),
+        working_dir: args.workdir.clone(),
+        user: args.user.clone(),
+        retries: args.retries.unwrap_or_default(),
+        timeout_ms: timeout,
+        schedule: args.schedule.clone(),
+        timezone: args.timezone.clone().unwrap_or(bare.timezone.clone()),
+        ..bare
     });
     spec
 }
@@ -195,6 +217,32 @@ mod tests {
         assert_eq!(spec.placement.constraints[0].to_string(), "zone == eu-1");
         assert_eq!(spec.placement.strategy, Strategy::Pack);
         assert_eq!(spec.disconnect.policy, DisconnectPolicy::Singleton);
+    }
+
+    #[test]
+    fn a_job_is_a_command_or_an_image_with_its_own_flags() {
+        let line = ["tidy", "--job", "--retries", "2", "--timeout", "10m"];
+        let more = ["--schedule", "30 2 * * *", "--timezone", "Europe/Berlin"];
+        let spec = parsed(&[&line[..], &more[..], &["--", "tidy", "-a"]].concat()).unwrap();
+        spec.check().unwrap();
+        let job = spec.job.unwrap();
+        assert_eq!((job.retries, job.timeout_ms), (2, Some(600_000)));
+        assert_eq!(job.schedule.as_deref(), Some("30 2 * * *"));
+        assert_eq!(
+            (job.timezone.as_str(), job.command.len()),
+            ("Europe/Berlin", 2)
+        );
+        let line = ["tidy", "--job", "--image", "busybox", "--", "true"];
+        let job = parsed(&line).unwrap().job.unwrap();
+        assert_eq!(job.image.as_deref(), Some("busybox"));
+        for line in [
+            &["run", "x", "--retries", "2", "--", "true"][..],
+            &["run", "x", "--job", "--restart", "no", "--", "true"],
+            &["run", "x", "--job", "--timezone", "UTC", "--", "true"],
+        ] {
+            let words = ["hostler"].iter().chain(line);
+            assert!(Cli::try_parse_from(words).is_err(), "{line:?}");
+        }
     }
 
     #[test]

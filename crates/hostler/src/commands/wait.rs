@@ -180,6 +180,9 @@ fn judge_running(workload: &Workload, revision: Option<u64>) -> Look {
             |(outcome, slot)| format!("{name}.{slot} ended badly: {}", outcome.exit),
         ));
     }
+    if workload.status == WorkloadStatus::Scheduled {
+        return Look::Reached(format!("{name}: scheduled"));
+    }
     if standing.settled == *count {
         return Look::Reached(summary(workload));
     }
@@ -228,11 +231,24 @@ fn summary(workload: &Workload) -> String {
 pub(crate) fn standing_of(copy: &Assignment) -> String {
     let state = word(&copy.state.word);
     let exit = copy.state.exit.as_deref().unwrap_or_default();
-    let why = if copy.state.detail.is_empty() {
-        exit
+    let mut why = if copy.state.detail.is_empty() {
+        exit.to_owned()
     } else {
-        &copy.state.detail
+        copy.state.detail.clone()
     };
+    match copy.state.health.as_deref() {
+        Some(health @ "unhealthy") => why = format!("{health}: {why}"),
+        Some("starting") => why = "its health check has not passed yet".to_owned(),
+        Some(health) => why = health.to_owned(),
+        None => {}
+    }
+    if let Some(first) = &copy.state.crash_loop {
+        let last = first
+            .log
+            .last()
+            .map_or(String::new(), |line| format!(": {line}"));
+        why = format!("first {}{last}", first.exit);
+    }
     if why.is_empty() {
         state
     } else {
@@ -293,7 +309,8 @@ fn of_copies(group: &CopyGroup) -> Vec<String> {
         reason.code
     );
     let remedy = group.remedy.as_ref().map(|remedy| format!("try: {remedy}"));
-    std::iter::once(line).chain(remedy).collect()
+    let log = group.log.iter().map(|line| format!("  | {line}"));
+    std::iter::once(line).chain(log).chain(remedy).collect()
 }
 
 fn of_nodes(group: &NodeGroup) -> String {
@@ -453,6 +470,7 @@ mod tests {
                 runs: 4,
                 reason: reason("crash-loop", "ends again and again"),
                 remedy: Some("read its log".to_owned()),
+                log: Vec::new(),
             }],
             nodes: vec![NodeGroup {
                 names: vec!["a".to_owned(), "b".to_owned()],

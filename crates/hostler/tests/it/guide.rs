@@ -21,6 +21,11 @@ fn the_page_on_specs_is_true() {
 }
 
 #[test]
+fn the_page_on_jobs_is_true() {
+    check("jobs.md");
+}
+
+#[test]
 fn the_page_on_configuration_is_true() {
     check("config.md");
 }

@@ -18,6 +18,7 @@
 mod compose;
 mod constraint;
 mod container;
+mod health;
 mod job;
 mod model;
 mod parse;
@@ -28,6 +29,7 @@ mod volume;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +39,8 @@ pub use container::{
     Capabilities, ContainerSpec, Device, Healthcheck, LogDriver, Mount, PullPolicy, Tmpfs,
     UlimitRange,
 };
-pub use job::JobSpec;
+pub use health::{HealthSpec, HttpCheck, TcpCheck};
+pub use job::{Concurrency, JobSpec};
 pub use model::ModelSpec;
 pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, parse_one};
 pub use process::{
@@ -83,6 +86,9 @@ pub struct WorkloadSpec {
     pub ports: Vec<PortMapping>,
     #[serde(default)]
     pub restart: Restart,
+    /// How a running copy is asked whether it is well; none means that running is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
     #[serde(default)]
     pub stop: Stop,
     #[serde(default)]
@@ -167,6 +173,9 @@ pub struct Restart {
     pub delay_ms: u64,
     /// Longest wait in milliseconds. A run longer than this starts the count anew.
     pub max_delay_ms: u64,
+    /// `on-failure` only: how often a copy is started again at most; none means without end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -244,6 +253,7 @@ impl Default for Restart {
             policy: RestartPolicy::default(),
             delay_ms: 500,
             max_delay_ms: 60_000,
+            retries: None,
         }
     }
 }
@@ -345,6 +355,7 @@ impl WorkloadSpec {
             limits: Limits::default(),
             ports: Vec::new(),
             restart: Restart::default(),
+            health: None,
             stop: Stop::default(),
             placement: Placement::default(),
             disconnect: Disconnect::default(),
@@ -369,6 +380,48 @@ impl WorkloadSpec {
         } else {
             Kind::Process
         }
+    }
+
+    /// The kind of driver that runs a copy: that of the section, or for a job the one that its command needs.
+    #[must_use]
+    pub const fn runs_on(&self) -> Kind {
+        match &self.job {
+            Some(job) => job.runs_on(),
+            None => self.kind(),
+        }
+    }
+
+    /// The spec as a driver takes it: of a job, the process or container that does its work.
+    #[must_use]
+    pub fn runnable(spec: &Arc<Self>) -> Arc<Self> {
+        spec.job
+            .as_ref()
+            .map_or_else(|| Arc::clone(spec), |job| Arc::new(job.lowered(spec)))
+    }
+
+    /// When a copy that ended is started again. A job is tried until it has succeeded or its retries are spent.
+    #[must_use]
+    pub fn restarts(&self) -> Restart {
+        match &self.job {
+            Some(job) => Restart {
+                policy: RestartPolicy::OnFailure,
+                retries: Some(job.retries),
+                ..self.restart.clone()
+            },
+            None => self.restart.clone(),
+        }
+    }
+
+    /// Whether it is only a plan for jobs: at each due moment a job of its own is made from it.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| job.schedule.is_some())
+    }
+
+    /// How many copies of this spec are to be placed: a schedule has none itself.
+    #[must_use]
+    pub fn copies(&self) -> u32 {
+        if self.is_scheduled() { 0 } else { self.count }
     }
 
     /// What each copy takes from its node.
@@ -480,6 +533,12 @@ impl WorkloadSpec {
         if let Some(vm) = &self.vm {
             vm.check(!self.ports.is_empty(), findings);
         }
+        if let Some(job) = &self.job {
+            job.check(self, findings);
+        }
+        if let Some(health) = &self.health {
+            health.check(self, findings);
+        }
     }
 
     fn check_numbers(&self, findings: &mut Vec<String>) {
@@ -499,6 +558,9 @@ impl WorkloadSpec {
             if !seen.insert((port.host, port.protocol)) {
                 findings.push(format!("ports: host port {} is named twice", port.host));
             }
+        }
+        if self.restart.retries.is_some() && self.restart.policy != RestartPolicy::OnFailure {
+            findings.push("restart.retries: only the policy `on-failure` counts them".to_owned());
         }
         const SIGNALS: [&str; 6] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"];
         if !SIGNALS.contains(&self.stop.signal.as_str()) {

@@ -236,7 +236,7 @@ placement: { strategy: pack, constraints: ["zone == eu-1", "!slow"] }
             ),
             (
                 "restart: {polcy: no}\n",
-                "1, column 11: there is no key `polcy` here, only policy, delay_ms, max_delay_ms",
+                "1, column 11: there is no key `polcy` here, only policy, delay_ms, max_delay_ms, retries",
             ),
             (
                 "stop:\n\tsignal: x\n",

@@ -64,7 +64,7 @@ struct Client {
 #[derive(Debug)]
 pub(crate) struct Refused {
     status: u16,
-    message: String,
+    pub(super) message: String,
 }
 
 /// Tells an engine that refuses from one that does not answer.

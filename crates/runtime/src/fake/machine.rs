@@ -10,7 +10,7 @@ use hostler_model::{AssignmentId, Exit, Part, Timestamp, UnitId};
 use tokio::sync::Notify;
 
 use crate::logs::{LogLine, LogQuery, Run, Stream};
-use crate::{Data, Found, FoundState, RuntimeError, Unit, UnitStats};
+use crate::{Data, Found, FoundState, NativeVerdict, RuntimeError, Unit, UnitStats};
 
 /// What survives when a driver is dropped.
 pub struct FakeMachine {
@@ -47,6 +47,9 @@ struct Inner {
     stored: BTreeSet<AssignmentId>,
     /// What units are made of, as told.
     parts: BTreeMap<UnitId, Vec<Part>>,
+    /// How commands inside units end and what they say, by their program.
+    commands: BTreeMap<String, (Exit, String)>,
+    native: Option<NativeVerdict>,
     /// Goes up with every change.
     version: u64,
 }
@@ -143,6 +146,36 @@ impl FakeMachine {
         for id in running {
             self.end(id, Exit::Unknown);
         }
+    }
+
+    /// A command inside any unit whose program is this ends so from now on, after one line of output.
+    pub fn set_command(&self, program: &str, exit: Exit, line: &str) {
+        let end = (exit, line.to_owned());
+        self.lock().commands.insert(program.to_owned(), end);
+    }
+
+    /// What the engine says from now on of every unit's own healthcheck.
+    pub fn set_native_verdict(&self, verdict: NativeVerdict) {
+        self.lock().native = Some(verdict);
+    }
+
+    /// The unit's program is another from its next run on.
+    pub fn replace_command(&self, id: UnitId, words: &[&str]) {
+        if let Some(unit) = self.lock().units.get_mut(&id) {
+            let mut spec = hostler_model::spec::WorkloadSpec::clone(&unit.unit.spec);
+            if let Some(process) = &mut spec.process {
+                process.command = words.iter().map(|&word| word.to_owned()).collect();
+            }
+            unit.unit.spec = Arc::new(spec);
+        }
+    }
+
+    pub(super) fn command(&self, program: &str) -> Option<(Exit, String)> {
+        self.lock().commands.get(program).cloned()
+    }
+
+    pub(super) fn native_verdict(&self) -> NativeVerdict {
+        self.lock().native.clone().unwrap_or(NativeVerdict::Absent)
     }
 
     /// Whether the machine has what copies of the assignment have stored.
@@ -542,6 +575,6 @@ impl Fault {
     }
 }
 
-fn number<T: std::str::FromStr + Default>(word: Option<&String>) -> T {
+pub(super) fn number<T: std::str::FromStr + Default>(word: Option<&String>) -> T {
     word.and_then(|word| word.parse().ok()).unwrap_or_default()
 }

@@ -1,8 +1,9 @@
 //! The shim: the tiny process between the agent and a unit's process. It is why a unit outlives its agent.
 //!
 //! One shim per run, single-threaded, started as `hostler shim <unit dir>` with the run's number on its
-//! standard input (with an order there it is a launcher, see `launch`). It owns the run's records and log, and the only one who talks to it is the agent, through
-//! the unit's `control` pipe:
+//! standard input (with an order there it is a launcher, see `launch`). It owns the run's records and
+//! log, and the only one who talks to it is the agent, through the unit's `control` pipe. (The same program also brings commands
+//! into a unit that runs, see `command`.)
 //!
 //! ```text
 //!   stop <signal> <grace ms>     ask the process group to end; kill it after the grace
@@ -20,6 +21,7 @@
 
 mod capture;
 mod child;
+mod command;
 mod env_file;
 mod filter;
 mod launch;
@@ -37,6 +39,7 @@ use hostler_model::Timestamp;
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
+pub(super) use command::COMMAND_VARIABLE;
 pub(super) use orders::{Order, send};
 
 use super::cgroup::{Bounds, Cgroups};
@@ -103,6 +106,9 @@ struct RunOf {
 /// runtime of its own; it is synchronous and takes over the whole process.
 #[must_use]
 pub fn main(unit_dir: &Path) -> ExitCode {
+    if let Some(words) = command::asked() {
+        return command::become_it(unit_dir, &words);
+    }
     let begun = match told() {
         Ok(Told::Launch(launch)) => return launch.run(),
         Ok(Told::Run(run)) => begin(unit_dir, run),

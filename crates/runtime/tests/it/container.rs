@@ -12,7 +12,7 @@ use hostler_model::spec::{Mount, PortMapping, Protocol, PullPolicy, WorkloadSpec
 use hostler_model::{Bytes, Exit, MilliCpu};
 use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::contract::{self, Behaviour};
-use hostler_runtime::{Data, FoundState, LogQuery, Run, Runtime as _, RuntimeError};
+use hostler_runtime::{Data, FoundState, LogQuery, NativeVerdict, Run, Runtime as _, RuntimeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{is_alive, is_running, quiet, started, until};
@@ -498,4 +498,40 @@ async fn an_engine_that_dies_is_down_and_what_it_ran_is_adopted_when_it_is_back(
     let before = contract::texts(&driver, unit.id, &latest, 1).await.len();
     contract::texts(&driver, unit.id, &latest, before + 2).await;
     driver.remove(unit.id, Data::Delete).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs docker"]
+async fn the_healthcheck_of_an_image_is_told_in_the_engines_words() {
+    let yard = Yard::new();
+    let image = format!(
+        "{}:health",
+        yard.owner.trim_start_matches('.').to_lowercase()
+    );
+    let check =
+        "HEALTHCHECK --interval=1s --retries=1 CMD test ! -f /sick || { echo no database; false; }";
+    let made = yard.docker(&["create", "busybox:local", "true"]);
+    yard.docker(&["commit", "--change", check, made.trim(), &image]);
+    yard.docker(&["rm", made.trim()]);
+    let driver = yard.driver();
+    let engine = driver.native_health().unwrap();
+    let verdict = async |id| engine.native_verdict(id).await.unwrap();
+
+    let plain = started(&driver, busybox("sleep 1000")).await;
+    assert_eq!(verdict(plain.id).await, NativeVerdict::Absent);
+    let mut spec = busybox("sleep 1000");
+    spec.container.as_mut().unwrap().image.clone_from(&image);
+    let unit = started(&driver, spec).await;
+    let healthy = NativeVerdict::Healthy;
+    until("healthy", async || verdict(unit.id).await == healthy).await;
+    let words = ["touch", "/sick"].map(str::to_owned).to_vec();
+    let command = hostler_runtime::ExecCommand::new(words);
+    let bounds = (Duration::from_secs(60), 64);
+    let inside = driver.exec().unwrap();
+    let done = hostler_runtime::exec::run(inside, unit.id, &command, bounds).await;
+    assert_eq!(done.unwrap().exit, Exit::Code(0));
+    let sick = NativeVerdict::Unhealthy("no database".to_owned());
+    until("unhealthy", async || verdict(unit.id).await == sick).await;
+    driver.remove(unit.id, Data::Delete).await.unwrap();
+    yard.docker(&["rmi", &image]);
 }

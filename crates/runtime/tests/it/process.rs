@@ -1,6 +1,7 @@
 //! What the process driver does for a unit: environment, output, errors, the end of everything it started.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use hostler_model::Exit;
@@ -207,4 +208,36 @@ async fn a_running_unit_is_measured() {
         used.cpu_nanos > 0 && used.memory > 0 && used.pids > 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_command_has_the_units_environment_and_directory_and_dies_when_nobody_waits() {
+    let home = Home::new();
+    let driver = home.driver();
+    let mut spec = shell("sleep 600");
+    spec.env.insert("COLOUR".to_owned(), "green".to_owned());
+    let unit = started(&driver, spec).await;
+    let run = async |words: &[&str], limit: u64| {
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        let command = hostler_runtime::ExecCommand::new(words);
+        let bounds = (Duration::from_millis(limit), 4096);
+        let done = hostler_runtime::exec::run(driver.exec().unwrap(), unit.id, &command, bounds);
+        done.await.unwrap()
+    };
+    let script = "echo $COLOUR; pwd; echo $HOSTLER_UNIT; echo $HOSTLER_SHIM_COMMAND";
+    let done = run(&["sh", "-c", script], 60_000).await;
+    let work = home.unit_dir(unit.id).join("work");
+    let expected = format!("green\n{}\n{}\n\n", work.display(), unit.id);
+    assert_eq!(String::from_utf8(done.output).unwrap(), expected);
+
+    let missing = run(&["no-such-program"], 60_000).await;
+    assert_eq!(missing.exit, Exit::Code(127));
+    let said = String::from_utf8(missing.output).unwrap();
+    assert!(said.contains("no-such-program"), "{said}");
+
+    let mark = home.dir().join("mark");
+    let script = format!("(sleep 2; touch {}) & sleep 600", mark.display());
+    assert_eq!(run(&["sh", "-c", &script], 300).await.exit, Exit::TimedOut);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!mark.exists(), "the group of the command was killed");
 }

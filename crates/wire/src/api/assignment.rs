@@ -66,12 +66,32 @@ pub struct AssignmentState {
     /// When it began to run, or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// How the last run ended: `exit code 1`, `signal 9`, `out of memory`, `unknown exit`.
+    /// How the last run ended: `exit code 1`, `signal 9`, `out of memory`, `timed out`, `unhealthy`,
+    /// `unknown exit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<String>,
     /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<String>,
+    /// What its health check says while it runs: `starting`, `healthy`, `unhealthy`. None without a check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// Set while it ends early again and again: how that began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crash_loop: Option<CrashLoop>,
+}
+
+/// How the first of several short runs in succession ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CrashLoop {
+    /// As in [`AssignmentState::exit`].
+    pub exit: String,
+    pub at: String,
+    /// Which run that was, from 1.
+    pub run: u32,
+    /// The last lines that it wrote.
+    #[serde(default)]
+    pub log: Vec<String>,
 }
 
 /// A named part of a copy, by its node's last word.
@@ -97,6 +117,8 @@ pub enum StateWord {
     Running,
     /// It ended and will be started again.
     Waiting,
+    /// The same, after several short runs in succession.
+    CrashLooping,
     /// It could not be prepared or started, and is tried again.
     Failed,
     Stopping,

@@ -9,6 +9,7 @@
 mod apply;
 mod assignment;
 mod event;
+mod job;
 mod node;
 mod problem;
 mod status;
@@ -19,9 +20,11 @@ pub use apply::{
     Action, ApplyQuery, ApplyResult, Plan, PlannedChange, PlannedPlacement, PlannedWorkload,
 };
 pub use assignment::{
-    Assignment, AssignmentFilter, AssignmentState, Claims, Intent, Outcome, Part, Port, StateWord,
+    Assignment, AssignmentFilter, AssignmentState, Claims, CrashLoop, Intent, Outcome, Part, Port,
+    StateWord,
 };
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
+pub use job::Job;
 pub use node::{
     Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, Instance,
     LabelPatch, Lease, Metrics, Node, NodeFacts, NodeFilter, NodeState, NodeStatus, Resources,

@@ -43,6 +43,9 @@ pub struct CopyGroup {
     /// What would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// The last lines of the first run of a crash loop, of one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// Nodes that refuse for the same reasons.

@@ -19,7 +19,7 @@ pub struct Workload {
     pub revision: u64,
     /// How many copies are wanted.
     pub count: u32,
-    /// How many copies run, by their node's last word.
+    /// How many copies run, by their node's last word; one with a health check only while that is passed.
     #[serde(default)]
     pub running: u32,
     /// How many wanted copies have no node yet.
@@ -107,6 +107,9 @@ pub struct Standing {
     /// How a run of a copy that is not settled has ended last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<String>,
+    /// Why it has failed: what became of the copies that ended badly for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// On how many nodes the wanted copies are.
     pub node_count: u32,
     /// Names of some of these nodes; left out of lists.
@@ -164,6 +167,8 @@ pub enum WorkloadStatus {
     Finished,
     /// Copies have ended badly and rest.
     Failed,
+    /// It runs nothing itself: jobs are made from it at the moments of its schedule.
+    Scheduled,
     #[serde(other)]
     Unknown,
 }

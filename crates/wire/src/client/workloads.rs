@@ -6,7 +6,7 @@ use reqwest::Method;
 use super::call::expecting;
 use super::{Client, ClientError, Expect};
 use crate::api::{
-    ApplyQuery, ApplyResult, Assignment, AssignmentFilter, Plan, Revision, RollbackQuery,
+    ApplyQuery, ApplyResult, Assignment, AssignmentFilter, Job, Plan, Revision, RollbackQuery,
     WaitQuery, Why, Workload, media,
 };
 
@@ -99,6 +99,22 @@ impl Client {
     pub async fn why(&self, workload: &str) -> Result<Why, ClientError> {
         self.call(self.get(&["api", "v1", "workloads", workload, "why"]))
             .await
+    }
+
+    /// All jobs and schedules.
+    pub async fn jobs(&self) -> Result<Vec<Job>, ClientError> {
+        self.list(self.get(&["api", "v1", "jobs"])).await
+    }
+
+    /// One job or schedule.
+    pub async fn job(&self, job: &str) -> Result<Job, ClientError> {
+        self.call(self.get(&["api", "v1", "jobs", job])).await
+    }
+
+    /// Runs a job once more, or a schedule's job now; the job that runs.
+    pub async fn rerun(&self, job: &str, expect: Expect) -> Result<Job, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "jobs", job, "rerun"]);
+        self.call(expecting(request, expect)).await
     }
 
     /// The copies of a workload, of a node, or all.

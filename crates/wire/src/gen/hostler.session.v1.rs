@@ -330,7 +330,7 @@ pub mod unit_state {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Exit {
-    #[prost(oneof = "exit::Exit", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "exit::Exit", tags = "1, 2, 3, 4, 5, 6")]
     pub exit: ::core::option::Option<exit::Exit>,
 }
 /// Nested message and enum types in `Exit`.
@@ -345,6 +345,11 @@ pub mod exit {
         OutOfMemory(bool),
         #[prost(bool, tag = "4")]
         Unknown(bool),
+        /// The agent stopped it: it ran longer than it may, or its health check failed.
+        #[prost(bool, tag = "5")]
+        TimedOut(bool),
+        #[prost(bool, tag = "6")]
+        Unhealthy(bool),
     }
 }
 /// What should run. A full set, in parts, replaces everything and ends with `last`; an increment changes

@@ -193,6 +193,8 @@ fn observed_has_its_bytes() {
             state: Some(running),
             runs: 2,
             parts: Vec::new(),
+            health: None,
+            crash_loop: None,
         }],
     };
     golden(&unit().expect("it is one"), b"\x0a\x01a\x10\x07");
@@ -264,7 +266,7 @@ fn every_unit_state_has_its_bytes() {
 
 #[test]
 fn every_exit_has_its_bytes() {
-    let exits: [(exit::Exit, &[u8]); 4] = [
+    let exits: [(exit::Exit, &[u8]); 6] = [
         (
             exit::Exit::Code(-1),
             b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
@@ -272,6 +274,8 @@ fn every_exit_has_its_bytes() {
         (exit::Exit::Signal(9), b"\x10\x09"),
         (exit::Exit::OutOfMemory(true), b"\x18\x01"),
         (exit::Exit::Unknown(true), b"\x20\x01"),
+        (exit::Exit::TimedOut(true), b"\x28\x01"),
+        (exit::Exit::Unhealthy(true), b"\x30\x01"),
     ];
     for (exit, bytes) in exits {
         golden(&Exit { exit: Some(exit) }, bytes);

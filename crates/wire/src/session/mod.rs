@@ -19,7 +19,7 @@ pub const VERSION_HIGHEST: u32 = 1;
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// One observed unit as the digest sees it: the 16 bytes of the assignment's id, the generation, the
-/// state's field number in `UnitState` (see [`state_number`]) and the number of runs.
+/// state's number (see [`unit_number`]) and the number of runs.
 pub type DigestItem = ([u8; 16], u64, u32, u32);
 
 impl v1::Versions {
@@ -58,6 +58,25 @@ pub const fn state_number(state: &v1::UnitState) -> u32 {
     }
 }
 
+/// The number of a unit for the digest: that of its state, and above it the field number of what its health
+/// check says, eight bits up, and 1 for a crash loop, sixteen bits up. Without either it is the state's.
+#[must_use]
+pub fn unit_number(unit: &v1::ObservedUnit) -> u32 {
+    use v1::health::State;
+    let health = match unit
+        .health
+        .as_ref()
+        .and_then(|health| health.state.as_ref())
+    {
+        None => 0,
+        Some(State::Starting(_)) => 1,
+        Some(State::Healthy(_)) => 2,
+        Some(State::Unhealthy(_)) => 3,
+    };
+    let state = unit.state.as_ref().map_or(0, state_number);
+    state | health << 8 | u32::from(unit.crash_loop.is_some()) << 16
+}
+
 /// The digest of a set of observed units; the order does not matter, and nothing observed is 0.
 ///
 /// It is the exclusive or of one hash for each unit. A unit that is gone (state 8) counts as nothing. The hash
@@ -72,7 +91,7 @@ pub fn digest(units: impl IntoIterator<Item = DigestItem>) -> u64 {
 }
 
 fn unit_digest((assignment, generation, state, runs): DigestItem) -> u64 {
-    if state == GONE {
+    if state & 0xff == GONE {
         return 0;
     }
     let (high, low) = assignment.split_at(8);

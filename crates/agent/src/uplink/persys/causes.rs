@@ -103,7 +103,8 @@ pub(super) fn of_driver(code: &str) -> Cause {
 pub(super) const fn of_exit(exit: Exit) -> Cause {
     match exit {
         Exit::OutOfMemory => passing("INSUFFICIENT_MEMORY", FailureReason::InsufficientResources),
-        Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => RUNTIME,
+        Exit::Unhealthy => passing("RUNTIME_UNHEALTHY", FailureReason::RuntimeError),
+        Exit::Code(_) | Exit::Signal(_) | Exit::Unknown | Exit::TimedOut => RUNTIME,
     }
 }
 

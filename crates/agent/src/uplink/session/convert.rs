@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{
-    AssignmentId, Exit, FleetId, Intent, IntentItem, NodeFacts, NodeId, ObservedUnit, Part,
-    Resources, RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId, UnitState, Usage, WorkloadId,
+    AssignmentId, CrashLoop, Exit, FleetId, Health, Intent, IntentItem, NodeFacts, NodeId,
+    ObservedUnit, Part, Resources, RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId,
+    UnitState, Usage, WorkloadId,
 };
 use hostler_runtime::{LogLine, LogQuery, Run, Stream};
 use hostler_wire::session::v1;
@@ -118,6 +119,8 @@ pub(super) fn observed(observed: &ObservedUnit) -> v1::ObservedUnit {
         }),
         runs: observed.runs,
         parts: observed.parts.iter().map(part).collect(),
+        health: observed.health.as_ref().map(health),
+        crash_loop: observed.crash_loop.as_deref().map(crash_loop),
     }
 }
 
@@ -126,6 +129,25 @@ fn part(part: &Part) -> v1::Part {
         name: part.name.clone(),
         state: part.state.as_str().to_owned(),
         exit: part.exit.map(exit),
+    }
+}
+
+fn health(health: &Health) -> v1::Health {
+    use v1::health::State;
+    let state = match health {
+        Health::Starting => State::Starting(true),
+        Health::Healthy => State::Healthy(true),
+        Health::Unhealthy { why } => State::Unhealthy(why.clone()),
+    };
+    v1::Health { state: Some(state) }
+}
+
+fn crash_loop(crash_loop: &CrashLoop) -> v1::CrashLoop {
+    v1::CrashLoop {
+        exit: Some(exit(crash_loop.exit)),
+        at_ms: crash_loop.at.as_millis(),
+        run: crash_loop.run,
+        log: crash_loop.log.clone(),
     }
 }
 
@@ -170,6 +192,8 @@ const fn exit(exit: Exit) -> v1::Exit {
         Exit::Signal(signal) => v1::exit::Exit::Signal(signal),
         Exit::OutOfMemory => v1::exit::Exit::OutOfMemory(true),
         Exit::Unknown => v1::exit::Exit::Unknown(true),
+        Exit::TimedOut => v1::exit::Exit::TimedOut(true),
+        Exit::Unhealthy => v1::exit::Exit::Unhealthy(true),
     };
     v1::Exit { exit: Some(exit) }
 }

@@ -81,6 +81,8 @@ mod tests {
             }),
             runs: 1,
             parts: Vec::new(),
+            health: None,
+            crash_loop: None,
         }
     }
 

@@ -4,8 +4,8 @@ use hostler_control::Control;
 use hostler_control::fleet::State;
 use hostler_model::spec::{Port, Protocol};
 use hostler_model::{
-    Assignment, Exit, Intent, Liveness, Node, ObservedUnit, Outcome, Part, StopCause, Timestamp,
-    UnitState, Workload,
+    Assignment, Exit, Health, Intent, Liveness, Node, ObservedUnit, Outcome, Part, StopCause,
+    Timestamp, UnitState, Workload,
 };
 use hostler_wire::api;
 use hostler_wire::api::StateWord;
@@ -97,12 +97,30 @@ fn shown(
         ));
     }
     match observed {
-        Some(unit) => told(unit.state),
+        Some(unit) => told_unit(unit),
         None if control.live(node.id).is_some_and(|live| live.is_connected) => {
             plain(StateWord::Assigned)
         }
         None => unknown("its node has not said anything of it to this server yet"),
     }
+}
+
+fn told_unit(unit: ObservedUnit) -> api::AssignmentState {
+    let mut now = told(unit.state);
+    if let (Some(_), StateWord::Waiting) = (&unit.crash_loop, now.word) {
+        now.word = StateWord::CrashLooping;
+    }
+    now.health = unit.health.as_ref().map(|it| it.as_str().to_owned());
+    if let Some(Health::Unhealthy { why }) = unit.health {
+        now.detail = why;
+    }
+    now.crash_loop = unit.crash_loop.map(|first| api::CrashLoop {
+        exit: first.exit.to_string(),
+        at: moment(first.at),
+        run: first.run,
+        log: first.log.clone(),
+    });
+    now
 }
 
 fn told(state: UnitState) -> api::AssignmentState {
@@ -160,6 +178,8 @@ const fn plain(word: StateWord) -> api::AssignmentState {
         since: None,
         exit: None,
         retry_at: None,
+        health: None,
+        crash_loop: None,
     }
 }
 
@@ -180,7 +200,11 @@ fn outcome(outcome: &Outcome) -> api::Outcome {
         exit: outcome.exit.to_string(),
         exit_code: match outcome.exit {
             Exit::Code(code) => Some(code),
-            Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown => None,
+            Exit::Signal(_)
+            | Exit::OutOfMemory
+            | Exit::Unknown
+            | Exit::TimedOut
+            | Exit::Unhealthy => None,
         },
         at: moment(outcome.at),
         runs: outcome.runs,

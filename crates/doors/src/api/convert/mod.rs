@@ -3,6 +3,7 @@
 mod assignment;
 mod difference;
 mod event;
+mod job;
 mod node;
 mod rollout;
 mod why;
@@ -14,6 +15,7 @@ use hostler_wire::api;
 pub(super) use assignment::assignment;
 pub(super) use difference::difference;
 pub(super) use event::{event, line, notice};
+pub(super) use job::job;
 pub(super) use node::{command, node};
 pub(super) use rollout::rollout_plan;
 pub(super) use why::{ailing, why};

@@ -97,7 +97,11 @@ pub(in crate::api) fn ailing(
             runs: 0,
             reason,
             remedy,
+            log: Vec::new(),
         });
+        if let (true, Some(first)) = (group.log.is_empty(), now.crash_loop) {
+            group.log = first.log;
+        }
         group.count += 1;
         group.runs = group.runs.max(runs);
         if group.names.len() < NAMED_COPIES {
@@ -126,8 +130,28 @@ fn ailment(copy: &Assignment, now: &api::AssignmentState, runs: u32) -> Option<a
             now.detail.clone()
         }
     };
+    if let Some(first) = &now.crash_loop {
+        let sentence = format!(
+            "ends early again and again, the first time with {}",
+            first.exit
+        );
+        return Some(told("crash-loop", sentence));
+    }
+    match (now.word, now.health.as_deref()) {
+        (StateWord::Running, Some("unhealthy")) => {
+            return Some(told("unhealthy", format!("is unhealthy: {}", now.detail)));
+        }
+        (StateWord::Running, Some("starting")) => {
+            return Some(told(
+                "health-starting",
+                "runs, and its health check has not passed yet",
+            ));
+        }
+        _ => {}
+    }
     match now.word {
         StateWord::Running | StateWord::Finished => None,
+        StateWord::CrashLooping => Some(told("crash-loop", "ends early again and again")),
         StateWord::Waiting if runs >= LOOPS => Some(told(
             "crash-loop",
             format!("ends again and again, and waits to be started once more: {exit}"),
@@ -161,6 +185,10 @@ fn remedy(code: &str, now: &api::AssignmentState, runs: u32, workload: &str) -> 
         }
         "ended" | "ended-badly" => {
             format!("`hostler logs {workload}` shows what it wrote before it ended")
+        }
+        "unhealthy" => {
+            "check what its health check asks for; `hostler logs` shows what the copy wrote"
+                .to_owned()
         }
         "registry-unauthorized" => {
             "give the node a login for the registry, `[container.registries]` in its agent.toml"

@@ -49,6 +49,8 @@ struct Look<'a> {
     standing: api::Standing,
     nodes: BTreeSet<NodeId>,
     troubles: [Vec<&'a Assignment>; RANKS],
+    /// The copy of the lowest slot that has ended badly for good.
+    worst: Option<&'a Assignment>,
 }
 
 /// What became of one document.
@@ -109,6 +111,7 @@ fn shown(control: &Control, state: &State, workload: &Workload, look: Look<'_>) 
         tally,
         standing,
         nodes,
+        worst,
         ..
     } = look;
     api::Workload {
@@ -118,6 +121,11 @@ fn shown(control: &Control, state: &State, workload: &Workload, look: Look<'_>) 
         desired: desired(workload.desired),
         status: match status(workload.desired, &tally) {
             WorkloadStatus::Updating if has_failed => WorkloadStatus::Degraded,
+            WorkloadStatus::Stopped
+                if workload.spec.is_scheduled() && workload.desired == Desired::Running =>
+            {
+                WorkloadStatus::Scheduled
+            }
             status => status,
         },
         revision: workload.revision,
@@ -133,6 +141,7 @@ fn shown(control: &Control, state: &State, workload: &Workload, look: Look<'_>) 
             wanted: tally.wanted,
             outdated: tally.outdated,
             stopping: tally.stopping,
+            reason: worst.map(|worst| reason(&tally, worst)),
             node_count: count(nodes.len()),
             ..standing
         },
@@ -187,6 +196,9 @@ impl<'a> Look<'a> {
             .outcome
             .as_ref()
             .map(|outcome| outcome.exit.is_success());
+        if has_ended == Some(false) && self.worst.is_none_or(|worst| copy.slot < worst.slot) {
+            self.worst = Some(copy);
+        }
         let tally = &mut self.tally;
         tally.wanted += 1;
         tally.outdated += u32::from(is_outdated);
@@ -194,10 +206,18 @@ impl<'a> Look<'a> {
         let (is_settled, rank) = match (has_ended, now.word) {
             (Some(true), _) => (bump(&mut tally.finished), 3),
             (Some(false), _) => (!bump(&mut tally.failed), 0),
-            (None, StateWord::Running) => (bump(&mut tally.running), 3),
-            (None, StateWord::Waiting | StateWord::Failed | StateWord::Unknown) => {
-                (!bump(&mut tally.ailing), 1)
-            }
+            (None, StateWord::Running) => match wellness(&now) {
+                Wellness::Well => (bump(&mut tally.running), 3),
+                Wellness::Unknown => (false, 2),
+                Wellness::Ill => (!bump(&mut tally.ailing), 1),
+            },
+            (
+                None,
+                StateWord::Waiting
+                | StateWord::CrashLooping
+                | StateWord::Failed
+                | StateWord::Unknown,
+            ) => (!bump(&mut tally.ailing), 1),
             (
                 None,
                 StateWord::Assigned
@@ -219,6 +239,37 @@ impl<'a> Look<'a> {
             self.troubles[rank].push(copy);
         }
     }
+}
+
+/// Whether a copy that runs does so well.
+enum Wellness {
+    Well,
+    Unknown,
+    Ill,
+}
+
+fn wellness(now: &api::AssignmentState) -> Wellness {
+    match now.health.as_deref() {
+        Some("unhealthy") => Wellness::Ill,
+        _ if now.crash_loop.is_some() => Wellness::Ill,
+        Some("starting") => Wellness::Unknown,
+        _ => Wellness::Well,
+    }
+}
+
+/// Why copies have ended badly for good, by the first of them.
+fn reason(tally: &Tally, worst: &Assignment) -> String {
+    let Some(outcome) = &worst.outcome else {
+        return String::new();
+    };
+    let runs = match outcome.runs {
+        1 => "its only run".to_owned(),
+        runs => format!("{runs} runs"),
+    };
+    format!(
+        "{} of {} failed; copy {} after {runs}: {}",
+        tally.failed, tally.wanted, worst.slot, outcome.exit
+    )
 }
 
 /// Counts up, and is true.

@@ -173,5 +173,7 @@ fn unit_of(want: &Want, unit: UnitId, state: UnitState) -> ObservedUnit {
         state,
         runs: 1,
         parts: Vec::new(),
+        health: None,
+        crash_loop: None,
     }
 }

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hostler_model::spec::ProcessSpec;
+use hostler_model::spec::{ProcessSpec, Seccomp};
 use rustix::process::{Pid, Resource, Rlimit};
 
 use super::launch::Launch;
@@ -42,15 +42,8 @@ pub(super) struct Prepared {
 /// Turns the spec into a command, or says what the machine cannot give.
 pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Failure> {
     let spec = &record.spec;
-    let no_program = || Failure::Command {
-        program: String::new(),
-        errno: rustix::io::Errno::NOENT.raw_os_error(),
-    };
     let process = spec.process.as_ref().ok_or_else(no_program)?;
     let (program, arguments) = process.command.split_first().ok_or_else(no_program)?;
-    let identity = process.user.as_deref().map(identity).transpose()?;
-    let groups = groups(process)?;
-    let working_dir = working_dir(process, dir, identity.as_ref())?;
     let host_name = format!("{}-{}", record.workload_name, record.slot);
     let mut launch = Launch::of(process, host_name);
     let mut command = if launch.is_some() {
@@ -64,13 +57,10 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
         command
     };
     command
-        .current_dir(&working_dir)
         .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let of_copy = (identity.as_ref(), working_dir.as_str());
-    set_environment(&mut command, record, process, of_copy)?;
-    set_identity(&mut command, launch.as_mut(), identity, groups);
+    furnish(&mut command, launch.as_mut(), record, (process, dir))?;
     Ok(Prepared {
         program: program.clone(),
         command,
@@ -78,6 +68,57 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
         open_files: spec.limits.open_files,
         no_new_privileges: process.no_new_privileges,
     })
+}
+
+/// Another command with the user, directory and environment of the unit's own. It cannot be kept apart as that is.
+pub(super) fn prepare_words(
+    words: &[String],
+    record: &UnitRecord,
+    dir: &UnitDir,
+) -> Result<Prepared, Failure> {
+    let spec = &record.spec;
+    let process = spec.process.as_ref().ok_or_else(no_program)?;
+    let (program, arguments) = words.split_first().ok_or_else(no_program)?;
+    if !process.isolation.is_none() || process.seccomp != Seccomp::Off {
+        return Err(Failure::Unsatisfiable {
+            code: Unsatisfiable::IsolationRefused,
+            message: "no command can be run inside a process that is kept apart".to_owned(),
+        });
+    }
+    let mut command = Command::new(program);
+    command.args(arguments);
+    furnish(&mut command, None, record, (process, dir))?;
+    Ok(Prepared {
+        program: program.clone(),
+        command,
+        launch: None,
+        open_files: spec.limits.open_files,
+        no_new_privileges: process.no_new_privileges,
+    })
+}
+
+fn no_program() -> Failure {
+    Failure::Command {
+        program: String::new(),
+        errno: rustix::io::Errno::NOENT.raw_os_error(),
+    }
+}
+
+/// Directory, environment and user.
+fn furnish(
+    command: &mut Command,
+    launch: Option<&mut Launch>,
+    record: &UnitRecord,
+    (process, dir): (&ProcessSpec, &UnitDir),
+) -> Result<(), Failure> {
+    let identity = process.user.as_deref().map(identity).transpose()?;
+    let groups = groups(process)?;
+    let working_dir = working_dir(process, dir, identity.as_ref())?;
+    command.current_dir(&working_dir);
+    let of_copy = (identity.as_ref(), working_dir.as_str());
+    set_environment(command, record, process, of_copy)?;
+    set_identity(command, launch, identity, groups);
+    Ok(())
 }
 
 /// Whoever starts the program takes on its user: the launcher, or the spawn.
@@ -150,6 +191,31 @@ fn child(mut child: std::process::Child) -> io::Result<Child> {
         stdout,
         stderr,
     })
+}
+
+impl Prepared {
+    /// Becomes it, with the input and outputs of this process. Answers only if that fails.
+    pub(super) fn exec(mut self) -> io::Error {
+        if self.no_new_privileges
+            && let Err(error) = rustix::thread::set_no_new_privs(true)
+        {
+            return error.into();
+        }
+        if let Some(most) = self.open_files {
+            let limit = Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            };
+            if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
+                return error.into();
+            }
+        }
+        self.command
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            .exec()
+    }
 }
 
 fn identity(user: &str) -> Result<Identity, Failure> {
