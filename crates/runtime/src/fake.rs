@@ -69,7 +69,10 @@ impl Runtime for FakeRuntime {
     }
 
     async fn probe(&self) -> RuntimeFact {
-        let note = self.machine.down_note().unwrap_or_default();
+        let down = self.machine.down_note();
+        let note = down
+            .or_else(|| self.machine.lack_of(self.kind))
+            .unwrap_or_default();
         RuntimeFact {
             kind: self.kind,
             available: note.is_empty(),

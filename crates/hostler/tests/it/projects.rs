@@ -98,8 +98,8 @@ fn a_compose_project_is_applied_shown_by_service_followed_and_removed() {
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
-    assert_eq!(rows[2], ["db", "running"], "{shown}");
-    assert_eq!(rows[3], ["web", "running"], "{shown}");
+    assert_eq!((rows[2][0], rows[2][3]), ("db", "running"), "{shown}");
+    assert_eq!((rows[3][0], rows[3][3]), ("web", "running"), "{shown}");
     eventually("the log names the service", || {
         yard.fleet.run(&["logs", "shop"]).stdout == "web | hello world\n"
     });

@@ -50,6 +50,8 @@ struct Inner {
     /// How commands inside units end and what they say, by their program.
     commands: BTreeMap<String, (Exit, String)>,
     native: Option<NativeVerdict>,
+    /// What kinds lack although their engine answers.
+    lacks: BTreeMap<Kind, String>,
     /// Goes up with every change.
     version: u64,
 }
@@ -92,6 +94,19 @@ impl FakeMachine {
             inner: Mutex::default(),
             notify: Notify::new(),
         })
+    }
+
+    /// A driver says that it cannot work for want of this, though it answers when it is asked what is there.
+    pub fn set_lack(&self, kind: Kind, of: Option<&str>) {
+        let mut inner = self.lock();
+        match of {
+            Some(of) => inner.lacks.insert(kind, of.to_owned()),
+            None => inner.lacks.remove(&kind),
+        };
+    }
+
+    pub(super) fn lack_of(&self, kind: Kind) -> Option<String> {
+        self.lock().lacks.get(&kind).cloned()
     }
 
     /// Says what a unit is made of from now on.

@@ -188,7 +188,7 @@ impl Client {
             if sent >= lease.until {
                 return Ended::Lost("the lease is over and was not renewed".to_owned());
             }
-            if self.has_more_than(kinds) {
+            if self.has_more_than(kinds).await {
                 return Ended::Again;
             }
             let heartbeat = self.heartbeat();
@@ -230,13 +230,22 @@ impl Client {
         }
     }
 
-    /// Drivers that work now and were not told of.
-    fn has_more_than(&self, told: &BTreeSet<Kind>) -> bool {
+    /// Whether drivers work now that were not told of. One whose engine answers may still lack its program, so it
+    /// is asked; those whose engine does not answer are not waited for.
+    async fn has_more_than(&self, told: &BTreeSet<Kind>) -> bool {
         let picture = self.core.picture();
-        let mut offered = self.offered();
-        offered.any(|kind| {
-            !told.contains(&kind) && picture.is_complete && !picture.down.contains(&kind)
-        })
+        if !picture.is_complete {
+            return false;
+        }
+        let untold = self
+            .offered()
+            .filter(|kind| !told.contains(kind) && !picture.down.contains(kind));
+        for kind in untold {
+            if self.core.probe(kind).await.is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     fn offered(&self) -> impl Iterator<Item = Kind> {

@@ -482,6 +482,31 @@ async fn a_driver_that_begins_to_work_is_told_by_registering_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_driver_without_its_program_is_told_once_it_has_it_and_not_before() {
+    let place = Place::new();
+    place.world.kinds.lock().unwrap().push(Kind::Compose);
+    let machine = &place.world.machine;
+    machine.set_lack(Kind::Compose, Some("there is no program"));
+    let _node = place.start().await;
+    place
+        .scheduler
+        .until("beats", |state| state.beats.len() == 5)
+        .await;
+    assert_eq!(place.scheduler.state().registrations.len(), 1);
+    machine.set_lack(Kind::Compose, None);
+    place
+        .scheduler
+        .until("registered again", |state| state.registrations.len() == 2)
+        .await;
+    let capabilities = place.scheduler.state().registrations[1]
+        .1
+        .capabilities
+        .clone();
+    let types = capabilities.unwrap().supported_workload_types;
+    assert_eq!(types, ["container", "compose"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scheduler_without_a_control_stream_is_a_normal_one() {
     let place = Place::new();
     let _node = place
