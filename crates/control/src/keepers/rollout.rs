@@ -36,6 +36,16 @@ struct Mark {
     healthy: u32,
 }
 
+/// What is looked at.
+struct Scene<'a> {
+    control: &'a Control,
+    view: &'a State,
+    workload: &'a Workload,
+    rollout: &'a Rollout,
+    /// The uptime.
+    now: Duration,
+}
+
 /// What a look at one rollout found.
 struct Look {
     seen: Progress,
@@ -106,25 +116,32 @@ impl Keeper {
         if workload.desired != Desired::Running || matches!(rollout.stage, Stage::Failed { .. }) {
             return None;
         }
+        let scene = Scene {
+            control,
+            view: &view,
+            workload,
+            rollout,
+            now,
+        };
         let mut look = Look::new(id, rollout);
         for copy in view.assignments_of(id).filter(|copy| copy.is_wanted()) {
-            self.judge(control, (&view, workload), copy, now, &mut look);
+            self.judge(&scene, copy, &mut look);
             if copy.trial {
                 on_trial.insert(copy.unit());
             }
         }
-        self.watch_progress(&view, workload, rollout, now, &mut look);
+        self.watch_progress(&scene, &mut look);
         Some((look, is_rollout_due(&view, workload)))
     }
 
-    fn judge(
-        &mut self,
-        control: &Control,
-        (view, workload): (&State, &Workload),
-        copy: &Assignment,
-        now: Duration,
-        look: &mut Look,
-    ) {
+    fn judge(&mut self, scene: &Scene<'_>, copy: &Assignment, look: &mut Look) {
+        let Scene {
+            control,
+            view,
+            workload,
+            now,
+            ..
+        } = *scene;
         let node = view.node(copy.node);
         // What a node that is not heard said last proves nothing.
         let is_heard = node.is_some_and(|node| node.liveness == Liveness::Alive);
@@ -169,14 +186,14 @@ impl Keeper {
     }
 
     /// A rollout that has stood still for too long while it was not waiting for a person has failed.
-    fn watch_progress(
-        &mut self,
-        view: &State,
-        workload: &Workload,
-        rollout: &Rollout,
-        now: Duration,
-        look: &mut Look,
-    ) {
+    fn watch_progress(&mut self, scene: &Scene<'_>, look: &mut Look) {
+        let Scene {
+            view,
+            workload,
+            rollout,
+            now,
+            ..
+        } = *scene;
         let Some(standing) = rollout_standing(view, workload) else {
             return;
         };
