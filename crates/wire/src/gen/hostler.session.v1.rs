@@ -250,6 +250,12 @@ pub struct ObservedUnit {
     /// What the unit is made of, such as the services of a compose project. For people; no part of the digest.
     #[prost(message, repeated, tag = "6")]
     pub parts: ::prost::alloc::vec::Vec<Part>,
+    /// Absent without a health check, or while nothing runs.
+    #[prost(message, optional, tag = "7")]
+    pub health: ::core::option::Option<Health>,
+    /// Set while it keeps ending early.
+    #[prost(message, optional, tag = "8")]
+    pub crash_loop: ::core::option::Option<CrashLoop>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Part {
@@ -261,6 +267,36 @@ pub struct Part {
     /// How it ended, if it has.
     #[prost(message, optional, tag = "3")]
     pub exit: ::core::option::Option<Exit>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Health {
+    #[prost(oneof = "health::State", tags = "1, 2, 3")]
+    pub state: ::core::option::Option<health::State>,
+}
+/// Nested message and enum types in `Health`.
+pub mod health {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum State {
+        #[prost(bool, tag = "1")]
+        Starting(bool),
+        #[prost(bool, tag = "2")]
+        Healthy(bool),
+        /// What the check said.
+        #[prost(string, tag = "3")]
+        Unhealthy(::prost::alloc::string::String),
+    }
+}
+/// How the first of several short runs in succession ended.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CrashLoop {
+    #[prost(message, optional, tag = "1")]
+    pub exit: ::core::option::Option<Exit>,
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    #[prost(uint32, tag = "3")]
+    pub run: u32,
+    #[prost(string, repeated, tag = "4")]
+    pub log: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnitState {
