@@ -19,6 +19,7 @@
 //! `git-unauthorized`, `git-ref-not-found`, `git-token-unreadable`, and those of containers.
 
 mod drive;
+mod end;
 mod found;
 mod git;
 mod output;

@@ -1,0 +1,268 @@
+//! Ending and removing projects, through the engine alone, by labels: it works as well where the files, or the program,
+//! are gone.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bollard::query_parameters::{
+    KillContainerOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
+    RemoveVolumeOptions, WaitContainerOptions,
+};
+use futures::StreamExt as _;
+use hostler_model::{Exit, UnitId};
+
+use super::project::Project;
+use super::state::Piece;
+use super::{Inner, LABEL_UNIT, PROJECT, lock};
+use crate::container::engine::Attempt as _;
+use crate::{Data, FoundState, RuntimeError};
+
+/// How long a killed container may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a container whose end could not be waited for.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+impl Inner {
+    pub(super) async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
+        let seen = self.find(id).await?.ok_or(RuntimeError::NotFound(id))?;
+        let alive: Vec<&Piece> = seen
+            .pieces
+            .iter()
+            .filter(|piece| piece.is_alive())
+            .collect();
+        if !alive.is_empty() {
+            self.end(id, alive, seen.project.as_ref()).await?;
+        }
+        let seen = self.find(id).await?.ok_or(RuntimeError::NotFound(id))?;
+        match seen.standing.state {
+            FoundState::Exited { exit, .. } if !seen.pieces.iter().any(Piece::is_alive) => Ok(exit),
+            // What has never run has not ended in any way that is known.
+            FoundState::Prepared => Ok(Exit::Unknown),
+            FoundState::Exited { .. } | FoundState::Running { .. } => {
+                Err(RuntimeError::Unkillable(id))
+            }
+        }
+    }
+
+    /// Ends containers: those that depend on others first.
+    pub(super) async fn end(
+        &self,
+        id: UnitId,
+        pieces: Vec<&Piece>,
+        project: Option<&Project>,
+    ) -> Result<(), RuntimeError> {
+        let services = project.map(|project| &project.record.services);
+        let dependencies = |piece: &Piece| -> Vec<String> {
+            let service = services.and_then(|services| services.get(&piece.service));
+            service.map(|it| it.depends_on.clone()).unwrap_or_default()
+        };
+        let mut left = pieces;
+        while !left.is_empty() {
+            let needed: HashSet<String> =
+                left.iter().flat_map(|piece| dependencies(piece)).collect();
+            let (later, now): (Vec<&Piece>, Vec<&Piece>) = left
+                .iter()
+                .partition(|piece| needed.contains(&piece.service));
+            // Those that depend on each other end together.
+            let (later, now) = if now.is_empty() {
+                (now, later)
+            } else {
+                (later, now)
+            };
+            let ends = now.into_iter().map(|piece| {
+                let own = services.and_then(|services| services.get(&piece.service)?.grace_ms);
+                let grace = own.map_or(piece.grace, Duration::from_millis);
+                self.end_one(id, piece, grace)
+            });
+            futures::future::try_join_all(ends).await?;
+            left = later;
+        }
+        Ok(())
+    }
+
+    async fn end_one(
+        &self,
+        id: UnitId,
+        piece: &Piece,
+        grace: Duration,
+    ) -> Result<(), RuntimeError> {
+        if self.kill(piece, &piece.stop_signal).await? {
+            self.wait(id, piece, grace).await?;
+        }
+        let is_alive = async || {
+            let piece = self.inspect(id, &piece.container).await?;
+            Ok::<bool, RuntimeError>(piece.is_some_and(|piece| piece.is_alive()))
+        };
+        if !is_alive().await? {
+            return Ok(());
+        }
+        self.kill(piece, "SIGKILL").await?;
+        self.wait(id, piece, KILL_PATIENCE).await?;
+        if is_alive().await? {
+            return Err(RuntimeError::Unkillable(id));
+        }
+        Ok(())
+    }
+
+    /// Sends a signal. Answers whether there was something to send it to.
+    async fn kill(&self, piece: &Piece, signal: &str) -> Result<bool, RuntimeError> {
+        let docker = self.engine.docker().await?;
+        let signal = signal.to_owned();
+        let options = Some(KillContainerOptions { signal });
+        match docker
+            .kill_container(&piece.container, options)
+            .await
+            .attempt()?
+        {
+            Ok(()) => Ok(true),
+            // It ended, or went, in between.
+            Err(refused) if refused.is_conflict() || refused.is_not_found() => Ok(false),
+            Err(refused) => Err(refused.of_engine()),
+        }
+    }
+
+    /// Waits until the container does not run, at most so long.
+    async fn wait(&self, id: UnitId, piece: &Piece, most: Duration) -> Result<(), RuntimeError> {
+        let docker = self.engine.docker().await?;
+        let waiting = async {
+            loop {
+                let options = WaitContainerOptions {
+                    condition: "not-running".to_owned(),
+                };
+                // How it ended is read afterwards; here it only matters that it has.
+                let _ = docker
+                    .wait_container(&piece.container, Some(options))
+                    .next()
+                    .await;
+                let seen = self.inspect(id, &piece.container).await?;
+                if !seen.is_some_and(|seen| seen.is_alive()) {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(most, waiting).await.unwrap_or(Ok(()))
+    }
+
+    /// Ends what runs of a project that is not to go on after a part of it has failed.
+    pub(super) fn end_the_rest(self: &Arc<Self>, id: UnitId) {
+        if !lock(&self.ending).insert(id) {
+            return;
+        }
+        tracing::info!(unit = %id, "a service has failed and nothing restarts it: ending the others");
+        let inner = Arc::clone(self);
+        self.tasks.spawn_until_stop("end a project", async move {
+            let turn = inner.turn(id).await;
+            if let Err(error) = inner.stop(id).await {
+                tracing::warn!(unit = %id, %error, "the rest of a project could not be ended");
+            }
+            drop(turn);
+            lock(&inner.ending).remove(&id);
+            inner.watch.touch();
+        });
+    }
+
+    pub(super) async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
+        match self.stop(id).await {
+            Ok(_) | Err(RuntimeError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let (ours, others): (Vec<_>, Vec<_>) = self
+            .of_project(id)
+            .await?
+            .into_iter()
+            .partition(|it| is_of(it, id));
+        let docker = self.engine.docker().await?;
+        for container in ours.iter().filter_map(|it| it.id.as_deref()) {
+            let options = RemoveContainerOptions {
+                v: true,
+                force: true,
+                link: false,
+            };
+            let removed = docker.remove_container(container, Some(options)).await;
+            match removed.attempt()? {
+                Ok(()) => {}
+                // Gone, or somebody else removes it already.
+                Err(refused) if refused.is_not_found() || refused.is_conflict() => {}
+                Err(refused) => return Err(refused.of_unit(id)),
+            }
+        }
+        // Networks and volumes are shared between generations.
+        if others.is_empty() {
+            self.remove_networks(id).await?;
+            if data == Data::Delete {
+                self.remove_volumes(id).await?;
+            }
+        }
+        self.starts.forget(id).await?;
+        self.places.remove(id, data == Data::Delete).await
+    }
+
+    async fn remove_networks(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let docker = self.engine.docker().await?;
+        let options = ListNetworksOptions {
+            filters: Some(self.project_filter(id)),
+        };
+        for network in docker.list_networks(Some(options)).await.or_down()? {
+            let Some(network) = network.id else { continue };
+            match docker.remove_network(&network).await.attempt()? {
+                Ok(()) => {}
+                Err(refused) if refused.is_not_found() => {}
+                Err(refused) => return Err(refused.of_engine()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_volumes(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let docker = self.engine.docker().await?;
+        let options = ListVolumesOptions {
+            filters: Some(self.project_filter(id)),
+        };
+        let listed = docker.list_volumes(Some(options)).await.or_down()?;
+        for volume in listed.volumes.unwrap_or_default() {
+            let options = Some(RemoveVolumeOptions { force: false });
+            match docker
+                .remove_volume(&volume.name, options)
+                .await
+                .attempt()?
+            {
+                Ok(()) => {}
+                Err(refused) if refused.is_not_found() => {}
+                Err(refused) => return Err(refused.of_engine()),
+            }
+        }
+        Ok(())
+    }
+
+    fn project_filter(&self, id: UnitId) -> HashMap<String, Vec<String>> {
+        let label = format!("{PROJECT}={}", self.places.name_of(id.assignment));
+        HashMap::from([("label".to_owned(), vec![label])])
+    }
+
+    /// Removes what an agent that died in a preparation left, once in a life of the driver.
+    pub(super) async fn sweep(&self, halves: Vec<UnitId>) {
+        if self.is_swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for id in halves {
+            // A verb that works on it knows better.
+            if let Ok(_turn) = self.turn_of(id).try_lock_owned()
+                && let Err(error) = self.places.remove(id, false).await
+            {
+                tracing::warn!(unit = %id, %error, "what is left of a preparation cannot be removed");
+            }
+        }
+    }
+}
+
+/// Whether a container of the project belongs to the unit; one without our label came of a person's own command.
+pub(super) fn is_of(container: &bollard::models::ContainerSummary, id: UnitId) -> bool {
+    let label = container
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(LABEL_UNIT));
+    label.is_none_or(|label| *label == id.to_string())
+}
