@@ -21,6 +21,7 @@ mod health;
 mod journal;
 mod ledger;
 mod machine;
+mod meter;
 mod notes;
 mod plan;
 mod reconcile;

@@ -83,6 +83,7 @@ impl Machine for LocalMachine {
             memory_used: used,
             disk_free: space(data_dir).map(|(_, free)| free).unwrap_or_default(),
             running_containers: Vec::new(),
+            units: Vec::new(),
         }
     }
 

@@ -13,8 +13,9 @@ use futures::stream::BoxStream;
 use hostler_fleet::{Reply, State, Verb};
 use hostler_kit::{Clock, Tasks};
 use hostler_model::{
-    Actor, AssignmentId, Command, CommandState, Desired, Event, FleetId, IntentItem, NodeId,
-    ObservedUnit, Refusal, ReplicaId, StoreEpoch, Timestamp, Usage, Workload,
+    Actor, Assignment, AssignmentId, Command, CommandState, Desired, Event, FleetId, IntentItem,
+    NodeId, ObservedUnit, Refusal, ReplicaId, StoreEpoch, Timestamp, UnitUsage, Usage, Workload,
+    WorkloadId,
 };
 use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,12 +23,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::attachment::Joining;
 use crate::batch::Request;
 use crate::leader::Leader;
+use crate::live::LiveEntry;
 use crate::load::load;
 use crate::owner::Owner;
 use crate::shared::Shared;
 use crate::{
     Attachment, Check, ControlConfig, Link, LiveNode, LogRecord, LogRequest, MetricsSnapshot,
-    Parts, Readiness, StartError, SyncBeat, attachment, keepers, logs, refusals,
+    Parts, Readiness, StartError, SyncBeat, WorkloadUsage, attachment, keepers, logs, refusals,
 };
 
 /// One control plane.
@@ -252,6 +254,13 @@ impl Control {
         entry.lock().observed(assignment).cloned()
     }
 
+    /// What the copy used when its node measured it last, while it runs.
+    #[must_use]
+    pub fn usage_of(&self, copy: &Assignment) -> Option<UnitUsage> {
+        let entry = self.shared.live.get(copy.node)?;
+        entry.lock().unit_usage(copy.unit())
+    }
+
     /// Everything that the node last told, also units that the fleet knows nothing of.
     #[must_use]
     pub fn observed_on(&self, node: NodeId) -> Vec<ObservedUnit> {
@@ -379,6 +388,7 @@ impl Control {
             .filter(|entry| entry.lock().snapshot(now).is_connected);
         snapshot.nodes_connected = connected.count() as u64;
         count_records(&self.view(), &mut snapshot);
+        snapshot.usage = workload_usage(&self.view(), &entries);
         snapshot
     }
 
@@ -419,4 +429,30 @@ fn count_records(view: &State, snapshot: &mut MetricsSnapshot) {
     snapshot.nodes = nodes;
     snapshot.copies = copies;
     snapshot.workloads = view.workloads().len() as u64;
+}
+
+/// What the copies of each workload use together; of very many workloads those that use most memory.
+fn workload_usage(view: &State, entries: &[Arc<LiveEntry>]) -> Vec<WorkloadUsage> {
+    const MOST: usize = 1000;
+    let mut sums: BTreeMap<WorkloadId, (u64, u64)> = BTreeMap::new();
+    for entry in entries {
+        for (observed, used) in entry.lock().unit_usages() {
+            let (milli_cpu, memory) = sums.entry(observed.workload).or_default();
+            *milli_cpu = milli_cpu.saturating_add(used.milli_cpu);
+            *memory = memory.saturating_add(used.memory.0);
+        }
+    }
+    let named = sums
+        .into_iter()
+        .filter_map(|(workload, (milli_cpu, memory))| {
+            Some(WorkloadUsage {
+                workload: view.workload(workload)?.name.clone(),
+                milli_cpu,
+                memory,
+            })
+        });
+    let mut usage: Vec<WorkloadUsage> = named.collect();
+    usage.sort_by_key(|it| std::cmp::Reverse(it.memory));
+    usage.truncate(MOST);
+    usage
 }

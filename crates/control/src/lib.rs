@@ -49,7 +49,7 @@ pub use config::{Check, ControlConfig, Parts, Readiness, StartError};
 pub use control::{Control, Run};
 pub use link::{Link, LogRecord, LogRequest, LogStream};
 pub use live::LiveNode;
-pub use metrics::{Histogram, MetricsSnapshot, VerbCount};
+pub use metrics::{Histogram, MetricsSnapshot, VerbCount, WorkloadUsage};
 pub use syncs::SyncBeat;
 
 /// The pure core, for the doors: they import no other room for its words.

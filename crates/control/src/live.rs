@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use hostler_fleet::{Lease, LeaseRules, Turn, UnitReport, Verdict};
 use hostler_model::{
-    AssignmentId, Health, NodeId, ObservedUnit, Timestamp, UnitId, UnitState, Usage, unit_digest,
+    AssignmentId, Health, NodeId, ObservedUnit, Timestamp, UnitId, UnitState, UnitUsage, Usage,
+    unit_digest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +61,8 @@ pub(crate) struct Pulse {
     /// Since when the record says that the node is suspect or lost, as far as this server has said so.
     doubted: Option<Duration>,
     usage: Option<Usage>,
+    /// Of units that the node has told of, the last figures of each.
+    unit_usage: BTreeMap<UnitId, UnitUsage>,
     beats: u64,
     session: Option<Session>,
     sessions: u64,
@@ -152,6 +155,7 @@ impl Pulse {
             last_seen: Timestamp::default(),
             doubted: None,
             usage: None,
+            unit_usage: BTreeMap::new(),
             beats: 0,
             session: None,
             sessions: 0,
@@ -211,8 +215,24 @@ impl Pulse {
         }
     }
 
-    pub(crate) fn set_usage(&mut self, usage: Usage) {
+    /// Figures of units that the node has not told of are nobody's.
+    pub(crate) fn set_usage(&mut self, mut usage: Usage) {
+        for unit in std::mem::take(&mut usage.units) {
+            if self.observed.contains_key(&unit.unit) {
+                self.unit_usage.insert(unit.unit, unit);
+            }
+        }
         self.usage = Some(usage);
+    }
+
+    /// What the unit used when it was measured last, while it runs.
+    pub(crate) fn unit_usage(&self, unit: UnitId) -> Option<UnitUsage> {
+        self.unit_usage.get(&unit).copied()
+    }
+
+    pub(crate) fn unit_usages(&self) -> impl Iterator<Item = (&ObservedUnit, &UnitUsage)> {
+        let known = self.unit_usage.iter();
+        known.filter_map(|(unit, usage)| Some((self.observed.get(unit)?, usage)))
     }
 
     /// A beat of a session.
@@ -337,6 +357,9 @@ impl Pulse {
         self.observed.clear();
         self.digest = 0;
         self.observe(units);
+        let observed = &self.observed;
+        self.unit_usage
+            .retain(|unit, _| observed.contains_key(unit));
     }
 
     /// Takes in what has changed.
@@ -346,6 +369,9 @@ impl Pulse {
                 UnitState::Gone => self.observed.remove(&unit.unit),
                 _ => self.observed.insert(unit.unit, unit.clone()),
             };
+            if !matches!(unit.state, UnitState::Running { .. }) {
+                self.unit_usage.remove(&unit.unit);
+            }
             self.digest ^= before.as_ref().map_or(0, unit_digest) ^ unit_digest(unit);
         }
     }

@@ -72,6 +72,7 @@ pub struct MetricsSnapshot {
     /// Copies: `running` as intended, `stopping`, `finished`, and `pending` without a node.
     pub copies: BTreeMap<&'static str, u64>,
     pub workloads: u64,
+    pub usage: Vec<WorkloadUsage>,
     /// The last event's number.
     pub event_sequence: u64,
     pub store_revision: u64,
@@ -86,6 +87,17 @@ pub struct VerbCount {
     /// `changed`, `unchanged` or `refused`.
     pub result: &'static str,
     pub count: u64,
+}
+
+/// What the running copies of a workload use together, where their nodes measure it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadUsage {
+    /// Its name.
+    pub workload: String,
+    /// Thousandths of a core.
+    pub milli_cpu: u64,
+    /// Bytes.
+    pub memory: u64,
 }
 
 /// Counts by upper bound, not cumulated.

@@ -37,8 +37,8 @@ pub use id::{
     SwitchId, WorkloadId,
 };
 pub use node::{
-    Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact, Usage,
-    is_node_name,
+    Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact,
+    UnitUsage, Usage, is_node_name,
 };
 pub use pool::{Money, Pool, PoolId, Quote, QuoteSource};
 pub use quantity::{Bytes, MilliCpu, ParseQuantityError, Resources};

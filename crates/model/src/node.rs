@@ -23,7 +23,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{Kind, WorkloadSpec};
-use crate::{Bytes, Contract, NodeId, Resources, Timestamp};
+use crate::{Bytes, Contract, NodeId, Resources, Timestamp, UnitId};
 
 /// Longest name of a node: that of a DNS name.
 const LONGEST_NAME: usize = 253;
@@ -160,6 +160,24 @@ pub struct Usage {
     pub disk_free: Bytes,
     /// Names of running containers, ours and others'.
     pub running_containers: Vec<String>,
+    /// What was measured of units since the last beat.
+    pub units: Vec<UnitUsage>,
+}
+
+/// What a running unit uses, as its node measured it last. Never persisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnitUsage {
+    pub unit: UnitId,
+    /// Processor time since the run began, in nanoseconds of one core.
+    pub cpu_nanos: u64,
+    /// Thousandths of a core between the last two looks.
+    pub milli_cpu: u64,
+    pub memory: Bytes,
+    /// Read from and written to disks, and over the network; none where the driver cannot tell.
+    pub read: Option<Bytes>,
+    pub written: Option<Bytes>,
+    pub received: Option<Bytes>,
+    pub sent: Option<Bytes>,
 }
 
 /// The cloud machine now behind a node.

@@ -23,6 +23,7 @@ pub(crate) mod output;
 pub(crate) mod pull;
 pub(crate) mod registry;
 pub(crate) mod starts;
+mod usage;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -32,8 +33,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::query_parameters::{
-    CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, StartContainerOptions,
-    StatsOptions, WaitContainerOptions,
+    CreateContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
+    StartContainerOptions, StatsOptions, WaitContainerOptions,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -43,10 +44,10 @@ use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Data, Exec, Found, FoundState, NativeHealth, Progress, Runtime, RuntimeError, Stats, Unit,
-    UnitStats,
+    Census, Data, Exec, Found, FoundState, NativeHealth, Progress, Runtime, RuntimeError, Stats,
+    Unit, UnitStats,
 };
-use engine::{Attempt as _, Engine, NETWORK_MISSING};
+use engine::{Attempt as _, Engine, NETWORK_MISSING, readable};
 use found::Changes;
 use pull::Pulls;
 pub use registry::{Login, Registries, Registry};
@@ -237,6 +238,10 @@ impl Runtime for ContainerRuntime {
         Some(self)
     }
 
+    fn census(&self) -> Option<&dyn Census> {
+        Some(self)
+    }
+
     fn exec(&self) -> Option<&dyn Exec> {
         Some(self)
     }
@@ -249,32 +254,32 @@ impl Runtime for ContainerRuntime {
 #[async_trait]
 impl Stats for ContainerRuntime {
     async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError> {
-        let container = self.inner.container(id).await?;
+        let container = self.inner.known(id).await?;
         let docker = self.inner.engine.docker().await?;
         let options = StatsOptions {
             stream: false,
             one_shot: true,
         };
         let first = docker.stats(&container, Some(options)).next().await;
-        let Some(stats) = first
+        let stats = first
             .transpose()
-            .or_refused(|refused| refused.of_unit(id))?
-        else {
-            return Ok(UnitStats::default());
-        };
-        let pids = stats.pids_stats.and_then(|pids| pids.current).unwrap_or(0);
-        Ok(UnitStats {
-            cpu_nanos: stats
-                .cpu_stats
-                .and_then(|cpu| cpu.cpu_usage)
-                .and_then(|usage| usage.total_usage)
-                .unwrap_or(0),
-            memory: stats
-                .memory_stats
-                .and_then(|memory| memory.usage)
-                .unwrap_or(0),
-            pids: u32::try_from(pids).unwrap_or(u32::MAX),
-        })
+            .or_refused(|refused| refused.of_unit(id))?;
+        Ok(stats.map(usage::of).unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Census for ContainerRuntime {
+    async fn running(&self) -> Result<Vec<String>, RuntimeError> {
+        let docker = self.inner.engine.docker().await?;
+        let running = readable(|| docker.list_containers(None::<ListContainersOptions>)).await;
+        let names = running
+            .or_down()?
+            .into_iter()
+            .filter_map(|it| it.names?.into_iter().next());
+        Ok(names
+            .map(|name| name.trim_start_matches('/').to_owned())
+            .collect())
     }
 }
 

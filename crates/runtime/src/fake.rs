@@ -37,7 +37,7 @@ pub use machine::{FakeMachine, Fault};
 use crate::logs::{LogLine, LogQuery};
 use crate::vm::{Interface, Power};
 use crate::{
-    Data, Exec, Fencing, Found, Guest, Guests, NativeHealth, Progress, Runtime, RuntimeError,
+    Census, Data, Exec, Fencing, Found, Guest, Guests, NativeHealth, Progress, Runtime, RuntimeError,
     Stats, Unit, UnitStats,
 };
 
@@ -162,6 +162,11 @@ impl Runtime for FakeRuntime {
         Some(self)
     }
 
+    fn census(&self) -> Option<&dyn Census> {
+        let has_engine = self.kind == Kind::Container && self.machine.containers().is_some();
+        has_engine.then_some(self)
+    }
+
     fn exec(&self) -> Option<&dyn Exec> {
         Some(self)
     }
@@ -201,6 +206,13 @@ impl Guests for FakeRuntime {
 
     async fn resume(&self, id: UnitId) -> Result<(), RuntimeError> {
         self.machine.measure(id).map(drop)
+    }
+}
+
+#[async_trait]
+impl Census for FakeRuntime {
+    async fn running(&self) -> Result<Vec<String>, RuntimeError> {
+        Ok(self.machine.containers().unwrap_or_default())
     }
 }
 

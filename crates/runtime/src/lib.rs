@@ -99,6 +99,11 @@ pub struct UnitStats {
     /// Memory in use, in bytes.
     pub memory: u64,
     pub pids: u32,
+    /// Bytes since the run began, read from and written to disks, and over the network; none where it is not known.
+    pub read: Option<u64>,
+    pub written: Option<u64>,
+    pub received: Option<u64>,
+    pub sent: Option<u64>,
 }
 
 /// Why a driver could not do it. Each kind has a stable code that people can look up.
@@ -229,6 +234,11 @@ pub trait Runtime: Send + Sync + 'static {
         None
     }
 
+    /// Whether it can tell what else runs on its engine.
+    fn census(&self) -> Option<&dyn Census> {
+        None
+    }
+
     /// Whether its units are guests with a life of their own.
     fn guests(&self) -> Option<&dyn Guests> {
         None
@@ -293,4 +303,11 @@ pub enum NativeVerdict {
 #[async_trait]
 pub trait NativeHealth: Send + Sync {
     async fn native_verdict(&self, id: UnitId) -> Result<NativeVerdict, RuntimeError>;
+}
+
+/// Counts what runs on the driver's engine, also what is not ours.
+#[async_trait]
+pub trait Census: Send + Sync {
+    /// The names of everything that runs, as the engine has them.
+    async fn running(&self) -> Result<Vec<String>, RuntimeError>;
 }

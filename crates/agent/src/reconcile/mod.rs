@@ -42,6 +42,7 @@ use crate::guard::{Held, Speaker};
 use crate::health::Answer;
 use crate::ledger::{Fleet, Ledger};
 use crate::machine::Machine;
+use crate::meter::{self, Figures};
 use crate::notes::{Doing, Moment, Note};
 use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
 use crate::show::{self, Picture};
@@ -57,6 +58,16 @@ pub(crate) struct Handle {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) picture: watch::Receiver<Arc<Picture>>,
     pub(crate) runtimes: Arc<BTreeMap<Kind, Arc<dyn Runtime>>>,
+    /// What was measured last.
+    pub(crate) figures: watch::Receiver<Arc<Figures>>,
+}
+
+impl Handle {
+    /// The names of running containers: all that the engines tell of, else those of ours.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let told = self.figures.borrow().containers.clone();
+        told.unwrap_or_else(|| self.picture.borrow().containers.clone())
+    }
 }
 
 /// Proof that the control plane heard this node.
@@ -201,7 +212,9 @@ pub(crate) fn start(
         .map(|runtime| (runtime.kind(), Arc::clone(runtime)))
         .collect();
     let runtimes = Arc::new(runtimes);
+    let figures = meter::start(parts, &runtimes, shown.clone());
     let handle = Handle {
+        figures,
         inputs: sender.clone(),
         picture: shown,
         runtimes: Arc::clone(&runtimes),

@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) gone: BTreeSet<UnitId>,
     pub(crate) beats: u64,
     pub(crate) last_beat: v1::Beat,
+    /// Figures of units, as they came.
+    pub(crate) usage: Vec<v1::UnitUsage>,
     pub(crate) held: Option<v1::Held>,
     pub(crate) applied: Vec<u64>,
     pub(crate) acknowledged: Vec<v1::Acknowledge>,
@@ -116,6 +118,7 @@ impl Control {
             gone: BTreeSet::new(),
             beats: 0,
             last_beat: v1::Beat::default(),
+            usage: Vec::new(),
             held: None,
             applied: Vec::new(),
             acknowledged: Vec::new(),
@@ -236,6 +239,14 @@ impl Control {
 impl State {
     pub(crate) fn shows(&self, unit: UnitId, word: &str) -> bool {
         self.shown(unit) == Some(word)
+    }
+
+    /// Why the node could not begin with a unit: code and message.
+    pub(crate) fn failure(&self, unit: UnitId) -> Option<(String, String)> {
+        match self.observed.get(&unit)?.state.as_ref()?.state.as_ref()? {
+            Shown::Failed(failed) => Some((failed.code.clone(), failed.message.clone())),
+            _ => None,
+        }
     }
 
     /// The word for what the node said last of a unit.
@@ -501,6 +512,8 @@ impl Control {
                         sequence: beat.sequence,
                     }));
                 }
+                let usage = beat.usage.iter().flat_map(|usage| usage.units.clone());
+                state.usage.extend(usage);
                 state.last_beat = beat;
             }
             FromNode::Acknowledge(acknowledged) => {

@@ -374,6 +374,17 @@ async fn a_control_plane_without_intent_stops_nothing_and_hears_what_runs() {
     let agent = start(&world, &lines).await;
     let beats = plane.until_asked(NODES, 30).await;
     assert_eq!(beats[29].body["running_containers"], json!(["web-0"]));
+    agent.stop().await;
+    world
+        .machine
+        .set_containers(&["theirs", "hostler-web-0-1-g1"]);
+    let agent = start(&world, &lines).await;
+    let all = json!(["hostler-web-0-1-g1", "theirs"]);
+    let beats = plane.until_asked(NODES, 40).await;
+    assert_eq!(
+        beats[39].body["running_containers"], all,
+        "ours and others'"
+    );
     assert_eq!(world.machine.running(), [unit(1, 1)]);
     agent.stop().await;
     assert_eq!(world.machine.running(), [unit(1, 1)]);

@@ -304,3 +304,39 @@ async fn many_copies_start_side_by_side() {
         before.elapsed()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn beats_tell_what_running_units_use_and_which_containers_run() {
+    let world = World::new();
+    world.machine.set_containers(&["theirs"]);
+    let _agent = world.start().await;
+    world.control.run(unit(1, 1), &serve("web"));
+    world
+        .control
+        .run(unit(2, 1), &program("once", "exit 0", RestartPolicy::No));
+    world.control.until_shown(unit(1, 1), "running").await;
+    world.control.until_shown(unit(2, 1), "finished").await;
+    world
+        .control
+        .until("figures of two looks", |state| state.usage.len() >= 2)
+        .await;
+    let state = world.control.state();
+    let assignment = unit(1, 1).assignment.to_string();
+    for used in &state.usage {
+        let id = used.unit.as_ref().unwrap();
+        assert_eq!(
+            (&id.assignment, id.generation),
+            (&assignment, 1),
+            "only what runs is measured"
+        );
+        assert_eq!((used.memory_bytes, used.sent_bytes), (1 << 20, None));
+        assert_eq!(used.read_bytes, Some(used.cpu_nanos / 1000));
+    }
+    let (first, second) = (&state.usage[0], &state.usage[1]);
+    assert_eq!(first.milli_cpu, 0, "there is nothing to count from yet");
+    assert_eq!(second.milli_cpu, 1000, "the fake keeps one core busy");
+    assert!(second.cpu_nanos > first.cpu_nanos);
+    let told = state.last_beat.usage.as_ref().unwrap();
+    assert_eq!(told.running_containers, ["theirs"]);
+    assert!(state.beats > 2 * 2, "each look is told by one beat");
+}

@@ -9,7 +9,8 @@ use hostler_control::fake::{FakeMachine, FakeNode};
 use hostler_control::{BeatVerdict, Control, Link, LogRecord, LogRequest};
 use hostler_model::spec::DisconnectPolicy;
 use hostler_model::{
-    Code, Contract, Event, EventKind, Intent, NodeState, Refusal, StopCause, UnitId, Usage,
+    Bytes, Code, Contract, Event, EventKind, Exit, Intent, NodeState, Refusal, StopCause, UnitId,
+    UnitUsage, Usage,
 };
 
 use crate::world::{World, apply, beat_for, copies, join, spec, state_of, stop, until};
@@ -395,5 +396,77 @@ async fn what_a_polling_agent_says_together_is_one_beat_for_its_lease() {
         (live.spacing, live.beats),
         (Some(Duration::from_secs(5)), 90)
     );
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_of_a_unit_are_kept_while_it_runs_and_others_units_have_none() {
+    let world = World::new(1);
+    let control = world.start().await;
+    let (first, second) = (
+        join(&control, "first").await,
+        join(&control, "second").await,
+    );
+    let web = apply(&control, spec("web", 1, 100)).await.unwrap();
+    until(&control, "placed", |view| view.pending_copies(web) == 0).await;
+    let copy = copies(&control, web)[0].clone();
+    let (owner, other) = match copy.node == first.id() {
+        true => (&first, &second),
+        false => (&second, &first),
+    };
+    until(&control, "it runs", |_| owner.units().len() == 1).await;
+    let used = UnitUsage {
+        unit: copy.unit(),
+        cpu_nanos: 7,
+        milli_cpu: 250,
+        memory: Bytes(1 << 20),
+        read: None,
+        written: None,
+        received: Some(Bytes(9)),
+        sent: None,
+    };
+    let digest = |node: &FakeNode| hostler_model::digest(node.units().iter());
+    let beat = |node: &FakeNode, sequence, units| {
+        let usage = Usage {
+            units,
+            ..Usage::default()
+        };
+        node.attachment()
+            .unwrap()
+            .beat(sequence, usage, digest(node))
+    };
+    assert_eq!(beat(other, 1000, vec![used]), BeatVerdict::Accepted);
+    assert_eq!(
+        control.usage_of(&copy),
+        None,
+        "a node tells only of its own"
+    );
+    let unknown = UnitUsage {
+        unit: UnitId {
+            generation: 99,
+            ..copy.unit()
+        },
+        ..used
+    };
+    let revision = control.store_revision();
+    assert_eq!(
+        beat(owner, 1000, vec![used, unknown]),
+        BeatVerdict::Accepted
+    );
+    assert_eq!(control.usage_of(&copy), Some(used));
+    assert_eq!(control.store_revision(), revision, "no figure is written");
+    assert_eq!(beat(owner, 1001, Vec::new()), BeatVerdict::Accepted);
+    assert_eq!(
+        control.usage_of(&copy),
+        Some(used),
+        "a beat without news changes nothing"
+    );
+    let shown = control.metrics().usage;
+    let of_web = shown.iter().find(|it| it.workload == "web").unwrap();
+    assert_eq!((of_web.milli_cpu, of_web.memory), (250, 1 << 20));
+    assert_eq!(shown.len(), 1);
+
+    owner.finish(copy.unit(), Exit::Code(0)).await.unwrap();
+    assert_eq!(control.usage_of(&copy), None, "it does not run any more");
     stop(control).await;
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use hostler_control::{Histogram, MetricsSnapshot};
+use hostler_control::{Histogram, MetricsSnapshot, WorkloadUsage};
 use http::header;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet, text};
@@ -89,6 +89,22 @@ impl Snapshot {
             "Workloads",
             [([("", ""); 0], it.workloads)],
         )?;
+        let used = |value: fn(&WorkloadUsage) -> u64| {
+            let each = it.usage.iter();
+            each.map(move |it| ([("workload", it.workload.as_str())], value(it)))
+        };
+        gauge(
+            to,
+            "workload_cpu_milli",
+            "Thousandths of a core that the running copies of a workload use",
+            used(|it| it.milli_cpu),
+        )?;
+        gauge(
+            to,
+            "workload_memory_bytes",
+            "Memory that the running copies of a workload use",
+            used(|it| it.memory),
+        )?;
         counter(
             to,
             "events",
@@ -129,13 +145,13 @@ impl Snapshot {
 }
 
 /// Values by their labels.
-type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
-fn gauge<const N: usize>(
+fn gauge<'a, const N: usize>(
     to: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, u64)>,
+    values: impl IntoIterator<Item = (Labels<'a, N>, u64)>,
 ) -> fmt::Result {
     let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in values {
@@ -148,11 +164,11 @@ fn gauge<const N: usize>(
     Ok(())
 }
 
-fn counter<const N: usize>(
+fn counter<'a, const N: usize>(
     to: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, u64)>,
+    values: impl IntoIterator<Item = (Labels<'a, N>, u64)>,
 ) -> fmt::Result {
     let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in values {

@@ -8,7 +8,7 @@ use hostler_model::spec::Kind;
 use hostler_model::{
     AliasKey, Bytes, Code, Contract, CrashLoop, Disk, Exit, Health, Intent, IntentItem, MilliCpu,
     NodeFacts, ObservedUnit, Part, PartState, Refusal, Resources, RuntimeFact, StopCause,
-    Timestamp, UnitId, UnitState, Usage,
+    Timestamp, UnitId, UnitState, UnitUsage, Usage,
 };
 use hostler_wire::session::v1;
 
@@ -83,7 +83,26 @@ pub(super) fn usage(usage: v1::Usage) -> Usage {
         memory_used: Bytes(usage.memory_used_bytes),
         disk_free: Bytes(usage.disk_free_bytes),
         running_containers: usage.running_containers,
+        units: usage.units.into_iter().filter_map(unit_usage).collect(),
     }
+}
+
+/// Figures of a unit that has no readable id are nobody's.
+fn unit_usage(told: v1::UnitUsage) -> Option<UnitUsage> {
+    let id = told.unit?;
+    Some(UnitUsage {
+        unit: UnitId {
+            assignment: id.assignment.parse().ok()?,
+            generation: id.generation,
+        },
+        cpu_nanos: told.cpu_nanos,
+        milli_cpu: told.milli_cpu,
+        memory: Bytes(told.memory_bytes),
+        read: told.read_bytes.map(Bytes),
+        written: told.written_bytes.map(Bytes),
+        received: told.received_bytes.map(Bytes),
+        sent: told.sent_bytes.map(Bytes),
+    })
 }
 
 /// One unit of an observed set.

@@ -609,3 +609,57 @@ async fn a_spec_that_no_message_carries_is_refused_when_it_is_applied() {
         .is_problem(413, "body-too-large");
     server.shut_down().await;
 }
+
+#[tokio::test]
+async fn what_a_unit_uses_is_shown_with_its_copy_and_summed_in_the_figures() {
+    let server = Server::start().await;
+    server.apply("web", 1).await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    let mut intent = HashMap::new();
+    node.intent(&mut intent, |intent, _| intent.len() == 1)
+        .await;
+    let item = intent.values().next().expect("an item").clone();
+    node.observe(false, vec![observed(&item, running())]).await;
+    server
+        .until("/api/v1/workloads/web", |it| it["running"] == 1)
+        .await;
+    let assignment = item.unit.clone().expect("a unit").assignment;
+    let path = format!("/api/v1/assignments/{assignment}");
+    let before = server.get(&path).await.json();
+    assert!(before.get("usage").is_none(), "{before}");
+    let used = v1::UnitUsage {
+        unit: item.unit.clone(),
+        cpu_nanos: 3_000_000_000,
+        milli_cpu: 250,
+        memory_bytes: 1 << 20,
+        read_bytes: Some(0),
+        sent_bytes: Some(9),
+        ..v1::UnitUsage::default()
+    };
+    let nobodys = v1::UnitUsage {
+        unit: None,
+        ..used.clone()
+    };
+    let usage = v1::Usage {
+        units: vec![used, nobodys],
+        ..v1::Usage::default()
+    };
+    let beat = v1::Beat {
+        sequence: 1,
+        usage: Some(usage),
+        observed_digest: 0,
+    };
+    node.say(node_message::Message::Beat(beat)).await;
+    server.until(&path, |it| it.get("usage").is_some()).await;
+    let shown = server.get(&path).await.json();
+    let expected = serde_json::json!({"milli_cpu": 250, "cpu_ms": 3000, "memory_bytes": 1 << 20,
+        "read_bytes": 0, "sent_bytes": 9});
+    assert_eq!(shown["usage"], expected, "what is not known is left out");
+    let figures = server.get("/metrics").await.text;
+    let line = format!(
+        "hostler_workload_memory_bytes{{workload=\"web\"}} {}",
+        1 << 20
+    );
+    assert!(figures.contains(&line), "{figures}");
+    server.shut_down().await;
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use hostler_model::{Bytes, MilliCpu};
 use hostler_wire::api::{Assignment, AssignmentFilter, Intent, Workload};
 
 use super::wait::standing_of;
@@ -113,7 +114,7 @@ pub(crate) fn copies_table(
 ) {
     let mut head = vec!["COPY", "ID", "NODE", "STATE", "RUNS", "SINCE", "DETAIL"];
     if is_wide {
-        head.extend(["WANTED", "GENERATION", "REVISION"]);
+        head.extend(["CPU", "MEMORY", "WANTED", "GENERATION", "REVISION"]);
     }
     let mut table = Table::new(&head);
     for copy in copies {
@@ -133,7 +134,12 @@ pub(crate) fn copies_table(
                 .cause
                 .as_ref()
                 .map_or(String::new(), |cause| format!(" ({cause})"));
+            let used = copy.usage.as_ref();
             row.extend([
+                used.map_or(String::new(), |it| MilliCpu(it.milli_cpu).to_string())
+                    .into(),
+                used.map_or(String::new(), |it| Bytes(it.memory_bytes).to_string())
+                    .into(),
                 format!("{}{cause}", word(&copy.intent)).into(),
                 copy.generation.to_string().into(),
                 copy.revision.to_string().into(),

@@ -175,6 +175,15 @@ impl Inner {
             .ok_or(RuntimeError::NotFound(id))
     }
 
+    /// The same, without a look where the unit was met before: what is asked of it next tells whether it is here.
+    pub(super) async fn known(&self, id: UnitId) -> Result<String, RuntimeError> {
+        let known = lock(&self.ids).get(&id).cloned();
+        match known {
+            Some(container) => Ok(container),
+            None => self.container(id).await,
+        }
+    }
+
     /// The engine's id of the unit's container, if there is one.
     pub(super) async fn find_container(&self, id: UnitId) -> Result<Option<String>, RuntimeError> {
         let known = lock(&self.ids).get(&id).cloned();

@@ -52,6 +52,8 @@ struct Inner {
     native: Option<NativeVerdict>,
     /// What kinds lack although their engine answers.
     lacks: BTreeMap<Kind, String>,
+    /// What runs on the container engine beside ours; none if it does not tell.
+    containers: Option<Vec<String>>,
     /// Goes up with every change.
     version: u64,
 }
@@ -132,6 +134,17 @@ impl FakeMachine {
         self.lock()
             .start_faults
             .extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// What the container engine tells of all that runs on it.
+    pub fn set_containers(&self, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        self.lock().containers = Some(names);
+    }
+
+    /// As told, unless it was told nothing.
+    pub(super) fn containers(&self) -> Option<Vec<String>> {
+        self.lock().containers.clone()
     }
 
     /// With a reason, every verb answers `EngineDown` and the units go on; without one, all is well again.
@@ -345,6 +358,8 @@ impl FakeMachine {
                     cpu_nanos,
                     memory: 1 << 20,
                     pids: 1,
+                    read: Some(cpu_nanos / 1000),
+                    ..UnitStats::default()
                 })
             }
             Some(_) => Ok(UnitStats::default()),

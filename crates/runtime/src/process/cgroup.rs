@@ -209,10 +209,12 @@ impl Cgroups {
 
     /// What the unit uses; none if it has no cgroup.
     pub(super) fn usage(&self, id: UnitId) -> Option<UnitStats> {
+        let mut moved = (None, None);
         let (cpu_nanos, memory, pids) = match &self.layout {
             Layout::Unified => {
                 let dir = self.dir("", id);
                 let nanos = field(&dir.join("cpu.stat"), "usage_usec").map(|micros| micros * 1000);
+                moved = blocks(&dir.join("io.stat"));
                 (
                     nanos,
                     number(&dir.join("memory.current")),
@@ -233,6 +235,9 @@ impl Cgroups {
             cpu_nanos: cpu_nanos?,
             memory: memory?,
             pids,
+            read: moved.0,
+            written: moved.1,
+            ..UnitStats::default()
         })
     }
 
@@ -314,6 +319,20 @@ fn write_split(hierarchy: &str, dir: &Path, bounds: &Bounds) -> io::Result<()> {
     }
 }
 
+/// Bytes that were read and written, over all devices: `8:0 rbytes=1 wbytes=2 …` each. Nothing where that is not
+/// counted.
+fn blocks(file: &Path) -> (Option<u64>, Option<u64>) {
+    let Ok(text) = fs::read_to_string(file) else {
+        return (None, None);
+    };
+    let sum = |key: &str| {
+        let fields = text.split_ascii_whitespace();
+        let counts = fields.filter_map(|field| field.strip_prefix(key)?.parse::<u64>().ok());
+        Some(counts.sum())
+    };
+    (sum("rbytes="), sum("wbytes="))
+}
+
 fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
@@ -376,12 +395,17 @@ mod tests {
         fs::write(dir.join("cpu.stat"), "usage_usec 1500\nuser_usec 1\n").unwrap();
         fs::write(dir.join("memory.current"), "4096\n").unwrap();
         fs::write(dir.join("pids.current"), "2\n").unwrap();
+        let blocks = "8:0 rbytes=5 wbytes=7 rios=1 wios=1\n8:16 rbytes=50 wbytes=70\n";
+        fs::write(dir.join("io.stat"), blocks).unwrap();
         fs::write(dir.join("cgroup.procs"), "11\n12\n").unwrap();
         assert_eq!(cgroups.memory_kills(unit()), 2);
         let expected = UnitStats {
             cpu_nanos: 1_500_000,
             memory: 4096,
             pids: 2,
+            read: Some(55),
+            written: Some(77),
+            ..UnitStats::default()
         };
         assert_eq!(cgroups.usage(unit()), Some(expected));
         assert_eq!(cgroups.processes(unit()), BTreeSet::from([11, 12]));

@@ -159,6 +159,46 @@ async fn the_engine_is_told_limits_mounts_environment_and_no_restart() {
 
 #[tokio::test]
 #[ignore = "needs docker"]
+async fn a_container_is_measured_in_full_and_counted_among_all_that_run() {
+    let yard = Yard::new();
+    let driver = yard.driver();
+    let spec = busybox("head -c 3000000 /dev/urandom > /tmp/x; sleep 1000");
+    let unit = started(&driver, spec).await;
+    let stats = driver.stats().unwrap();
+    until("it is measured", async || {
+        let used = stats.measure(unit.id).await.unwrap();
+        used.cpu_nanos > 0 && used.memory > 0
+    })
+    .await;
+    // Whether writes reach a disk that is counted is the machine's affair.
+    let used = stats.measure(unit.id).await.unwrap();
+    assert!(used.received.is_some() && used.sent.is_some(), "{used:?}");
+
+    let theirs = yard.docker(&["run", "-d", "busybox:local", "sleep", "1000"]);
+    let name = yard.docker(&["inspect", "--format", "{{.Name}}", theirs.trim()]);
+    let running = driver.census().unwrap().running().await.unwrap();
+    yard.docker(&["rm", "-f", theirs.trim()]);
+    assert!(
+        running.contains(&name.trim().trim_start_matches('/').to_owned()),
+        "{running:?}"
+    );
+    assert!(
+        running
+            .iter()
+            .any(|name| name.starts_with("hostler-test-0-")),
+        "{running:?}"
+    );
+    driver.stop(unit.id).await.unwrap();
+    let ours = yard.inspect("{{.Name}}");
+    let running = driver.census().unwrap().running().await.unwrap();
+    assert!(
+        !running.contains(&ours.trim_start_matches('/').to_owned()),
+        "only what runs"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs docker"]
 async fn a_published_port_answers_on_the_node_and_a_taken_one_is_named() {
     let yard = Yard::new();
     let driver = yard.driver();
@@ -413,7 +453,7 @@ impl OwnEngine {
         }
     }
 
-    fn docker(&self, words: &[&str]) -> std::process::Output {
+    pub(crate) fn docker(&self, words: &[&str]) -> std::process::Output {
         Command::new("docker")
             .arg("-H")
             .arg(self.address())

@@ -41,6 +41,31 @@ pub struct Assignment {
     pub is_outdated: bool,
     pub created_at: String,
     pub claims: Claims,
+    /// What it uses, by its node's last look; none while it does not run, or where that is not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UnitUsage>,
+}
+
+/// What a running copy uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnitUsage {
+    /// Thousandths of a core, of late.
+    pub milli_cpu: u64,
+    /// Processor time since its run began, in milliseconds of one core.
+    pub cpu_ms: u64,
+    pub memory_bytes: u64,
+    /// Bytes since its run began, read from disks; left out where that is not known, as the three that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes: Option<u64>,
+    /// Written to disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_bytes: Option<u64>,
+    /// From the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_bytes: Option<u64>,
+    /// To the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
 }
 
 /// What the fleet wants of a copy.

@@ -21,7 +21,7 @@ pub use apply::{
 };
 pub use assignment::{
     Assignment, AssignmentFilter, AssignmentState, Claims, CrashLoop, Intent, Outcome, Part, Port,
-    StateWord,
+    StateWord, UnitUsage,
 };
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
 pub use job::Job;

@@ -215,8 +215,34 @@ pub struct Usage {
     pub memory_used_bytes: u64,
     #[prost(uint64, tag = "4")]
     pub disk_free_bytes: u64,
+    /// Names of running containers, ours and others', at most 128.
     #[prost(string, repeated, tag = "5")]
     pub running_containers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What was measured since the last beat, at most 256; the server keeps the last of each unit.
+    #[prost(message, repeated, tag = "6")]
+    pub units: ::prost::alloc::vec::Vec<UnitUsage>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnitUsage {
+    #[prost(message, optional, tag = "1")]
+    pub unit: ::core::option::Option<UnitId>,
+    /// Processor time since the run began, in nanoseconds of one core.
+    #[prost(uint64, tag = "2")]
+    pub cpu_nanos: u64,
+    /// Thousandths of a core between the last two looks.
+    #[prost(uint64, tag = "3")]
+    pub milli_cpu: u64,
+    #[prost(uint64, tag = "4")]
+    pub memory_bytes: u64,
+    /// Left out where the driver cannot tell.
+    #[prost(uint64, optional, tag = "5")]
+    pub read_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub written_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "7")]
+    pub received_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub sent_bytes: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnitId {

@@ -155,6 +155,7 @@ fn beats_have_their_bytes() {
         memory_used_bytes: 1,
         disk_free_bytes: 2,
         running_containers: vec!["x".into(), "y".into()],
+        units: Vec::new(),
     };
     golden(
         &usage,
@@ -171,6 +172,24 @@ fn beats_have_their_bytes() {
     golden(
         &beat,
         b"\x08\x01\x12\x05\x0d\x00\x00\xc0\x3f\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    );
+    let measured = UnitUsage {
+        unit: None,
+        cpu_nanos: 1,
+        milli_cpu: 2,
+        memory_bytes: 3,
+        read_bytes: Some(0),
+        written_bytes: None,
+        received_bytes: Some(4),
+        sent_bytes: Some(5),
+    };
+    let usage = Usage {
+        units: vec![measured],
+        ..Usage::default()
+    };
+    golden(
+        &usage,
+        b"\x32\x0c\x10\x01\x18\x02\x20\x03\x28\x00\x38\x04\x40\x05",
     );
     golden(&BeatAck { sequence: 5 }, b"\x08\x05");
     golden(&Resend {}, b"");

@@ -188,7 +188,7 @@ impl Uplink {
 
     async fn beat(&self, member: &Member) -> Result<(), CallError> {
         let usage = self.parts.machine.usage(&self.config.data_dir);
-        let containers = self.handle.picture.borrow().containers.clone();
+        let containers = self.handle.containers();
         let (cpu, memory) = (tenths(usage.cpu_percent), tenths(usage.memory_percent));
         let disk = usage.disk_free.0 / MIB;
         let body = json!({

@@ -52,7 +52,8 @@ pub(super) fn of_driver(code: &str) -> Cause {
     match code {
         "image-unavailable" => passing("IMAGE_PULL_FAILED", FailureReason::ImagePullFailed),
         "image-not-found" => lasting("INVALID_IMAGE", FailureReason::ImageNotFound),
-        "registry-unauthorized" | "image-digest-mismatch" => {
+        "image-digest-mismatch" => lasting("INVALID_IMAGE", FailureReason::ImagePullFailed),
+        "registry-unauthorized" => {
             lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed)
         }
         "image-corrupt" | "disk-corrupt" | "disk-missing" => {
@@ -78,6 +79,7 @@ pub(super) fn of_driver(code: &str) -> Cause {
         | "user-unknown"
         | "device-not-found"
         | "network-not-found"
+        | "refused-by-node"
         | "user-not-permitted"
         | "working-dir-missing" => lasting("INVALID_CONFIGURATION", FailureReason::InvalidSpec),
         "limits-refused" | "accelerator-missing" => lasting(
@@ -152,6 +154,11 @@ mod tests {
                 source: io(),
             },
             refused("image-not-found"),
+            refused("image-digest-mismatch"),
+            refused("registry-unauthorized"),
+            refused("network-not-found"),
+            refused("device-not-found"),
+            refused("refused-by-node"),
             refused("container-refused"),
             refused("user-unknown"),
             refused("user-not-permitted"),
@@ -213,6 +220,11 @@ mod tests {
                 "log-not-found -> RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
                 "node-io -> RUNTIME_ERROR RUNTIME_ERROR again",
                 "image-not-found -> INVALID_IMAGE IMAGE_NOT_FOUND lasting",
+                "image-digest-mismatch -> INVALID_IMAGE IMAGE_PULL_FAILED lasting",
+                "registry-unauthorized -> IMAGE_PULL_AUTH_FAILED IMAGE_PULL_FAILED lasting",
+                "network-not-found -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "device-not-found -> INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "refused-by-node -> INVALID_CONFIGURATION INVALID_SPEC lasting",
                 "container-refused -> INVALID_CONFIGURATION INVALID_SPEC lasting",
                 "user-unknown -> INVALID_CONFIGURATION INVALID_SPEC lasting",
                 "user-not-permitted -> INVALID_CONFIGURATION INVALID_SPEC lasting",

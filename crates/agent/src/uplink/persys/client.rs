@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::core::{Core, lock};
+use super::core::{Core, Workload};
 use super::host::{GIB, MIB, whole};
 use super::serve::SOURCE;
 use super::{KINDS, states, stream};
@@ -298,23 +298,24 @@ impl Client {
 
     fn heartbeat(&self) -> HeartbeatRequest {
         let (core, picture) = (&self.core, self.core.picture());
-        let usage = |id: &str, kind: Kind| {
-            lock(&core.usage)
-                .get(id)
-                .map(|usage| WorkloadUsageSnapshot {
-                    workload_id: id.to_owned(),
-                    r#type: kind.as_str().to_owned(),
-                    cpu_percent: usage.cpu_percent,
-                    memory_bytes: whole(usage.memory),
-                    collected_at: Some(states::stamp(usage.at)),
-                    source: SOURCE.to_owned(),
-                    ..WorkloadUsageSnapshot::default()
-                })
+        let usage = |workload: &Workload| {
+            core.usage(workload).map(|usage| WorkloadUsageSnapshot {
+                workload_id: workload.record.id.clone(),
+                r#type: workload.kind.as_str().to_owned(),
+                cpu_percent: usage.cpu_percent,
+                memory_bytes: whole(usage.memory),
+                disk_read_bytes: whole(usage.read),
+                disk_write_bytes: whole(usage.written),
+                net_rx_bytes: whole(usage.received),
+                net_tx_bytes: whole(usage.sent),
+                collected_at: Some(states::stamp(usage.at)),
+                source: SOURCE.to_owned(),
+            })
         };
         let statuses = core.workloads().into_iter().map(|workload| {
             let (shown, since) = core.show(&workload, &picture);
             let mut status = states::of_control(&workload, &shown, since);
-            status.usage = usage(&workload.record.id, workload.kind);
+            status.usage = usage(&workload);
             status
         });
         let workload_statuses: Vec<_> = statuses.collect();

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::actions::Actions;
 use super::figures::Counts;
-use super::follow::{Trouble, UnitUsage};
+use super::follow::Trouble;
 use super::host::Looks;
 use super::records::{Desired, Record, Records};
 use super::states::{self, Shown};
@@ -60,7 +60,6 @@ pub(super) struct Core {
     pub(super) actions: Mutex<Actions>,
     pub(super) marks: Mutex<BTreeMap<String, Mark>>,
     pub(super) troubles: Mutex<BTreeMap<String, Trouble>>,
-    pub(super) usage: Mutex<BTreeMap<String, UnitUsage>>,
     pub(super) guests: Mutex<BTreeMap<String, Guest>>,
     pub(super) counts: Mutex<Counts>,
     pub(super) looks: Mutex<Looks>,
@@ -152,7 +151,6 @@ impl Core {
             actions: Mutex::default(),
             marks: Mutex::default(),
             troubles: Mutex::default(),
-            usage: Mutex::default(),
             guests: Mutex::default(),
             counts: Mutex::default(),
             looks: Mutex::default(),
@@ -232,7 +230,6 @@ impl Core {
         let id = &workload.record.id;
         lock(&self.workloads).remove(id);
         lock(&self.marks).remove(id);
-        lock(&self.usage).remove(id);
         lock(&self.guests).remove(id);
         lock(&self.troubles).remove(id);
         self.tell(Vec::new(), vec![workload.unit.assignment]).await;

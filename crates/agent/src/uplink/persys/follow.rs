@@ -1,12 +1,11 @@
-//! Following what the reconciler shows: when workloads change, which requests are done, what may be forgotten, and
-//! what running ones use.
+//! Following what the reconciler shows: when workloads change, which requests are done, what may be forgotten.
 //!
 //! Heartbeats and answers read what was gathered here; neither waits for a driver.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_model::{Intent, Timestamp, UnitId, UnitState};
+use hostler_model::{Bytes, Intent, Timestamp, UnitId, UnitState};
 use hostler_wire::persys::agent::ActualState;
 use tokio::sync::oneshot;
 
@@ -20,9 +19,9 @@ use crate::show::Picture;
 
 /// How long the first look at the node may delay the first answer.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
-/// How often running workloads are measured.
+/// How often guests are looked at.
 const MEASURE: Duration = Duration::from_secs(15);
-/// How long one measurement may take.
+/// How long one look may take.
 pub(super) const MEASURE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries after which the node gives up what may be a passing trouble, if it has lasted for so long, too.
@@ -44,9 +43,11 @@ pub(super) struct Trouble {
 pub(super) struct UnitUsage {
     pub(super) cpu_percent: f64,
     pub(super) memory: u64,
+    pub(super) read: u64,
+    pub(super) written: u64,
+    pub(super) received: u64,
+    pub(super) sent: u64,
     pub(super) at: Timestamp,
-    cpu_nanos: u64,
-    uptime: Duration,
 }
 
 impl Core {
@@ -263,54 +264,30 @@ impl Core {
         }
     }
 
-    /// Measures what runs, one after the other, for as long as the agent lives.
-    pub(super) async fn measure(&self) {
+    /// Looks at guests, one after the other, for as long as the agent lives.
+    pub(super) async fn look_at_guests(&self) {
         loop {
             tokio::time::sleep(MEASURE).await;
             for workload in self.workloads() {
-                self.measure_one(&workload).await;
                 self.look_at_guest(&workload).await;
             }
         }
     }
 
-    async fn measure_one(&self, workload: &Workload) {
-        let id = &workload.record.id;
-        let picture = self.picture();
-        let is_running = picture.units.get(&workload.unit);
-        let is_running = is_running.is_some_and(|it| matches!(it.state, UnitState::Running { .. }));
-        let runtime = self
-            .handle
-            .runtimes
-            .get(&workload.kind)
-            .filter(|_| is_running);
-        let measured = match runtime.and_then(|runtime| runtime.stats()) {
-            Some(stats) => {
-                tokio::time::timeout(MEASURE_PATIENCE, stats.measure(workload.unit)).await
-            }
-            None => {
-                lock(&self.usage).remove(id);
-                return;
-            }
-        };
-        let Ok(Ok(measured)) = measured else { return };
-        let uptime = self.parts.clock.uptime();
-        let mut usage = lock(&self.usage);
-        // The first look has nothing to count from.
-        let (before, at) = usage
-            .get(id)
-            .map_or((measured.cpu_nanos, uptime), |it| (it.cpu_nanos, it.uptime));
-        let usage_now = UnitUsage {
-            cpu_percent: share(
-                measured.cpu_nanos.saturating_sub(before),
-                uptime.saturating_sub(at),
-            ),
-            memory: measured.memory,
-            at: self.now(),
-            cpu_nanos: measured.cpu_nanos,
-            uptime,
-        };
-        usage.insert(id.clone(), usage_now);
+    /// What the workload used when it was measured last.
+    pub(super) fn usage(&self, workload: &Workload) -> Option<UnitUsage> {
+        let figures = self.handle.figures.borrow();
+        let used = figures.units.get(&workload.unit)?;
+        let amount = |it: Option<Bytes>| it.unwrap_or_default().0;
+        Some(UnitUsage {
+            cpu_percent: percent(used.milli_cpu),
+            memory: used.memory.0,
+            read: amount(used.read),
+            written: amount(used.written),
+            received: amount(used.received),
+            sent: amount(used.sent),
+            at: figures.at,
+        })
     }
 }
 
@@ -333,13 +310,11 @@ fn standing(action: &Action, workload: &Workload, shown: &Shown) -> Option<Stand
     }
 }
 
+/// Of one core.
 #[expect(
     clippy::cast_precision_loss,
-    reason = "shares lose nothing that matters"
+    reason = "percentages lose nothing that matters"
 )]
-fn share(cpu_nanos: u64, span: Duration) -> f64 {
-    if span.is_zero() {
-        return 0.0;
-    }
-    cpu_nanos as f64 / span.as_nanos() as f64 * 100.0
+fn percent(milli_cpu: u64) -> f64 {
+    milli_cpu as f64 / 10.0
 }

@@ -173,8 +173,6 @@ pub(super) fn start(setup: Setup, persys: Persys) -> Started {
             following.follow().await;
         }
     });
-    let measuring = Arc::clone(&core);
-    tasks.spawn_until_stop("persys usage", async move { measuring.measure().await });
     if core.persys.standalone {
         tasks.spawn("standalone", stand_alone(tasks.clone(), status));
     } else {

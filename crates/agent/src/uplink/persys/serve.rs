@@ -181,17 +181,18 @@ impl Core {
         status
             .metadata
             .extend(guests::metadata(workload, &shown, guest.as_ref()));
-        status.usage = lock(&self.usage)
-            .get(id)
-            .map(|usage| WorkloadUsageSnapshot {
-                workload_id: id.clone(),
-                r#type: type_of(workload.kind) as i32,
-                cpu_percent: usage.cpu_percent,
-                memory_bytes: whole(usage.memory),
-                collected_at: states::seconds(usage.at),
-                source: SOURCE.to_owned(),
-                ..WorkloadUsageSnapshot::default()
-            });
+        status.usage = self.usage(workload).map(|usage| WorkloadUsageSnapshot {
+            workload_id: id.clone(),
+            r#type: type_of(workload.kind) as i32,
+            cpu_percent: usage.cpu_percent,
+            memory_bytes: whole(usage.memory),
+            disk_read_bytes: whole(usage.read),
+            disk_write_bytes: whole(usage.written),
+            net_rx_bytes: whole(usage.received),
+            net_tx_bytes: whole(usage.sent),
+            collected_at: states::seconds(usage.at),
+            source: SOURCE.to_owned(),
+        });
         status
     }
 

@@ -203,6 +203,7 @@ mod tests {
         let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
         let parts = Parts::new(Vec::new(), clock, entropy, Tasks::new());
         let handle = Handle {
+            figures: tokio::sync::watch::channel(Arc::default()).1,
             inputs: mpsc::channel(16).0,
             picture: watch::channel(Arc::new(Picture::default())).1,
             runtimes: Arc::default(),

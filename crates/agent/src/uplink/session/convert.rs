@@ -6,7 +6,7 @@ use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{
     AssignmentId, CrashLoop, Exit, FleetId, Health, Intent, IntentItem, NodeFacts, NodeId,
     ObservedUnit, Part, Resources, RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId,
-    UnitState, Usage, WorkloadId,
+    UnitState, UnitUsage, Usage, WorkloadId,
 };
 use hostler_runtime::{LogLine, LogQuery, Run, Stream};
 use hostler_wire::session::v1;
@@ -67,6 +67,20 @@ pub(super) fn usage(usage: Usage) -> v1::Usage {
         memory_used_bytes: usage.memory_used.0,
         disk_free_bytes: usage.disk_free.0,
         running_containers: usage.running_containers,
+        units: usage.units.into_iter().map(unit_usage).collect(),
+    }
+}
+
+fn unit_usage(usage: UnitUsage) -> v1::UnitUsage {
+    v1::UnitUsage {
+        unit: Some(unit_id(usage.unit)),
+        cpu_nanos: usage.cpu_nanos,
+        milli_cpu: usage.milli_cpu,
+        memory_bytes: usage.memory.0,
+        read_bytes: usage.read.map(|it| it.0),
+        written_bytes: usage.written.map(|it| it.0),
+        received_bytes: usage.received.map(|it| it.0),
+        sent_bytes: usage.sent.map(|it| it.0),
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Session<'a> {
     /// The drivers that were said to work.
     available: Vec<Kind>,
     asked_drivers: Duration,
+    /// The round of figures that was told last.
+    told_figures: u64,
 }
 
 impl<'a> Session<'a> {
@@ -86,6 +88,7 @@ impl<'a> Session<'a> {
             asleep,
             available: Vec::new(),
             asked_drivers: now,
+            told_figures: 0,
         }
     }
 
@@ -292,9 +295,10 @@ impl<'a> Session<'a> {
             .parts
             .machine
             .usage(&self.uplink.config.data_dir);
-        usage
-            .running_containers
-            .clone_from(&self.uplink.handle.picture.borrow().containers);
+        usage.running_containers = self.uplink.handle.containers();
+        let figures = Arc::clone(&self.uplink.handle.figures.borrow());
+        usage.units = figures.news(self.told_figures);
+        self.told_figures = figures.round;
         self.sequence += 1;
         self.unanswered.push_back((self.sequence, now));
         self.send(Out::Beat(v1::Beat {

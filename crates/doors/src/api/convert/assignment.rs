@@ -4,8 +4,8 @@ use hostler_control::Control;
 use hostler_control::fleet::State;
 use hostler_model::spec::{Port, Protocol};
 use hostler_model::{
-    Assignment, Exit, Health, Intent, Liveness, Node, ObservedUnit, Outcome, Part, StopCause,
-    Timestamp, UnitState, Workload,
+    Assignment, Bytes, Exit, Health, Intent, Liveness, Node, ObservedUnit, Outcome, Part, StopCause,
+    Timestamp, UnitState, UnitUsage, Workload,
 };
 use hostler_wire::api;
 use hostler_wire::api::StateWord;
@@ -48,6 +48,20 @@ pub(in crate::api) fn assignment(
             resources: resources(copy.claims.resources),
             ports: copy.claims.ports.iter().map(port).collect(),
         },
+        usage: control.usage_of(copy).map(usage),
+    }
+}
+
+fn usage(usage: UnitUsage) -> api::UnitUsage {
+    let amount = |it: Option<Bytes>| it.map(|it| it.0);
+    api::UnitUsage {
+        milli_cpu: usage.milli_cpu,
+        cpu_ms: usage.cpu_nanos / 1_000_000,
+        memory_bytes: usage.memory.0,
+        read_bytes: amount(usage.read),
+        written_bytes: amount(usage.written),
+        received_bytes: amount(usage.received),
+        sent_bytes: amount(usage.sent),
     }
 }
 
