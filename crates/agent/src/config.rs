@@ -9,6 +9,7 @@ use hostler_model::Resources;
 use hostler_runtime::Runtime;
 
 use crate::journal::{Journal, ToLog};
+use crate::permit::GuardFile;
 use crate::uplink::Uplink;
 use crate::{Dial, LocalMachine, Machine, TcpDial};
 
@@ -32,6 +33,8 @@ pub struct AgentConfig {
     /// What the machine has, where that is not to be measured.
     pub capacity: Option<Resources>,
     pub ledger_io: LedgerIo,
+    /// Where the node's owner says what may run here.
+    pub guard: GuardFile,
 }
 
 /// Where the ledger's writes and syncs happen.
@@ -69,6 +72,7 @@ impl AgentConfig {
             reserved: Resources::ZERO,
             capacity: None,
             ledger_io: LedgerIo::default(),
+            guard: GuardFile::default(),
         }
     }
 }

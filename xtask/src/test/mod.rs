@@ -45,7 +45,7 @@ pub(crate) enum Length {
 }
 
 /// What makes the campaigns long. Tests read these names and have short defaults.
-const FULL_LENGTH: [(&str, &str); 5] = [
+const FULL_LENGTH: [(&str, &str); 6] = [
     // Cases of each property test that does not fix its own number.
     ("PROPTEST_CASES", "20000"),
     // Histories of a small fleet.
@@ -54,6 +54,8 @@ const FULL_LENGTH: [(&str, &str); 5] = [
     ("HOSTLER_STORE_KILLS", "1000"),
     // Random kills of server and agent under load.
     ("HOSTLER_TEST_ROUNDS", "1000"),
+    // Kills of a container engine and of agents that work on it.
+    ("HOSTLER_CONTAINER_ROUNDS", "100"),
     // Seeds of the simulated fleet.
     ("HOSTLER_SIM_SEEDS", "10000"),
 ];

@@ -89,6 +89,7 @@ impl Reconciler {
             return;
         };
         let (sender, clock) = (self.sender.clone(), Arc::clone(&self.clock));
+        let guardian = Arc::clone(&self.guardian);
         let (kept, dropped) = oneshot::channel();
         let (kind, workload) = (item.spec.runs_on(), item.workload);
         let preparation = Preparation {
@@ -102,7 +103,10 @@ impl Reconciler {
             let preparing = async {
                 let begun = clock.uptime();
                 let progress = progress_of(unit, sender.clone());
-                let answer = runtime.prepare(&wanted, &progress).await;
+                let answer = match guardian.judge(&wanted.spec).await {
+                    Ok(()) => runtime.prepare(&wanted, &progress).await,
+                    Err(refused) => Err(refused),
+                };
                 note_duration(
                     unit,
                     Step::Prepare(unit),

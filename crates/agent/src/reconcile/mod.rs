@@ -44,6 +44,7 @@ use crate::ledger::{Fleet, Ledger};
 use crate::machine::Machine;
 use crate::meter::{self, Figures};
 use crate::notes::{Doing, Moment, Note};
+use crate::permit::Guardian;
 use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
 use crate::show::{self, Picture};
 
@@ -191,6 +192,8 @@ struct Reconciler {
     started: Proof,
     contact: Option<Proof>,
     preparations: BTreeMap<UnitId, Preparation>,
+    /// Says what the node's owner lets run.
+    guardian: Arc<Guardian>,
     wake: Option<Duration>,
     picture: watch::Sender<Arc<Picture>>,
     /// Held by whoever may still use the ledger.
@@ -250,6 +253,7 @@ pub(crate) fn start(
         started,
         contact: None,
         preparations: BTreeMap::new(),
+        guardian: Arc::new(Guardian::new(config.guard.clone())),
         wake: None,
         picture,
         alive,

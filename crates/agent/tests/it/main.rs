@@ -24,6 +24,7 @@ mod logs;
 mod miaas;
 mod orchion;
 #[cfg(test)]
+mod permits;
 mod persys;
 mod running;
 mod spot;

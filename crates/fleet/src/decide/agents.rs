@@ -248,8 +248,8 @@ impl Draft<'_> {
                 (
                     UnitReport::Gone { .. }
                     | UnitReport::Finished { .. }
-                    | UnitReport::Homeless { .. },
-                    UnitReport::Turned { .. },
+                    | UnitReport::Homeless { .. }
+                    | UnitReport::Turned { .. },
                     _,
                 ) => {}
             }

@@ -94,6 +94,10 @@ pub(crate) struct AgentArgs {
     /// /var/run/docker.sock]
     #[arg(long, value_name = "PATH")]
     pub(crate) docker_socket: Option<String>,
+    /// What the node's owner lets run here [env: HOSTLER_GUARD] [default: /etc/hostler/guard.toml, if it is
+    /// there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) guard: Option<PathBuf>,
     /// Processor time kept for the machine itself [env: HOSTLER_RESERVE_CPU] [default: 0]
     #[arg(long, value_name = "CPU")]
     pub(crate) reserve_cpu: Option<String>,

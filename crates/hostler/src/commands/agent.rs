@@ -41,6 +41,8 @@ async fn look_after(
         labels: settings.labels,
         reserve: settings.reserve,
         vm: settings.vm,
+        registries: settings.registries,
+        guard: settings.guard,
         ..NodeAgentConfig::new(server, settings.data_dir, settings.docker_socket)
     };
     let agent = NodeAgent::start(config, &tasks).await?;

@@ -7,7 +7,7 @@ mod signals;
 
 pub(crate) use control_plane::ControlPlane;
 pub(crate) use node_agent::{
-    NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, vm_runtime,
+    NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, usual_guard, vm_runtime,
 };
 pub(crate) use signals::Signals;
 

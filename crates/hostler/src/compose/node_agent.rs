@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use hostler_agent::{
-    Agent, AgentConfig, AgentStatus, Journal, Parts, StartError, ToLog, Uplink, Vitals,
+    Agent, AgentConfig, AgentStatus, GuardFile, Journal, Parts, StartError, ToLog, Uplink, Vitals,
 };
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
@@ -31,6 +31,8 @@ pub(crate) struct NodeAgentConfig {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
     pub(crate) vm: VmSettings,
+    pub(crate) registries: Registries,
+    pub(crate) guard: GuardFile,
     pub(crate) reserve: Resources,
     /// The contract, and where the lines go that it promises.
     pub(crate) uplink: Uplink,
@@ -51,6 +53,8 @@ impl NodeAgentConfig {
             labels: BTreeMap::new(),
             docker_socket,
             vm,
+            registries: Registries::default(),
+            guard: usual_guard(),
             reserve: Resources::ZERO,
             uplink: Uplink::Session,
             journal: Arc::new(ToLog),
@@ -86,7 +90,7 @@ impl NodeAgent {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             owner: owner.clone(),
-            registries: Registries::default(),
+            registries: config.registries,
         }));
         let compose = project_driver(&units, &socket, (&clock, owner), tasks);
         let engine = Arc::clone(&container) as Arc<dyn Runtime>;
@@ -98,6 +102,7 @@ impl NodeAgent {
             reserved: config.reserve,
             uplink: config.uplink,
             journal: config.journal,
+            guard: config.guard,
             ..AgentConfig::new(config.server, config.data_dir)
         };
         let agent = Agent::start(
@@ -135,10 +140,16 @@ impl NodeAgent {
     }
 }
 
+/// Where the node's owner says what may run here, unless an agent is told otherwise; it holds for agents of every
+/// contract.
+pub(crate) fn usual_guard() -> GuardFile {
+    GuardFile::Usual(PathBuf::from("/etc/hostler/guard.toml"))
+}
+
 /// The container driver alone, for the agents of contracts that know no plain processes.
 pub(crate) fn container_runtime(
     data_dir: &Path,
-    docker_socket: &str,
+    (docker_socket, registries): (&str, Registries),
     (clock, entropy): (&Arc<dyn Clock>, &dyn Entropy),
     tasks: &Tasks,
 ) -> Result<Arc<dyn Runtime>, Failure> {
@@ -152,7 +163,7 @@ pub(crate) fn container_runtime(
         clock: Arc::clone(clock),
         tasks: tasks.clone(),
         owner,
-        registries: Registries::default(),
+        registries,
     })))
 }
 

@@ -77,6 +77,8 @@ pub(super) fn of_settings(
         name: settings.name.clone(),
         uplink: Uplink::Miaas(miaas),
         journal: stdout(Form::Plain, environment),
+        registries: settings.registries.clone(),
+        guard: settings.guard.clone(),
         ..NodeAgentConfig::new(
             server,
             settings.data_dir.clone(),

@@ -20,13 +20,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hostler_agent::persys::{Figures, Persys};
-use hostler_agent::{Agent, AgentConfig, Parts, Uplink};
+use hostler_agent::{Agent, AgentConfig, GuardFile, Parts, Uplink};
 use hostler_doors::{BindError, Bound, Listener, serve};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks, telemetry};
 use hostler_model::spec::Kind;
+use hostler_runtime::container::Registries;
 
 use crate::commands::single_thread;
-use crate::compose::{Signals, compose_runtime, container_runtime, shut_down, vm_runtime};
+use crate::compose::{
+    Signals, compose_runtime, container_runtime, shut_down, usual_guard, vm_runtime,
+};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{AgentSettings, Environment};
@@ -51,9 +54,28 @@ apply, delete and retry ask the scheduler at PERSYS_SCHEDULER_ADDR and print its
 PERSYS_* variables count more than the file; docs/guide/persys-agent.md lists them.
 ";
 
+/// What the node's owner sets for agents of every contract.
+struct Owned {
+    registries: Registries,
+    guard: GuardFile,
+}
+
 pub(super) fn main(
     words: &[String],
     environment: &Environment,
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
+    let owned = Owned {
+        registries: Registries::default(),
+        guard: usual_guard(),
+    };
+    main_with(words, environment, owned, printer)
+}
+
+fn main_with(
+    words: &[String],
+    environment: &Environment,
+    owned: Owned,
     printer: &Printer,
 ) -> Result<ExitStatus, Failure> {
     let given = Given::parse(words)?;
@@ -72,7 +94,7 @@ pub(super) fn main(
     }
     match &given.verb {
         Some(verb) => single_thread()?.block_on(Box::pin(relay::ask(verb, &settings, printer))),
-        None => single_thread()?.block_on(Box::pin(look_after(settings, printer))),
+        None => single_thread()?.block_on(Box::pin(look_after((settings, owned), printer))),
     }
 }
 
@@ -103,18 +125,25 @@ pub(super) fn of_settings(
         .into_iter()
         .chain(named.into_iter().flatten())
         .collect();
-    main(&words, &environment.with_defaults(set), printer)
+    let owned = Owned {
+        registries: told.registries.clone(),
+        guard: told.guard.clone(),
+    };
+    main_with(&words, &environment.with_defaults(set), owned, printer)
 }
 
 /// Serves and calls until it is told to stop; what runs goes on without it.
-async fn look_after(settings: Settings, printer: &Printer) -> Result<ExitStatus, Failure> {
+async fn look_after(
+    (settings, owned): (Settings, Owned),
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
     let mut signals = Signals::new()?;
     let tasks = Tasks::new();
     let service = bind(settings.grpc, "PERSYS_GRPC_PORT").await?;
     let shown = bind(settings.metrics, "PERSYS_METRICS_PORT").await?;
     let (grpc, metrics) = (service.addr(), shown.addr());
     let figures = Figures::default();
-    let started = start(settings, grpc, figures.clone(), &tasks).await;
+    let started = start((settings, owned), grpc, figures.clone(), &tasks).await;
     let agent = started.map_err(|failure| match failure.status {
         ExitStatus::DataUnwritable => Failure {
             advice: "set PERSYS_STATE_PATH to where this user may write".to_owned(),
@@ -152,7 +181,7 @@ async fn look_after(settings: Settings, printer: &Printer) -> Result<ExitStatus,
 }
 
 async fn start(
-    settings: Settings,
+    (settings, owned): (Settings, Owned),
     grpc: SocketAddr,
     figures: Figures,
     tasks: &Tasks,
@@ -162,7 +191,8 @@ async fn start(
     let mut runtimes = Vec::new();
     if settings.kinds.contains(&Kind::Container) {
         let seams = (&clock, entropy.as_ref());
-        let engine = container_runtime(&settings.data_dir, &settings.docker_socket, seams, tasks)?;
+        let engine = (settings.docker_socket.as_str(), owned.registries);
+        let engine = container_runtime(&settings.data_dir, engine, seams, tasks)?;
         runtimes.push(engine);
     }
     if settings.kinds.contains(&Kind::Vm) {
@@ -188,6 +218,7 @@ async fn start(
         name: Some(settings.node_id),
         labels: settings.labels,
         uplink: Uplink::Persys(persys),
+        guard: owned.guard,
         ..AgentConfig::new(settings.scheduler, settings.data_dir)
     };
     let parts = Parts::new(runtimes, clock, entropy, tasks.clone());

@@ -132,6 +132,8 @@ pub(super) fn of_settings(
     let node = NodeAgentConfig {
         uplink: Uplink::Spot(Box::new(spot)),
         journal: stdout(Form::Dated, environment),
+        registries: settings.registries.clone(),
+        guard: settings.guard.clone(),
         ..NodeAgentConfig::new(
             server,
             settings.data_dir.join("data"),

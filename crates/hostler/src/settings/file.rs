@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::contracts::{MiaasFile, OrchionFile};
+use super::registries::ContainerFile;
 use super::vm::VmFile;
 use crate::args::{Dialect, LogFormat};
 use crate::failure::Failure;
@@ -40,6 +41,9 @@ pub(crate) struct AgentFile {
     pub(crate) insecure: Option<bool>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: Option<String>,
+    /// Where the node's owner says what may run here.
+    pub(crate) guard: Option<PathBuf>,
+    pub(crate) container: ContainerFile,
     /// What is kept for the machine itself.
     pub(crate) reserve: Option<Resources>,
     pub(crate) vm: VmFile,

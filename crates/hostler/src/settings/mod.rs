@@ -7,6 +7,7 @@ mod contracts;
 mod environment;
 mod file;
 mod foreign;
+mod registries;
 mod vm;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use hostler_agent::GuardFile;
 use hostler_kit::telemetry;
 use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
+use hostler_runtime::container::Registries;
 use hostler_runtime::vm::VmSettings;
 
 use crate::args::{
@@ -72,6 +75,8 @@ pub(crate) struct AgentSettings {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
     pub(crate) vm: VmSettings,
+    pub(crate) registries: Registries,
+    pub(crate) guard: GuardFile,
     pub(crate) reserve: Resources,
     pub(crate) log: LogSettings,
 }
@@ -164,6 +169,8 @@ impl AgentSettings {
             listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
             labels: layers.labels(args.labels, file.labels)?,
             docker_socket: layers.docker_socket(args.docker_socket, file.docker_socket),
+            registries: file.container.resolve()?,
+            guard: layers.guard(args.guard, file.guard),
             reserve: Resources {
                 cpu: quantity::<MilliCpu>(cpu.as_deref(), kept.cpu)?,
                 memory: quantity::<Bytes>(memory.as_deref(), kept.memory)?,
@@ -298,6 +305,14 @@ impl Layers<'_> {
             .or(named.transpose()?)
             .or(file)
             .unwrap_or(Dialect::Session))
+    }
+
+    /// A file that is named has to be there; the usual one counts if it is.
+    fn guard(&self, flag: Option<PathBuf>, file: Option<PathBuf>) -> GuardFile {
+        let variable = || self.environment.get("HOSTLER_GUARD").map(PathBuf::from);
+        let named = flag.or_else(variable).or(file);
+        let usual = || GuardFile::Usual(self.environment.etc.join("guard.toml"));
+        named.map_or_else(usual, GuardFile::Named)
     }
 
     fn docker_socket(&self, flag: Option<String>, file: Option<String>) -> String {

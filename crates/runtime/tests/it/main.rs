@@ -15,6 +15,7 @@ mod ports;
 mod process;
 mod pulls;
 mod registry;
+mod rounds;
 mod survival;
 mod vm;
 

@@ -73,11 +73,15 @@ pub(super) fn of_settings(
 ) -> Result<Agent, Failure> {
     let said = Said::of(Given::default(), file)?;
     let named = server.or_else(|| said.given.text("orchestrator"));
-    let node = NodeAgentConfig::new(
-        self::server(named.unwrap_or(USUAL_SERVER)),
-        settings.data_dir.clone(),
-        settings.docker_socket.clone(),
-    );
+    let node = NodeAgentConfig {
+        registries: settings.registries.clone(),
+        guard: settings.guard.clone(),
+        ..NodeAgentConfig::new(
+            self::server(named.unwrap_or(USUAL_SERVER)),
+            settings.data_dir.clone(),
+            settings.docker_socket.clone(),
+        )
+    };
     let agent = Agent {
         node,
         listen: settings.listen,

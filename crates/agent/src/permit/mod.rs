@@ -1,0 +1,391 @@
+//! What the node's owner lets the fleet run here: the guard file. The control plane cannot override it. (The guard
+//! against mass stops, `guard`, is another thing.)
+//!
+//! The judgement is pure. It holds for what is new: what runs already goes on, and is judged when it is made anew.
+//! Without a file, everything is let but privileged containers and capabilities beyond those that engines give by
+//! themselves.
+
+mod file;
+
+use std::path::{Component, Path, PathBuf};
+
+use hostler_model::spec::{Capabilities, ContainerSpec, Kind, WorkloadSpec};
+use serde::Deserialize;
+
+pub use file::GuardFile;
+pub(crate) use file::Guardian;
+
+/// The code of a copy that the node's owner does not want.
+pub(crate) const CODE: &str = "refused-by-node";
+
+/// The kinds that a file which names none lets: those whose specs are judged in full. What a compose project or a
+/// machine asks for stands elsewhere, so that its kind has to be named.
+const JUDGED_IN_FULL: [Kind; 2] = [Kind::Process, Kind::Container];
+
+/// What engines give containers by themselves.
+const USUAL_CAPABILITIES: &str = "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW \
+    SETFCAP SETGID SETPCAP SETUID SYS_CHROOT";
+
+/// The owner's rules. A list that is left out lets everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Permit {
+    kinds: Option<Vec<Kind>>,
+    /// Patterns: `*` is anything but `/`, `**` is anything.
+    images: Option<Vec<String>>,
+    /// Patterns of users, as specs name them.
+    users: Option<Vec<String>>,
+    /// Directories below which sources of mounts may lie.
+    mounts: Option<Vec<PathBuf>>,
+    privileged: bool,
+    /// Beyond the usual ones, which are always let; `ALL` is all.
+    capabilities: Vec<String>,
+    /// Patterns.
+    devices: Option<Vec<String>>,
+    /// Patterns; who names no network is in `bridge`.
+    networks: Option<Vec<String>>,
+}
+
+/// A rule that does not let it, in a sentence.
+type Refusal = String;
+
+impl Permit {
+    /// The rules of a node whose owner has written none.
+    pub(crate) fn unwritten() -> Self {
+        Self {
+            kinds: Some(Kind::ALL.to_vec()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the rules need to know where paths lead.
+    pub(crate) const fn needs_paths(&self) -> bool {
+        self.mounts.is_some()
+    }
+
+    /// Judges a spec. `real` says where a path of the node leads, links followed.
+    pub(crate) fn judge(
+        &self,
+        spec: &WorkloadSpec,
+        real: impl Fn(&Path) -> PathBuf,
+    ) -> Result<(), Refusal> {
+        let kind = spec.kind();
+        let kinds = self.kinds.as_deref().unwrap_or(&JUDGED_IN_FULL);
+        if !kinds.contains(&kind) {
+            return Err(refused("kinds", format!("it lets no {kind} workloads")));
+        }
+        if let Some(process) = &spec.process {
+            self.judge_user(process.user.as_deref())?;
+        }
+        match &spec.container {
+            Some(container) => self.judge_container(container, real),
+            None => Ok(()),
+        }
+    }
+
+    fn judge_container(
+        &self,
+        container: &ContainerSpec,
+        real: impl Fn(&Path) -> PathBuf,
+    ) -> Result<(), Refusal> {
+        let image = &container.image;
+        if let Some(images) = &self.images {
+            let names = names_of(image);
+            if !images
+                .iter()
+                .any(|pattern| names.iter().any(|name| is_like(pattern, name)))
+            {
+                return Err(refused(
+                    "images",
+                    format!("image `{image}` is none of {}", images.join(", ")),
+                ));
+            }
+        }
+        self.judge_user(container.user.as_deref())?;
+        if container.privileged && !self.privileged {
+            return Err(refused(
+                "privileged",
+                "it lets no privileged containers".to_owned(),
+            ));
+        }
+        for name in &container.capabilities.add {
+            self.judge_capability(name)?;
+        }
+        for mount in &container.mounts {
+            self.judge_mount(&mount.source, &real)?;
+        }
+        for device in &container.devices {
+            listed("devices", &self.devices, &device.source)?;
+        }
+        let network = container.network.as_deref().unwrap_or("bridge");
+        listed("networks", &self.networks, network)
+    }
+
+    fn judge_user(&self, user: Option<&str>) -> Result<(), Refusal> {
+        match (&self.users, user) {
+            (None, _) => Ok(()),
+            (Some(users), None) => {
+                let users = users.join(", ");
+                Err(refused(
+                    "users",
+                    format!("the spec names no user, and it lets only {users}"),
+                ))
+            }
+            (Some(_), Some(user)) => listed("users", &self.users, user),
+        }
+    }
+
+    fn judge_capability(&self, name: &str) -> Result<(), Refusal> {
+        let plain = Capabilities::plain(name);
+        let named = self
+            .capabilities
+            .iter()
+            .map(|name| Capabilities::plain(name));
+        let is_let = USUAL_CAPABILITIES.split_whitespace().any(|it| it == plain)
+            || named.into_iter().any(|it| it == "ALL" || it == plain);
+        if is_let {
+            return Ok(());
+        }
+        Err(refused("capabilities", format!("it does not let `{name}`")))
+    }
+
+    fn judge_mount(&self, source: &str, real: impl Fn(&Path) -> PathBuf) -> Result<(), Refusal> {
+        let Some(mounts) = &self.mounts else {
+            return Ok(());
+        };
+        let place = real(Path::new(source));
+        let goes_up = place.components().any(|it| it == Component::ParentDir);
+        if !goes_up && mounts.iter().any(|allowed| place.starts_with(allowed)) {
+            return Ok(());
+        }
+        let allowed: Vec<_> = mounts.iter().map(|it| it.display().to_string()).collect();
+        let sentence = format!("`{source}` lies in none of {}", allowed.join(", "));
+        Err(refused("mounts", sentence))
+    }
+}
+
+fn listed(rule: &str, patterns: &Option<Vec<String>>, name: &str) -> Result<(), Refusal> {
+    match patterns {
+        Some(patterns) if !patterns.iter().any(|pattern| is_like(pattern, name)) => {
+            let patterns = patterns.join(", ");
+            Err(refused(rule, format!("`{name}` is none of {patterns}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(rule: &str, sentence: String) -> Refusal {
+    format!("the node's guard file, rule `{rule}`: {sentence}")
+}
+
+/// The names by which an owner may mean an image: as written and in full, each also without its tag or digest.
+fn names_of(image: &str) -> [String; 4] {
+    let bare = |image: &str| {
+        let image = image.split('@').next().unwrap_or(image);
+        match image.rsplit_once(':') {
+            // A port is no tag.
+            Some((name, tag)) if !tag.contains('/') => name.to_owned(),
+            _ => image.to_owned(),
+        }
+    };
+    let first = image.split_once('/').map(|(first, _)| first);
+    let full = match first {
+        Some(first) if first.contains(['.', ':']) || first == "localhost" => image.to_owned(),
+        Some(_) => format!("docker.io/{image}"),
+        None => format!("docker.io/library/{image}"),
+    };
+    [bare(image), bare(&full), image.to_owned(), full]
+}
+
+/// Whether the text is as the pattern says: `*` is anything but `/`, `**` is anything.
+fn is_like(pattern: &str, text: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(rest) = text.strip_prefix(before) else {
+        return false;
+    };
+    let (crosses, after) = match after.strip_prefix('*') {
+        Some(after) => (true, after),
+        None => (false, after),
+    };
+    let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+    ends.take_while(|end| crosses || !rest[..*end].contains('/'))
+        .any(|end| is_like(after, &rest[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_model::spec::parse_one;
+
+    use super::*;
+
+    fn judged(rules: &str, section: &str) -> String {
+        let permit: Permit = toml::from_str(rules).unwrap();
+        let spec = parse_one(&format!("name: x\n{section}\n")).unwrap();
+        // A link of a workload's own that leads elsewhere.
+        let real = |path: &Path| match path.strip_prefix("/srv/link") {
+            Ok(rest) => Path::new("/etc").join(rest),
+            Err(_) => path.to_owned(),
+        };
+        permit.judge(&spec, real).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn each_rule_lets_what_it_names_and_refuses_the_rest_by_its_name() {
+        for (rules, allowed, refused) in [
+            (
+                "kinds = ['container']",
+                "container: {image: a}",
+                "process: {command: [a]}",
+            ),
+            (
+                "images = ['reg.example/*']",
+                "container: {image: reg.example/web:1}",
+                "container: {image: reg.example/a/b}",
+            ),
+            (
+                "images = ['reg.example/**']",
+                "container: {image: reg.example/a/b}",
+                "container: {image: reg.examples/a}",
+            ),
+            (
+                "images = ['busybox*']",
+                "container: {image: 'busybox:1'}",
+                "container: {image: busybox.evil.example/x}",
+            ),
+            (
+                "images = ['docker.io/library/*']",
+                "container: {image: busybox}",
+                "container: {image: team/web}",
+            ),
+            (
+                "images = ['h:5000/web']",
+                "container: {image: 'h:5000/web:2'}",
+                "container: {image: 'h:5000/other'}",
+            ),
+            (
+                "users = ['1000', 'app:*']",
+                "container: {image: a, user: 'app:staff'}",
+                "container: {image: a, user: '0'}",
+            ),
+            (
+                "users = ['1000']",
+                "container: {image: a, user: '1000'}",
+                "container: {image: a, user: '1000:0'}",
+            ),
+            (
+                "users = ['1000']",
+                "process: {command: [a], user: '1000'}",
+                "process: {command: [a]}",
+            ),
+            (
+                "users = ['1000']",
+                "process: {command: [a], user: '1000'}",
+                "container: {image: a}",
+            ),
+            (
+                "privileged = true",
+                "container: {image: a, privileged: true}",
+                "compose: {file: x}",
+            ),
+            (
+                "privileged = false",
+                "container: {image: a}",
+                "container: {image: a, privileged: true}",
+            ),
+            (
+                "capabilities = ['NET_ADMIN']",
+                "container: {image: a, capabilities: {add: [cap_net_admin, CHOWN]}}",
+                "container: {image: a, capabilities: {add: [SYS_ADMIN]}}",
+            ),
+            (
+                "capabilities = ['NET_ADMIN']",
+                "container: {image: a, capabilities: {drop: [ALL]}}",
+                "container: {image: a, capabilities: {add: [ALL]}}",
+            ),
+            (
+                "mounts = ['/srv']",
+                "container: {image: a, mounts: [{source: /srv/www, target: /w}]}",
+                "container: {image: a, mounts: [{source: /srvice, target: /w}]}",
+            ),
+            (
+                "mounts = ['/srv']",
+                "container: {image: a, tmpfs: [{target: /t}]}",
+                "container: {image: a, mounts: [{source: /srv/../etc, target: /w}]}",
+            ),
+            (
+                "mounts = ['/srv']",
+                "container: {image: a}",
+                "container: {image: a, mounts: [{source: /srv/link/shadow, target: /w}]}",
+            ),
+            (
+                "mounts = []",
+                "container: {image: a}",
+                "container: {image: a, mounts: [{source: /srv, target: /w}]}",
+            ),
+            (
+                "devices = ['/dev/dri/*']",
+                "container: {image: a, devices: [{source: /dev/dri/card0}]}",
+                "container: {image: a, devices: [{source: /dev/sda}]}",
+            ),
+            (
+                "networks = ['bridge', 'none']",
+                "container: {image: a}",
+                "container: {image: a, network: host}",
+            ),
+            (
+                "networks = ['none']",
+                "container: {image: a, network: none}",
+                "container: {image: a}",
+            ),
+        ] {
+            assert_eq!(judged(rules, allowed), "", "{rules}");
+            let told = judged(rules, refused);
+            let rule = if refused.starts_with("compose") {
+                "kinds"
+            } else {
+                rules.split(' ').next().unwrap()
+            };
+            assert!(
+                told.contains(&format!("rule `{rule}`")),
+                "{rules}, {refused}: {told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn kinds_that_are_not_judged_in_full_have_to_be_named() {
+        for section in [
+            "compose: {file: x}",
+            "vm: {image: /a}",
+            "job: {command: [a]}",
+        ] {
+            assert!(judged("", section).contains("rule `kinds`"), "{section}");
+        }
+        assert_eq!(judged("kinds = ['compose']", "compose: {file: x}"), "");
+    }
+
+    #[test]
+    fn without_a_file_only_what_makes_one_root_of_the_node_is_refused() {
+        let judged = |section: &str| {
+            let spec = parse_one(&format!("name: x\n{section}\n")).unwrap();
+            Permit::unwritten()
+                .judge(&spec, Path::to_owned)
+                .err()
+                .unwrap_or_default()
+        };
+        for section in [
+            "process: {command: [a]}",
+            "compose: {file: x}",
+            "vm: {image: /a}",
+            "container: {image: a, user: root, network: host, mounts: [{source: /, target: /w}]}",
+            "container: {image: a, devices: [{source: /dev/kvm}], capabilities: {add: [CHOWN]}}",
+        ] {
+            assert_eq!(judged(section), "", "{section}");
+        }
+        assert!(judged("container: {image: a, privileged: true}").contains("rule `privileged`"));
+        let capable = "container: {image: a, capabilities: {add: [SYS_ADMIN]}}";
+        assert!(judged(capable).contains("rule `capabilities`"));
+    }
+}
