@@ -67,6 +67,7 @@ impl Session {
                 memory_used_bytes: 4 << 30,
                 disk_free_bytes: 100 << 30,
                 running_containers: Vec::new(),
+                units: Vec::new(),
             }),
             observed_digest: 0,
         };

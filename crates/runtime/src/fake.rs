@@ -37,8 +37,8 @@ pub use machine::{FakeMachine, Fault};
 use crate::logs::{LogLine, LogQuery};
 use crate::vm::{Interface, Power};
 use crate::{
-    Census, Data, Exec, Fencing, Found, Guest, Guests, NativeHealth, Progress, Runtime, RuntimeError,
-    Stats, Unit, UnitStats,
+    Census, Data, Exec, Fencing, Found, Guest, Guests, NativeHealth, Progress, Runtime,
+    RuntimeError, Stats, Unit, UnitStats,
 };
 
 /// A driver of one kind on a [`FakeMachine`].

@@ -49,17 +49,6 @@ pub struct Found {
     pub state: FoundState,
     /// How often it was started; 0 if it is only prepared.
     pub runs: u32,
-    /// What a check of the engine's own says of the run; none if there is no such check.
-    pub health: Option<NativeHealth>,
-}
-
-/// How a run is by the engine's own check, such as the healthcheck of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NativeHealth {
-    /// Not asked often enough yet.
-    Starting,
-    Healthy,
-    Unhealthy,
 }
 
 /// The driver's view of a unit.

@@ -73,7 +73,6 @@ impl Inner {
                 workload,
                 state: seen.standing.state,
                 runs: seen.standing.runs,
-                health: None,
             });
         }
         *lock(&self.parts) = parts;

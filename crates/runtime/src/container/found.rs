@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use super::engine::{Attempt as _, readable};
 use super::starts::History;
 use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD, lock};
-use crate::{Found, FoundState, NativeHealth, RuntimeError};
+use crate::{Found, FoundState, RuntimeError};
 
 /// Looks at containers that go on at the same time.
 const LOOKS_AT_ONCE: usize = 8;
@@ -321,7 +321,6 @@ fn inspected(id: UnitId, answer: ContainerInspectResponse, history: &History) ->
     let grace = Duration::from_millis(grace.unwrap_or(DEFAULT_GRACE_MILLIS));
     let state = answer.state.unwrap_or_default();
     let started_at = state.started_at.as_deref().and_then(moment);
-    let health = health_of(&state);
     let (state, runs) = state_of(&state, started_at, history);
     let bindings = answer
         .host_config
@@ -334,7 +333,6 @@ fn inspected(id: UnitId, answer: ContainerInspectResponse, history: &History) ->
             workload: workload?,
             state,
             runs,
-            health,
         },
         stop_signal: config.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
         grace,
@@ -343,19 +341,6 @@ fn inspected(id: UnitId, answer: ContainerInspectResponse, history: &History) ->
             .collect(),
         program: answer.path.unwrap_or_default(),
     })
-}
-
-/// What the engine's check says of a container that runs.
-fn health_of(state: &ContainerState) -> Option<NativeHealth> {
-    if !state.running.unwrap_or(false) {
-        return None;
-    }
-    match state.health.as_ref()?.status? {
-        HealthStatusEnum::STARTING => Some(NativeHealth::Starting),
-        HealthStatusEnum::HEALTHY => Some(NativeHealth::Healthy),
-        HealthStatusEnum::UNHEALTHY => Some(NativeHealth::Unhealthy),
-        HealthStatusEnum::EMPTY | HealthStatusEnum::NONE => None,
-    }
 }
 
 fn state_of(
@@ -444,32 +429,6 @@ mod tests {
             exit_of(&state(3, false), true),
             Exit::Code(3),
             "it ended before the reboot"
-        );
-    }
-
-    #[test]
-    fn only_a_container_that_runs_has_the_health_of_its_check() {
-        let of = |running, status: Option<HealthStatusEnum>| {
-            health_of(&ContainerState {
-                running: Some(running),
-                health: status.map(|status| bollard::models::Health {
-                    status: Some(status),
-                    ..Default::default()
-                }),
-                ..ContainerState::default()
-            })
-        };
-        use HealthStatusEnum::{HEALTHY, NONE, STARTING, UNHEALTHY};
-        assert_eq!(of(true, Some(STARTING)), Some(NativeHealth::Starting));
-        assert_eq!(of(true, Some(HEALTHY)), Some(NativeHealth::Healthy));
-        assert_eq!(of(true, Some(UNHEALTHY)), Some(NativeHealth::Unhealthy));
-        assert_eq!(
-            [
-                of(true, Some(NONE)),
-                of(true, None),
-                of(false, Some(HEALTHY))
-            ],
-            [None; 3]
         );
     }
 

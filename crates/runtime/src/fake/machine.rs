@@ -574,7 +574,6 @@ impl FakeUnit {
             workload: self.unit.workload,
             state,
             runs: self.runs,
-            health: None,
         }
     }
 }

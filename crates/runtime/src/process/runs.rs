@@ -74,7 +74,6 @@ impl Inner {
             workload: seen.record.workload,
             state: seen.state,
             runs: seen.run,
-            health: None,
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use hostler_model::spec::{ContainerSpec, WorkloadSpec, parse_one};
 use hostler_runtime::contract;
-use hostler_runtime::{Data, LogQuery, NativeHealth, Runtime as _, RuntimeError};
+use hostler_runtime::{Data, LogQuery, NativeVerdict, Runtime as _, RuntimeError, Unit};
 
 use crate::container::Yard;
 use crate::{quiet, started, until};
@@ -189,32 +189,29 @@ async fn what_a_container_names_and_the_node_has_not_is_told_by_its_kind() {
 
 #[tokio::test]
 #[ignore = "needs docker"]
-async fn the_engines_own_check_of_a_container_is_told_with_it_and_its_change_wakes() {
+async fn the_engines_own_check_of_a_container_is_told() {
     let yard = Yard::new();
     let driver = yard.driver();
     let keys = "healthcheck: {command: [test, -e, /tmp/well], interval_ms: 200, retries: 1}";
     let script = "sleep 2; touch /tmp/well; sleep 2; rm /tmp/well";
     let unit = started(&driver, with(keys, script)).await;
-    for expected in [
-        NativeHealth::Unhealthy,
-        NativeHealth::Healthy,
-        NativeHealth::Unhealthy,
-    ] {
-        let waking = async {
-            while contract::find(&driver, unit.id).await.unwrap().health != Some(expected) {
-                driver.changed().await;
-            }
-        };
-        let woken = tokio::time::timeout(std::time::Duration::from_secs(60), waking).await;
-        assert!(woken.is_ok(), "never {expected:?}");
-    }
-    let plain = started(&driver, with("network: none", "true")).await;
-    until("it is seen", async || {
-        contract::find(&driver, plain.id).await.is_some()
+    let verdict = async |unit: &Unit| {
+        let health = driver.native_health().unwrap();
+        health.native_verdict(unit.id).await.unwrap()
+    };
+    let is_unhealthy = |verdict| matches!(verdict, NativeVerdict::Unhealthy(_));
+    until("it is not well", async || {
+        is_unhealthy(verdict(&unit).await)
     })
     .await;
-    assert_eq!(
-        contract::find(&driver, plain.id).await.unwrap().health,
-        None
-    );
+    until("it is well", async || {
+        verdict(&unit).await == NativeVerdict::Healthy
+    })
+    .await;
+    until("it is not well again", async || {
+        is_unhealthy(verdict(&unit).await)
+    })
+    .await;
+    let plain = started(&driver, with("network: none", "true")).await;
+    assert_eq!(verdict(&plain).await, NativeVerdict::Absent);
 }

@@ -4,8 +4,8 @@ use hostler_control::Control;
 use hostler_control::fleet::State;
 use hostler_model::spec::{Port, Protocol};
 use hostler_model::{
-    Assignment, Bytes, Exit, Health, Intent, Liveness, Node, ObservedUnit, Outcome, Part, StopCause,
-    Timestamp, UnitState, UnitUsage, Workload,
+    Assignment, Bytes, Exit, Health, Intent, Liveness, Node, ObservedUnit, Outcome, Part,
+    StopCause, Timestamp, UnitState, UnitUsage, Workload,
 };
 use hostler_wire::api;
 use hostler_wire::api::StateWord;
