@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bollard::models::{
-    ContainerInspectResponse, ContainerState, ContainerSummary, HealthStatusEnum,
-};
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerSummary};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
 use futures::StreamExt as _;
 use hostler_kit::{Backoff, SystemEntropy};
