@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hostler_model::spec::{Constraint, Kind, Operator, Port, Protocol};
+use hostler_model::spec::{Constraint, Kind, Operator, Port, Protocol, WorkloadSpec};
 use hostler_model::{
     Assignment, Bytes, Desired, MilliCpu, Node, NodeState, Resources, Workload, WorkloadId,
 };
@@ -239,6 +239,23 @@ fn outdated_on<'a>(state: &'a State, workload: &Workload, node: &Node) -> Option
         })
 }
 
+/// What the node lacks to run a copy at all.
+fn lacking_driver(node: &Node, spec: &WorkloadSpec) -> Option<Finding> {
+    if !node.knows_jobs_of(spec) {
+        let note = "its agent knows no jobs".to_owned();
+        let kind = spec.kind();
+        return Some(Finding::NoDriver { kind, note });
+    }
+    let kind = spec.runs_on();
+    if node.can_run(kind) {
+        return None;
+    }
+    let mut facts = node.facts.runtimes.iter();
+    let fact = facts.find(|fact| fact.kind == kind);
+    let note = fact.map_or_else(String::new, |fact| fact.note.clone());
+    Some(Finding::NoDriver { kind, note })
+}
+
 /// Everything that speaks against one more copy on the node, or against one instead of `outdated`.
 fn of_node(
     state: &State,
@@ -259,24 +276,7 @@ fn of_node(
             because: because.clone(),
         });
     }
-    if !node.knows_jobs_of(spec) {
-        let note = "its agent knows no jobs".to_owned();
-        findings.push(Finding::NoDriver {
-            kind: spec.kind(),
-            note,
-        });
-    } else if !node.can_run(spec.runs_on()) {
-        let facts = node
-            .facts
-            .runtimes
-            .iter()
-            .find(|fact| fact.kind == spec.runs_on());
-        let note = facts.map_or_else(String::new, |fact| fact.note.clone());
-        findings.push(Finding::NoDriver {
-            kind: spec.runs_on(),
-            note,
-        });
-    }
+    findings.extend(lacking_driver(node, spec));
     let constraints = &spec.placement.constraints;
     for constraint in constraints
         .iter()

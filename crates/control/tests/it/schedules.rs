@@ -36,9 +36,9 @@ async fn a_job_is_made_at_each_due_moment_and_one_for_an_outage() {
     assert_eq!(
         due(&control, schedule),
         [
-            "2023-11-14T23:00:00Z",
-            "2023-11-15T00:00:00Z",
-            "2023-11-15T01:00:00Z"
+            "2023-11-14T23:00:00.000Z",
+            "2023-11-15T00:00:00.000Z",
+            "2023-11-15T01:00:00.000Z"
         ]
     );
     stop(control).await;
@@ -50,6 +50,6 @@ async fn a_job_is_made_at_each_due_moment_and_one_for_an_outage() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     let due = due(&control, schedule);
     assert_eq!(due.len(), 4, "{due:?}");
-    assert_eq!(due[3], "2023-11-15T11:00:00Z");
+    assert_eq!(due[3], "2023-11-15T11:00:00.000Z");
     stop(control).await;
 }

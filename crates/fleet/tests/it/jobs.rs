@@ -44,7 +44,7 @@ fn finish(world: &mut World, job: &Workload, exit: Exit) {
 }
 
 fn at(text: &str) -> Timestamp {
-    Timestamp::parse(text).unwrap()
+    Timestamp::parse(text).expect("a moment")
 }
 
 /// It is 22:13:20 when the world begins.
