@@ -98,7 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (workload.clone(), 0..6_u32, 0..24_u8, 0..6_u8)
             .prop_map(|(workload, count, shape, options)| Step::Apply { workload, count, shape, options }),
         3 => (workload.clone(), 0..4_u8).prop_map(|(workload, how)| Step::Desire { workload, how }),
-        6 => (workload.clone(), 0..8_u8).prop_map(|(workload, how)| Step::Roll { workload, how }),
+        10 => (workload.clone(), 0..12_u8).prop_map(|(workload, how)| Step::Roll { workload, how }),
         8 => (workload, 1..6_usize).prop_map(|(workload, limit)| Step::Settle { workload, limit }),
         1 => (node, any::<bool>()).prop_map(|(node, answers)| Step::Command { node, answers }),
         1 => Just(Step::Prune),
@@ -148,7 +148,7 @@ fn update_of(workload: u8, count: u32) -> Update {
     match workload {
         0 => Update {
             auto_revert: true,
-            max_parallel: 2,
+            max_parallel: 4,
             ..plain
         },
         1 => Update {
@@ -492,7 +492,7 @@ proptest! {
 fn the_histories_reach_every_kind_of_event_and_stop() {
     let mut runner = TestRunner::new(config(1, 20));
     let mut seen = BTreeSet::new();
-    for _ in 0..200 {
+    for _ in 0..400 {
         let steps = prop::collection::vec(step(), 80)
             .new_tree(&mut runner)
             .expect("no filter")
