@@ -256,6 +256,9 @@ mod tests {
             kind: Kind::Process,
             state,
             runs,
+            parts: Vec::new(),
+            health: None,
+            crash_loop: None,
         }
     }
 

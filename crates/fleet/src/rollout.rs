@@ -72,7 +72,14 @@ pub fn health(copy: &Assignment, observed: Option<&ObservedUnit>) -> Health {
     match &unit.state {
         UnitState::Preparing { .. } => Health::Preparing,
         UnitState::Starting => Health::Starting,
-        UnitState::Running { .. } => Health::Running,
+        UnitState::Running { .. } => match &unit.health {
+            // Without a check, running is all that can be known.
+            None | Some(hostler_model::Health::Healthy) => Health::Running,
+            Some(hostler_model::Health::Starting) => Health::Starting,
+            Some(hostler_model::Health::Unhealthy { why }) => {
+                Health::Down(format!("unhealthy: {why}"))
+            }
+        },
         UnitState::Waiting { exit, .. } if unit.runs >= LOOPS => {
             Health::Broken(format!("ended {} times, last with {exit}", unit.runs))
         }
@@ -143,7 +150,7 @@ pub(crate) fn next_stage(state: &State, workload: &Workload, copies: &Copies) ->
             may.then_some(Next::Promoted)
         }
         Stage::Rolling => {
-            let count = workload.spec.count;
+            let count = workload.spec.copies();
             let mut outdated = copies.outdated(workload);
             let is_through = outdated.all(|(slot, _)| slot >= count);
             (is_through && copies.unproven(count, 1) == 0).then_some(Next::Finished)

@@ -174,7 +174,7 @@ fn of_workload(state: &State, workload: &Workload) -> Vec<Finding> {
     let is_their_turn = workload.rollout.as_ref().is_none_or(|rollout| {
         !rollout.stage.is_held()
             && copies.on_trial.is_empty()
-            && copies.unproven(workload.spec.count, 1) == 0
+            && copies.unproven(workload.spec.copies(), 1) == 0
     });
     if outdated > 0 && is_their_turn {
         findings.push(Finding::Outdated { copies: outdated });

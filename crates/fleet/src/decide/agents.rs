@@ -282,7 +282,7 @@ impl Draft<'_> {
 
     fn has_runtime(&self, node: &Node, copy: &Assignment) -> bool {
         let workload = self.state.workload(copy.workload);
-        workload.is_some_and(|workload| node.can_run(workload.spec.kind()))
+        workload.is_some_and(|workload| node.can_run_copy(&workload.spec))
     }
 
     /// Stops the copy, so that its slot is placed where it can run, or waits for such a node.

@@ -93,7 +93,7 @@ impl Chunk<'_, '_> {
             }
             UpdateOrder::StartFirst | UpdateOrder::StopFirst => parallel,
         };
-        let down = self.copies.unproven(self.workload.spec.count, parallel);
+        let down = self.copies.unproven(self.workload.spec.copies(), parallel);
         parallel
             .min(stands_in)
             .saturating_sub(down + self.newly_unproven())

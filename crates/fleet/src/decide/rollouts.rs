@@ -69,7 +69,7 @@ impl Draft<'_> {
             Rollout {
                 base,
                 stage: Stage::Canary,
-                spares: canary.min(next.spec.count),
+                spares: canary.min(next.spec.copies()),
                 step,
             }
         } else {
@@ -295,7 +295,7 @@ fn promoted(workload: &Workload, rollout: &Rollout) -> Workload {
 fn surge(workload: &Workload) -> u32 {
     let update = &workload.spec.update;
     match update.order {
-        UpdateOrder::StartFirst => update.max_parallel.min(workload.spec.count),
+        UpdateOrder::StartFirst => update.max_parallel.min(workload.spec.copies()),
         UpdateOrder::StopFirst => 0,
     }
 }

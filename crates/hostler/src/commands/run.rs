@@ -136,7 +136,10 @@ fn job(args: &RunArgs) -> WorkloadSpec {
         retries: args.retries.unwrap_or_default(),
         timeout_ms: timeout,
         schedule: args.schedule.clone(),
-        timezone: args.timezone.clone().unwrap_or(bare.timezone.clone()),
+        timezone: args
+            .timezone
+            .clone()
+            .unwrap_or_else(|| bare.timezone.clone()),
         ..bare
     });
     spec

@@ -19,10 +19,6 @@ use crate::show::Picture;
 
 /// How long the first look at the node may delay the first answer.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
-/// How often guests are looked at.
-const MEASURE: Duration = Duration::from_secs(15);
-/// How long one look may take.
-pub(super) const MEASURE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries after which the node gives up what may be a passing trouble, if it has lasted for so long, too.
 const TRIES: u32 = 3;
@@ -260,16 +256,6 @@ impl Core {
             // The next change is another try; until then it is shown as stopped.
             Err(error) => {
                 tracing::error!(workload = id, %error, "cannot delete the record of a workload")
-            }
-        }
-    }
-
-    /// Looks at guests, one after the other, for as long as the agent lives.
-    pub(super) async fn look_at_guests(&self) {
-        loop {
-            tokio::time::sleep(MEASURE).await;
-            for workload in self.workloads() {
-                self.look_at_guest(&workload).await;
             }
         }
     }

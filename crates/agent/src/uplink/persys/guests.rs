@@ -2,6 +2,7 @@
 //! workloads use: no answer waits for a driver.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hostler_model::UnitState;
 use hostler_model::spec::Kind;
@@ -10,12 +11,25 @@ use hostler_runtime::vm::Power;
 use hostler_wire::persys::agent::ActualState;
 
 use super::core::{Core, Workload, lock};
-use super::follow::MEASURE_PATIENCE;
 use super::states::Shown;
 
+/// How often guests are looked at, and how long one look may take.
+const PERIOD: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl Core {
+    /// Looks at guests, one after the other, for as long as the agent lives.
+    pub(super) async fn look_at_guests(&self) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            for workload in self.workloads() {
+                self.look_at_guest(&workload).await;
+            }
+        }
+    }
+
     /// Looks at the guest of a running machine; forgets what it knew of one that does not run.
-    pub(super) async fn look_at_guest(&self, workload: &Workload) {
+    async fn look_at_guest(&self, workload: &Workload) {
         let id = &workload.record.id;
         let picture = self.picture();
         let unit = picture.units.get(&workload.unit);
@@ -31,7 +45,7 @@ impl Core {
         };
         let looking = guests.look(workload.unit);
         // One that does not answer now is known from before.
-        if let Ok(Ok(guest)) = tokio::time::timeout(MEASURE_PATIENCE, looking).await {
+        if let Ok(Ok(guest)) = tokio::time::timeout(PATIENCE, looking).await {
             lock(&self.guests).insert(id.clone(), guest);
         }
     }

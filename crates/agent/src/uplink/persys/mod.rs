@@ -173,6 +173,11 @@ pub(super) fn start(setup: Setup, persys: Persys) -> Started {
             following.follow().await;
         }
     });
+    let looking = Arc::clone(&core);
+    tasks.spawn_until_stop(
+        "persys guests",
+        async move { looking.look_at_guests().await },
+    );
     if core.persys.standalone {
         tasks.spawn("standalone", stand_alone(tasks.clone(), status));
     } else {

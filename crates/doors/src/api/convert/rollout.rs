@@ -179,6 +179,8 @@ mod tests {
             restart: 0,
             rollout: None,
             generation: 9,
+            parent: None,
+            due: None,
             foreign: None,
             created_at: Timestamp::default(),
             updated_at: Timestamp::default(),
