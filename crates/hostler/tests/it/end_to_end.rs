@@ -118,7 +118,9 @@ fn what_crashes_again_and_again_is_told_with_its_exit_and_where_to_look() {
     eventually("the table shows restarts and exit", || {
         let wide = fleet.run(&["ps", "-o", "wide"]).with_code(0).stdout;
         let copies = fleet.run(&["ps", "loop"]).with_code(0).stdout;
-        wide.contains("exit code 3") && copies.contains("waiting") && copies.contains("exit code 3")
+        wide.contains("exit code 3")
+            && copies.contains("crash-looping")
+            && copies.contains("exit code 3")
     });
     let previous = fleet.run(&["logs", "--previous", "loop"]).with_code(0);
     assert_eq!(previous.stdout, "why\n");
