@@ -205,6 +205,8 @@ async fn the_history_is_ordered_and_the_list_begins_with_the_last_heard() {
         &json!({"status": "online"}),
     )
     .await;
+    // Two beats of one millisecond would tie.
+    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
     spot.post(
         &format!("/api/agents/{}/heartbeat", ids[1]),
         &json!({"status": "error"}),
