@@ -15,7 +15,7 @@ use crate::{BEGINNING, Program, input, runtime};
 /// What is there before the first input, in the form of inputs. The words behind `=` are kept from the answer.
 const FURNITURE: [(&str, &[(&str, &str)]); 7] = [
     (
-        "hostler POST /api/v1/workloads\n\nname: web\nkind: process\nprocess: {command: [\"true\"]}\n",
+        "hostler POST /api/v1/workloads\n\nname: web\nprocess: {command: [\"true\"]}\n",
         &[],
     ),
     (
