@@ -216,9 +216,11 @@ fn without_engine(socket: &str, note: &str) -> String {
     let path = socket.strip_prefix("unix://").unwrap_or(socket);
     let is_absent = !path.contains("://") && Path::new(path).try_exists().is_ok_and(|is| !is);
     if is_absent || note.is_empty() {
-        format!("no Docker engine answers at {socket}, so only processes can run here")
+        format!(
+            "no Docker engine answers at {socket}, so neither containers nor compose projects can run here"
+        )
     } else {
-        format!("only processes can run here: at {socket} {note}")
+        format!("neither containers nor compose projects can run here: at {socket} {note}")
     }
 }
 

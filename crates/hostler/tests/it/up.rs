@@ -107,7 +107,7 @@ fn a_socket_at_which_nobody_answers_is_said_in_the_drivers_words() {
     command.args(["up", "--listen", "127.0.0.1:0", "--docker-socket"]);
     command.arg(&socket).arg("--data-dir");
     let mut up = Running::start(command.arg(home.path().join("data")));
-    let line = up.line("only processes can run here: at ");
+    let line = up.line("neither containers nor compose projects can run here: at ");
     let named = format!(
         "at {} the container engine is out of reach",
         socket.display()
