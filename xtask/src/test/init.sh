@@ -22,7 +22,7 @@ load() {
 }
 
 if [ "$disks$net" ]; then
-    load virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+    load virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
 fi
 if [ "$disks" ]; then
     load virtio_blk fat vfat nls_cp437 nls_ascii
