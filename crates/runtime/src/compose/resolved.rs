@@ -168,6 +168,12 @@ impl ResolvedService {
         if self.stop_signal.is_none() && spec.stop.signal != "TERM" {
             over["stop_signal"] = json!(format!("SIG{}", spec.stop.signal));
         }
+        let grace = self.stop_grace_period.as_deref().and_then(millis);
+        if let Some(grace) = grace.filter(|grace| grace % 1000 != 0) {
+            // The old program hands the engine what the engine knows only in whole seconds. The grace is ours to
+            // count; this is for people who stop it by hand.
+            over["stop_grace_period"] = json!(format!("{}s", grace.div_ceil(1000)));
+        }
         if self.logging.is_none() {
             let options = json!({ "max-size": LOG_BYTES, "max-file": LOG_FILES });
             over["logging"] = json!({ "driver": "json-file", "options": options });
@@ -316,6 +322,17 @@ mod tests {
             "none"
         );
         assert_eq!(over["services"]["db"].get("deploy"), None);
+    }
+
+    #[test]
+    fn a_grace_of_less_than_a_second_is_kept_from_the_engine_and_counts_all_the_same() {
+        let text = "services: {a: {image: b, stop_grace_period: 1s500ms}, c: {image: d, stop_grace_period: 2s}}";
+        let read = Resolved::read(text).unwrap();
+        let services = read.services(None);
+        assert_eq!(services["a"].grace_ms, Some(1500));
+        let over: Value = serde_json::from_str(&read.covered(&unit(), "node")).unwrap();
+        assert_eq!(over["services"]["a"]["stop_grace_period"], "2s");
+        assert_eq!(over["services"]["c"].get("stop_grace_period"), None);
     }
 
     #[test]
