@@ -1,27 +1,65 @@
 //! Specs from files, directories and stdin: all are read and checked before any is sent, so that a mistake
-//! in the last file changes nothing, and is told with that file's name and line.
+//! in the last file changes nothing. Every mistake is told at once, with its file's name and line. What is sent goes
+//! in as few requests as their size allows, because the server takes each as a whole or not at all.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use hostler_model::Refusal;
 use hostler_model::spec::{self, MAX_SPEC_BYTES};
 
 use crate::failure::Failure;
 
-/// The texts behind the paths, in order; a directory gives its `.yaml`, `.yml` and `.json` files by name.
+/// What parts two documents of a text.
+const BETWEEN: &str = "---\n";
+
+/// The texts behind the paths, in order, joined to requests; a directory gives its `.yaml`, `.yml` and `.json` files
+/// by name.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let mut texts = Vec::new();
+    let mut wrong = Vec::new();
     for path in paths {
-        if path.as_os_str() == "-" {
-            texts.push(checked("stdin", stdin()?)?);
-            continue;
-        }
-        for file in files(path)? {
-            let text = std::fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-            texts.push(checked(&file.display().to_string(), text)?);
+        for (name, text) in named(path)? {
+            match spec::parse(&text) {
+                Ok(_) => texts.push(text),
+                Err(refusal) => wrong.push((name, refusal)),
+            }
         }
     }
-    Ok(texts)
+    match wrong.len() {
+        0 => Ok(joined(texts)),
+        _ => Err(refused(wrong)),
+    }
+}
+
+/// The texts behind one path, with the name under which people know each.
+fn named(path: &Path) -> Result<Vec<(String, String)>, Failure> {
+    if path.as_os_str() == "-" {
+        return Ok(vec![("stdin".to_owned(), stdin()?)]);
+    }
+    let read = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
+        Ok((file.display().to_string(), text))
+    };
+    files(path)?.into_iter().map(read).collect()
+}
+
+fn joined(texts: Vec<String>) -> Vec<String> {
+    let mut requests: Vec<String> = Vec::new();
+    for text in texts {
+        let fits =
+            |last: &&mut String| last.len() + text.len() + BETWEEN.len() + 1 <= MAX_SPEC_BYTES;
+        let Some(last) = requests.last_mut().filter(fits) else {
+            requests.push(text);
+            continue;
+        };
+        if !last.ends_with('\n') {
+            last.push('\n');
+        }
+        last.push_str(BETWEEN);
+        last.push_str(&text);
+    }
+    requests
 }
 
 fn stdin() -> Result<String, Failure> {
@@ -57,21 +95,38 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-fn checked(name: &str, text: String) -> Result<String, Failure> {
-    match spec::parse(&text) {
-        Ok(_) => Ok(text),
-        Err(refusal) => {
-            let details = if refusal.details.len() > 1 {
-                refusal.details
-            } else {
-                Vec::new()
-            };
-            let mut failure =
-                Failure::failed(format!("{name}: {}", refusal.sentence), refusal.advice);
-            failure.details = details;
-            failure.code = Some(refusal.code.to_string());
-            Err(failure)
-        }
+/// What is wrong with each file.
+fn refused(mut wrong: Vec<(String, Refusal)>) -> Failure {
+    let code = wrong[0].1.code.to_string();
+    let failure = if wrong.len() == 1 {
+        let (name, refusal) = wrong.remove(0);
+        let details = match refusal.details.len() {
+            0 | 1 => Vec::new(),
+            _ => refusal.details,
+        };
+        Failure::failed(format!("{name}: {}", refusal.sentence), refusal.advice)
+            .with_details(details)
+    } else {
+        let details = wrong
+            .iter()
+            .flat_map(|(name, refusal)| findings(name, refusal));
+        let sentence = format!("{} files make no sense, so nothing is sent", wrong.len());
+        Failure::failed(
+            sentence,
+            "correct them all; docs/guide/specs.md has every key",
+        )
+        .with_details(details.collect())
+    };
+    Failure {
+        code: Some(code),
+        ..failure
+    }
+}
+
+fn findings(name: &str, refusal: &Refusal) -> Vec<String> {
+    match refusal.details.as_slice() {
+        [] => vec![format!("{name}: {}", refusal.sentence)],
+        details => details.iter().map(|it| format!("{name}: {it}")).collect(),
     }
 }
 
@@ -99,8 +154,11 @@ mod tests {
         )
         .unwrap();
         let texts = read(&[directory.path().to_owned()]).unwrap();
-        assert_eq!(texts.len(), 2);
-        assert!(texts[0].contains("name: a") && texts[1].contains("name: b"));
+        let [text] = texts.as_slice() else {
+            panic!("{texts:?}");
+        };
+        let names = spec::parse(text).unwrap().into_iter().map(|it| it.name);
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "b"]);
         let empty = tempfile::tempdir().unwrap();
         assert!(read(&[empty.path().to_owned()]).is_err());
     }
@@ -118,5 +176,35 @@ mod tests {
         );
         assert!(refused.sentence.contains("line 2"), "{}", refused.sentence);
         assert_eq!(refused.code.as_deref(), Some("spec-invalid"));
+    }
+
+    #[test]
+    fn every_file_that_makes_no_sense_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |name: &str| directory.path().join(name);
+        std::fs::write(of("a.yaml"), SPEC).unwrap();
+        std::fs::write(of("b.yaml"), "name: b\nproces: {}\n").unwrap();
+        std::fs::write(of("c.yaml"), "name: C\ncount: 1\n").unwrap();
+        let refused = read(&[directory.path().to_owned()]).unwrap_err();
+        assert!(
+            refused.sentence.starts_with("2 files"),
+            "{}",
+            refused.sentence
+        );
+        let told = refused.details.join("\n");
+        assert!(told.contains("b.yaml: line 2"), "{told}");
+        assert!(
+            told.contains("c.yaml: ") && !told.contains("a.yaml"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn texts_share_a_request_while_it_is_not_too_large() {
+        let large = format!("{SPEC}#{}", "x".repeat(MAX_SPEC_BYTES / 2 - SPEC.len()));
+        let begun = format!("---\n{SPEC}");
+        let requests = joined(vec![SPEC.to_owned(), large.clone(), large, begun]);
+        let counts = requests.iter().map(|text| spec::parse(text).unwrap().len());
+        assert_eq!(counts.collect::<Vec<_>>(), [2, 2]);
     }
 }
