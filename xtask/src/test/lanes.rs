@@ -86,9 +86,11 @@ pub(crate) struct Ignored {
 }
 
 impl Ignored {
-    /// What it needs; none if it is ignored for another reason, such as being a part of another test.
-    fn need(&self) -> Option<&str> {
-        self.reason.strip_prefix("needs ")
+    /// What it needs, such as `qemu and compose`; nothing if it is ignored for another reason, such as being a part
+    /// of another test.
+    fn needs(&self) -> impl Iterator<Item = &str> {
+        let needs = self.reason.strip_prefix("needs ");
+        needs.into_iter().flat_map(|needs| needs.split(" and "))
     }
 }
 
@@ -105,7 +107,7 @@ impl Plan {
     /// One lane per need that occurs; those that need more than a program are prepared by the caller.
     pub(crate) fn new(ignored: &[Ignored], engines: Vec<Lane>) -> Self {
         let mut counts = BTreeMap::new();
-        for need in ignored.iter().filter_map(Ignored::need) {
+        for need in ignored.iter().flat_map(Ignored::needs) {
             *counts.entry(need.to_owned()).or_insert(0) += 1;
         }
         let mut lanes: Vec<Lane> = counts
@@ -119,14 +121,15 @@ impl Plan {
             )
             .collect();
         lanes.splice(..0, engines);
-        let is_on = |need| {
+        let is_on = |need: &str| {
             lanes
                 .iter()
                 .any(|lane| lane.name == need && lane.state.is_ok())
         };
+        let can_run = |test: &Ignored| test.needs().count() > 0 && test.needs().all(is_on);
         let left_out = ignored
             .iter()
-            .filter(|test| !test.need().is_some_and(is_on))
+            .filter(|test| !can_run(test))
             .map(|test| test.name.clone())
             .collect();
         Self {
@@ -272,12 +275,28 @@ fn never() {}
     }
 
     #[test]
+    fn what_needs_several_components_runs_only_with_all_of_them() {
+        let text = "#[ignore = \"needs docker and podman\"]\nfn both() {}\n";
+        let docker = || Lane::on("docker", "an engine".into());
+        let half = Plan::new(
+            &ignored_in(text),
+            vec![docker(), Lane::off("podman", "there is none".into())],
+        );
+        assert_eq!(half.left_out().collect::<Vec<_>>(), ["both"]);
+        let both = Plan::new(
+            &ignored_in(text),
+            vec![docker(), Lane::on("podman", "a service".into())],
+        );
+        assert_eq!(both.left_out().count(), 0);
+    }
+
+    #[test]
     fn reasons_are_read_from_the_source() {
         let found = ignored_in(TEXT);
         let names: Vec<_> = found.iter().map(|test| test.name.as_str()).collect();
         assert_eq!(names, ["a_container_runs", "child", "never"]);
-        assert_eq!(found[0].need(), Some("docker"));
-        assert_eq!(found[1].need(), None);
+        assert_eq!(found[0].needs().collect::<Vec<_>>(), ["docker"]);
+        assert_eq!(found[1].needs().count(), 0);
     }
 
     #[test]
