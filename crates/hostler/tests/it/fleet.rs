@@ -58,6 +58,10 @@ impl Fleet {
         self.path().join("agent")
     }
 
+    pub(crate) fn spare_dir(&self) -> PathBuf {
+        self.path().join("spare")
+    }
+
     pub(crate) fn addr(&self) -> String {
         format!("http://{}", self.listen)
     }
@@ -88,13 +92,25 @@ impl Fleet {
 
     /// Adds a second node, `spare`, with all its room free.
     pub(crate) fn add_spare(&mut self) {
-        let mut command = self.agent_of("spare", &self.path().join("spare"));
+        self.add_second("spare");
+    }
+
+    /// The same under another name.
+    pub(crate) fn add_second(&mut self, name: &str) {
+        let mut command = self.agent_of(name, &self.spare_dir());
         self.spare = Some(Running::start(&mut command));
-        eventually("the spare is ready", || self.state_of("spare") == "ready");
+        eventually("the spare is ready", || self.state_of(name) == "ready");
     }
 
     pub(crate) fn start_agent(&mut self) {
         self.agent = Some(Running::start(&mut self.agent_command()));
+    }
+
+    /// The first node under another name than `box`, ready.
+    pub(crate) fn start_agent_as(&mut self, name: &str) {
+        let mut command = self.agent_of(name, &self.agent_dir());
+        self.agent = Some(Running::start(&mut command));
+        eventually("the node is ready", || self.state_of(name) == "ready");
     }
 
     pub(crate) fn kill_server(&mut self) {
@@ -110,18 +126,39 @@ impl Fleet {
         eventually("the node is ready", || self.state_of("box") == "ready");
     }
 
+    /// Waits until a node can run that kind: the old compose program takes its time to tell its version.
+    pub(crate) fn wait_runs(&self, node: &str, kind: &str) {
+        eventually("the node has the driver", || {
+            let node = self.node_of(node).unwrap_or_default();
+            let runtimes = node["facts"]["runtimes"].as_array().cloned();
+            let mut runtimes = runtimes.unwrap_or_default().into_iter();
+            runtimes.any(|it| it["kind"] == kind && it["available"] == true)
+        });
+    }
+
     /// The node `box`, if there is one.
     pub(crate) fn node(&self) -> Option<Value> {
-        let shown = self.run(&["node", "show", "box", "-o", "json"]);
+        self.node_of("box")
+    }
+
+    fn node_of(&self, name: &str) -> Option<Value> {
+        let shown = self.run(&["node", "show", name, "-o", "json"]);
         serde_json::from_str(&shown.stdout).ok()
     }
 
     /// The word for a node; empty if there is none.
     pub(crate) fn state_of(&self, node: &str) -> String {
-        let shown = self.run(&["node", "show", node, "-o", "json"]);
-        let node: Option<Value> = serde_json::from_str(&shown.stdout).ok();
+        let node = self.node_of(node);
         let state = node.and_then(|node| node["state"].as_str().map(str::to_owned));
         state.unwrap_or_default()
+    }
+
+    /// Removes every workload, whatever becomes of it.
+    pub(crate) fn remove_all(&self) {
+        let listed = self.run(&["ps", "-o", "name"]).stdout;
+        for name in listed.lines() {
+            self.run(&["rm", "-y", name]);
+        }
     }
 
     /// The kinds of everything that has happened.

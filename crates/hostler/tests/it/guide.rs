@@ -3,7 +3,8 @@
 //! A fence ```` ```console ```` holds commands after `$ ` and, below each, what it says on both streams.
 //! `? 3` as the last line is its exit code, 0 if left out. `[..]` stands for any text within a line, a line
 //! `...` for any lines. A fence ```` ```yaml web.yaml ```` is written to that file first. Each page has a
-//! fleet of its own; its commands run in order, in one directory.
+//! fleet of its own; its commands run in order, in one directory. A page that needs more than a machine alone has is
+//! played section by section by the test that has the rest.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,6 +43,8 @@ fn the_page_on_rollouts_is_true() {
 
 /// One fence of a page.
 struct Fence {
+    /// The heading that it stands below.
+    section: String,
     /// What stands behind the three backticks.
     info: String,
     line: usize,
@@ -63,17 +66,39 @@ struct Page {
 }
 
 fn check(name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../docs/guide")
-        .join(name);
-    let text = std::fs::read_to_string(&path).unwrap();
     let page = Page::start();
-    for fence in fences(&text) {
+    let place = page.place();
+    for fence in fences(&read(name)) {
+        place.follow(name, &fence);
+    }
+}
+
+fn read(name: &str) -> String {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide");
+    std::fs::read_to_string(guide.join(name)).unwrap()
+}
+
+/// Where the commands of a page run, and which server they talk to.
+pub(crate) struct Place<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) addr: &'a str,
+}
+
+impl Place<'_> {
+    /// Plays one section of a page.
+    pub(crate) fn play(&self, page: &str, section: &str) {
+        let mut fences = fences(&read(page));
+        fences.retain(|fence| fence.section == section);
+        assert!(!fences.is_empty(), "{page} has a section `{section}`");
+        fences.iter().for_each(|fence| self.follow(page, fence));
+    }
+
+    fn follow(&self, page: &str, fence: &Fence) {
         let mut info = fence.info.split(' ');
         match (info.next(), info.next()) {
-            (Some("console"), _) => steps(&fence).iter().for_each(|step| page.step(name, step)),
+            (Some("console"), _) => steps(fence).iter().for_each(|step| self.step(page, step)),
             (Some(_), Some(file)) => {
-                std::fs::write(page.directory.path().join(file), &fence.text).unwrap()
+                std::fs::write(self.directory.join(file), &fence.text).unwrap();
             }
             _ => {}
         }
@@ -83,11 +108,13 @@ fn check(name: &str) {
 fn fences(text: &str) -> Vec<Fence> {
     let mut fences = Vec::new();
     let mut open: Option<Fence> = None;
+    let mut section = String::new();
     for (number, line) in text.lines().enumerate() {
         match (line.strip_prefix("```"), &mut open) {
             (Some(_), Some(_)) => fences.extend(open.take()),
             (Some(info), None) => {
                 open = Some(Fence {
+                    section: section.clone(),
                     info: info.to_owned(),
                     line: number + 1,
                     text: String::new(),
@@ -97,7 +124,11 @@ fn fences(text: &str) -> Vec<Fence> {
                 fence.text.push_str(line);
                 fence.text.push('\n');
             }
-            (None, None) => {}
+            (None, None) => {
+                if let Some(heading) = line.strip_prefix("## ") {
+                    heading.clone_into(&mut section);
+                }
+            }
         }
     }
     fences
@@ -148,6 +179,15 @@ impl Page {
         }
     }
 
+    fn place(&self) -> Place<'_> {
+        Place {
+            directory: self.directory.path(),
+            addr: &self.addr,
+        }
+    }
+}
+
+impl Place<'_> {
     fn step(&self, page: &str, step: &Step) {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_hostler"));
         let path = format!(
@@ -158,11 +198,11 @@ impl Page {
         shell
             .env_clear()
             .env("PATH", path)
-            .env("HOSTLER_ADDR", &self.addr)
+            .env("HOSTLER_ADDR", self.addr)
             .env("NO_COLOR", "1");
         shell
-            .env("HOME", self.directory.path())
-            .current_dir(self.directory.path());
+            .env("HOME", self.directory)
+            .current_dir(self.directory);
         let output = shell
             .arg("-c")
             .arg(format!("exec 2>&1 </dev/null\n{}", step.command))

@@ -6,6 +6,7 @@
 mod churn;
 mod crash;
 mod end_to_end;
+mod every_kind;
 mod fleet;
 mod foreign;
 mod guide;

@@ -24,6 +24,23 @@ pub(crate) fn docker(words: &[&str]) -> String {
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
 
+/// A port that nobody has now.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// What a web server of this machine says; empty if there is none.
+pub(crate) fn page(port: u16) -> String {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return String::new();
+    };
+    let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+    let mut page = String::new();
+    let _ = stream.read_to_string(&mut page);
+    page
+}
+
 /// Removes the workload, and its container with it, whatever the test did.
 struct Web {
     fleet: Fleet,
@@ -33,11 +50,7 @@ struct Web {
 impl Web {
     fn start() -> Self {
         let fleet = Fleet::start_with(&socket());
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let text = port.to_string();
         let words = [
             "run",
@@ -57,13 +70,7 @@ impl Web {
     }
 
     fn page(&self) -> String {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
-            return String::new();
-        };
-        let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
-        let mut page = String::new();
-        let _ = stream.read_to_string(&mut page);
-        page
+        page(self.port)
     }
 
     fn copy(&self) -> serde_json::Value {

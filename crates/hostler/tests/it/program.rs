@@ -97,7 +97,8 @@ pub(crate) fn end_units(directory: &Path) {
     }
 }
 
-fn processes(is_meant: impl Fn(u32) -> bool) -> Vec<u32> {
+/// The processes of this machine that are meant.
+pub(crate) fn processes(is_meant: impl Fn(u32) -> bool) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pid =
         |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();

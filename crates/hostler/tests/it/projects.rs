@@ -20,13 +20,7 @@ struct Yard {
 impl Yard {
     fn start() -> Self {
         let fleet = Fleet::start_with(&socket());
-        // The old program takes its time to tell its version.
-        eventually("the node has a compose driver", || {
-            let node = fleet.node().unwrap_or_default();
-            let runtimes = node["facts"]["runtimes"].as_array().cloned();
-            let mut runtimes = runtimes.unwrap_or_default().into_iter();
-            runtimes.any(|it| it["kind"] == "compose" && it["available"] == true)
-        });
+        fleet.wait_runs("box", "compose");
         Self { fleet }
     }
 
@@ -69,10 +63,7 @@ impl Yard {
 
 impl Drop for Yard {
     fn drop(&mut self) {
-        let listed = self.fleet.run(&["ps", "-o", "name"]).stdout;
-        for name in listed.lines() {
-            self.fleet.run(&["rm", "-y", name]);
-        }
+        self.fleet.remove_all();
     }
 }
 
