@@ -25,6 +25,7 @@ mod meter;
 mod notes;
 mod permit;
 mod plan;
+mod probe;
 mod reconcile;
 mod show;
 mod status;

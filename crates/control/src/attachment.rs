@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use hostler_fleet::{Reply, State, UnitReport, Verb, Verdict};
 use hostler_model::{
-    Actor, Code, CommandId, Liveness, Node, NodeId, ObservedUnit, Refusal, UnitState, Usage,
+    Actor, Code, CommandId, Liveness, Node, NodeFacts, NodeId, ObservedUnit, Refusal, UnitState,
+    Usage,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -251,6 +252,18 @@ impl Attachment {
         self.submit(Verb::HeldBack {
             node: self.node(),
             reason,
+        })
+        .await
+    }
+
+    /// What the agent has found out about its machine since its hello.
+    ///
+    /// # Errors
+    /// What [`Control::submit`] refuses with.
+    pub async fn discovered(&self, facts: NodeFacts) -> Result<(), Refusal> {
+        self.submit(Verb::Discover {
+            node: self.node(),
+            facts: Box::new(facts),
         })
         .await
     }

@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 35] = [
+const KINDS: [&str; 36] = [
     "found",
     "new-epoch",
     "announce",
@@ -52,6 +52,7 @@ const KINDS: [&str; 35] = [
     "advance",
     "tick",
     "rerun",
+    "discover",
 ];
 
 /// Everything that is counted, at about this moment.
@@ -278,5 +279,6 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Advance(_) => 32,
         Verb::Tick { .. } => 33,
         Verb::Rerun { .. } => 34,
+        Verb::Discover { .. } => 35,
     }
 }

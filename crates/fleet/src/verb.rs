@@ -25,6 +25,12 @@ pub enum Verb {
     /// An agent says hello, for the first time or again. Creates the node, or refreshes its facts. A changed
     /// boot id is an event. A node that is not gone becomes `Joining` if it was not `Alive`.
     Announce(Box<NodeAnnouncement>),
+    /// The agent has found out something new about its machine, such as a driver that works. A kind that is lost, or
+    /// is back, is an event.
+    Discover {
+        node: NodeId,
+        facts: Box<NodeFacts>,
+    },
     /// The agent has said in full what runs there: the node is `Alive`. `units` are those of ours; copies that
     /// the fleet wants stopped and that are not among them are gone and removed.
     Resume {

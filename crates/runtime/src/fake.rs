@@ -69,6 +69,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn probe(&self) -> RuntimeFact {
+        self.machine.speaks(self.kind).await;
         let down = self.machine.down_note();
         let note = down
             .or_else(|| self.machine.lack_of(self.kind))

@@ -46,6 +46,7 @@ use crate::meter::{self, Figures};
 use crate::notes::{Doing, Moment, Note};
 use crate::permit::Guardian;
 use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
+use crate::probe::{self, Abilities};
 use crate::show::{self, Picture};
 
 /// Inputs that may wait; whoever is faster waits.
@@ -59,6 +60,8 @@ pub(crate) struct Handle {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) picture: watch::Receiver<Arc<Picture>>,
     pub(crate) runtimes: Arc<BTreeMap<Kind, Arc<dyn Runtime>>>,
+    /// What the drivers say that they can do.
+    pub(crate) abilities: Abilities,
     /// What was measured last.
     pub(crate) figures: watch::Receiver<Arc<Figures>>,
 }
@@ -217,6 +220,7 @@ pub(crate) fn start(
     let runtimes = Arc::new(runtimes);
     let figures = meter::start(parts, &runtimes, shown.clone());
     let handle = Handle {
+        abilities: probe::start(&parts.tasks, &runtimes, &shown),
         figures,
         inputs: sender.clone(),
         picture: shown,

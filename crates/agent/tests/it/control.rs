@@ -54,7 +54,12 @@ pub(crate) struct State {
     /// Takes the full intent apart into messages of so many items.
     pub(crate) items_per_part: usize,
 
+    /// Facts may come again within a session.
+    pub(crate) takes_facts: bool,
+
     pub(crate) hellos: Vec<v1::Hello>,
+    /// Facts that came after a hello.
+    pub(crate) facts: Vec<v1::Facts>,
     pub(crate) observed: BTreeMap<UnitId, v1::ObservedUnit>,
     pub(crate) full_sets: usize,
     pub(crate) parts: usize,
@@ -111,7 +116,9 @@ impl Control {
             answers_beats: true,
             is_mute: false,
             items_per_part: 1000,
+            takes_facts: true,
             hellos: Vec::new(),
+            facts: Vec::new(),
             observed: BTreeMap::new(),
             full_sets: 0,
             parts: 0,
@@ -521,6 +528,7 @@ impl Control {
                 state.commands.remove(&id);
                 state.acknowledged.push(acknowledged);
             }
+            FromNode::Facts(facts) => state.facts.push(facts),
             FromNode::Held(held) => state.held = Some(held),
             FromNode::Applied(applied) => state.applied.push(applied.version),
         }
@@ -546,6 +554,7 @@ impl State {
             server_time_ms: moment().as_millis(),
             store_revision: self.run.1,
             server_run: self.run.0,
+            takes_facts: self.takes_facts,
         }
     }
 }

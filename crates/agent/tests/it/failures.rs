@@ -261,33 +261,6 @@ async fn an_engine_that_is_down_when_the_agent_starts_concludes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_driver_that_works_late_is_announced() {
-    let world = World::new();
-    world.machine.set_down(Some("not installed"));
-    let _agent = world.start().await;
-    world
-        .control
-        .until("a hello", |state| state.hellos.len() == 1)
-        .await;
-    world.machine.set_down(None);
-    world
-        .control
-        .until("a second hello", |state| state.hellos.len() == 2)
-        .await;
-    let works = |hello: &hostler_wire::session::v1::Hello| {
-        hello
-            .facts
-            .as_ref()
-            .unwrap()
-            .runtimes
-            .iter()
-            .all(|runtime| runtime.available)
-    };
-    let state = world.control.state();
-    assert!(!works(&state.hellos[0]) && works(&state.hellos[1]));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_ledger_that_cannot_be_written_stops_nothing_and_is_written_later() {
     let world = World::new();
     world.control.state().want(unit(1, 1), &serve("web"));

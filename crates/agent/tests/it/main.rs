@@ -15,6 +15,7 @@ mod node;
 #[cfg(test)]
 mod plane;
 
+mod abilities;
 mod commands;
 mod failures;
 mod guarding;

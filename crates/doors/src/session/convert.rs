@@ -37,7 +37,7 @@ pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal
     })
 }
 
-fn facts(facts: v1::Facts, agent_version: String) -> NodeFacts {
+pub(super) fn facts(facts: v1::Facts, agent_version: String) -> NodeFacts {
     let disk = |disk: v1::Disk| Disk {
         mount: disk.mount,
         total: Bytes(disk.total_bytes),

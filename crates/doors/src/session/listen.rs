@@ -25,6 +25,7 @@ pub(super) enum Word {
     Delta(Vec<ObservedUnit>),
     Acknowledge(v1::Acknowledge),
     Held(v1::Held),
+    Facts(v1::Facts),
 }
 
 /// Reads the node's messages: beats are taken at once, words are queued.
@@ -70,6 +71,7 @@ impl Listening<'_> {
             }
             Message::Acknowledge(it) => self.queue(Some(Word::Acknowledge(it))).await,
             Message::Held(held) => self.queue(Some(Word::Held(held))).await,
+            Message::Facts(facts) => self.queue(Some(Word::Facts(facts))).await,
             // What the node has on its disk changes nothing here: at the next hello it is told all again.
             Message::Applied(_) => Ok(()),
             Message::Hello(_) => Err(End::Refused(convert::refused(

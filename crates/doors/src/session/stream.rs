@@ -182,6 +182,7 @@ impl Conversation {
             server_time_ms: self.control.clock().wall_millis(),
             store_revision: run.store_revision,
             server_run: run.id,
+            takes_facts: true,
         }
     }
 
@@ -245,6 +246,11 @@ async fn say(attachment: &Attachment, word: Word) -> Result<(), Refusal> {
         Word::Held(held) => {
             let reason = (!held.reason.is_empty()).then_some(held.reason);
             attachment.held_back(reason).await
+        }
+        // The version is that of the hello, and stays.
+        Word::Facts(facts) => {
+            let facts = convert::facts(facts, String::new());
+            attachment.discovered(facts).await
         }
         Word::Acknowledge(it) => {
             let id = it.command.parse();

@@ -3,6 +3,7 @@
 
 mod client;
 mod deployments;
+mod discoveries;
 mod foreign;
 mod fuzz;
 mod jobs;

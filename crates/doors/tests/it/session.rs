@@ -22,7 +22,7 @@ pub(crate) struct Node {
     hears: Streaming<v1::ServerMessage>,
 }
 
-fn hello(name: &str) -> v1::Hello {
+pub(crate) fn hello(name: &str) -> v1::Hello {
     let kinds = ["process", "container"].map(|kind| v1::RuntimeFact {
         kind: kind.to_owned(),
         available: true,
@@ -49,7 +49,7 @@ fn hello(name: &str) -> v1::Hello {
 }
 
 impl Node {
-    async fn connect(server: &Server) -> Self {
+    pub(crate) async fn connect(server: &Server) -> Self {
         let mut client = SessionClient::connect(server.url(""))
             .await
             .expect("a connection");
@@ -76,7 +76,7 @@ impl Node {
         (node, welcome)
     }
 
-    async fn say(&self, message: node_message::Message) {
+    pub(crate) async fn say(&self, message: node_message::Message) {
         let message = v1::NodeMessage {
             message: Some(message),
         };

@@ -101,6 +101,42 @@ impl Draft<'_> {
         reply
     }
 
+    pub(super) fn discover(&mut self, id: NodeId, found: &NodeFacts) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        let facts = NodeFacts {
+            agent_version: node.facts.agent_version.clone(),
+            foreign: node.facts.foreign.clone(),
+            ..found.clone()
+        };
+        if !same_facts(&node.facts, &facts) {
+            self.tell_of_drivers(node, &facts);
+            self.put_node(Node {
+                facts,
+                ..Node::clone(node)
+            });
+        }
+        Ok(Reply::Done)
+    }
+
+    /// What an agent finds out for the first time is no event.
+    fn tell_of_drivers(&mut self, node: &Node, found: &NodeFacts) {
+        for fact in &found.runtimes {
+            let (kind, name) = (fact.kind, &node.name);
+            let mut before = node.facts.runtimes.iter().filter(|it| it.kind == kind);
+            match before.next().map(|before| before.available) {
+                Some(true) if !fact.available => {
+                    let message = format!("node {name} can no longer run {kind}: {}", fact.note);
+                    self.warning(EventKind::NodeDriverLost, about_node(node.id), message);
+                }
+                Some(false) if fact.available => {
+                    let message = format!("node {name} can run {kind} again");
+                    self.event(EventKind::NodeDriverReady, about_node(node.id), message);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// An agent that was heard of may start its fenced copies again, unless they were replaced meanwhile.
     fn lift_fences(&mut self, node: &Node) {
         let fenced = self.state.assignments_on(node.id);

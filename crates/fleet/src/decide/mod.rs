@@ -82,6 +82,7 @@ impl<'a> Draft<'a> {
             Verb::Returned { node } => self.returned(*node),
             Verb::Fence { node, assignments } => self.fence(*node, assignments),
             Verb::Report { node, reports } => self.report(*node, reports),
+            Verb::Discover { node, facts } => self.discover(*node, facts),
             Verb::HeldBack { node, reason } => self.held_back(*node, reason.as_deref()),
             Verb::Label {
                 node,

@@ -45,6 +45,11 @@ enum Step {
         node: u8,
         holds: bool,
     },
+    /// Its process driver works, or not.
+    Discover {
+        node: u8,
+        works: bool,
+    },
     Remove {
         node: u8,
         force: bool,
@@ -88,10 +93,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (node.clone(), 0..2_u8, 0..3_u8).prop_map(|(node, boot, size)| Step::Announce { node, boot, size }),
         3 => (node.clone(), any::<bool>()).prop_map(|(node, keeps)| Step::Resume { node, keeps }),
-        4 => (node.clone(), 0..5_u8).prop_map(|(node, how)| Step::Liveness { node, how }),
+        5 => (node.clone(), 0..5_u8).prop_map(|(node, how)| Step::Liveness { node, how }),
         3 => (node.clone(), 0..5_u8).prop_map(|(node, how)| Step::Admission { node, how }),
         1 => (node.clone(), prop::option::of(0..2_u8)).prop_map(|(node, value)| Step::Label { node, value }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, holds)| Step::HeldBack { node, holds }),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, works)| Step::Discover { node, works }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, force)| Step::Remove { node, force }),
         5 => node.clone().prop_map(|node| Step::Obey { node }),
         2 => (node.clone(), 0..2_i32).prop_map(|(node, code)| Step::Finish { node, code }),
@@ -215,6 +221,15 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
             node: node_of(world, *node)?,
             reason: holds.then(|| "it would stop too much".to_owned()),
         },
+        Step::Discover { node, works } => {
+            let node = world.state.node(node_of(world, *node)?)?;
+            let mut facts = node.facts.clone();
+            facts.runtimes[0].available = *works;
+            Verb::Discover {
+                node: node.id,
+                facts: Box::new(facts),
+            }
+        }
         Step::Remove { node, force } => Verb::RemoveNode {
             node: node_of(world, *node)?,
             force: *force,

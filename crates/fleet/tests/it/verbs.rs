@@ -626,6 +626,10 @@ fn ids_that_nobody_has_are_refused_or_change_nothing() {
             reports: Vec::new(),
         },
         Verb::HeldBack { node, reason: None },
+        Verb::Discover {
+            node,
+            facts: Box::default(),
+        },
         Verb::Label {
             node,
             labels: BTreeMap::new(),

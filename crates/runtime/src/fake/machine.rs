@@ -52,6 +52,8 @@ struct Inner {
     native: Option<NativeVerdict>,
     /// What kinds lack although their engine answers.
     lacks: BTreeMap<Kind, String>,
+    /// Whose drivers do not say whether they can work.
+    mutes: BTreeSet<Kind>,
     /// What runs on the container engine beside ours; none if it does not tell.
     containers: Option<Vec<String>>,
     /// Goes up with every change.
@@ -105,6 +107,25 @@ impl FakeMachine {
             Some(of) => inner.lacks.insert(kind, of.to_owned()),
             None => inner.lacks.remove(&kind),
         };
+    }
+
+    /// From now on a driver does not say whether it can work, or says it to whoever waits.
+    pub fn set_mute(&self, kind: Kind, is_mute: bool) {
+        let mut inner = self.lock();
+        if is_mute {
+            inner.mutes.insert(kind);
+        } else {
+            inner.mutes.remove(&kind);
+        }
+        self.touch(&mut inner);
+    }
+
+    /// Waits while a driver does not say whether it can work.
+    pub(super) async fn speaks(&self, kind: Kind) {
+        let mut seen = 0;
+        while self.lock().mutes.contains(&kind) {
+            seen = self.changed(seen).await;
+        }
     }
 
     pub(super) fn lack_of(&self, kind: Kind) -> Option<String> {

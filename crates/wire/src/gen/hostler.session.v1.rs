@@ -11,7 +11,7 @@
 
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 10")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -30,6 +30,8 @@ pub mod node_message {
         Held(super::Held),
         #[prost(message, tag = "6")]
         Applied(super::Applied),
+        #[prost(message, tag = "10")]
+        Facts(super::Facts),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -98,6 +100,7 @@ pub struct Resume {
     #[prost(string, tag = "3")]
     pub store_epoch: ::prost::alloc::string::String,
 }
+/// In the hello, and again whenever a driver comes or goes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Facts {
     #[prost(string, tag = "1")]
@@ -118,6 +121,7 @@ pub struct Facts {
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "9")]
     pub boot_id: ::prost::alloc::string::String,
+    /// Only drivers that have answered: of the others nothing is known yet, and nothing is to be placed.
     #[prost(message, repeated, tag = "10")]
     pub runtimes: ::prost::alloc::vec::Vec<RuntimeFact>,
 }
@@ -175,6 +179,9 @@ pub struct Welcome {
     /// Drawn when this run of the control plane began. 0: unknown.
     #[prost(uint64, tag = "9")]
     pub server_run: u64,
+    /// Facts may come again in the session; where they may not, a node with news opens its session anew.
+    #[prost(bool, tag = "20")]
+    pub takes_facts: bool,
 }
 /// A typed no; the server ends the stream after it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -128,14 +128,16 @@ fn welcome_and_refused_have_their_bytes() {
         server_time_ms: 1,
         store_revision: 300,
         server_run: u64::MAX,
+        takes_facts: true,
     };
     let older = b"\x08\x01\x12\x01f\x1a\x01e\x22\x01n\x28\xe8\x07\x30\x88\x27\x38\x01";
-    let newer = b"\x40\xac\x02\x48\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+    let newer = b"\x40\xac\x02\x48\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xa0\x01\x01";
     golden(&welcome, &[&older[..], newer].concat());
-    // What a control plane says that knows nothing of revisions.
+    // What a control plane says that knows nothing of revisions, and takes facts in the hello only.
     let silent = Welcome {
         store_revision: 0,
         server_run: 0,
+        takes_facts: false,
         ..welcome
     };
     golden(&silent, older);
@@ -403,7 +405,7 @@ fn bulk_transfers_have_their_bytes() {
 fn every_message_of_the_streams_has_its_tag() {
     use node_message::Message as Node;
     use server_message::Message as Server;
-    let from_node: [(Node, &[u8]); 6] = [
+    let from_node: [(Node, &[u8]); 7] = [
         (Node::Hello(Hello::default()), b"\x0a\x00"),
         (Node::Observed(Observed::default()), b"\x12\x00"),
         (
@@ -416,6 +418,7 @@ fn every_message_of_the_streams_has_its_tag() {
         (Node::Acknowledge(Acknowledge::default()), b"\x22\x00"),
         (Node::Held(Held::default()), b"\x2a\x00"),
         (Node::Applied(Applied { version: 2 }), b"\x32\x02\x08\x02"),
+        (Node::Facts(Facts::default()), b"\x52\x00"),
     ];
     for (message, bytes) in from_node {
         golden(

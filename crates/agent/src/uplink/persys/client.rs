@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use hostler_kit::Backoff;
 use hostler_model::Timestamp;
 use hostler_model::spec::Kind;
@@ -27,7 +26,7 @@ use tonic::{Response, Status};
 use super::core::{Core, Workload};
 use super::host::{GIB, MIB, whole};
 use super::serve::SOURCE;
-use super::{KINDS, states, stream};
+use super::{states, stream};
 use crate::dial::Server;
 use crate::journal::{Level, Line};
 use crate::status::AgentStatus;
@@ -122,10 +121,11 @@ impl Client {
 
     /// Registers and beats until that ends.
     async fn session(&self, was_heard: &mut bool) -> Ended {
-        let (channel, kinds) = futures::join!(
+        let (channel, ()) = futures::join!(
             connect(&self.server, &self.core.parts.dial, SignsOfLife::Beats),
-            self.working()
+            self.core.first_facts()
         );
+        let kinds = self.working();
         let channel = match channel {
             Ok(channel) => channel,
             Err(problem) => return Ended::Lost(problem),
@@ -188,7 +188,8 @@ impl Client {
             if sent >= lease.until {
                 return Ended::Lost("the lease is over and was not renewed".to_owned());
             }
-            if self.has_more_than(kinds).await {
+            // A kind that is lost is told by the health check and by what is refused: to register again breaks the beats.
+            if !self.working().is_subset(kinds) {
                 return Ended::Again;
             }
             let heartbeat = self.heartbeat();
@@ -230,39 +231,10 @@ impl Client {
         }
     }
 
-    /// Whether drivers work now that were not told of. One whose engine answers may still lack its program, so it
-    /// is asked; those whose engine does not answer are not waited for.
-    async fn has_more_than(&self, told: &BTreeSet<Kind>) -> bool {
-        let picture = self.core.picture();
-        if !picture.is_complete {
-            return false;
-        }
-        let untold = self
-            .offered()
-            .filter(|kind| !told.contains(kind) && !picture.down.contains(kind));
-        for kind in untold {
-            if self.core.probe(kind).await.is_ok() {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn offered(&self) -> impl Iterator<Item = Kind> {
-        let core = &self.core;
-        let kinds = KINDS.into_iter().map(|(kind, _)| kind);
-        kinds.filter(|kind| {
-            core.persys.kinds.contains(kind) && core.handle.runtimes.contains_key(kind)
-        })
-    }
-
     /// The kinds whose drivers say that they work.
-    async fn working(&self) -> BTreeSet<Kind> {
-        let asked = self.offered().map(|kind| async move {
-            let works = self.core.probe(kind).await;
-            works.is_ok().then_some(kind)
-        });
-        join_all(asked).await.into_iter().flatten().collect()
+    fn working(&self) -> BTreeSet<Kind> {
+        let works = |kind: &Kind| self.core.ability(*kind).is_ok();
+        self.core.offered().filter(works).collect()
     }
 
     async fn registration(&self, kinds: &BTreeSet<Kind>) -> RegisterNodeRequest {

@@ -1,8 +1,8 @@
 //! The service that a scheduler calls: each call is one question to what the node knows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use hostler_model::spec::Kind;
 use hostler_wire::persys::agent::agent_service_server::AgentService;
 use hostler_wire::persys::agent::{
@@ -12,7 +12,6 @@ use hostler_wire::persys::agent::{
     ListWorkloadsRequest, ListWorkloadsResponse, WorkloadStatus, WorkloadType,
     WorkloadUsageSnapshot,
 };
-use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::actions::Standing;
@@ -21,8 +20,8 @@ use super::host::whole;
 use super::{KINDS, guests, states, type_of};
 use crate::show::Picture;
 
-/// How long a driver may take to say whether it can work.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer waits for drivers that have not said yet what they can do.
+const FIRST_FACTS: Duration = Duration::from_secs(2);
 
 /// The served side.
 pub(super) struct Serve(pub(super) Arc<Core>);
@@ -86,14 +85,15 @@ impl AgentService for Serve {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let kinds = KINDS.into_iter().map(|(kind, _)| kind);
         let kinds = kinds.filter(|kind| self.0.persys.kinds.contains(kind));
-        let asked = kinds.map(|kind| async move {
-            let health = match self.0.probe(kind).await {
+        self.0.first_facts().await;
+        let healths = kinds.map(|kind| {
+            let health = match self.0.ability(kind) {
                 Ok(()) => "healthy".to_owned(),
                 Err(cause) => format!("unhealthy: {cause}"),
             };
             (kind.as_str().to_owned(), health)
         });
-        let runtime_status = join_all(asked).await.into_iter().collect();
+        let runtime_status = healths.collect();
         let look = self.0.look();
         Ok(Response::new(HealthCheckResponse {
             healthy: !self.0.parts.tasks.is_stopping(),
@@ -143,15 +143,29 @@ impl Core {
         }
     }
 
+    /// The kinds that may be offered and have a driver.
+    pub(super) fn offered(&self) -> impl Iterator<Item = Kind> {
+        let kinds = KINDS.into_iter().map(|(kind, _)| kind);
+        kinds.filter(|kind| {
+            self.persys.kinds.contains(kind) && self.handle.runtimes.contains_key(kind)
+        })
+    }
+
+    /// Waits for what the drivers can do, for a while: the contract has no word for what is not known yet.
+    pub(super) async fn first_facts(&self) {
+        let offered: Vec<Kind> = self.offered().collect();
+        self.handle.abilities.settled(&offered, FIRST_FACTS).await;
+    }
+
     /// Whether the driver of a kind works, or why not.
-    pub(super) async fn probe(&self, kind: Kind) -> Result<(), String> {
-        let Some(runtime) = self.handle.runtimes.get(&kind) else {
+    pub(super) fn ability(&self, kind: Kind) -> Result<(), String> {
+        if !self.handle.runtimes.contains_key(&kind) {
             return Err("this node has no driver for it".to_owned());
-        };
-        match tokio::time::timeout(PROBE_TIMEOUT, runtime.probe()).await {
-            Ok(fact) if fact.available => Ok(()),
-            Ok(fact) => Err(fact.note),
-            Err(_) => Err(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())),
+        }
+        match self.handle.abilities.known().get(&kind) {
+            Some(fact) if fact.available => Ok(()),
+            Some(fact) => Err(fact.note.clone()),
+            None => Err("it has not answered yet".to_owned()),
         }
     }
 

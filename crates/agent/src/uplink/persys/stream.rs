@@ -202,11 +202,16 @@ mod tests {
         let config = AgentConfig::new("127.0.0.1:1", dir);
         let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
         let parts = Parts::new(Vec::new(), clock, entropy, Tasks::new());
+        let (picture, runtimes) = (
+            watch::channel(Arc::new(Picture::default())).1,
+            Arc::default(),
+        );
         let handle = Handle {
+            abilities: crate::probe::start(&parts.tasks, &runtimes, &picture),
             figures: tokio::sync::watch::channel(Arc::default()).1,
             inputs: mpsc::channel(16).0,
-            picture: watch::channel(Arc::new(Picture::default())).1,
-            runtimes: Arc::default(),
+            picture,
+            runtimes,
         };
         let alive = Arc::new(watch::Sender::new(()));
         let core = Core::new(config, Persys::new("node-1"), parts, handle, alive);

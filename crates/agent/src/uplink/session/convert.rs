@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hostler_model::spec::{Kind, WorkloadSpec};
+use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
     AssignmentId, CrashLoop, Exit, FleetId, Health, Intent, IntentItem, NodeFacts, NodeId,
     ObservedUnit, Part, Resources, RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId,
@@ -283,16 +283,6 @@ pub(super) fn log_line(line: LogLine) -> v1::LogLine {
         partial: line.is_partial,
         run: line.run,
     }
-}
-
-/// The kinds that the facts call available.
-pub(super) fn available(facts: &NodeFacts) -> Vec<Kind> {
-    facts
-        .runtimes
-        .iter()
-        .filter(|fact| fact.available)
-        .map(|fact| fact.kind)
-        .collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use hostler_model::spec::Kind;
 use hostler_model::{ObservedUnit, UnitId, UnitState};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
@@ -21,6 +20,7 @@ use tonic::Streaming;
 use super::gather::{Gather, Gathered};
 use super::{Ended, Uplink, convert, next_of, parts};
 use crate::guard::Speaker;
+use crate::probe::Known;
 use crate::reconcile::{Input, Proof};
 use crate::show::Picture;
 use crate::status::AgentStatus;
@@ -30,8 +30,6 @@ use crate::uplink::channel::failure;
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// A suspension longer than this makes the session be opened again.
 const NOTABLE_SLEEP: Duration = Duration::from_secs(2);
-/// How often a driver that was said not to work is asked again.
-const ASK_DRIVERS: Duration = Duration::from_secs(30);
 
 /// A session that was welcome.
 pub(super) struct Session<'a> {
@@ -56,9 +54,9 @@ pub(super) struct Session<'a> {
     heard: Duration,
     lease: Duration,
     asleep: Duration,
-    /// The drivers that were said to work.
-    available: Vec<Kind>,
-    asked_drivers: Duration,
+    /// What the other side knows of the drivers, and whether it takes more in this session.
+    told: Arc<Known>,
+    takes_facts: bool,
     /// The round of figures that was told last.
     told_figures: u64,
 }
@@ -86,8 +84,8 @@ impl<'a> Session<'a> {
             heard: now,
             lease: Duration::ZERO,
             asleep,
-            available: Vec::new(),
-            asked_drivers: now,
+            told: Arc::default(),
+            takes_facts: false,
             told_figures: 0,
         }
     }
@@ -97,9 +95,13 @@ impl<'a> Session<'a> {
         Self { lease, ..self }
     }
 
-    /// The drivers that were said to work.
-    pub(super) fn having(self, available: Vec<Kind>) -> Self {
-        Self { available, ..self }
+    /// What the hello told of the drivers, and whether facts may follow.
+    pub(super) fn having(self, told: Arc<Known>, takes_facts: bool) -> Self {
+        Self {
+            told,
+            takes_facts,
+            ..self
+        }
     }
 
     /// Stays in the session; answers how it ended.
@@ -114,6 +116,7 @@ impl<'a> Session<'a> {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut picture = self.uplink.handle.picture.clone();
         picture.mark_changed();
+        let mut abilities = self.uplink.handle.abilities.clone();
         loop {
             // Every arm only waits until it completes; dropping it at that point loses nothing. A message
             // that is half received stays in the stream. In this order nothing starves: beats are rare,
@@ -132,6 +135,7 @@ impl<'a> Session<'a> {
                     }
                     Err(_) => Err(Ended::Stopping),
                 },
+                () = abilities.changed() => self.tell_facts().await,
                 received = inbound.message() => match received {
                     Ok(Some(received)) => self.take(received).await,
                     Ok(None) => Err(Ended::Lost("the control plane closed the session".to_owned())),
@@ -289,7 +293,6 @@ impl<'a> Session<'a> {
                 silence.as_millis()
             )));
         }
-        self.ask_drivers(now.uptime).await?;
         let mut usage = self
             .uplink
             .parts
@@ -309,24 +312,18 @@ impl<'a> Session<'a> {
         .await
     }
 
-    /// A driver that was said not to work, and works now, is news that only a hello can carry.
-    async fn ask_drivers(&mut self, now: Duration) -> Result<(), Ended> {
-        if now.saturating_sub(self.asked_drivers) < ASK_DRIVERS {
+    /// Tells what the drivers can do if it is news. Where facts come with a hello only, there is another.
+    async fn tell_facts(&mut self) -> Result<(), Ended> {
+        let known = self.uplink.handle.abilities.known();
+        if known == self.told {
             return Ok(());
         }
-        self.asked_drivers = now;
-        let down = self.uplink.handle.picture.borrow().down.clone();
-        let kinds = self.uplink.handle.runtimes.keys();
-        let answering: Vec<Kind> = kinds
-            .filter(|kind| !self.available.contains(kind) && !down.contains(kind))
-            .copied()
-            .collect();
-        for kind in answering {
-            if self.uplink.probe(kind).await.available {
-                return Err(Ended::Again("a driver works that did not work before"));
-            }
+        if !self.takes_facts {
+            return Err(Ended::Again("what a driver can do has changed"));
         }
-        Ok(())
+        let facts = self.uplink.facts(&known);
+        self.told = known;
+        self.send(Out::Facts(facts)).await
     }
 
     /// Tells what differs from what the other side knows.

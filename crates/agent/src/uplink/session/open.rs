@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
+use hostler_model::NodeFacts;
 use hostler_model::spec::Kind;
-use hostler_model::{NodeFacts, RuntimeFact};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
 use hostler_wire::session::v1::server_message::Message as In;
@@ -27,12 +27,13 @@ use tonic::Streaming;
 use super::joined::{Session, full_set, lost, message};
 use super::{Ended, Uplink, convert};
 use crate::ledger::Origin;
+use crate::probe::Known;
 use crate::uplink::channel::{SignsOfLife, connect};
 
 /// How long the other side may take to answer the hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a driver may take to say whether it can work.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the hello waits for what the drivers can do. Most answer within this; what the others say follows later.
+const FIRST_FACTS: Duration = Duration::from_millis(20);
 /// Messages that may wait to be sent.
 const OUTBOX: usize = 64;
 /// Bounds of what the control plane may ask for.
@@ -53,17 +54,18 @@ impl Uplink {
     }
 
     async fn converse(&mut self, was_joined: &mut bool) -> Result<Infallible, Ended> {
-        let (channel, facts) = futures::join!(
+        let kinds: Vec<Kind> = self.handle.runtimes.keys().copied().collect();
+        let (channel, ()) = futures::join!(
             connect(&self.server, &self.parts.dial, SignsOfLife::Beats),
-            self.facts()
+            self.handle.abilities.settled(&kinds, FIRST_FACTS)
         );
         let channel = channel.map_err(Ended::Lost)?;
-        let available = convert::available(&facts);
+        let known = self.handle.abilities.known();
         let picture = Arc::clone(&self.handle.picture.borrow_and_update());
 
         let (out, outbox) = mpsc::channel(OUTBOX);
         let sent = picture.units.clone();
-        let mut first = vec![message(Out::Hello(self.hello(facts, picture.origin)))];
+        let mut first = vec![message(Out::Hello(self.hello(&known, picture.origin)))];
         first.extend(full_set(&sent));
         let outbound = stream::iter(first).chain(ReceiverStream::new(outbox));
         let mut client = SessionClient::new(channel);
@@ -84,7 +86,7 @@ impl Uplink {
         let lease = Duration::from_millis(welcome.lease_ms).max(interval * 3);
         let session = Session::new(self, speaker, out, sent)
             .within(lease)
-            .having(available);
+            .having(known, welcome.takes_facts);
         Err(session.run(inbound, interval).await)
     }
 
@@ -107,7 +109,7 @@ impl Uplink {
         }
     }
 
-    fn hello(&self, facts: NodeFacts, origin: Option<Origin>) -> v1::Hello {
+    fn hello(&self, known: &Known, origin: Option<Origin>) -> v1::Hello {
         let has = match self.config.capacity {
             Some(capacity) => capacity,
             None => self.parts.machine.capacity(&self.config.data_dir),
@@ -117,30 +119,18 @@ impl Uplink {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             identity: self.identity.identity.clone(),
             name: self.identity.name.clone(),
-            facts: Some(convert::facts(facts)),
+            facts: Some(self.facts(known)),
             capacity: Some(convert::resources(has.minus(&self.config.reserved))),
             labels: self.config.labels.clone(),
             resume: origin.map(convert::resume),
         }
     }
 
-    async fn facts(&self) -> NodeFacts {
-        let probes = self.handle.runtimes.keys().map(|kind| self.probe(*kind));
-        let runtimes = futures::future::join_all(probes).await;
-        NodeFacts {
-            runtimes,
+    /// What the machine is, and what its drivers can do.
+    pub(super) fn facts(&self, known: &Known) -> v1::Facts {
+        convert::facts(NodeFacts {
+            runtimes: known.values().cloned().collect(),
             ..self.parts.machine.facts()
-        }
-    }
-
-    pub(super) async fn probe(&self, kind: Kind) -> RuntimeFact {
-        let probing = self.handle.runtimes[&kind].probe();
-        let fact = tokio::time::timeout(PROBE_TIMEOUT, probing).await;
-        fact.unwrap_or_else(|_| RuntimeFact {
-            kind,
-            available: false,
-            version: String::new(),
-            note: format!("no answer within {} s", PROBE_TIMEOUT.as_secs()),
         })
     }
 }

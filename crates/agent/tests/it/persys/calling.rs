@@ -482,6 +482,35 @@ async fn a_driver_that_begins_to_work_is_told_by_registering_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_driver_that_does_not_say_what_it_can_do_delays_the_registration_a_little() {
+    let place = Place::new();
+    place.world.kinds.lock().unwrap().push(Kind::Compose);
+    place.world.machine.set_mute(Kind::Compose, true);
+    let _node = place.start().await;
+    let first = place
+        .scheduler
+        .until("registered", |state| !state.registrations.is_empty());
+    tokio::time::timeout(seconds(5), first).await.unwrap();
+    place.world.machine.set_mute(Kind::Compose, false);
+    place
+        .scheduler
+        .until("registered again", |state| state.registrations.len() == 2)
+        .await;
+    let state = place.scheduler.state();
+    let types = |n: usize| {
+        let capabilities = state.registrations[n].1.capabilities.clone();
+        capabilities.unwrap().supported_workload_types
+    };
+    assert_eq!(
+        (types(0), types(1)),
+        (
+            vec!["container".to_owned()],
+            vec!["container".to_owned(), "compose".to_owned()]
+        )
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_driver_without_its_program_is_told_once_it_has_it_and_not_before() {
     let place = Place::new();
     place.world.kinds.lock().unwrap().push(Kind::Compose);

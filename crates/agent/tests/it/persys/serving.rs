@@ -589,6 +589,7 @@ async fn health_tells_each_driver_and_how_busy_the_machine_is() {
     );
     assert_eq!(percents, (25.0, 25.0, 40.0));
     place.world.machine.set_down(Some("told to be down"));
+    place.world.pass(Duration::from_secs(1)).await;
     assert_eq!(
         ask().await.runtime_status["container"],
         "unhealthy: told to be down"
