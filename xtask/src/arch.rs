@@ -1,4 +1,5 @@
-//! `arch`: the edges between crates are those of the table in ARCHITECTURE.md, and the pure crates are pure.
+//! `arch`: the edges between crates are those of the table in ARCHITECTURE.md, the pure crates are pure, and the shim
+//! is small.
 //!
 //! Tests may use more: a crate's own test features, and `store` and `runtime` for their memory engine, their
 //! fake and their contract suites.
@@ -21,6 +22,9 @@ const PURE: [&str; 2] = ["model", "fleet"];
 const IMPURE: [&str; 8] = [
     "tokio", "hyper", "reqwest", "axum", "tonic", "rusqlite", "rustix", "tracing",
 ];
+
+/// None of these may be anywhere below the shim, of which a node runs as many as it has processes.
+const LARGE: [&str; 5] = ["tokio", "bollard", "hyper", "tracing", "regex"];
 
 /// All that `wire` may use: it is shipped to programs of other people.
 const FOR_WIRE: [&str; 13] = [
@@ -47,7 +51,10 @@ pub(crate) fn main() -> Result<()> {
     let metadata = metadata()?;
     let mut wrong = wrong_edges(&table, &metadata)?;
     wrong.extend(wrong_wire(&metadata));
-    wrong.extend(impurities(&metadata));
+    for name in PURE {
+        wrong.extend(brought_along(&metadata, (name, "pure"), &IMPURE));
+    }
+    wrong.extend(brought_along(&metadata, ("shim", "small"), &LARGE));
     for line in &wrong {
         println!("{line}");
     }
@@ -173,8 +180,8 @@ fn wrong_wire(metadata: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What a pure crate brings along that waits or talks to the world.
-fn impurities(metadata: &Value) -> Vec<String> {
+/// What a crate brings along that it must not.
+fn brought_along(metadata: &Value, (of, how): (&str, &str), banned: &[&str]) -> Vec<String> {
     let graph: BTreeMap<&str, Vec<&str>> = metadata["resolve"]["nodes"]
         .as_array()
         .into_iter()
@@ -188,7 +195,7 @@ fn impurities(metadata: &Value) -> Vec<String> {
         .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
         .collect();
     let mut wrong = Vec::new();
-    for (name, package) in packages(metadata).filter(|(name, _)| PURE.contains(name)) {
+    for (name, package) in packages(metadata).filter(|(name, _)| *name == of) {
         let mut waiting: Vec<&str> = package["id"].as_str().into_iter().collect();
         let mut seen = BTreeSet::new();
         while let Some(id) = waiting.pop() {
@@ -199,9 +206,9 @@ fn impurities(metadata: &Value) -> Vec<String> {
         let found = seen
             .iter()
             .filter_map(|id| names.get(id))
-            .filter(|n| IMPURE.contains(n));
+            .filter(|found| banned.contains(found));
         wrong.extend(
-            found.map(|found| format!("`{name}` is pure and may not bring `{found}` along")),
+            found.map(|found| format!("`{name}` is {how} and may not bring `{found}` along")),
         );
     }
     wrong

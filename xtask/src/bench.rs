@@ -1,31 +1,16 @@
 //! `bench`: measures the release build against its targets. The rows and baselines are in `crates/bench`.
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::tree;
+use crate::{build, tree};
 
-/// The measured program is built by itself: together with the harness it would be given the features that
-/// the harness needs, such as fake nodes.
-const PACKAGES: [&str; 2] = ["hostler", "hostler-bench"];
-
-/// Builds both in release and hands the arguments on.
+/// Builds the release and the harness, and hands the arguments on.
 pub(crate) fn main(arguments: &[String]) -> Result<ExitCode> {
-    for package in PACKAGES {
-        let build = [
-            "build",
-            "--release",
-            "--quiet",
-            "--locked",
-            "--package",
-            package,
-        ];
-        let status = tree::cargo(&build).status().context("run cargo")?;
-        ensure!(status.success(), "build {package}: {status}");
-    }
-    let program = target()?.join("release/hostler-bench");
+    build::release()?;
+    build::package(&["hostler-bench"], None)?;
+    let program = build::target()?.join("release/hostler-bench");
     let status = Command::new(&program)
         .args(arguments)
         .current_dir(tree::root())
@@ -36,21 +21,4 @@ pub(crate) fn main(arguments: &[String]) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// Where cargo builds.
-fn target() -> Result<PathBuf> {
-    let arguments = [
-        "metadata",
-        "--format-version",
-        "1",
-        "--no-deps",
-        "--offline",
-    ];
-    let text = tree::output(&mut tree::cargo(&arguments))?;
-    let metadata: serde_json::Value = serde_json::from_str(&text)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo names its target folder")?;
-    Ok(target.into())
 }

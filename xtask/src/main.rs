@@ -11,6 +11,7 @@
 
 mod arch;
 mod bench;
+mod build;
 mod check;
 mod contracts;
 mod fuzz;
@@ -42,6 +43,8 @@ enum Verb {
     Nightly,
     /// What CI runs before the tests: fmt, clippy, arch, size, contracts, proto, openapi, doc.
     Check,
+    /// Builds the release: the shim, and the program that carries it.
+    Build,
     /// Measures the release build against its targets; arguments go to the harness, `--help` lists them.
     #[command(disable_help_flag = true)]
     Bench {
@@ -94,6 +97,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             fuzz::nightly()?;
             return Ok(tested);
         }
+        Verb::Build => println!("{}", tree::shown(&build::release()?)),
         Verb::Bench { arguments } => return bench::main(&arguments),
         Verb::Fuzz { targets, seconds } => fuzz::main(&targets, seconds)?,
         Verb::Check => check::main()?,

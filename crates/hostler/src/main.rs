@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         let Some(unit) = words.next() else {
             return ExitStatus::Usage.into();
         };
-        return hostler_runtime::process::shim::main(Path::new(&unit));
+        return hostler_shim::main(Path::new(&unit));
     }
     let environment = Environment::of_process();
     let printer = Printer::of_process(&environment);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
-        Some(unit_dir) => hostler_runtime::process::shim::main(&PathBuf::from(unit_dir)),
+        Some(unit_dir) => hostler_shim::main(&PathBuf::from(unit_dir)),
         None => ExitCode::FAILURE,
     }
 }

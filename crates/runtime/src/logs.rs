@@ -9,8 +9,7 @@
 
 use hostler_model::Timestamp;
 
-/// The longest text of one record; longer lines are split into partial ones.
-pub const MAX_LINE: usize = 16 * 1024;
+pub use hostler_shim::line::{MAX_LINE, Stream};
 
 /// One line of a unit's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +22,6 @@ pub struct LogLine {
     pub is_partial: bool,
     /// Which run wrote it, from 1.
     pub run: u32,
-}
-
-/// Where a line came from. `Notice` lines are Hostler's own, such as a gap that is marked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    Stdout,
-    Stderr,
-    Notice,
 }
 
 /// Which run's log.
@@ -52,24 +43,6 @@ pub struct LogQuery {
     pub since: Option<Timestamp>,
     /// Go on with what is still to be written, across restarts of the unit, until it is removed.
     pub follow: bool,
-}
-
-impl Stream {
-    /// The word for it in records and on every wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-            Self::Notice => "notice",
-        }
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        [Self::Stdout, Self::Stderr, Self::Notice]
-            .into_iter()
-            .find(|it| it.as_str() == word)
-    }
 }
 
 impl LogLine {

@@ -1,6 +1,6 @@
 //! The process driver: plain processes of the node, each under a shim that outlives the agent.
 //!
-//! The driver keeps no state of its own: everything is in the units' directories (see `record`), written by
+//! The driver keeps no state of its own: everything is in the units' directories (see [`hostler_shim::record`]), written by
 //! the driver and the shims. That is what makes a restarted agent see what its predecessor left.
 //!
 //! Whether a run lives is never guessed from a process number. The shim holds a lock for as long as it lives,
@@ -15,15 +15,11 @@
 //!                                                   exit recorded as unknown
 //! ```
 
-mod cgroup;
 mod exec;
 mod journal;
-mod kernel;
-mod record;
+mod program;
 mod recover;
 mod runs;
-pub mod shim;
-mod user;
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,9 +32,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_kit::{Clock, Tasks};
-use hostler_model::spec::{Kind, WorkloadSpec};
+use hostler_model::spec::Kind;
 use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
-use rustix::process::Signal;
+use hostler_shim::cgroup::{self, Cgroups};
+use hostler_shim::record::{UnitDir, UnitRecord};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::disk;
@@ -46,8 +43,8 @@ use crate::logs::{LogLine, LogQuery};
 use crate::{
     Data, Exec, Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
 };
-use cgroup::Cgroups;
-use record::{UnitDir, UnitRecord};
+
+pub use program::place;
 
 /// Units that are prepared at once; more would only make the disk busier.
 const PREPARATIONS_AT_ONCE: usize = 8;
@@ -63,7 +60,7 @@ pub struct ProcessConfig {
 }
 
 /// How a shim is started: the program, its arguments, and behind them the unit's directory. The program
-/// calls [`shim::main`] before anything else.
+/// calls [`hostler_shim::main`] before anything else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShimCommand {
     pub program: PathBuf,
@@ -349,19 +346,6 @@ fn delete(base: &Path, id: UnitId) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// How the spec wants to be stopped.
-fn stop_of(spec: &WorkloadSpec) -> (Signal, Duration) {
-    let signal = match spec.stop.signal.as_str() {
-        "INT" => Signal::INT,
-        "QUIT" => Signal::QUIT,
-        "HUP" => Signal::HUP,
-        "USR1" => Signal::USR1,
-        "USR2" => Signal::USR2,
-        _ => Signal::TERM,
-    };
-    (signal, Duration::from_millis(spec.stop.grace_ms))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -3,12 +3,14 @@
 pub(crate) mod agent_door;
 mod control_plane;
 mod node_agent;
+mod shim;
 mod signals;
 
 pub(crate) use control_plane::ControlPlane;
 pub(crate) use node_agent::{
     NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, usual_guard, vm_runtime,
 };
+pub(crate) use shim::shim;
 pub(crate) use signals::Signals;
 
 use std::time::Duration;

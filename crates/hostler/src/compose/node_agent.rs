@@ -18,6 +18,7 @@ use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
 use tokio::sync::watch;
 
+use super::shim::shim;
 use crate::failure::Failure;
 use crate::settings::Environment;
 use crate::status::ExitStatus;
@@ -77,9 +78,10 @@ impl NodeAgent {
         let unwritable = |error: std::io::Error| data_failure(&config.data_dir, &error);
         std::fs::create_dir_all(&units).map_err(unwritable)?;
         let owner = owner(&units, entropy.as_ref()).map_err(unwritable)?;
+        let shim = shim(&config.data_dir)?;
         let process = ProcessRuntime::new(ProcessConfig {
             dir: units.join("process"),
-            shim: shim()?,
+            shim: shim.clone(),
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
         });
@@ -94,7 +96,7 @@ impl NodeAgent {
         }));
         let compose = project_driver(&units, &socket, (&clock, owner), tasks);
         let engine = Arc::clone(&container) as Arc<dyn Runtime>;
-        let vm = vm_runtime(&config.data_dir, config.vm, &clock, tasks)?;
+        let vm = vm_runtime(&config.data_dir, config.vm, shim, (&clock, tasks));
         let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), engine, compose, vm];
         let agent_config = AgentConfig {
             name: config.name,
@@ -171,30 +173,16 @@ pub(crate) fn container_runtime(
 pub(crate) fn vm_runtime(
     data_dir: &Path,
     settings: VmSettings,
-    clock: &Arc<dyn Clock>,
-    tasks: &Tasks,
-) -> Result<Arc<dyn Runtime>, Failure> {
-    Ok(Arc::new(VmRuntime::new(VmConfig {
+    shim: ShimCommand,
+    (clock, tasks): (&Arc<dyn Clock>, &Tasks),
+) -> Arc<dyn Runtime> {
+    Arc::new(VmRuntime::new(VmConfig {
         dir: data_dir.join("units").join("vm"),
-        shim: shim()?,
+        shim,
         clock: Arc::clone(clock),
         tasks: tasks.clone(),
         settings,
-    })))
-}
-
-/// This very program.
-fn shim() -> Result<ShimCommand, Failure> {
-    let program = std::env::current_exe().map_err(|error| {
-        Failure::failed(
-            format!("cannot find this program's own file: {error}"),
-            "mount /proc",
-        )
-    })?;
-    Ok(ShimCommand {
-        program,
-        args: vec!["shim".to_owned()],
-    })
+    }))
 }
 
 /// The compose driver alone, likewise.

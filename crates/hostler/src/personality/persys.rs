@@ -28,7 +28,7 @@ use hostler_runtime::container::Registries;
 
 use crate::commands::single_thread;
 use crate::compose::{
-    Signals, compose_runtime, container_runtime, shut_down, usual_guard, vm_runtime,
+    Signals, compose_runtime, container_runtime, shim, shut_down, usual_guard, vm_runtime,
 };
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -196,7 +196,13 @@ async fn start(
         runtimes.push(engine);
     }
     if settings.kinds.contains(&Kind::Vm) {
-        runtimes.push(vm_runtime(&settings.data_dir, settings.vm, &clock, tasks)?);
+        let shim = shim(&settings.data_dir)?;
+        runtimes.push(vm_runtime(
+            &settings.data_dir,
+            settings.vm,
+            shim,
+            (&clock, tasks),
+        ));
     }
     if settings.kinds.contains(&Kind::Compose) {
         let seams = (&clock, entropy.as_ref());

@@ -1,5 +1,5 @@
 //! Commands inside a unit of the process driver: a process group of their own in the unit's cgroup, brought
-//! there by the shim's program (see `shim::command`). Killed as a group when nobody waits for them any more.
+//! there by the shim's program (see `command` in `hostler_shim`). Killed as a group when nobody waits for them any more.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hostler_model::{Exit, UnitId};
+use hostler_shim::COMMAND_VARIABLE;
+use hostler_shim::record::UnitDir;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 
 use super::ProcessRuntime;
-use super::record::UnitDir;
-use super::shim::COMMAND_VARIABLE;
 use crate::exec::not_running;
 use crate::{Exec, ExecCommand, Execution, FoundState, RuntimeError, Stream, disk};
 

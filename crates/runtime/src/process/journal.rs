@@ -13,11 +13,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_model::{Timestamp, UnitId};
+use hostler_shim::record::UnitDir;
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
-use super::kernel;
-use super::record::UnitDir;
 use crate::RuntimeError;
 use crate::disk;
 use crate::logs::{LogLine, LogQuery, Run, Stream};
@@ -355,7 +354,7 @@ fn watch(dir: &UnitDir) -> io::Result<AsyncFd<OwnedFd>> {
         | WatchFlags::DELETE
         | WatchFlags::DELETE_SELF;
     inotify::add_watch(&queue, dir.runs(), what)?;
-    kernel::readiness(queue)
+    disk::readiness(queue)
 }
 
 /// Completes when something changed, or after a glance's time.

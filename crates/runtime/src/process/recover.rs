@@ -9,11 +9,11 @@ use std::io;
 use std::time::Duration;
 
 use hostler_model::{Exit, Timestamp, UnitId};
+use hostler_shim::cgroup::Cgroups;
+use hostler_shim::kernel;
+use hostler_shim::record::{ExitRecord, ProcessName, UnitDir};
 use rustix::process::{Pid, Signal};
 
-use super::cgroup::Cgroups;
-use super::kernel;
-use super::record::{ExitRecord, ProcessName, UnitDir};
 use crate::disk;
 
 const LOOKS: u32 = 500;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_model::{Exit, UnitId};
+use hostler_shim::cgroup::Usage;
+use hostler_shim::kernel::{self, Holder};
+use hostler_shim::record::{ExitRecord, UnitDir, UnitRecord};
+use hostler_shim::{Failure, Order, Report, send, stop_of};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::kernel::{self, Holder};
-use super::record::{ExitRecord, UnitDir, UnitRecord};
-use super::shim::{Failure, Order, Report, Unsatisfiable, send};
-use super::{Inner, lock, recover, stop_of};
+use super::{Inner, lock, recover};
 use crate::disk;
 use crate::{Found, FoundState, RuntimeError, UnitStats};
 
@@ -144,7 +145,7 @@ impl Inner {
                         return Ok(());
                     }
                     Report::Busy => {}
-                    Report::Failed(failure) => return Err(failure.into_error()),
+                    Report::Failed(failure) => return Err(failure.into()),
                 }
             }
             tokio::time::sleep(LOOK_PAUSE / 10).await;
@@ -263,10 +264,8 @@ impl Inner {
         if !matches!(seen.state, FoundState::Running { .. }) {
             return Ok(Ok(UnitStats::default()));
         }
-        Ok(Ok(self
-            .cgroups
-            .usage(id)
-            .unwrap_or_else(|| usage_of_processes(id))))
+        let counted = self.cgroups.usage(id).map(stats_of);
+        Ok(Ok(counted.unwrap_or_else(|| usage_of_processes(id))))
     }
 
     /// Wakes whoever waits for changes when the run is over.
@@ -313,9 +312,27 @@ enum Settle {
 
 /// A process handle becomes readable when the process ends.
 async fn wait_for_end(handle: OwnedFd) -> io::Result<()> {
-    let handle = kernel::readiness(handle)?;
+    let handle = disk::readiness(handle)?;
     handle.readable().await?.retain_ready();
     Ok(())
+}
+
+fn stats_of(usage: Usage) -> UnitStats {
+    let Usage {
+        cpu_nanos,
+        memory,
+        pids,
+        read,
+        written,
+    } = usage;
+    UnitStats {
+        cpu_nanos,
+        memory,
+        pids,
+        read,
+        written,
+        ..UnitStats::default()
+    }
 }
 
 /// Without a cgroup, the sum over the unit's processes.
@@ -330,36 +347,20 @@ fn usage_of_processes(id: UnitId) -> UnitStats {
     stats
 }
 
-impl Failure {
-    fn into_error(self) -> RuntimeError {
-        match self {
-            Self::Unsatisfiable { code, message } => RuntimeError::Unsatisfiable {
+impl From<Failure> for RuntimeError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unsatisfiable { code, message } => Self::Unsatisfiable {
                 code: code.as_str(),
                 message,
             },
-            Self::Command { program, errno } => RuntimeError::Command {
+            Failure::Command { program, errno } => Self::Command {
                 program,
                 source: io::Error::from_raw_os_error(errno),
             },
-            Self::Io { context, errno } => {
+            Failure::Io { context, errno } => {
                 disk::error(context, io::Error::from_raw_os_error(errno))
             }
-        }
-    }
-}
-
-impl Unsatisfiable {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::UserUnknown => "user-unknown",
-            Self::UserNotPermitted => "user-not-permitted",
-            Self::GroupUnknown => "group-unknown",
-            Self::WorkingDirMissing => "working-dir-missing",
-            Self::EnvFileMissing => "env-file-missing",
-            Self::EnvFileInvalid => "env-file-invalid",
-            Self::LimitsRefused => "limits-refused",
-            Self::IsolationRefused => "isolation-refused",
-            Self::SeccompRefused => "seccomp-refused",
         }
     }
 }

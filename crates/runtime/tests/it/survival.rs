@@ -55,6 +55,29 @@ async fn a_running_unit_survives_the_agent_and_is_adopted() {
 }
 
 #[tokio::test]
+async fn a_unit_whose_shim_is_another_program_is_found_and_stopped_after_an_upgrade() {
+    let home = Home::new();
+    let programs = tempfile::tempdir().unwrap();
+    let older = programs.path().join("older");
+    std::fs::copy(example("shim"), &older).unwrap();
+    let unit = started(
+        &driver_with_shim(home.dir(), older.clone()),
+        shell("trap 'exit 5' TERM; while :; do sleep 0.05; done"),
+    )
+    .await;
+    std::fs::remove_file(&older).unwrap();
+    let driver = home.driver();
+    let found = contract::find(&driver, unit.id).await.unwrap();
+    assert!(
+        matches!(found.state, FoundState::Running { .. }),
+        "{found:?}"
+    );
+    assert_eq!(driver.stop(unit.id).await.unwrap(), Exit::Code(5));
+    driver.start(unit.id).await.unwrap();
+    assert_eq!(contract::find(&driver, unit.id).await.unwrap().runs, 2);
+}
+
+#[tokio::test]
 async fn an_end_that_no_agent_saw_is_on_record() {
     let home = Home::new();
     let id = killed_agent(&home, "while [ ! -e go ]; do sleep 0.05; done; exit 9");

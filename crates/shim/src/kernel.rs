@@ -8,27 +8,24 @@ use std::path::Path;
 use hostler_model::UnitId;
 use rustix::process::{Flock, FlockOffsetType, FlockType, Pid, PidfdFlags, Signal};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
-use super::record::ProcessName;
+use crate::record::ProcessName;
 
 /// Marks every process of a unit, in its environment.
-pub(super) const UNIT_VARIABLE: &str = "HOSTLER_UNIT";
+pub const UNIT_VARIABLE: &str = "HOSTLER_UNIT";
 
 /// What `/proc/<pid>/stat` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) state: u8,
-    pub(super) parent: i32,
-    pub(super) cpu_ticks: u64,
-    pub(super) start_ticks: u64,
-    pub(super) resident_pages: u64,
+pub struct Stat {
+    pub state: u8,
+    pub parent: i32,
+    pub cpu_ticks: u64,
+    pub start_ticks: u64,
+    pub resident_pages: u64,
 }
 
 /// Who holds the shim's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holder {
+pub enum Holder {
     Nobody,
     Shim(Pid),
     /// Somebody whom this process cannot see, in another pid namespace.
@@ -37,14 +34,14 @@ pub(super) enum Holder {
 
 /// Takes the shim's lock for the life of this process, or answers `WouldBlock`. It must be opened only once
 /// in a process: closing any other handle of the file gives the lock back.
-pub(super) fn take_lock(path: &Path) -> io::Result<File> {
+pub fn take_lock(path: &Path) -> io::Result<File> {
     let file = open_lock(path)?;
     rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
 }
 
 /// Asks who holds the lock, without taking it.
-pub(super) fn lock_holder(path: &Path) -> io::Result<Holder> {
+pub fn lock_holder(path: &Path) -> io::Result<Holder> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
@@ -64,7 +61,7 @@ pub(super) fn lock_holder(path: &Path) -> io::Result<Holder> {
 }
 
 /// A handle on the process that holds the lock, certainly on it and on no later one of its number.
-pub(super) fn holder_handle(path: &Path) -> io::Result<Option<OwnedFd>> {
+pub fn holder_handle(path: &Path) -> io::Result<Option<OwnedFd>> {
     let Holder::Shim(pid) = lock_holder(path)? else {
         return Ok(None);
     };
@@ -75,17 +72,8 @@ pub(super) fn holder_handle(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Lets the async runtime wait until the handle is readable.
-#[expect(
-    deprecated,
-    reason = "the constructor is unsound for types whose descriptor may change; an owned one does not"
-)]
-pub(super) fn readiness(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(handle, Interest::READABLE)
-}
-
 /// The process's full name, if it is there.
-pub(super) fn name_of(pid: Pid) -> Option<ProcessName> {
+pub fn name_of(pid: Pid) -> Option<ProcessName> {
     let pid = pid.as_raw_nonzero().get();
     stat(pid).map(|stat| ProcessName {
         pid,
@@ -94,12 +82,12 @@ pub(super) fn name_of(pid: Pid) -> Option<ProcessName> {
 }
 
 /// What the kernel says of the process, if it is there.
-pub(super) fn stat(pid: i32) -> Option<Stat> {
+pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// Every process that runs (zombies do not).
-pub(super) fn processes() -> Vec<(i32, Stat)> {
+pub fn processes() -> Vec<(i32, Stat)> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -110,7 +98,7 @@ pub(super) fn processes() -> Vec<(i32, Stat)> {
 }
 
 /// The processes that carry the unit's mark.
-pub(super) fn marked(id: UnitId) -> Vec<(i32, Stat)> {
+pub fn marked(id: UnitId) -> Vec<(i32, Stat)> {
     let mark = format!("{UNIT_VARIABLE}={id}");
     let is_marked = |(pid, _): &(i32, Stat)| {
         fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
@@ -123,7 +111,7 @@ pub(super) fn marked(id: UnitId) -> Vec<(i32, Stat)> {
 }
 
 /// Kills the process of that full name; one that is gone is fine.
-pub(super) fn kill(name: ProcessName) -> io::Result<()> {
+pub fn kill(name: ProcessName) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(name.pid) else {
         return Ok(());
     };
@@ -142,7 +130,7 @@ pub(super) fn kill(name: ProcessName) -> io::Result<()> {
 }
 
 /// Sends the signal to a process group; one that is gone is fine.
-pub(super) fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {
+pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {
     accept_gone(rustix::process::kill_process_group(leader, signal))
 }
 

@@ -28,104 +28,104 @@ use crate::disk;
 
 /// A unit's directory.
 #[derive(Debug, Clone)]
-pub(super) struct UnitDir {
+pub struct UnitDir {
     path: PathBuf,
 }
 
 /// `unit.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct UnitRecord {
-    pub(super) unit: UnitId,
-    pub(super) workload: WorkloadId,
-    pub(super) workload_name: String,
-    pub(super) slot: u32,
-    pub(super) spec: Arc<WorkloadSpec>,
+pub struct UnitRecord {
+    pub unit: UnitId,
+    pub workload: WorkloadId,
+    pub workload_name: String,
+    pub slot: u32,
+    pub spec: Arc<WorkloadSpec>,
 }
 
 /// `runs/<n>.start`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct StartRecord {
-    pub(super) at: Timestamp,
+pub struct StartRecord {
+    pub at: Timestamp,
     /// The machine's boot in which the run began.
-    pub(super) boot_id: String,
-    pub(super) shim: ProcessName,
+    pub boot_id: String,
+    pub shim: ProcessName,
 }
 
 /// `runs/<n>.exit`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct ExitRecord {
-    pub(super) exit: Exit,
-    pub(super) at: Timestamp,
+pub struct ExitRecord {
+    pub exit: Exit,
+    pub at: Timestamp,
 }
 
 /// A process that cannot be confused with a later one of the same number. Also `runs/<n>.child`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ProcessName {
-    pub(super) pid: i32,
+pub struct ProcessName {
+    pub pid: i32,
     /// When it began, in the kernel's ticks since boot.
-    pub(super) ticks: u64,
+    pub ticks: u64,
 }
 
 impl UnitDir {
-    pub(super) fn of(base: &Path, id: UnitId) -> Self {
+    pub fn of(base: &Path, id: UnitId) -> Self {
         Self {
             path: base.join(id.to_string()),
         }
     }
 
-    pub(super) fn at(path: &Path) -> Self {
+    pub fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn unit_file(&self) -> PathBuf {
+    pub fn unit_file(&self) -> PathBuf {
         self.path.join("unit.json")
     }
 
-    pub(super) fn work(&self) -> PathBuf {
+    pub fn work(&self) -> PathBuf {
         self.path.join("work")
     }
 
-    pub(super) fn control(&self) -> PathBuf {
+    pub fn control(&self) -> PathBuf {
         self.path.join("control")
     }
 
-    pub(super) fn lock_file(&self) -> PathBuf {
+    pub fn lock_file(&self) -> PathBuf {
         self.path.join("shim.lock")
     }
 
-    pub(super) fn runs(&self) -> PathBuf {
+    pub fn runs(&self) -> PathBuf {
         self.path.join("runs")
     }
 
-    pub(super) fn start_file(&self, run: u32) -> PathBuf {
+    pub fn start_file(&self, run: u32) -> PathBuf {
         self.runs().join(format!("{run}.start"))
     }
 
-    pub(super) fn child_file(&self, run: u32) -> PathBuf {
+    pub fn child_file(&self, run: u32) -> PathBuf {
         self.runs().join(format!("{run}.child"))
     }
 
-    pub(super) fn exit_file(&self, run: u32) -> PathBuf {
+    pub fn exit_file(&self, run: u32) -> PathBuf {
         self.runs().join(format!("{run}.exit"))
     }
 
-    pub(super) fn segment(&self, run: u32, number: u32) -> PathBuf {
+    pub fn segment(&self, run: u32, number: u32) -> PathBuf {
         self.runs().join(format!("{run}-{number}.log"))
     }
 
     /// The unit's record, if the directory was ever prepared.
-    pub(super) fn unit(&self) -> io::Result<Option<UnitRecord>> {
+    pub fn unit(&self) -> io::Result<Option<UnitRecord>> {
         disk::read(&self.unit_file())
     }
 
     /// The number of the latest run; 0 if it never ran.
-    pub(super) fn latest_run(&self) -> io::Result<u32> {
+    pub fn latest_run(&self) -> io::Result<u32> {
         let mut latest = 0;
         self.each_run_file(|run, rest| {
             if rest == ".start" {
@@ -136,12 +136,12 @@ impl UnitDir {
     }
 
     /// The record of a run's start. A power cut may have torn it; its name alone says that the run began.
-    pub(super) fn start(&self, run: u32) -> Option<StartRecord> {
+    pub fn start(&self, run: u32) -> Option<StartRecord> {
         disk::read(&self.start_file(run)).ok().flatten()
     }
 
     /// The numbers of the segments of a run's log that are still kept, in order.
-    pub(super) fn segments(&self, run: u32) -> io::Result<Vec<u32>> {
+    pub fn segments(&self, run: u32) -> io::Result<Vec<u32>> {
         let mut numbers = Vec::new();
         self.each_run_file(|of_run, rest| {
             let number = rest
@@ -158,7 +158,7 @@ impl UnitDir {
     }
 
     /// Deletes what is kept of runs before `run`. What cannot be deleted is tried again at the next run.
-    pub(super) fn forget_before(&self, run: u32) -> io::Result<()> {
+    pub fn forget_before(&self, run: u32) -> io::Result<()> {
         let mut old = Vec::new();
         self.each_run_file(|of_run, rest| {
             if of_run < run {
@@ -225,5 +225,60 @@ mod tests {
         dir.forget_before(11).unwrap();
         assert_eq!(dir.segments(10).unwrap(), [0_u32; 0]);
         assert!(dir.start_file(11).exists() && !dir.start_file(10).exists());
+    }
+
+    /// Shims outlive upgrades of their agent, and agents those of their shims: what either wrote is read for good.
+    #[test]
+    fn records_that_earlier_versions_wrote_are_read() {
+        const UNIT: &str = r#"{"unit":{"assignment":"018bcfe5-6800-7000-8000-000000000001","generation":3},
+            "workload":"018bcfe5-6800-7000-8000-000000000002","workload_name":"web","slot":1,
+            "spec":{"name":"web","count":1,"process":{"command":["sleep","9"]}}}"#;
+        let home = tempfile::tempdir().unwrap();
+        let dir = UnitDir::at(home.path());
+        fs::create_dir(dir.runs()).unwrap();
+        let write = |path: PathBuf, text: &str| fs::write(path, text).unwrap();
+        write(dir.unit_file(), UNIT);
+        write(
+            dir.start_file(2),
+            r#"{"at":1700000000000,"boot_id":"b","shim":{"pid":41,"ticks":900}}"#,
+        );
+        write(dir.child_file(2), r#"{"pid":42,"ticks":901}"#);
+        let unit = dir.unit().unwrap().unwrap();
+        assert_eq!(
+            (unit.unit.generation, unit.slot, unit.spec.name.as_str()),
+            (3, 1, "web")
+        );
+        assert_eq!(unit.spec.process.as_ref().unwrap().command, ["sleep", "9"]);
+        assert_eq!(dir.latest_run().unwrap(), 2);
+        let start = dir.start(2).unwrap();
+        assert_eq!(
+            (start.at.as_millis(), start.boot_id.as_str()),
+            (1_700_000_000_000, "b")
+        );
+        assert_eq!(
+            start.shim,
+            ProcessName {
+                pid: 41,
+                ticks: 900
+            }
+        );
+        let child: ProcessName = disk::read(&dir.child_file(2)).unwrap().unwrap();
+        assert_eq!(
+            child,
+            ProcessName {
+                pid: 42,
+                ticks: 901
+            }
+        );
+        for (text, exit) in [
+            (r#"{"code":3}"#, Exit::Code(3)),
+            (r#"{"signal":9}"#, Exit::Signal(9)),
+            (r#""out-of-memory""#, Exit::OutOfMemory),
+            (r#""unknown""#, Exit::Unknown),
+        ] {
+            write(dir.exit_file(2), &format!(r#"{{"exit":{text},"at":7}}"#));
+            let read: ExitRecord = disk::read(&dir.exit_file(2)).unwrap().unwrap();
+            assert_eq!((read.exit, read.at), (exit, Timestamp::from_millis(7)));
+        }
     }
 }

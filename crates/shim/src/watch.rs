@@ -20,9 +20,9 @@ use super::child::Child;
 use super::orders::{self, Order};
 use super::{RunOf, now, since_boot};
 use crate::disk;
-use crate::logs::Stream;
-use crate::process::kernel;
-use crate::process::record::{ExitRecord, ProcessName};
+use crate::kernel;
+use crate::line::Stream;
+use crate::record::{ExitRecord, ProcessName};
 
 /// Between two looks at killed processes that have not ended yet.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
@@ -70,7 +70,7 @@ impl Switch {
         if spec.disconnect.policy != DisconnectPolicy::Singleton {
             return None;
         }
-        let (signal, grace) = crate::process::stop_of(spec);
+        let (signal, grace) = crate::stop_of(spec);
         let idle = Self {
             ask: now,
             end: now,

@@ -17,9 +17,9 @@ use rustix::process::{Pid, Resource, Rlimit};
 
 use super::launch::Launch;
 use super::{Failure, Unsatisfiable, env_file};
-use crate::process::kernel::UNIT_VARIABLE;
-use crate::process::record::{UnitDir, UnitRecord};
-use crate::process::user::{self, Identity};
+use crate::kernel::UNIT_VARIABLE;
+use crate::record::{UnitDir, UnitRecord};
+use crate::user::{self, Identity};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

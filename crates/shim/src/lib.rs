@@ -20,12 +20,18 @@
 //! the agent cleans up (see `recover`).
 
 mod capture;
+pub mod cgroup;
 mod child;
 mod command;
+pub mod disk;
 mod env_file;
 mod filter;
+pub mod kernel;
 mod launch;
+pub mod line;
 mod orders;
+pub mod record;
+mod user;
 mod watch;
 
 use std::io::{self, Read as _};
@@ -36,16 +42,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hostler_model::Timestamp;
+use hostler_model::spec::WorkloadSpec;
+use rustix::process::Signal;
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
-pub(super) use command::COMMAND_VARIABLE;
-pub(super) use orders::{Order, send};
+pub use command::COMMAND_VARIABLE;
+pub use orders::{Order, send};
 
-use super::cgroup::{Bounds, Cgroups};
-use super::kernel;
-use super::record::{StartRecord, UnitDir, UnitRecord};
-use crate::disk;
+use cgroup::{Bounds, Cgroups};
+use record::{StartRecord, UnitDir, UnitRecord};
 
 /// How long an earlier shim may take to end after it recorded the exit.
 const LOCK_TRIES: u32 = 400;
@@ -54,7 +60,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// What the shim tells the agent, as one line of JSON on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Report {
+pub enum Report {
     Started,
     /// Another shim has the unit, or the run's number is not the next: look again.
     Busy,
@@ -64,7 +70,7 @@ pub(super) enum Report {
 /// Why a run did not begin. Nothing of it is left.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
-pub(super) enum Failure {
+pub enum Failure {
     Unsatisfiable {
         code: Unsatisfiable,
         message: String,
@@ -82,7 +88,7 @@ pub(super) enum Failure {
 /// What of a spec this machine cannot give.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Unsatisfiable {
+pub enum Unsatisfiable {
     UserUnknown,
     UserNotPermitted,
     GroupUnknown,
@@ -92,6 +98,24 @@ pub(super) enum Unsatisfiable {
     LimitsRefused,
     IsolationRefused,
     SeccompRefused,
+}
+
+impl Unsatisfiable {
+    /// The stable code of a refusal.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UserUnknown => "user-unknown",
+            Self::UserNotPermitted => "user-not-permitted",
+            Self::GroupUnknown => "group-unknown",
+            Self::WorkingDirMissing => "working-dir-missing",
+            Self::EnvFileMissing => "env-file-missing",
+            Self::EnvFileInvalid => "env-file-invalid",
+            Self::LimitsRefused => "limits-refused",
+            Self::IsolationRefused => "isolation-refused",
+            Self::SeccompRefused => "seccomp-refused",
+        }
+    }
 }
 
 /// Everything about the run that the watch needs.
@@ -127,6 +151,20 @@ pub fn main(unit_dir: &Path) -> ExitCode {
     }
 }
 
+/// How the spec wants to be stopped.
+#[must_use]
+pub fn stop_of(spec: &WorkloadSpec) -> (Signal, Duration) {
+    let signal = match spec.stop.signal.as_str() {
+        "INT" => Signal::INT,
+        "QUIT" => Signal::QUIT,
+        "HUP" => Signal::HUP,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        _ => Signal::TERM,
+    };
+    (signal, Duration::from_millis(spec.stop.grace_ms))
+}
+
 fn begin(unit_dir: &Path, run: u32) -> Result<(RunOf, watch::Living), Report> {
     // Fails only for a process that leads its session already, which is what is wanted.
     let _ = rustix::process::setsid();
@@ -144,7 +182,7 @@ fn begin(unit_dir: &Path, run: u32) -> Result<(RunOf, watch::Living), Report> {
         dir,
         record,
         run,
-        cgroups: Cgroups::detect(Path::new(super::cgroup::ROOT)),
+        cgroups: Cgroups::detect(Path::new(cgroup::ROOT)),
     };
     write_start(&run).map_err(failed("record the start"))?;
     spawn(&run)

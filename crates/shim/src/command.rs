@@ -9,12 +9,12 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::super::cgroup::{self, Cgroups};
-use super::super::record::UnitDir;
 use super::{Failure, child};
+use crate::cgroup::{self, Cgroups};
+use crate::record::UnitDir;
 
 /// Holds the words as a list in JSON. It does not reach the command.
-pub(in crate::process) const COMMAND_VARIABLE: &str = "HOSTLER_SHIM_COMMAND";
+pub const COMMAND_VARIABLE: &str = "HOSTLER_SHIM_COMMAND";
 
 const NOT_FOUND: u8 = 127;
 const NOT_RUNNABLE: u8 = 126;

@@ -11,13 +11,13 @@ use rustix::process::Signal;
 
 /// What the agent can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::process) enum Order {
+pub enum Order {
     Stop { signal: Signal, grace: Duration },
     Extend { span: Duration },
 }
 
 impl Order {
-    pub(in crate::process) fn line(&self) -> String {
+    pub fn line(&self) -> String {
         match self {
             Self::Stop { signal, grace } => {
                 format!("stop {} {}\n", signal.as_raw(), grace.as_millis())
@@ -59,7 +59,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The agent's end: sends an order. Answers whether a shim is there to read it.
-pub(in crate::process) fn send(path: &Path, order: Order) -> io::Result<bool> {
+pub fn send(path: &Path, order: Order) -> io::Result<bool> {
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let pipe = match OpenOptions::new()
         .write(true)

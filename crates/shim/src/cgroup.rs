@@ -18,10 +18,8 @@ use std::path::{Path, PathBuf};
 use hostler_model::UnitId;
 use hostler_model::spec::WorkloadSpec;
 
-use crate::UnitStats;
-
 /// Where the kernel shows them.
-pub(super) const ROOT: &str = "/sys/fs/cgroup";
+pub const ROOT: &str = "/sys/fs/cgroup";
 const OURS: &str = "hostler";
 const SHIMS: &str = "shims";
 const PERIOD_MICROS: u64 = 100_000;
@@ -29,9 +27,22 @@ const PERIOD_MICROS: u64 = 100_000;
 const FEWEST_SHARES: u64 = 2;
 const MOST_SHARES: u64 = 262_144;
 
+/// What a unit uses, as its cgroup counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since the run began, in nanoseconds of one core.
+    pub cpu_nanos: u64,
+    /// In bytes.
+    pub memory: u64,
+    pub pids: u32,
+    /// Bytes read from and written to disks; none where that is not counted.
+    pub read: Option<u64>,
+    pub written: Option<u64>,
+}
+
 /// The machine's cgroup hierarchies.
 #[derive(Debug, Clone)]
-pub(super) struct Cgroups {
+pub struct Cgroups {
     root: PathBuf,
     layout: Layout,
 }
@@ -47,7 +58,7 @@ enum Layout {
 
 /// The bounds of a unit in the kernel's units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Bounds {
+pub struct Bounds {
     shares: Option<u64>,
     quota_micros: Option<u64>,
     memory: Option<u64>,
@@ -55,7 +66,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) fn of(spec: &WorkloadSpec) -> Self {
+    pub fn of(spec: &WorkloadSpec) -> Self {
         let positive = |amount: u64| (amount > 0).then_some(amount);
         let shares = positive(spec.resources.cpu.0);
         let quota = spec.limits.cpu.and_then(|cpu| positive(cpu.0));
@@ -75,7 +86,7 @@ impl Bounds {
 
 impl Cgroups {
     /// Looks at what is mounted below `root`.
-    pub(super) fn detect(root: &Path) -> Self {
+    pub fn detect(root: &Path) -> Self {
         const SPLIT: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "systemd", "unified"];
         let layout = if root.join("cgroup.controllers").exists() {
             Layout::Unified
@@ -95,7 +106,7 @@ impl Cgroups {
     }
 
     /// What cannot be enforced here, for people; empty if all can.
-    pub(super) fn note(&self) -> String {
+    pub fn note(&self) -> String {
         let missing: Vec<&str> = match &self.layout {
             Layout::Absent => return "no cgroups: limits are not enforced".to_owned(),
             Layout::Unified => {
@@ -134,7 +145,7 @@ impl Cgroups {
     }
 
     /// Makes the unit's cgroup and sets its bounds. Fails if any hierarchy refuses; those before it stay.
-    pub(super) fn create(&self, id: UnitId, bounds: &Bounds) -> io::Result<()> {
+    pub fn create(&self, id: UnitId, bounds: &Bounds) -> io::Result<()> {
         if self.layout == Layout::Unified {
             // A controller that is not there is refused alone; `note` speaks of it.
             for controller in ["+cpu", "+memory", "+pids"] {
@@ -159,17 +170,17 @@ impl Cgroups {
     }
 
     /// Moves this process into the unit's cgroup.
-    pub(super) fn enter(&self, id: UnitId) -> io::Result<()> {
+    pub fn enter(&self, id: UnitId) -> io::Result<()> {
         self.move_here(&id.to_string())
     }
 
     /// Moves this process to the other shims.
-    pub(super) fn leave(&self) -> io::Result<()> {
+    pub fn leave(&self) -> io::Result<()> {
         self.move_here(SHIMS)
     }
 
     /// The processes in the unit's cgroup.
-    pub(super) fn processes(&self, id: UnitId) -> BTreeSet<i32> {
+    pub fn processes(&self, id: UnitId) -> BTreeSet<i32> {
         let mut all = BTreeSet::new();
         for dir in self.dirs(id) {
             let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
@@ -179,7 +190,7 @@ impl Cgroups {
     }
 
     /// Kills everything in the unit's cgroup at once, where the kernel can (v2, 5.14).
-    pub(super) fn kill(&self, id: UnitId) {
+    pub fn kill(&self, id: UnitId) {
         if self.layout == Layout::Unified {
             for dir in self.dirs(id) {
                 let file = dir.join("cgroup.kill");
@@ -191,14 +202,14 @@ impl Cgroups {
     }
 
     /// Deletes the unit's cgroup, if it is empty.
-    pub(super) fn remove(&self, id: UnitId) {
+    pub fn remove(&self, id: UnitId) {
         for dir in self.dirs(id) {
             let _ = fs::remove_dir(dir);
         }
     }
 
     /// How often the kernel killed in the unit for want of memory.
-    pub(super) fn memory_kills(&self, id: UnitId) -> u64 {
+    pub fn memory_kills(&self, id: UnitId) -> u64 {
         let file = match &self.layout {
             Layout::Unified => self.dir("", id).join("memory.events"),
             Layout::Split(_) => self.dir("memory", id).join("memory.oom_control"),
@@ -208,7 +219,7 @@ impl Cgroups {
     }
 
     /// What the unit uses; none if it has no cgroup.
-    pub(super) fn usage(&self, id: UnitId) -> Option<UnitStats> {
+    pub fn usage(&self, id: UnitId) -> Option<Usage> {
         let mut moved = (None, None);
         let (cpu_nanos, memory, pids) = match &self.layout {
             Layout::Unified => {
@@ -231,13 +242,12 @@ impl Cgroups {
         let pids = number(&pids)
             .and_then(|pids| u32::try_from(pids).ok())
             .unwrap_or(0);
-        Some(UnitStats {
+        Some(Usage {
             cpu_nanos: cpu_nanos?,
             memory: memory?,
             pids,
             read: moved.0,
             written: moved.1,
-            ..UnitStats::default()
         })
     }
 
@@ -399,13 +409,12 @@ mod tests {
         fs::write(dir.join("io.stat"), blocks).unwrap();
         fs::write(dir.join("cgroup.procs"), "11\n12\n").unwrap();
         assert_eq!(cgroups.memory_kills(unit()), 2);
-        let expected = UnitStats {
+        let expected = Usage {
             cpu_nanos: 1_500_000,
             memory: 4096,
             pids: 2,
             read: Some(55),
             written: Some(77),
-            ..UnitStats::default()
         };
         assert_eq!(cgroups.usage(unit()), Some(expected));
         assert_eq!(cgroups.processes(unit()), BTreeSet::from([11, 12]));

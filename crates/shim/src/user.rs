@@ -6,27 +6,27 @@ use std::fs;
 
 /// As whom a process runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) home: Option<String>,
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) home: Option<String>,
 }
 
 /// Finds `name`, `number`, `name:group` or `number:number`; the answer to a failure is a sentence.
-pub(super) fn resolve(user: &str) -> Result<Identity, String> {
+pub(crate) fn resolve(user: &str) -> Result<Identity, String> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let group = fs::read_to_string("/etc/group").unwrap_or_default();
     resolve_in(user, &passwd, &group)
 }
 
 /// The home directory of a user by number.
-pub(super) fn home_of(uid: u32) -> Option<String> {
+pub(crate) fn home_of(uid: u32) -> Option<String> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     entry(&passwd, |fields| fields[2] == uid.to_string()).map(|fields| fields[5].to_owned())
 }
 
 /// The number of a group, by name or number; the answer to a failure is a sentence.
-pub(super) fn group(name: &str) -> Result<u32, String> {
+pub(crate) fn group(name: &str) -> Result<u32, String> {
     let group = fs::read_to_string("/etc/group").unwrap_or_default();
     group_in(name, &group).ok_or_else(|| no_group(name))
 }

@@ -8,8 +8,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::str;
 
-use crate::logs::{MAX_LINE, Stream};
-use crate::process::record::UnitDir;
+use crate::line::{MAX_LINE, Stream};
+use crate::record::UnitDir;
 
 /// A segment is closed once it is this long.
 const SEGMENT_BYTES: u64 = 8 << 20;
