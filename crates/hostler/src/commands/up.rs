@@ -23,6 +23,8 @@ const WORKERS: usize = 2;
 /// How long this machine may take to become a node of its own fleet.
 const JOINING: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(25);
+/// Looks for the word of the container engine; one that is slower counts as one that is not there.
+const ENGINE_LOOKS: usize = 80;
 
 /// What is told when it is up.
 pub(crate) struct Up<'a> {
@@ -67,6 +69,7 @@ async fn stay(settings: UpSettings, url: String, (tasks, printer): (&Tasks, &Pri
         let remote = Remote::new(&client, printer)?;
         let started = remote.now();
         let node = join(&remote, &agent).await?;
+        let node = with_engine(&remote, node).await?;
         let up = Up {
             remote,
             node,
@@ -157,15 +160,27 @@ async fn join(remote: &Remote<'_>, agent: &NodeAgent) -> Result<Node, Failure> {
         })
 }
 
+/// The node with what its container engine says, for a greeting that is true. Mostly that is known already.
+async fn with_engine(remote: &Remote<'_>, mut node: Node) -> Result<Node, Failure> {
+    for _ in 0..ENGINE_LOOKS {
+        if container_runtime(&node).is_some() {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+        node = remote.client.node(&node.id).await?;
+    }
+    Ok(node)
+}
+
+fn container_runtime(node: &Node) -> Option<&RuntimeFact> {
+    let mut runtimes = node.facts.runtimes.iter();
+    runtimes.find(|runtime| runtime.kind == "container")
+}
+
 impl Up<'_> {
     /// Whether containers can run here.
     pub(crate) fn has_engine(&self) -> bool {
-        self.container_runtime().is_some_and(|it| it.available)
-    }
-
-    fn container_runtime(&self) -> Option<&RuntimeFact> {
-        let mut runtimes = self.node.facts.runtimes.iter();
-        runtimes.find(|runtime| runtime.kind == "container")
+        container_runtime(&self.node).is_some_and(|it| it.available)
     }
 }
 
@@ -178,7 +193,7 @@ async fn greet(up: &Up<'_>, started: Timestamp) -> Result<(), Failure> {
         super::word(&up.node.state)
     ));
     if !up.has_engine() {
-        let note = up.container_runtime().map_or("", |it| it.note.as_str());
+        let note = container_runtime(&up.node).map_or("", |it| it.note.as_str());
         printer.talk(&without_engine(&up.docker_socket, note));
     }
     if let Some(reason) = &up.node.held_back {

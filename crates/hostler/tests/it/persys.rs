@@ -368,27 +368,27 @@ fn persys_agent_registers_with_its_served_address_and_beats() {
             .env("PERSYS_SCHEDULER_ADDR", addr),
     );
     scheduler.until("two beats", |asked| asked.beats.len() >= 2);
-    {
+    // Nothing is held while the node is asked: it may have something to tell meanwhile.
+    let (told, beat) = {
         let asked = scheduler.0.lock().unwrap();
-        let told = &asked.registered[0];
-        assert_eq!(
-            (told.node_id.as_str(), asked.beats[0].node_id.as_str()),
-            ("node-1", "node-1")
-        );
-        assert!(told.grpc_endpoint.starts_with("127.0.0.1:"), "{told:?}");
-        // Whoever reaches that address reaches the service.
-        let connecting = AgentServiceClient::connect(format!("http://{}", told.grpc_endpoint));
-        let mut client = home.runtime.block_on(connecting).unwrap();
-        let health = home
-            .runtime
-            .block_on(client.health_check(HealthCheckRequest {}));
-        assert!(health.unwrap().into_inner().healthy);
-        let usage = asked.beats[0].usage.unwrap();
-        assert!(
-            usage.memory_used_mb > 0 && usage.disk_used_gb >= 0,
-            "{usage:?}"
-        );
-    }
+        (asked.registered[0].clone(), asked.beats[0].clone())
+    };
+    assert_eq!(
+        (told.node_id.as_str(), beat.node_id.as_str()),
+        ("node-1", "node-1")
+    );
+    assert!(told.grpc_endpoint.starts_with("127.0.0.1:"), "{told:?}");
+    // Whoever reaches that address reaches the service.
+    let connecting = AgentServiceClient::connect(format!("http://{}", told.grpc_endpoint));
+    let mut client = home.runtime.block_on(connecting).unwrap();
+    let asking = client.health_check(HealthCheckRequest {});
+    let health = home.runtime.block_on(asking).unwrap();
+    assert!(health.into_inner().healthy);
+    let usage = beat.usage.unwrap();
+    assert!(
+        usage.memory_used_mb > 0 && usage.disk_used_gb >= 0,
+        "{usage:?}"
+    );
     node.program.line("registered as node-1");
     assert_eq!(node.program.terminate(), Some(0));
 }
