@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use hostler_model::Refusal;
 use hostler_wire::api::Problem;
 use hostler_wire::client::ClientError;
 
@@ -47,6 +48,19 @@ impl Failure {
     pub(crate) fn with_details(mut self, details: Vec<String>) -> Self {
         self.details = details;
         self
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let details = match refusal.details.len() {
+            0 | 1 => Vec::new(),
+            _ => refusal.details,
+        };
+        Self {
+            code: Some(refusal.code.to_string()),
+            ..Self::failed(refusal.sentence, refusal.advice).with_details(details)
+        }
     }
 }
 

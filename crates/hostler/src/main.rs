@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod compose;
 mod failure;
+mod import;
 mod personality;
 mod printer;
 mod settings;

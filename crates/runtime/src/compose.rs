@@ -20,6 +20,7 @@
 
 mod drive;
 mod end;
+mod file;
 mod found;
 mod git;
 mod output;
@@ -52,9 +53,11 @@ use crate::container::starts::Starts;
 use crate::logs::{LogLine, LogQuery};
 use crate::{Data, Found, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
 
+pub use file::{Files, resolve};
 use program::Program;
 pub use program::Programs;
 use project::Places;
+pub use resolved::{Variable, millis, variables};
 use watch::Watch;
 
 const LABEL_OWNER: &str = "hostler.compose.owner";

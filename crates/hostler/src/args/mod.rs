@@ -2,6 +2,7 @@
 //! together with environment and files is decided in `settings`.
 
 mod fleet;
+mod import;
 mod job;
 mod node;
 mod workload;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
+pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
 pub(crate) use job::{JobCommand, JobLsArgs, JobRerunArgs};
 pub(crate) use node::{DrainArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs};
 pub(crate) use workload::{
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Show what applying specs would change
     Plan(PlanArgs),
+    /// Show a compose file as specs, or apply it so
+    Import(Box<ImportArgs>),
     /// List workloads, or the copies of one
     Ps(PsArgs),
     /// Show one workload

@@ -10,6 +10,7 @@ mod doctor;
 mod drain;
 mod events;
 mod history;
+mod import;
 mod job;
 mod logs;
 mod node;
@@ -76,6 +77,9 @@ pub(crate) fn execute(
         }),
         Command::Plan(args) => ask.remote(args.client.clone(), async |remote| {
             plan::plan(&remote, args).await
+        }),
+        Command::Import(args) => ask.remote(args.client.clone(), async |remote| {
+            import::import(&remote, environment, *args).await
         }),
         Command::Ps(args) => ask.remote(args.client.clone(), async |remote| {
             ps::ps(&remote, args).await

@@ -99,13 +99,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn refused(mut wrong: Vec<(String, Refusal)>) -> Failure {
     let code = wrong[0].1.code.to_string();
     let failure = if wrong.len() == 1 {
-        let (name, refusal) = wrong.remove(0);
-        let details = match refusal.details.len() {
-            0 | 1 => Vec::new(),
-            _ => refusal.details,
-        };
-        Failure::failed(format!("{name}: {}", refusal.sentence), refusal.advice)
-            .with_details(details)
+        let (name, mut refusal) = wrong.remove(0);
+        refusal.sentence = format!("{name}: {}", refusal.sentence);
+        Failure::from(refusal)
     } else {
         let details = wrong
             .iter()

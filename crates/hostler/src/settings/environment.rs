@@ -27,6 +27,11 @@ impl Environment {
         }
     }
 
+    /// All of it, for tools that the user runs through us.
+    pub(crate) fn of_user(&self) -> Vec<(String, String)> {
+        self.variables.clone().into_iter().collect()
+    }
+
     /// What of it the tools get that the agent runs for a workload: where programs and a user's own settings are, and
     /// the way to the network. Nothing else, for projects can read it.
     pub(crate) fn of_tools(&self) -> Vec<(String, String)> {

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::fleet::Fleet;
-use crate::needs_docker::{docker, socket};
+use crate::needs_docker::{docker, free_port, page, socket};
 use crate::program::eventually;
 
 const IDLE: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
@@ -159,4 +159,63 @@ fn a_deployment_of_miaas_runs_tells_why_it_fails_and_goes() {
     eventually("it is gone", || standing("db-1")["deployment_id"].is_null());
     let left = docker(&["ps", "-aq", "--no-trunc"]);
     assert!(!left.contains(&containers[0]));
+}
+
+#[test]
+#[ignore = "needs compose"]
+fn the_services_of_a_compose_file_are_imported_as_containers_and_run() {
+    let yard = Yard::start();
+    let port = free_port();
+    let text = format!(
+        "services:\n  web:\n    image: ${{IMAGE}}\n    command: [sh, -c, 'echo $$GREETING > /tmp/index.html; exec httpd -f -p 80 -h /tmp']\n    \
+         environment: {{ GREETING: \"$GREETING\" }}\n    ports: [\"{port}:80\"]\n    restart: always\n    stop_grace_period: 500ms\n    \
+         healthcheck: {{ test: [CMD, test, -s, /tmp/index.html], interval: 200ms }}\n  \
+         built: {{ build: . }}\n"
+    );
+    let path = |name: &str| yard.fleet.path().join(name);
+    std::fs::write(path("compose.yaml"), text).unwrap();
+    std::fs::write(path("of.env"), "IMAGE=busybox:local\nGREETING=imported\n").unwrap();
+    let line = [
+        "import",
+        "compose.yaml",
+        "--as",
+        "containers",
+        "--name",
+        "shop",
+    ];
+    let done = yard
+        .fleet
+        .run(&[&line[..], &["--env-file", "of.env", "--apply"]].concat());
+    let done = done.with_code(0);
+    assert_eq!(done.stdout, "shop-web created, revision 1\n");
+    assert!(
+        done.stderr.contains("note: `built` is left out"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(
+        yard.fleet.copies("shop-web")[0]["state"]["health"],
+        "healthy"
+    );
+    eventually("it serves", || page(port).contains("imported"));
+
+    std::fs::write(path("built.yaml"), "services: { built: { build: . } }\n").unwrap();
+    let refused = yard
+        .fleet
+        .run(&["import", "built.yaml", "--as", "containers"]);
+    assert!(
+        refused
+            .with_code(1)
+            .stderr
+            .contains("nothing of the file can run")
+    );
+    std::fs::write(path("wrong.yaml"), "services: { web: { imag: a } }\n").unwrap();
+    let refused = yard
+        .fleet
+        .run(&["import", "wrong.yaml", "--as", "containers"]);
+    let refused = refused.with_code(1).stderr;
+    assert!(
+        refused.contains("imag") && refused.contains("code: compose-invalid"),
+        "{refused}"
+    );
 }

@@ -177,6 +177,25 @@ pub struct LogDriver {
     pub options: BTreeMap<String, String>,
 }
 
+impl Healthcheck {
+    /// The check that an engine writes as `CMD …`, `CMD-SHELL …` or `NONE`.
+    #[must_use]
+    pub fn of_engine(words: &[String]) -> Self {
+        const SHELL: [&str; 2] = ["/bin/sh", "-c"];
+        let (first, rest) = match words.split_first() {
+            Some((first, rest)) => (first.as_str(), rest),
+            None => ("", words),
+        };
+        let shell = SHELL.iter().filter(|_| first == "CMD-SHELL");
+        let command = shell.map(|word| (*word).to_owned());
+        Self {
+            command: command.chain(rest.iter().cloned()).collect(),
+            disabled: first == "NONE",
+            ..Self::default()
+        }
+    }
+}
+
 impl Capabilities {
     /// Whether nothing is changed.
     #[must_use]

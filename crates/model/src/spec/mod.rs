@@ -591,6 +591,18 @@ impl WorkloadSpec {
     }
 }
 
+/// The workload's name that is nearest to another system's: what a name may not hold becomes a dash.
+#[must_use]
+pub fn near_name(text: &str) -> String {
+    const MOST: usize = 63;
+    let letter = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '-',
+    };
+    let name: String = text.chars().map(letter).take(MOST).collect();
+    name.trim_matches('-').to_owned()
+}
+
 /// 1 to 63 lower-case letters, digits and inner dashes, a letter or digit first.
 #[must_use]
 pub fn is_dns_label(text: &str) -> bool {

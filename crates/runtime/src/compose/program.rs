@@ -45,14 +45,14 @@ impl Default for Programs {
 /// A compose program that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// What comes before compose's own words.
-    begin: &'static [&'static str],
+    pub(super) begin: &'static [&'static str],
     pub(super) version: String,
 }
 
 /// Looks for a compose program.
-async fn find(programs: &Programs, env: &[(String, String)]) -> Option<Program> {
+pub(super) async fn find(programs: &Programs, env: &[(String, String)]) -> Option<Program> {
     let places: [(&Path, &'static [&'static str]); 2] = [
         (&programs.docker, &["compose"]),
         (&programs.docker_compose, &[]),

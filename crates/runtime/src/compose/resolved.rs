@@ -182,8 +182,9 @@ impl ResolvedService {
     }
 }
 
-/// A span as compose writes it, such as `1m30s` or `500ms`.
-fn millis(text: &str) -> Option<u64> {
+/// A span as compose writes it, such as `1m30s` or `500ms`, in milliseconds.
+#[must_use]
+pub fn millis(text: &str) -> Option<u64> {
     let mut rest = text.trim();
     let mut sum = 0.0;
     while !rest.is_empty() {
@@ -213,29 +214,59 @@ fn millis(text: &str) -> Option<u64> {
     Some(sum as u64)
 }
 
-/// The variables that the text cannot do without and that nobody gives, by their `${NAME:?…}` or `${NAME?…}`.
-pub(super) fn missing_variables(text: &str, is_given: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut missing = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
+/// A variable that a compose file uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    pub name: String,
+    /// The file says that it cannot do without: `${NAME:?…}`.
+    pub is_needed: bool,
+    /// The file says what counts if nobody gives it.
+    pub has_default: bool,
+}
+
+/// The variables that the text uses, each once, as its first use has it.
+#[must_use]
+pub fn variables(text: &str) -> Vec<Variable> {
+    let mut found: Vec<Variable> = Vec::new();
+    let lines = text.lines();
+    for line in lines.filter(|line| !line.trim_start().starts_with('#')) {
+        let mut rest = line;
+        while let Some(at) = rest.find('$') {
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix('$') {
+                rest = after;
+                continue;
+            }
+            let (name, after) = split_name(rest.strip_prefix('{').unwrap_or(rest));
+            let rule = after.strip_prefix(':').unwrap_or(after);
+            let is_braced = rest.starts_with('{');
             rest = after;
-            continue;
+            if !name.is_empty() && !found.iter().any(|it| it.name == name) {
+                found.push(Variable {
+                    name: name.to_owned(),
+                    is_needed: is_braced && rule.starts_with('?'),
+                    has_default: is_braced && rule.starts_with(['-', '+']),
+                });
+            }
         }
-        let Some(inner) = rest.strip_prefix('{') else {
-            continue;
-        };
-        let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let end = inner.find(|c| !is_letter(c)).unwrap_or(inner.len());
-        let (name, after) = inner.split_at(end);
-        let is_needed = after.starts_with('?') || after.starts_with(":?");
-        if is_needed && !is_given(name) && !missing.iter().any(|it| it == name) {
-            missing.push(name.to_owned());
-        }
-        rest = after;
     }
-    missing
+    found
+}
+
+fn split_name(text: &str) -> (&str, &str) {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let end = match text.starts_with(|c: char| c.is_ascii_digit()) {
+        true => 0,
+        false => text.find(|c| !is_letter(c)).unwrap_or(text.len()),
+    };
+    text.split_at(end)
+}
+
+/// The variables that the text cannot do without and that nobody gives.
+pub(super) fn missing_variables(text: &str, is_given: impl Fn(&str) -> bool) -> Vec<String> {
+    let needed = variables(text).into_iter().filter(|it| it.is_needed);
+    let names = needed.map(|it| it.name);
+    names.filter(|name| !is_given(name)).collect()
 }
 
 #[cfg(test)]
@@ -355,6 +386,10 @@ mod tests {
         let text = "a: ${A:?say}\nb: ${B?}\nc: ${C:-x} $D ${D} $${E:?no} ${A:?again} ${F:?}";
         let missing = missing_variables(text, |name| name == "F");
         assert_eq!(missing, ["A", "B"]);
-        assert!(missing_variables("$ ${ ${é:?}", |_| false).len() <= 1);
+        assert!(missing_variables("$ ${ ${é:?} $1", |_| false).is_empty());
+        let used = variables("a: $A-${B:-$C}\n# $NO\nd: ${D+x}${A:?}");
+        let used = used.iter().map(|it| (it.name.as_str(), it.has_default));
+        let expected = [("A", false), ("B", true), ("C", false), ("D", true)];
+        assert_eq!(used.collect::<Vec<_>>(), expected);
     }
 }
