@@ -1,36 +1,134 @@
-//! An agent that starts one process and is killed by its test: `agent <dir> <shim> <shell script>`. Says the
-//! unit's id once the unit runs.
+//! An agent that carries orders out and is killed by its test: `agent <orders as JSON>`. Says `done` once all is done,
+//! and stays.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostler_kit::{SystemClock, Tasks};
-use hostler_model::spec::WorkloadSpec;
+use hostler_model::spec::{Accelerator, WorkloadSpec};
+use hostler_model::{UnitId, WorkloadId};
+use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
+use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
-use hostler_runtime::{Runtime as _, contract};
+use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
+use hostler_runtime::{Data, Runtime, Unit};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Orders {
+    driver: Driver,
+    dir: PathBuf,
+    #[serde(default)]
+    remove: Vec<UnitId>,
+    #[serde(default)]
+    stop: Vec<UnitId>,
+    run: Vec<Wanted>,
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    id: UnitId,
+    workload: WorkloadId,
+    spec: WorkloadSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Driver {
+    Process {
+        shim: PathBuf,
+    },
+    Vm {
+        shim: PathBuf,
+        qemu: String,
+    },
+    Container {
+        engine: String,
+    },
+    Compose {
+        engine: String,
+        environment: BTreeMap<String, String>,
+    },
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, shim, script] = words.as_slice() else {
-        panic!("three words are needed")
-    };
-    let runtime = ProcessRuntime::new(ProcessConfig {
-        dir: PathBuf::from(dir),
-        shim: ShimCommand {
-            program: PathBuf::from(shim),
-            args: Vec::new(),
-        },
-        clock: Arc::new(SystemClock::new()),
-        tasks: Tasks::new(),
-    });
-    let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    let unit = contract::unit(WorkloadSpec::of_process("survivor", command));
-    runtime.prepare(&unit, &|_| {}).await.expect("prepare");
-    runtime.start(unit.id).await.expect("start");
+    let told = std::env::args().nth(1).expect("orders are given");
+    let orders: Orders = serde_json::from_str(&told).expect("orders are JSON");
+    let runtime = driver(orders.driver, orders.dir);
+    for id in orders.remove {
+        runtime.remove(id, Data::Keep).await.expect("remove");
+    }
+    for id in orders.stop {
+        runtime.stop(id).await.expect("stop");
+    }
+    for wanted in orders.run {
+        let unit = Unit {
+            id: wanted.id,
+            workload: wanted.workload,
+            workload_name: wanted.spec.name.clone(),
+            slot: 0,
+            spec: Arc::new(wanted.spec),
+        };
+        runtime.prepare(&unit, &|_| {}).await.expect("prepare");
+        runtime.start(unit.id).await.expect("start");
+    }
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{}", unit.id).expect("say the id");
-    stdout.flush().expect("say the id");
+    writeln!(stdout, "done").expect("say so");
+    stdout.flush().expect("say so");
     std::future::pending().await
+}
+
+fn driver(driver: Driver, dir: PathBuf) -> Arc<dyn Runtime> {
+    let clock = Arc::new(SystemClock::new());
+    let tasks = Tasks::new();
+    let owner = "test".to_owned();
+    let shim_of = |program| ShimCommand {
+        program,
+        args: Vec::new(),
+    };
+    match driver {
+        Driver::Process { shim } => Arc::new(ProcessRuntime::new(ProcessConfig {
+            dir,
+            shim: shim_of(shim),
+            clock,
+            tasks,
+        })),
+        Driver::Vm { shim, qemu } => Arc::new(VmRuntime::new(VmConfig {
+            dir,
+            shim: shim_of(shim),
+            clock,
+            tasks,
+            settings: VmSettings {
+                qemu,
+                accelerator: Accelerator::Tcg,
+                ..VmSettings::default()
+            },
+        })),
+        Driver::Container { engine } => Arc::new(ContainerRuntime::new(ContainerConfig {
+            engine,
+            dir,
+            owner,
+            registries: Registries::default(),
+            clock,
+            tasks,
+        })),
+        Driver::Compose {
+            engine,
+            environment,
+        } => Arc::new(ComposeRuntime::new(ComposeConfig {
+            engine,
+            dir,
+            owner,
+            programs: Programs {
+                docker: "/no/such/docker".into(),
+                ..Programs::default()
+            },
+            environment: environment.into_iter().collect(),
+            clock,
+            tasks,
+        })),
+    }
 }

@@ -54,8 +54,8 @@ const FULL_LENGTH: [(&str, &str); 6] = [
     ("HOSTLER_STORE_KILLS", "1000"),
     // Random kills of server and agent under load.
     ("HOSTLER_TEST_ROUNDS", "1000"),
-    // Kills of a container engine and of agents that work on it.
-    ("HOSTLER_CONTAINER_ROUNDS", "100"),
+    // Ends of an agent, of its engine and of the machine, for each driver.
+    ("HOSTLER_DRIVER_ROUNDS", "100"),
     // Seeds of the simulated fleet.
     ("HOSTLER_SIM_SEEDS", "10000"),
 ];

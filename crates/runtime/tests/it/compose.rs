@@ -33,10 +33,7 @@ pub(crate) struct Yard {
 impl Yard {
     /// By the old program.
     pub(crate) fn new() -> Self {
-        Self::with(Programs {
-            docker: "/no/such/docker".into(),
-            ..Programs::default()
-        })
+        Self::with(old_program())
     }
 
     pub(crate) fn with(programs: Programs) -> Self {
@@ -77,6 +74,19 @@ impl Yard {
             .to_owned()
     }
 
+    /// The networks of our projects.
+    pub(crate) fn networks(&self) -> String {
+        self.made("network")
+    }
+
+    /// What of that kind the engine has under the names of our projects.
+    fn made(&self, kind: &str) -> String {
+        let letters = self.owner.chars().filter(char::is_ascii_alphanumeric);
+        let letters: String = letters.take(8).collect();
+        let filter = format!("name=hostler-{}-", letters.to_ascii_lowercase());
+        docker(&[kind, "ls", "-q", "--filter", &filter])
+    }
+
     /// Files and directories of the driver, but for the records of its starts.
     pub(crate) fn left(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.dir.path()).unwrap();
@@ -90,21 +100,19 @@ impl Drop for Yard {
         for container in self.containers(None) {
             docker(&["rm", "-f", "-v", &container]);
         }
-        let letters = self
-            .owner
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(8);
-        let mark = format!(
-            "hostler-{}-",
-            letters.collect::<String>().to_ascii_lowercase()
-        );
         for kind in ["network", "volume"] {
-            let filter = format!("name={mark}");
-            for name in docker(&[kind, "ls", "-q", "--filter", &filter]).lines() {
+            for name in self.made(kind).lines() {
                 docker(&[kind, "rm", name]);
             }
         }
+    }
+}
+
+/// The old program alone.
+pub(crate) fn old_program() -> Programs {
+    Programs {
+        docker: "/no/such/docker".into(),
+        ..Programs::default()
     }
 }
 

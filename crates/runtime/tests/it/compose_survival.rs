@@ -8,7 +8,9 @@ use hostler_model::{Exit, UnitId};
 use hostler_runtime::compose::Programs;
 use hostler_runtime::{Data, FoundState, LogQuery, Runtime as _, RuntimeError, contract};
 
-use crate::compose::{IDLE, Yard, docker, driver, parts, prepared, service, services, started};
+use crate::compose::{
+    IDLE, Yard, docker, driver, old_program, parts, prepared, service, services, started,
+};
 use crate::container::OwnEngine;
 use crate::{is_alive, is_running, quiet, until};
 
@@ -159,10 +161,7 @@ async fn a_start_that_broke_off_half_way_is_completed_by_the_next_agent() {
         () = until("one service runs", async || half_way.exists()) => {}
     }
     drop(dying);
-    yard.programs = Programs {
-        docker: "/no/such/docker".into(),
-        ..Programs::default()
-    };
+    yard.programs = old_program();
     let driver = yard.driver();
     assert_eq!(
         parts(&driver, unit.id).await,
@@ -232,7 +231,7 @@ async fn an_engine_that_is_not_there_is_down_and_no_empty_list_of_projects() {
 async fn an_engine_that_dies_is_down_and_its_projects_are_adopted_when_it_is_back() {
     let mut engine = OwnEngine::new();
     let dir = tempfile::tempdir().unwrap();
-    let programs = Yard::new().programs.clone();
+    let programs = old_program();
     let driver = driver(
         &engine.address(),
         dir.path().to_owned(),

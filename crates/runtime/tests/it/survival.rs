@@ -16,10 +16,14 @@ use crate::{
 
 /// An agent as a process of its own, killed with `SIGKILL` once its unit runs.
 fn killed_agent(home: &Home, script: &str) -> UnitId {
+    let unit = contract::unit(shell(script));
+    let orders = serde_json::json!({
+        "driver": {"process": {"shim": example("shim")}},
+        "dir": home.dir(),
+        "run": [{"id": unit.id, "workload": unit.workload, "spec": *unit.spec}],
+    });
     let mut agent = Command::new(example("agent"))
-        .arg(home.dir())
-        .arg(example("shim"))
-        .arg(script)
+        .arg(orders.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -29,7 +33,8 @@ fn killed_agent(home: &Home, script: &str) -> UnitId {
         .unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
-    line.trim().parse().unwrap()
+    assert_eq!(line, "done\n");
+    unit.id
 }
 
 #[tokio::test]

@@ -16,22 +16,23 @@ use hostler_runtime::process::ShimCommand;
 use hostler_runtime::vm::{Power, VmConfig, VmRuntime, VmSettings};
 use hostler_runtime::{Data, FoundState, LogQuery, Run, Runtime, RuntimeError, Unit};
 
+use crate::rounds::files;
 use crate::{example, is_running, lines, quiet, started, until};
 
 /// Where `cargo xtask test` has put a kernel and the small system that goes with it.
 const MACHINE: &str = "HOSTLER_TEST_MACHINE";
 
 /// A node with machines, all of which end when the test is over.
-struct Lab {
+pub(crate) struct Lab {
     home: tempfile::TempDir,
-    settings: VmSettings,
+    pub(crate) settings: VmSettings,
     kernel: PathBuf,
     initrd: Option<PathBuf>,
 }
 
 impl Lab {
     /// With the double of QEMU.
-    fn double() -> Self {
+    pub(crate) fn double() -> Self {
         let home = tempfile::tempdir().unwrap();
         let kernel = home.path().join("kernel");
         std::fs::write(&kernel, "a kernel").unwrap();
@@ -51,7 +52,7 @@ impl Lab {
         clippy::disallowed_methods,
         reason = "the lane tells where its kernel is"
     )]
-    fn real() -> Self {
+    pub(crate) fn real() -> Self {
         let home = tempfile::tempdir().unwrap();
         let machine = PathBuf::from(std::env::var(MACHINE).expect("the lane names its kernel"));
         Self {
@@ -62,11 +63,11 @@ impl Lab {
         }
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.home.path().join("vm")
     }
 
-    fn driver(&self) -> VmRuntime {
+    pub(crate) fn driver(&self) -> VmRuntime {
         driver(self.dir(), self.settings.clone())
     }
 
@@ -82,7 +83,7 @@ impl Lab {
     }
 
     /// A guest that does what the kernel's command line says.
-    fn guest(&self, line: &str) -> WorkloadSpec {
+    pub(crate) fn guest(&self, line: &str) -> WorkloadSpec {
         guest(&self.kernel, self.initrd.as_deref(), line)
     }
 
@@ -344,6 +345,7 @@ async fn what_the_node_cannot_give_is_told_by_its_code_and_leaves_nothing() {
         driver.start(unit.id).await.unwrap_err().code(),
         "bridge-missing"
     );
+    driver.remove(unit.id, Data::Delete).await.unwrap();
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut spec = lab.guest("");
@@ -361,6 +363,9 @@ async fn what_the_node_cannot_give_is_told_by_its_code_and_leaves_nothing() {
     );
     let found = contract::find(&driver, unit.id).await.unwrap();
     assert_eq!((found.state, found.runs), (FoundState::Prepared, 0));
+    driver.remove(unit.id, Data::Delete).await.unwrap();
+    assert_eq!(machines(&unit), 0);
+    assert_eq!(files(&lab.dir()), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
@@ -558,6 +563,7 @@ async fn real_qemu_refuses_what_it_cannot_boot_and_damaged_images_are_found_firs
     let error = driver.start(unit.id).await.unwrap_err();
     assert_eq!(error.code(), "vm-boot-failed", "{error}");
     assert!(error.to_string().contains("kernel"), "{error}");
+    driver.remove(unit.id, Data::Delete).await.unwrap();
 
     let whole = lab.home.path().join("whole.qcow2");
     let filled = lab.home.path().join("filled");
@@ -585,7 +591,9 @@ async fn real_qemu_refuses_what_it_cannot_boot_and_damaged_images_are_found_firs
         assert_eq!(error.code(), "image-corrupt", "{error}");
         assert!(!lab.disks(&unit).exists());
         assert_eq!(contract::find(&driver, unit.id).await, None);
+        assert_eq!(machines(&unit), 0);
     }
+    assert_eq!(files(&lab.dir()), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
