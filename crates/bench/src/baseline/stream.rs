@@ -64,6 +64,7 @@ fn answer(message: FromNode) -> Option<FromServer> {
             node_id: "01890000-0000-7000-8000-000000000003".to_owned(),
             beat_interval_ms: BEAT_INTERVAL_MS,
             lease_ms: 5 * BEAT_INTERVAL_MS,
+            takes_facts: true,
             ..Welcome::default()
         })),
         FromNode::Observed(observed) if observed.full && observed.last => {
@@ -78,7 +79,8 @@ fn answer(message: FromNode) -> Option<FromServer> {
         FromNode::Beat(beat) => Some(FromServer::BeatAck(BeatAck {
             sequence: beat.sequence,
         })),
-        FromNode::Observed(_)
+        FromNode::Facts(_)
+        | FromNode::Observed(_)
         | FromNode::Acknowledge(_)
         | FromNode::Held(_)
         | FromNode::Applied(_) => None,
