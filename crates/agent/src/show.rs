@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use hostler_model::spec::Kind;
-use hostler_model::{Intent, IntentItem, ObservedUnit, Timestamp, UnitId, UnitState, WorkloadId};
+use hostler_model::{
+    FailureCode, Intent, IntentItem, ObservedUnit, Timestamp, UnitId, UnitState, WorkloadId,
+};
 use hostler_runtime::FoundState;
 
 use crate::guard::Held;
@@ -186,7 +188,7 @@ fn of_item(facts: Facts<'_>, item: &IntentItem) -> UnitState {
             }
         }
         Intent::Run if !facts.rules.drivers.contains(&kind) => UnitState::Failed {
-            code: "driver-missing".to_owned(),
+            code: FailureCode::DriverMissing.as_str().to_owned(),
             message: format!("this node has no driver for {kind} workloads"),
             // Never: trying again would change nothing.
             retry_at: Timestamp::default(),

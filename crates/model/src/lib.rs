@@ -1,4 +1,4 @@
-//! The nouns: plain data, units, ids and refusal codes.
+//! The nouns: plain data, units, ids and the codes of refusals and failures.
 //!
 //! Every other room speaks these words. Nothing here does I/O, reads a clock or knows a wire format;
 //! values are made by constructors that refuse what makes no sense, so the rooms behind the doors need
@@ -10,8 +10,10 @@ mod assignment;
 mod command;
 mod digest;
 mod event;
+mod failure;
 mod id;
 mod node;
+mod page;
 mod pool;
 mod quantity;
 mod refusal;
@@ -32,6 +34,7 @@ pub use assignment::{
 pub use command::{Command, CommandKind, CommandState, SwitchTarget};
 pub use digest::{digest, unit_digest};
 pub use event::{Event, EventKind, Level, Subject};
+pub use failure::{FailureCode, FailureReason};
 pub use id::{
     AccountId, AssignmentId, CommandId, FleetId, NodeId, ParseIdError, ReplicaId, StoreEpoch,
     SwitchId, WorkloadId,
@@ -40,6 +43,7 @@ pub use node::{
     Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact,
     UnitUsage, Usage, is_node_name,
 };
+pub use page::page_of;
 pub use pool::{Money, Pool, PoolId, Quote, QuoteSource};
 pub use quantity::{Bytes, MilliCpu, ParseQuantityError, Resources};
 pub use refusal::{Code, Refusal};

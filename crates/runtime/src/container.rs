@@ -40,7 +40,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_kit::{Clock, Tasks};
 use hostler_model::spec::Kind;
-use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
+use hostler_model::{Exit, FailureCode, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{
@@ -304,7 +304,7 @@ impl Inner {
         }
         let Some(spec) = &unit.spec.container else {
             return Err(RuntimeError::Unsatisfiable {
-                code: "container-refused",
+                code: FailureCode::ContainerRefused,
                 message: "the spec has no container section".to_owned(),
             });
         };
@@ -490,7 +490,7 @@ async fn check_mounts(unit: &Unit) -> Result<(), RuntimeError> {
     for mount in mounts {
         if !tokio::fs::try_exists(&mount.source).await.unwrap_or(true) {
             return Err(RuntimeError::Unsatisfiable {
-                code: "container-refused",
+                code: FailureCode::MountNotFound,
                 message: format!("the mount's source {} is not on the node", mount.source),
             });
         }

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hostler_model::{Exit, UnitId};
+use hostler_model::{Exit, FailureCode, UnitId};
 
 use crate::{RuntimeError, Stream};
 
@@ -102,7 +102,7 @@ pub async fn run(
 /// Nothing can be run inside a unit that does not run.
 pub(crate) fn not_running(id: UnitId) -> RuntimeError {
     RuntimeError::Unsatisfiable {
-        code: "unit-not-running",
+        code: FailureCode::UnitNotRunning,
         message: format!("unit {id} does not run"),
     }
 }

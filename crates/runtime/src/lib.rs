@@ -25,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_model::spec::{Kind, WorkloadSpec};
-use hostler_model::{Exit, Part, RuntimeFact, Timestamp, UnitId, WorkloadId};
+use hostler_model::{Exit, FailureCode, Part, RuntimeFact, Timestamp, UnitId, WorkloadId};
 
 pub use exec::{Exec, ExecCommand, ExecDone, Execution};
 pub use logs::{LogLine, LogQuery, Run, Stream};
@@ -95,12 +95,12 @@ pub struct UnitStats {
     pub sent: Option<u64>,
 }
 
-/// Why a driver could not do it. Each kind has a stable code that people can look up.
+/// Why a driver could not do it. Each has a stable code that people can look up.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The spec asks for what this machine cannot give: an unknown user, a missing directory, no cgroup.
     #[error("{message}")]
-    Unsatisfiable { code: &'static str, message: String },
+    Unsatisfiable { code: FailureCode, message: String },
     /// The program of the command does not exist or may not be run.
     #[error("cannot run `{program}`: {source}")]
     Command {
@@ -142,21 +142,27 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// The stable code, such as `image-unavailable`.
+    /// The stable code's text, such as `image-unavailable`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
+        self.failure().as_str()
+    }
+
+    /// The stable code, with its reason and remedy.
+    #[must_use]
+    pub const fn failure(&self) -> FailureCode {
         match self {
-            Self::Unsatisfiable { code, .. } => code,
-            Self::Command { .. } => "command-not-runnable",
-            Self::Image { .. } => "image-unavailable",
-            Self::PortInUse { .. } => "port-in-use",
-            Self::NotFound(_) => "unit-not-found",
-            Self::NoLog => "log-not-found",
-            Self::DiskFull => "disk-full",
-            Self::EngineDown { .. } => "engine-down",
-            Self::Boot { .. } => "vm-boot-failed",
-            Self::Unkillable(_) => "unit-unkillable",
-            Self::Io { .. } => "node-io",
+            Self::Unsatisfiable { code, .. } => *code,
+            Self::Command { .. } => FailureCode::CommandNotRunnable,
+            Self::Image { .. } => FailureCode::ImageUnavailable,
+            Self::PortInUse { .. } => FailureCode::PortInUse,
+            Self::NotFound(_) => FailureCode::UnitNotFound,
+            Self::NoLog => FailureCode::LogNotFound,
+            Self::DiskFull => FailureCode::DiskFull,
+            Self::EngineDown { .. } => FailureCode::EngineDown,
+            Self::Boot { .. } => FailureCode::VmBootFailed,
+            Self::Unkillable(_) => FailureCode::UnitUnkillable,
+            Self::Io { .. } => FailureCode::NodeIo,
         }
     }
 }

@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use hostler_model::Timestamp;
+use hostler_model::{FailureCode, Timestamp};
 use hostler_model::spec::WorkloadSpec;
 use rustix::process::Signal;
 use rustix::time::ClockId;
@@ -101,19 +101,19 @@ pub enum Unsatisfiable {
 }
 
 impl Unsatisfiable {
-    /// The stable code of a refusal.
+    /// The stable code.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn failure(self) -> FailureCode {
         match self {
-            Self::UserUnknown => "user-unknown",
-            Self::UserNotPermitted => "user-not-permitted",
-            Self::GroupUnknown => "group-unknown",
-            Self::WorkingDirMissing => "working-dir-missing",
-            Self::EnvFileMissing => "env-file-missing",
-            Self::EnvFileInvalid => "env-file-invalid",
-            Self::LimitsRefused => "limits-refused",
-            Self::IsolationRefused => "isolation-refused",
-            Self::SeccompRefused => "seccomp-refused",
+            Self::UserUnknown => FailureCode::UserUnknown,
+            Self::UserNotPermitted => FailureCode::UserNotPermitted,
+            Self::GroupUnknown => FailureCode::GroupUnknown,
+            Self::WorkingDirMissing => FailureCode::WorkingDirMissing,
+            Self::EnvFileMissing => FailureCode::EnvFileMissing,
+            Self::EnvFileInvalid => FailureCode::EnvFileInvalid,
+            Self::LimitsRefused => FailureCode::LimitsRefused,
+            Self::IsolationRefused => FailureCode::IsolationRefused,
+            Self::SeccompRefused => FailureCode::SeccompRefused,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use hostler_model::spec::{HealthSpec, HttpCheck, WorkloadSpec};
-use hostler_model::{Exit, UnitId};
+use hostler_model::{Exit, FailureCode, UnitId};
 use hostler_runtime::{ExecCommand, NativeVerdict, Runtime, RuntimeError, exec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -166,8 +166,10 @@ async fn command(
 
 /// Without an answer of the engine nothing is known, and a unit that has just ended is not unhealthy.
 fn of_error(error: &RuntimeError) -> Answer {
-    match error.code() {
-        "engine-down" | "unit-not-found" | "unit-not-running" => Answer::Undecided,
+    match error.failure() {
+        FailureCode::EngineDown | FailureCode::UnitNotFound | FailureCode::UnitNotRunning => {
+            Answer::Undecided
+        }
         _ => Answer::Fail(short(&error.to_string(), "")),
     }
 }

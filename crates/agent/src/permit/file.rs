@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hostler_model::FailureCode;
 use hostler_model::spec::WorkloadSpec;
 use hostler_runtime::RuntimeError;
 
-use super::{CODE, Permit};
+use super::Permit;
 
 /// Bits of a mode that let group or others write.
 const WRITABLE: u32 = 0o022;
@@ -64,7 +65,7 @@ impl Guardian {
             judging.await.unwrap_or_else(|error| Err(error.to_string()))
         };
         judged.map_err(|message| RuntimeError::Unsatisfiable {
-            code: CODE,
+            code: FailureCode::RefusedByNode,
             message,
         })
     }

@@ -15,9 +15,6 @@ use serde::Deserialize;
 pub use file::GuardFile;
 pub(crate) use file::Guardian;
 
-/// The code of a copy that the node's owner does not want.
-pub(crate) const CODE: &str = "refused-by-node";
-
 /// The kinds that a file which names none lets: those whose specs are judged in full. What a compose project or a
 /// machine asks for stands elsewhere, so that its kind has to be named.
 const JUDGED_IN_FULL: [Kind; 2] = [Kind::Process, Kind::Container];

@@ -1,73 +1,26 @@
-//! `GET /docs/errors/{code}`: the page of a code, where the `type` of a problem document leads.
+//! `GET /docs/errors/{code}`: the page of a code, where the `type` of a problem document leads and where the code
+//! of a failed copy is looked up.
 
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use hostler_model::{Code, Refusal};
+use hostler_model::{Code, Refusal, page_of};
 use http::header;
 
 use super::refuse::Failure;
 
-/// The pages, compiled in.
-macro_rules! pages {
-    ($($code:literal),* $(,)?) => {
-        &[$(($code, include_str!(concat!("../../../../docs/errors/", $code, ".md")))),*]
-    };
-}
-
-const PAGES: &[(&str, &str)] = pages![
-    "account-name-taken",
-    "account-not-found",
-    "ambiguous",
-    "assignment-not-found",
-    "bad-request",
-    "body-too-large",
-    "command-not-found",
-    "driver-unsupported",
-    "forbidden",
-    "internal",
-    "log-not-found",
-    "method-not-allowed",
-    "name-invalid",
-    "no-placement",
-    "no-rollout",
-    "node-busy",
-    "node-gone",
-    "node-identity-in-use",
-    "node-name-taken",
-    "node-not-found",
-    "node-state-conflict",
-    "node-unreachable",
-    "not-leader",
-    "not-rented",
-    "overloaded",
-    "replica-not-found",
-    "replica-state-conflict",
-    "revision-conflict",
-    "revision-not-found",
-    "rollout-held",
-    "route-not-found",
-    "spec-invalid",
-    "stale-report",
-    "store-unavailable",
-    "unauthenticated",
-    "version-unsupported",
-    "workload-deleting",
-    "workload-not-found",
-];
-
 /// What a code means and what to do about it.
 #[utoipa::path(get, path = "/docs/errors/{code}", tag = "server",
-    params(("code" = String, Path, description = "A code of a problem document")),
+    params(("code" = String, Path, description = "A code of a problem document, or of a copy's state")),
     responses((status = 200, body = String, content_type = "text/markdown"), (status = 404, body = hostler_wire::api::Problem)))]
 pub(super) async fn page(Path(code): Path<String>) -> Result<Response, Failure> {
-    let Some((_, text)) = PAGES.iter().find(|(known, _)| *known == code) else {
+    let Some(text) = page_of(&code) else {
         let sentence = format!("there is no code `{code}`");
-        let advice = "take the code from the `code` of a problem document";
+        let advice = "take the code from the `code` of a problem document or of a copy's state";
         return Err(Refusal::new(Code::RouteNotFound, sentence, advice).into());
     };
     Ok((
         [(header::CONTENT_TYPE, "text/markdown; charset=utf-8")],
-        *text,
+        text,
     )
         .into_response())
 }
@@ -82,9 +35,7 @@ mod tests {
         for code in Code::ALL {
             let kind = problem(Refusal::new(*code, "x", "y")).kind;
             let named = kind.strip_prefix("/docs/errors/").unwrap();
-            let page = PAGES.iter().find(|(known, _)| *known == named);
-            let (_, text) = page.unwrap_or_else(|| panic!("{kind} leads nowhere"));
-            assert!(text.starts_with(&format!("# {code}\n")), "{code}");
+            assert_eq!(page_of(named), Some(code.page()), "{kind} leads nowhere");
         }
     }
 }

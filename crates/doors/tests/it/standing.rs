@@ -184,14 +184,22 @@ async fn copies_that_have_a_node_and_do_not_run_are_told_by_reason() {
         retry_at,
     };
     let exit = Exit::Code(3);
-    for (state, runs, code, said, remedy) in [
-        (pull, 0, "image-unavailable", "no such tag", "image's name"),
+    for (state, runs, code, said, remedy, reason) in [
+        (
+            pull,
+            0,
+            "image-unavailable",
+            "no such tag",
+            "image's name",
+            "image-pull-failed",
+        ),
         (
             UnitState::Waiting { exit, retry_at },
             5,
             "crash-loop",
             "exit code 3",
             "--previous web",
+            "runtime-error",
         ),
         (
             UnitState::Waiting {
@@ -202,6 +210,7 @@ async fn copies_that_have_a_node_and_do_not_run_are_told_by_reason() {
             "ended",
             "out of memory",
             "resources.memory",
+            "insufficient-resources",
         ),
     ] {
         tell(&node, state, runs).await;
@@ -218,6 +227,14 @@ async fn copies_that_have_a_node_and_do_not_run_are_told_by_reason() {
             "{why}"
         );
         assert!(group["remedy"].as_str().unwrap().contains(remedy), "{why}");
+        let copies = server.get("/api/v1/assignments?workload=web").await.json();
+        let now = &copies[0]["state"];
+        assert_eq!(now["reason"], reason, "{now}");
+        if let Some(code) = now["code"].as_str() {
+            assert_eq!(now["remedy"], group["remedy"], "{now}");
+            let page = server.get(&format!("/docs/errors/{code}")).await;
+            assert!(page.text.starts_with(&format!("# {code}\n")));
+        }
         assert!(
             why["summary"]
                 .as_str()

@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Say why copies of a workload do not run
     Why(WhyArgs),
+    /// Say what the code of a refusal or a failure means, and what to do about it
+    Explain(ExplainArgs),
     /// Read what a workload writes
     Logs(LogsArgs),
     /// Stop a workload and keep it
@@ -182,6 +184,12 @@ pub(crate) struct DoctorArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code, such as `image-not-found`
+    pub(crate) code: String,
 }
 
 #[derive(Debug, Args)]

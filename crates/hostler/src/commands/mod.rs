@@ -9,6 +9,7 @@ mod desired;
 mod doctor;
 mod drain;
 mod events;
+mod explain;
 mod history;
 mod import;
 mod job;
@@ -131,6 +132,7 @@ pub(crate) fn execute(
         Command::Version(args) => ask.remote(args.client.clone(), async |remote| {
             version::version(&remote, args).await
         }),
+        Command::Explain(args) => explain::explain(&args, printer),
         Command::Completion(args) => Ok(completion::completion(&args, printer)),
         Command::Openapi => {
             printer.text(&hostler_doors::openapi());

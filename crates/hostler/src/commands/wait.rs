@@ -236,6 +236,9 @@ pub(crate) fn standing_of(copy: &Assignment) -> String {
     } else {
         copy.state.detail.clone()
     };
+    if let Some(code) = &copy.state.code {
+        why = format!("{code}: {why}");
+    }
     match copy.state.health.as_deref() {
         Some(health @ "unhealthy") => why = format!("{health}: {why}"),
         Some("starting") => why = "its health check has not passed yet".to_owned(),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::StartContainerOptions;
-use hostler_model::UnitId;
 use hostler_model::spec::{ComposeSpec, ContainerSpec, PullPolicy};
+use hostler_model::{FailureCode, UnitId};
 
 use super::Inner;
 use super::end::is_of;
@@ -17,7 +17,7 @@ use super::program::Program;
 use super::project::Project;
 use super::resolved::{NeededImage, Resolved, invalid, missing_variables};
 use super::state::{self, Piece};
-use crate::container::engine::{Attempt as _, Refused, start_failure};
+use crate::container::engine::{Attempt as _, Refused, mount_failure, start_failure};
 use crate::{FoundState, Progress, RuntimeError, Unit};
 
 const CONFIG_PATIENCE: Duration = Duration::from_secs(120);
@@ -109,7 +109,7 @@ impl Inner {
             return Err(invalid(words));
         }
         Err(RuntimeError::Unsatisfiable {
-            code: "compose-variable-missing",
+            code: FailureCode::ComposeVariableMissing,
             message: format!(
                 "the compose file needs {}, which neither `env` nor its `.env` gives: {words}",
                 missing.join(", ")
@@ -173,7 +173,7 @@ impl Inner {
             return Ok(());
         }
         Err(RuntimeError::Unsatisfiable {
-            code: "compose-build-failed",
+            code: FailureCode::ComposeBuildFailed,
             message: format!("building {}: {}", services.join(", "), built.words()),
         })
     }
@@ -209,7 +209,7 @@ impl Inner {
         };
         let name = other.names.unwrap_or_default().join(", ");
         Err(RuntimeError::Unsatisfiable {
-            code: "compose-project-busy",
+            code: FailureCode::ComposeProjectBusy,
             message: format!("{name} is there of another generation of the project"),
         })
     }
@@ -224,10 +224,12 @@ impl Inner {
         }
         // An engine that is down has its own name.
         self.engine.docker().await?.ping().await.or_down()?;
-        Err(RuntimeError::Unsatisfiable {
-            code: "compose-failed",
-            message: up.words(),
-        })
+        let message = up.words();
+        let failed = |message| RuntimeError::Unsatisfiable {
+            code: FailureCode::ComposeFailed,
+            message,
+        };
+        Err(mount_failure(&message).unwrap_or_else(|| failed(message)))
     }
 
     /// Where the files are lost, what the engine has of the project is started.
@@ -286,7 +288,7 @@ impl Inner {
 fn cause_of(pieces: &[Piece]) -> Option<RuntimeError> {
     let mut code = None;
     let mut message = String::new();
-    let mut add = |piece: &Piece, of: &'static str, why: &str| {
+    let mut add = |piece: &Piece, of: FailureCode, why: &str| {
         code.get_or_insert(of);
         let between = if message.is_empty() { "" } else { "; " };
         let _ = write!(
@@ -298,11 +300,11 @@ fn cause_of(pieces: &[Piece]) -> Option<RuntimeError> {
     for piece in pieces.iter().filter(|piece| !piece.is_alive()) {
         if !piece.problem.is_empty() {
             match start_failure(&piece.problem, &piece.ports, &piece.program) {
-                Some(error) => add(piece, error.code(), &error.to_string()),
-                None => add(piece, "compose-failed", &piece.problem),
+                Some(error) => add(piece, error.failure(), &error.to_string()),
+                None => add(piece, FailureCode::ComposeFailed, &piece.problem),
             }
         } else if let Some((exit, _)) = piece.failure() {
-            add(piece, "compose-failed", &exit.to_string());
+            add(piece, FailureCode::ComposeFailed, &exit.to_string());
         }
     }
     code.map(|code| RuntimeError::Unsatisfiable { code, message })

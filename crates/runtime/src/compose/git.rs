@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hostler_model::FailureCode;
 use hostler_model::spec::GitSource;
 
 use super::project::Checkout;
@@ -82,7 +83,7 @@ impl Fetch<'_> {
         }
         // The repository answered a moment ago.
         Err(RuntimeError::Unsatisfiable {
-            code: "git-ref-not-found",
+            code: FailureCode::GitRefNotFound,
             message: format!(
                 "the repository {} does not give `{reference}`: {}",
                 self.shown(),
@@ -110,7 +111,7 @@ impl Fetch<'_> {
         found
             .map(PathBuf::from)
             .ok_or_else(|| RuntimeError::Unsatisfiable {
-                code: "compose-file-missing",
+                code: FailureCode::ComposeFileMissing,
                 message: format!("the repository {shown} has no file {}", names.join(", ")),
             })
     }
@@ -168,13 +169,13 @@ impl Fetch<'_> {
     async fn ended(&self, call: Call) -> Result<Ended, RuntimeError> {
         call.run().await.map_err(|lost| match lost {
             Lost::Missing => RuntimeError::Unsatisfiable {
-                code: "git-missing",
+                code: FailureCode::GitMissing,
                 message:
                     "there is no `git` on this node; install it for projects out of repositories"
                         .to_owned(),
             },
             Lost::TimedOut(patience) => RuntimeError::Unsatisfiable {
-                code: "git-unreachable",
+                code: FailureCode::GitUnreachable,
                 message: format!(
                     "the repository {} has not come within {} s",
                     self.shown(),
@@ -196,9 +197,9 @@ impl Fetch<'_> {
         let complaint = told.complaint();
         let is_refused = REFUSALS.iter().any(|words| complaint.contains(words));
         let (code, what) = if is_refused {
-            ("git-unauthorized", "does not let this node in")
+            (FailureCode::GitUnauthorized, "does not let this node in")
         } else {
-            ("git-unreachable", "cannot be reached")
+            (FailureCode::GitUnreachable, "cannot be reached")
         };
         RuntimeError::Unsatisfiable {
             code,
@@ -216,7 +217,7 @@ impl Fetch<'_> {
         };
         let read = tokio::fs::read_to_string(&path).await;
         let text = read.map_err(|error| RuntimeError::Unsatisfiable {
-            code: "git-token-unreadable",
+            code: FailureCode::GitTokenUnreadable,
             message: format!("the token's file {path} cannot be read: {error}"),
         })?;
         let text = text.trim();

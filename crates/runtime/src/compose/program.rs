@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use hostler_model::FailureCode;
+
 use super::project::Project;
 use super::tool::{Call, Ended, Lost};
 use super::{Inner, lock};
@@ -115,7 +117,7 @@ impl Inner {
 
 pub(super) fn missing() -> RuntimeError {
     RuntimeError::Unsatisfiable {
-        code: "compose-missing",
+        code: FailureCode::ComposeMissing,
         message: "neither `docker compose` nor `docker-compose` works on this node; install one of them for \
                   the agent's user (the package is `docker-compose-plugin`, `docker-compose-v2` or \
                   `docker-compose`)"
@@ -144,7 +146,7 @@ impl Program {
         call.run().await.map_err(|lost| match lost {
             Lost::Missing => missing(),
             Lost::TimedOut(patience) => RuntimeError::Unsatisfiable {
-                code: "compose-failed",
+                code: FailureCode::ComposeFailed,
                 message: format!(
                     "`compose {}` has not ended for {} s",
                     verb.join(" "),

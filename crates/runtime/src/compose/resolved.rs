@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use hostler_model::FailureCode;
 use hostler_model::spec::WorkloadSpec;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ pub(super) struct NeededImage {
 
 pub(super) fn invalid(message: impl Into<String>) -> RuntimeError {
     RuntimeError::Unsatisfiable {
-        code: "compose-invalid",
+        code: FailureCode::ComposeInvalid,
         message: message.into(),
     }
 }

@@ -7,6 +7,7 @@ use bollard::models::{
     HostConfigLogConfig, Mount, MountTmpfsOptions, MountType, NetworkingConfig, PortBinding,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
+use hostler_model::FailureCode;
 use hostler_model::spec::{Capabilities, ContainerSpec, Healthcheck, Protocol, WorkloadSpec};
 
 use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
@@ -35,7 +36,7 @@ pub(super) fn check(unit: &Unit) -> Result<(), RuntimeError> {
     match container.and_then(|container| container.volumes.first()) {
         None => Ok(()),
         Some(volume) => Err(RuntimeError::Unsatisfiable {
-            code: "volumes-unsupported",
+            code: FailureCode::VolumesUnsupported,
             message: format!(
                 "this node's container driver manages no volumes, and `{}` is asked for",
                 volume.name

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::{ClientVersion, Docker};
-use hostler_model::UnitId;
 use hostler_model::spec::WorkloadSpec;
+use hostler_model::{FailureCode, UnitId};
 use tokio::sync::OnceCell;
 
 use super::found::Inspected;
@@ -42,7 +42,10 @@ const VERSIONS: [ClientVersion; 3] = [
 ];
 
 /// A network of the node's own that a spec names is not there.
-pub(super) const NETWORK_MISSING: &str = "network-not-found";
+pub(super) const NETWORK_MISSING: FailureCode = FailureCode::NetworkNotFound;
+
+/// What the engine says first of a mount whose source is not there or cannot be read.
+const MOUNT_REFUSED: &str = "invalid mount config for type \"bind\"";
 
 /// Podman calls a container `stopped` from its end until it is cleaned up. Docker has no such state, and the
 /// client cannot read an answer that holds it; it passes in moments.
@@ -211,7 +214,7 @@ impl Refused {
                 image: container.image.clone(),
                 message: self.message,
             },
-            _ => self.of_engine(),
+            _ => mount_failure(&self.message).unwrap_or_else(|| self.of_engine()),
         }
     }
 
@@ -220,7 +223,7 @@ impl Refused {
         start_failure(&self.message, &seen.ports, &seen.program).unwrap_or_else(|| self.of_unit(id))
     }
 
-    pub(super) fn unsatisfiable(self, code: &'static str) -> RuntimeError {
+    pub(super) fn unsatisfiable(self, code: FailureCode) -> RuntimeError {
         RuntimeError::Unsatisfiable {
             code,
             message: self.message,
@@ -234,7 +237,7 @@ impl Refused {
         }
         match self.status {
             400..=499 => RuntimeError::Unsatisfiable {
-                code: "container-refused",
+                code: FailureCode::ContainerRefused,
                 message: self.message,
             },
             _ => RuntimeError::Io {
@@ -256,9 +259,9 @@ impl Refused {
 /// there is none of that name, that it wants another login, or something that is not what was asked for. Anything
 /// else may pass.
 pub(super) fn of_image(image: &str, message: String) -> RuntimeError {
-    const CAUSES: [(&str, &[&str]); 3] = [
+    const CAUSES: [(FailureCode, &[&str]); 3] = [
         (
-            "image-not-found",
+            FailureCode::ImageNotFound,
             &[
                 "manifest unknown",
                 "name unknown",
@@ -266,7 +269,7 @@ pub(super) fn of_image(image: &str, message: String) -> RuntimeError {
             ],
         ),
         (
-            "image-digest-mismatch",
+            FailureCode::ImageDigestMismatch,
             &[
                 "manifest verification failed",
                 "layer verification failed",
@@ -274,7 +277,7 @@ pub(super) fn of_image(image: &str, message: String) -> RuntimeError {
             ],
         ),
         (
-            "registry-unauthorized",
+            FailureCode::RegistryUnauthorized,
             &[
                 "no basic auth credentials",
                 "unauthorized",
@@ -288,7 +291,7 @@ pub(super) fn of_image(image: &str, message: String) -> RuntimeError {
     let is_said = |words: &&[&str]| words.iter().any(|words| text.contains(words));
     match CAUSES.iter().find(|(_, words)| is_said(words)) {
         Some((code, _)) => RuntimeError::Unsatisfiable {
-            code,
+            code: *code,
             message: format!("image `{image}`: {message}"),
         },
         None => RuntimeError::Image {
@@ -311,9 +314,22 @@ fn names_port(text: &str, port: u16) -> bool {
     found.any(|(at, _)| !text[at + named.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
+/// Whether it is the source of a mount that the engine complains of.
+pub(crate) fn mount_failure(message: &str) -> Option<RuntimeError> {
+    message
+        .contains(MOUNT_REFUSED)
+        .then(|| RuntimeError::Unsatisfiable {
+            code: FailureCode::MountNotFound,
+            message: message.to_owned(),
+        })
+}
+
 /// Why a container does not start, if the engine's text tells: which of the ports is taken, what is wrong with the
 /// program, or what the node lacks.
 pub(crate) fn start_failure(message: &str, ports: &[u16], program: &str) -> Option<RuntimeError> {
+    if let Some(missing) = mount_failure(message) {
+        return Some(missing);
+    }
     let text = message.to_ascii_lowercase();
     if text.contains("port is already allocated") || text.contains("address already in use") {
         let named = |port: &&u16| names_port(message, **port);
@@ -336,11 +352,11 @@ pub(crate) fn start_failure(message: &str, ports: &[u16], program: &str) -> Opti
         message: message.to_owned(),
     };
     let missing = [
-        ("gathering device information", "device-not-found"),
-        ("unable to find user", "user-unknown"),
-        ("unable to find group", "user-unknown"),
+        ("gathering device information", FailureCode::DeviceNotFound),
+        ("unable to find user", FailureCode::UserUnknown),
+        ("unable to find group", FailureCode::UserUnknown),
     ];
-    if let Some((_, code)) = missing.iter().find(|(words, _)| text.contains(words)) {
+    if let Some(&(_, code)) = missing.iter().find(|(words, _)| text.contains(words)) {
         return Some(unsatisfiable(code));
     }
     if text.contains("network") && text.contains("not found") {

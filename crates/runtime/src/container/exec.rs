@@ -14,7 +14,7 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::HealthStatusEnum;
 use bollard::query_parameters::InspectContainerOptions;
 use futures::StreamExt as _;
-use hostler_model::{Exit, UnitId};
+use hostler_model::{Exit, FailureCode, UnitId};
 use rustix::process::{Pid, Signal};
 
 use super::engine::Attempt as _;
@@ -57,7 +57,7 @@ impl Exec for ContainerRuntime {
         let options = StartExecOptions::default();
         let started = docker.start_exec(&exec.id, Some(options)).await.attempt()?;
         let started = started.map_err(|refused| RuntimeError::Unsatisfiable {
-            code: "command-not-runnable",
+            code: FailureCode::CommandNotRunnable,
             message: refused.message,
         })?;
         let output = match started {

@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
 
+use hostler_model::FailureCode;
+
 use crate::RuntimeError;
 use crate::disk;
 
@@ -147,7 +149,7 @@ impl Registries {
             })
         });
         let found = read.await?.map_err(|message| RuntimeError::Unsatisfiable {
-            code: "registry-unauthorized",
+            code: FailureCode::RegistryUnauthorized,
             message: format!("the login for {registry}: {message}"),
         })?;
         Ok(found.map(|credentials| DockerCredentials {

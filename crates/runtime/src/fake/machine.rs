@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hostler_kit::Clock;
 use hostler_model::spec::{DisconnectPolicy, Kind};
-use hostler_model::{AssignmentId, Exit, Part, Timestamp, UnitId};
+use hostler_model::{AssignmentId, Exit, FailureCode, Part, Timestamp, UnitId};
 use tokio::sync::Notify;
 
 use crate::logs::{LogLine, LogQuery, Run, Stream};
@@ -26,7 +26,7 @@ pub enum Fault {
     Command,
     DiskFull,
     PortInUse(u16),
-    Unsatisfiable(&'static str),
+    Unsatisfiable(FailureCode),
     EngineDown,
 }
 

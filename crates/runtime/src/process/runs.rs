@@ -351,7 +351,7 @@ impl From<Failure> for RuntimeError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Unsatisfiable { code, message } => Self::Unsatisfiable {
-                code: code.as_str(),
+                code: code.failure(),
                 message,
             },
             Failure::Command { program, errno } => Self::Command {

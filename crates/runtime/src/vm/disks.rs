@@ -16,6 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hostler_model::FailureCode;
 use hostler_model::spec::{DiskFormat, DiskMedia, VmDisk, VmSpec};
 
 use super::images::{Images, refused};
@@ -47,7 +48,7 @@ pub(super) fn plan(vm: &VmSpec, images: &Images) -> Result<Vec<Wanted>, RuntimeE
     for (number, disk) in listed.iter().enumerate() {
         if let Some(pool) = &disk.pool {
             let message = format!("this node has no pool `{pool}`");
-            return Err(refused("pool-unknown", message));
+            return Err(refused(FailureCode::PoolUnknown, message));
         }
         let target = match &disk.target {
             Some(target) => target.clone(),
@@ -177,12 +178,15 @@ async fn make_each(
             (None, Some(image)) => {
                 if !image.is_file() {
                     let message = format!("{} is no file", image.display());
-                    return Err(refused("image-not-found", message));
+                    return Err(refused(FailureCode::ImageNotFound, message));
                 }
                 image.clone()
             }
             (None, None) => {
-                return Err(refused("image-not-found", "a cdrom without one".to_owned()));
+                return Err(refused(
+                    FailureCode::ImageNotFound,
+                    "a cdrom without one".to_owned(),
+                ));
             }
             (Some(file), _) => {
                 if !exists(file)? {
@@ -211,7 +215,10 @@ async fn make_one(
 ) -> Result<(), RuntimeError> {
     let beside = file.with_extension("new");
     let image = match &disk.image {
-        Some(image) => Some((image, tool.examine(image, None, "image-corrupt").await?)),
+        Some(image) => Some((
+            image,
+            tool.examine(image, None, FailureCode::ImageCorrupt).await?,
+        )),
         None => None,
     };
     if let Some((image, info)) = &image
@@ -225,7 +232,7 @@ async fn make_one(
             image.display(),
             info.size
         );
-        return Err(refused("disk-too-small", message));
+        return Err(refused(FailureCode::DiskTooSmall, message));
     }
     if let Some(dir) = file.parent() {
         let making = super::make_dir(dir);
@@ -256,9 +263,9 @@ pub(super) async fn ready(disks: &[Disk], tool: &QemuImg) -> Result<(), RuntimeE
     for disk in disks {
         if !exists(&disk.path)? {
             let code = if disk.is_cdrom {
-                "image-not-found"
+                FailureCode::ImageNotFound
             } else {
-                "disk-missing"
+                FailureCode::DiskMissing
             };
             let message = format!("{} is not there any more", disk.path.display());
             return Err(refused(code, message));
@@ -267,7 +274,7 @@ pub(super) async fn ready(disks: &[Disk], tool: &QemuImg) -> Result<(), RuntimeE
             continue;
         }
         let info = tool
-            .examine(&disk.path, Some(disk.format), "disk-corrupt")
+            .examine(&disk.path, Some(disk.format), FailureCode::DiskCorrupt)
             .await?;
         if disk.size > info.size {
             tool.grow(&disk.path, disk.format, disk.size).await?;

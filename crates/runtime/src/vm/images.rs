@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use hostler_model::FailureCode;
+
 use crate::{RuntimeError, disk};
 
 /// What a name may leave out.
@@ -28,7 +30,7 @@ impl Images {
             Some(path) => path,
             None if is_elsewhere(name) => {
                 return Err(refused(
-                    "image-elsewhere",
+                    FailureCode::ImageElsewhere,
                     format!(
                         "`{name}` is not on the node, and this driver fetches nothing: bring it to the node first"
                     ),
@@ -42,14 +44,14 @@ impl Images {
             self.by_name(path)?
         };
         let Some(found) = found else {
-            return Err(refused("image-not-found", self.missing(name)));
+            return Err(refused(FailureCode::ImageNotFound, self.missing(name)));
         };
         if self.is_closed && !self.dirs.iter().any(|dir| is_below(&found, dir)) {
             let message = format!(
                 "`{name}` is outside of the node's directories of images ({})",
                 self.shown()
             );
-            return Err(refused("image-not-permitted", message));
+            return Err(refused(FailureCode::ImageNotPermitted, message));
         }
         Ok(found)
     }
@@ -112,7 +114,7 @@ fn is_below(file: &Path, dir: &Path) -> bool {
     dir.canonicalize().is_ok_and(|dir| file.starts_with(dir))
 }
 
-pub(super) fn refused(code: &'static str, message: String) -> RuntimeError {
+pub(super) fn refused(code: FailureCode, message: String) -> RuntimeError {
     RuntimeError::Unsatisfiable { code, message }
 }
 

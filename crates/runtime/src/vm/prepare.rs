@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hostler_model::FailureCode;
 use hostler_model::spec::{Stop, VmSpec, WorkloadSpec};
 
 use super::images::refused;
@@ -22,14 +23,14 @@ impl Inner {
         }
         let Some(vm) = &unit.spec.vm else {
             let message = "the spec has no vm section".to_owned();
-            return Err(refused("vm-refused", message));
+            return Err(refused(FailureCode::VmRefused, message));
         };
         if let Some(volume) = vm.volumes.first() {
             let message = format!(
                 "this node's machine driver manages no volumes, and `{}` is asked for",
                 volume.name
             );
-            return Err(refused("volumes-unsupported", message));
+            return Err(refused(FailureCode::VolumesUnsupported, message));
         }
         let engine = probe::engine(self.settings.accelerator, vm.accelerator, probe::has_kvm())?;
         let version = probe::numbers(&probe::version(&self.settings.qemu).await?);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use hostler_model::FailureCode;
 use hostler_model::spec::Accelerator;
 use tokio::process::Command;
 
@@ -73,10 +74,10 @@ pub(super) fn engine(
                 return Ok(Engine::Kvm);
             }
             let message = format!("`kvm` is asked for, and {KVM} cannot be opened");
-            Err(refused("accelerator-missing", message))
+            Err(refused(FailureCode::AcceleratorMissing, message))
         }
         (Accelerator::Tcg, Accelerator::Kvm) => Err(refused(
-            "accelerator-missing",
+            FailureCode::AcceleratorMissing,
             "`kvm` is asked for, and this node is set to `tcg`".to_owned(),
         )),
         (_, Accelerator::Tcg) | (Accelerator::Tcg, _) => Ok(Engine::Tcg),

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use hostler_model::FailureCode;
 use hostler_model::spec::DiskFormat;
 use serde::Deserialize;
 use tokio::process::Command;
@@ -51,7 +52,7 @@ impl QemuImg {
         &self,
         file: &Path,
         format: Option<DiskFormat>,
-        code: &'static str,
+        code: FailureCode,
     ) -> Result<Info, RuntimeError> {
         let broken = |output: &Output| {
             let message = format!("{} is damaged: {}", file.display(), said(output));

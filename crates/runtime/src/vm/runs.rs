@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use hostler_model::spec::{PortMapping, Protocol, Stop};
-use hostler_model::{Exit, Timestamp, UnitId};
+use hostler_model::{Exit, FailureCode, Timestamp, UnitId};
 
 use super::images::refused;
 use super::{Inner, disks, plain, qmp, tail};
@@ -157,7 +157,7 @@ fn check_bridge(bridge: &str) -> Result<(), RuntimeError> {
         return Ok(());
     }
     let message = format!("there is no bridge `{bridge}` on the node");
-    Err(refused("bridge-missing", message))
+    Err(refused(FailureCode::BridgeMissing, message))
 }
 
 /// QEMU says only in words that a port is taken, so it is tried beforehand.

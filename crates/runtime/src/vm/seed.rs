@@ -4,6 +4,7 @@
 use std::io::{self, Cursor, Write as _};
 
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
+use hostler_model::FailureCode;
 use hostler_model::spec::CloudInit;
 
 use super::images::refused;
@@ -26,12 +27,12 @@ pub(super) fn image(unit: &Unit, nics: &[Nic]) -> Result<Option<Vec<u8>>, Runtim
         return Ok(None);
     }
     if let Some(problem) = told.and_then(CloudInit::problem) {
-        return Err(refused("cloud-init-invalid", problem));
+        return Err(refused(FailureCode::CloudInitInvalid, problem));
     }
     let parts = parts(unit, told, nics);
     let image = write(&parts).map_err(|error| {
         refused(
-            "cloud-init-invalid",
+            FailureCode::CloudInitInvalid,
             format!("cannot write what cloud-init reads: {error}"),
         )
     })?;

@@ -282,7 +282,7 @@ async fn what_cannot_be_run_is_told_by_its_kind() {
         .prepare(&contract::unit(mount), &quiet)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "container-refused", "{error}");
+    assert_eq!(error.code(), "mount-not-found", "{error}");
 }
 
 #[tokio::test]

@@ -93,6 +93,6 @@ async fn a_mount_whose_source_is_missing_is_refused_and_not_made_by_podman() {
     }];
     let unit = contract::unit(spec);
     let error = driver.prepare(&unit, &quiet).await.unwrap_err();
-    assert_eq!(error.code(), "container-refused", "{error}");
+    assert_eq!(error.code(), "mount-not-found", "{error}");
     assert!(!missing.exists());
 }

@@ -85,9 +85,17 @@ pub struct AssignmentState {
     /// For a person: how far an image is pulled, why a start failed, why the node's word is old.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// The stable code of a failure, such as `image-unavailable`.
+    /// The stable code of a failure, such as `image-unavailable`; `/docs/errors/<code>` explains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// The broader reason of a failure or of a bad end: `image-pull-failed`, `image-not-found`,
+    /// `insufficient-resources`, `network-error`, `storage-error`, `invalid-spec`, `runtime-error` or
+    /// `vm-boot-failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What would help against the failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// When it began to run, or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! A cause is known by its stable code, never by the words of its message.
 
-use hostler_model::Exit;
+use hostler_model::{Exit, FailureCode, FailureReason as Reason};
 use hostler_wire::persys::control::FailureReason;
 
 /// A cause in Persys's words.
@@ -49,55 +49,61 @@ const RUNTIME: Cause = passing("RUNTIME_ERROR", FailureReason::RuntimeError);
 
 /// What a driver, or the reconciler beside it, says of a unit that could not be prepared or started.
 pub(super) fn of_driver(code: &str) -> Cause {
-    match code {
-        "image-unavailable" => passing("IMAGE_PULL_FAILED", FailureReason::ImagePullFailed),
-        "image-not-found" => lasting("INVALID_IMAGE", FailureReason::ImageNotFound),
-        "image-digest-mismatch" => lasting("INVALID_IMAGE", FailureReason::ImagePullFailed),
-        "registry-unauthorized" => {
-            lasting("IMAGE_PULL_AUTH_FAILED", FailureReason::ImagePullFailed)
-        }
-        "image-corrupt" | "disk-corrupt" | "disk-missing" => {
-            lasting("STORAGE_FAILED", FailureReason::StorageError)
-        }
-        "volumes-unsupported" => NO_VOLUME,
-        "cloud-init-invalid" => CLOUD_INIT,
-        "vm-boot-failed" => passing("VM_BOOT_FAILED", FailureReason::VmBootFailed),
-        "bridge-missing" => passing("NETWORK_FAILED", FailureReason::NetworkError),
-        "compose-invalid"
-        | "compose-variable-missing"
-        | "compose-file-missing"
-        | "compose-build-failed"
-        | "git-ref-not-found"
-        | "git-token-unreadable"
-        | "command-not-runnable"
-        | "container-refused"
-        | "vm-refused"
-        | "image-elsewhere"
-        | "image-not-permitted"
-        | "disk-too-small"
-        | "pool-unknown"
-        | "user-unknown"
-        | "device-not-found"
-        | "network-not-found"
-        | "refused-by-node"
-        | "user-not-permitted"
-        | "working-dir-missing" => lasting("INVALID_CONFIGURATION", FailureReason::InvalidSpec),
-        "limits-refused" | "accelerator-missing" => lasting(
-            "INSUFFICIENT_RESOURCES",
-            FailureReason::InsufficientResources,
-        ),
-        "port-in-use" => lasting("PORT_BIND_CONFLICT", FailureReason::NetworkError),
-        NODE_BUSY => QUOTA,
-        "disk-full" => passing("STORAGE_FULL", FailureReason::StorageError),
-        "engine-down" | "driver-missing" | "compose-missing" | "git-missing" => NOT_AVAILABLE,
-        "git-unreachable" => passing("NETWORK_FAILED", FailureReason::NetworkError),
-        "git-unauthorized" => lasting("NETWORK_FAILED", FailureReason::NetworkError),
-        "unit-not-found" | "log-not-found" => {
-            passing("RUNTIME_RESOURCE_MISSING", FailureReason::RuntimeError)
-        }
-        "unit-unkillable" => passing("RUNTIME_UNHEALTHY", FailureReason::RuntimeError),
-        "node-io" | "compose-failed" | "compose-project-busy" => RUNTIME,
-        _ => passing("UNKNOWN_ERROR", FailureReason::RuntimeError),
+    match FailureCode::parse(code) {
+        Some(failure) => of_failure(failure),
+        None if code == NODE_BUSY => QUOTA,
+        // Records of another version of the agent may name it.
+        None => passing("UNKNOWN_ERROR", FailureReason::RuntimeError),
+    }
+}
+
+/// A failure in Persys's words: the reason and whether it may pass are those of our table.
+pub(super) const fn of_failure(failure: FailureCode) -> Cause {
+    Cause {
+        code: taxonomy(failure),
+        reason: reason(failure.reason()),
+        retryable: failure.is_passing(),
+    }
+}
+
+/// The agents' finer code, where their taxonomy has one; else that of the reason.
+const fn taxonomy(failure: FailureCode) -> &'static str {
+    match failure {
+        FailureCode::ImageDigestMismatch => "INVALID_IMAGE",
+        FailureCode::RegistryUnauthorized => "IMAGE_PULL_AUTH_FAILED",
+        FailureCode::VolumesUnsupported => NO_VOLUME.code,
+        FailureCode::CloudInitInvalid => CLOUD_INIT.code,
+        FailureCode::PortInUse => "PORT_BIND_CONFLICT",
+        FailureCode::DiskFull => "STORAGE_FULL",
+        FailureCode::EngineDown
+        | FailureCode::DriverMissing
+        | FailureCode::ComposeMissing
+        | FailureCode::GitMissing => NOT_AVAILABLE.code,
+        FailureCode::UnitNotFound | FailureCode::LogNotFound => "RUNTIME_RESOURCE_MISSING",
+        FailureCode::UnitUnkillable => "RUNTIME_UNHEALTHY",
+        _ => match failure.reason() {
+            Reason::ImagePullFailed => "IMAGE_PULL_FAILED",
+            Reason::ImageNotFound => "INVALID_IMAGE",
+            Reason::InsufficientResources => "INSUFFICIENT_RESOURCES",
+            Reason::NetworkError => "NETWORK_FAILED",
+            Reason::StorageError => "STORAGE_FAILED",
+            Reason::InvalidSpec => "INVALID_CONFIGURATION",
+            Reason::RuntimeError => RUNTIME.code,
+            Reason::VmBootFailed => "VM_BOOT_FAILED",
+        },
+    }
+}
+
+const fn reason(reason: Reason) -> FailureReason {
+    match reason {
+        Reason::ImagePullFailed => FailureReason::ImagePullFailed,
+        Reason::ImageNotFound => FailureReason::ImageNotFound,
+        Reason::InsufficientResources => FailureReason::InsufficientResources,
+        Reason::NetworkError => FailureReason::NetworkError,
+        Reason::StorageError => FailureReason::StorageError,
+        Reason::InvalidSpec => FailureReason::InvalidSpec,
+        Reason::RuntimeError => FailureReason::RuntimeError,
+        Reason::VmBootFailed => FailureReason::VmBootFailed,
     }
 }
 
@@ -112,153 +118,55 @@ pub(super) const fn of_exit(exit: Exit) -> Cause {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use hostler_model::{AssignmentId, UnitId};
-    use hostler_runtime::RuntimeError;
+    use std::collections::BTreeSet;
 
     use super::*;
 
-    /// One of each cause that a driver can give.
-    fn every_error() -> Vec<RuntimeError> {
-        let io = || io::Error::from(io::ErrorKind::NotFound);
-        let unit = UnitId {
-            assignment: AssignmentId::LEAST,
-            generation: 1,
+    #[test]
+    fn every_failure_has_a_code_and_a_reason_of_the_contract() {
+        let told = |it: &FailureCode| {
+            let cause = of_driver(it.as_str());
+            let again = if cause.retryable { "again" } else { "lasting" };
+            let reason = cause.reason.as_str_name();
+            // The contract's names are those of our reasons, written its way.
+            let ours = it.reason().as_str().to_ascii_uppercase().replace('-', "_");
+            assert_eq!(reason, ours, "{it}");
+            format!("{} {reason} {again}", cause.code)
         };
-        let text = || "words".to_owned();
-        let refused = |code| RuntimeError::Unsatisfiable {
-            code,
-            message: text(),
-        };
-        vec![
-            RuntimeError::Image {
-                image: text(),
-                message: text(),
-            },
-            RuntimeError::Command {
-                program: text(),
-                source: io(),
-            },
-            RuntimeError::PortInUse { port: 80 },
-            RuntimeError::DiskFull,
-            RuntimeError::EngineDown {
-                engine: "docker",
-                message: text(),
-            },
-            RuntimeError::Unkillable(unit),
-            RuntimeError::NotFound(unit),
-            RuntimeError::NoLog,
-            RuntimeError::Io {
-                context: text(),
-                source: io(),
-            },
-            refused("image-not-found"),
-            refused("image-digest-mismatch"),
-            refused("registry-unauthorized"),
-            refused("network-not-found"),
-            refused("device-not-found"),
-            refused("refused-by-node"),
-            refused("container-refused"),
-            refused("user-unknown"),
-            refused("user-not-permitted"),
-            refused("working-dir-missing"),
-            refused("limits-refused"),
-            RuntimeError::Boot { message: text() },
-            refused("cloud-init-invalid"),
-            refused("image-not-found"),
-            refused("image-corrupt"),
-            refused("disk-corrupt"),
-            refused("disk-missing"),
-            refused("disk-too-small"),
-            refused("image-elsewhere"),
-            refused("image-not-permitted"),
-            refused("pool-unknown"),
-            refused("vm-refused"),
-            refused("volumes-unsupported"),
-            refused("bridge-missing"),
-            refused("accelerator-missing"),
-            refused("compose-invalid"),
-            refused("compose-variable-missing"),
-            refused("compose-file-missing"),
-            refused("compose-build-failed"),
-            refused("git-ref-not-found"),
-            refused("git-token-unreadable"),
-            refused("compose-missing"),
-            refused("git-missing"),
-            refused("git-unreachable"),
-            refused("git-unauthorized"),
-            refused("compose-failed"),
-            refused("compose-project-busy"),
-            refused("something-of-tomorrow"),
-        ]
+        let all: BTreeSet<String> = FailureCode::ALL.iter().map(told).collect();
+        assert_eq!(
+            all.iter().map(String::as_str).collect::<Vec<_>>(),
+            [
+                "CLOUD_INIT_INVALID INVALID_SPEC lasting",
+                "IMAGE_PULL_AUTH_FAILED IMAGE_PULL_FAILED lasting",
+                "IMAGE_PULL_FAILED IMAGE_PULL_FAILED again",
+                "INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
+                "INVALID_CONFIGURATION INVALID_SPEC lasting",
+                "INVALID_IMAGE IMAGE_NOT_FOUND lasting",
+                "INVALID_IMAGE IMAGE_PULL_FAILED lasting",
+                "NETWORK_FAILED NETWORK_ERROR again",
+                "NETWORK_FAILED NETWORK_ERROR lasting",
+                "PORT_BIND_CONFLICT NETWORK_ERROR lasting",
+                "RUNTIME_ERROR RUNTIME_ERROR again",
+                "RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
+                "RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
+                "RUNTIME_UNHEALTHY RUNTIME_ERROR again",
+                "STORAGE_FAILED STORAGE_ERROR lasting",
+                "STORAGE_FULL STORAGE_ERROR again",
+                "STORAGE_PROVISION_FAILED STORAGE_ERROR lasting",
+                "VM_BOOT_FAILED VM_BOOT_FAILED again",
+            ]
+        );
     }
 
     #[test]
-    fn each_typed_cause_has_its_failure_reason() {
-        let rows = every_error().into_iter().map(|error| {
-            let cause = of_driver(error.code());
-            let again = if cause.retryable { "again" } else { "lasting" };
-            format!(
-                "{} -> {} {} {again}",
-                error.code(),
-                cause.code,
-                cause.reason.as_str_name()
-            )
-        });
-        let rows: Vec<String> = rows.collect();
+    fn what_no_table_has_is_an_error_of_the_runtime_that_may_pass() {
+        let unknown = of_driver("something-of-tomorrow");
         assert_eq!(
-            rows,
-            [
-                "image-unavailable -> IMAGE_PULL_FAILED IMAGE_PULL_FAILED again",
-                "command-not-runnable -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "port-in-use -> PORT_BIND_CONFLICT NETWORK_ERROR lasting",
-                "disk-full -> STORAGE_FULL STORAGE_ERROR again",
-                "engine-down -> RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
-                "unit-unkillable -> RUNTIME_UNHEALTHY RUNTIME_ERROR again",
-                "unit-not-found -> RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
-                "log-not-found -> RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
-                "node-io -> RUNTIME_ERROR RUNTIME_ERROR again",
-                "image-not-found -> INVALID_IMAGE IMAGE_NOT_FOUND lasting",
-                "image-digest-mismatch -> INVALID_IMAGE IMAGE_PULL_FAILED lasting",
-                "registry-unauthorized -> IMAGE_PULL_AUTH_FAILED IMAGE_PULL_FAILED lasting",
-                "network-not-found -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "device-not-found -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "refused-by-node -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "container-refused -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "user-unknown -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "user-not-permitted -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "working-dir-missing -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "limits-refused -> INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
-                "vm-boot-failed -> VM_BOOT_FAILED VM_BOOT_FAILED again",
-                "cloud-init-invalid -> CLOUD_INIT_INVALID INVALID_SPEC lasting",
-                "image-not-found -> INVALID_IMAGE IMAGE_NOT_FOUND lasting",
-                "image-corrupt -> STORAGE_FAILED STORAGE_ERROR lasting",
-                "disk-corrupt -> STORAGE_FAILED STORAGE_ERROR lasting",
-                "disk-missing -> STORAGE_FAILED STORAGE_ERROR lasting",
-                "disk-too-small -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "image-elsewhere -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "image-not-permitted -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "pool-unknown -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "vm-refused -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "volumes-unsupported -> STORAGE_PROVISION_FAILED STORAGE_ERROR lasting",
-                "bridge-missing -> NETWORK_FAILED NETWORK_ERROR again",
-                "accelerator-missing -> INSUFFICIENT_RESOURCES INSUFFICIENT_RESOURCES lasting",
-                "compose-invalid -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "compose-variable-missing -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "compose-file-missing -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "compose-build-failed -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "git-ref-not-found -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "git-token-unreadable -> INVALID_CONFIGURATION INVALID_SPEC lasting",
-                "compose-missing -> RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
-                "git-missing -> RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
-                "git-unreachable -> NETWORK_FAILED NETWORK_ERROR again",
-                "git-unauthorized -> NETWORK_FAILED NETWORK_ERROR lasting",
-                "compose-failed -> RUNTIME_ERROR RUNTIME_ERROR again",
-                "compose-project-busy -> RUNTIME_ERROR RUNTIME_ERROR again",
-                "something-of-tomorrow -> UNKNOWN_ERROR RUNTIME_ERROR again",
-            ]
+            unknown,
+            passing("UNKNOWN_ERROR", FailureReason::RuntimeError)
         );
+        assert_eq!(of_driver(NODE_BUSY), QUOTA);
         assert_eq!(of_exit(Exit::Code(3)).reason, FailureReason::RuntimeError);
         assert_eq!(
             of_exit(Exit::OutOfMemory).reason,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_model::{Bytes, Intent, Timestamp, UnitId, UnitState};
+use hostler_model::{Bytes, FailureCode, Intent, Timestamp, UnitId, UnitState};
 use hostler_wire::persys::agent::ActualState;
 use tokio::sync::oneshot;
 
@@ -154,7 +154,11 @@ impl Core {
                 return false;
             }
         };
-        if matches!(code.as_str(), "engine-down" | "driver-missing") || self.persys.standalone {
+        let is_of_node = matches!(
+            FailureCode::parse(code),
+            Some(FailureCode::EngineDown | FailureCode::DriverMissing)
+        );
+        if is_of_node || self.persys.standalone {
             return false;
         }
         let uptime = self.parts.clock.uptime();

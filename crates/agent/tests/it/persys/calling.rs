@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hostler_agent::AgentStatus;
+use hostler_model::FailureCode;
 use hostler_model::spec::Kind;
 use hostler_runtime::fake::Fault;
 use hostler_wire::persys::agent::{ActualState, WorkloadType};
@@ -412,6 +413,65 @@ async fn heartbeats_tell_the_settled_states_by_their_names_and_why_something_fai
     }
     node.delete("full").await;
     node.until_unknown("full").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_tell_each_of_the_eight_reasons_by_the_drivers_typed_error() {
+    let of = Fault::Unsatisfiable;
+    for (fault, reason, code) in [
+        (
+            Fault::Image,
+            FailureReason::ImagePullFailed,
+            "IMAGE_PULL_FAILED",
+        ),
+        (
+            of(FailureCode::ImageNotFound),
+            FailureReason::ImageNotFound,
+            "INVALID_IMAGE",
+        ),
+        (
+            of(FailureCode::LimitsRefused),
+            FailureReason::InsufficientResources,
+            "INSUFFICIENT_RESOURCES",
+        ),
+        (
+            Fault::PortInUse(80),
+            FailureReason::NetworkError,
+            "PORT_BIND_CONFLICT",
+        ),
+        (Fault::DiskFull, FailureReason::StorageError, "STORAGE_FULL"),
+        (
+            Fault::Command,
+            FailureReason::InvalidSpec,
+            "INVALID_CONFIGURATION",
+        ),
+        (
+            of(FailureCode::ComposeFailed),
+            FailureReason::RuntimeError,
+            "RUNTIME_ERROR",
+        ),
+        (
+            of(FailureCode::VmBootFailed),
+            FailureReason::VmBootFailed,
+            "VM_BOOT_FAILED",
+        ),
+    ] {
+        let place = Place::new();
+        place.scheduler.state().interval = 1;
+        let node = place.start().await;
+        place.world.machine.fail_prepare(fault, 1_000);
+        node.apply(container("web", "r1", "serve")).await;
+        place
+            .scheduler
+            .until("the failure", |state| {
+                state.shows("web").is_some_and(|it| it.state == "Failed")
+            })
+            .await;
+        let state = place.scheduler.state();
+        let web = state.shows("web").unwrap();
+        assert_eq!(web.failure_reason(), reason);
+        assert_eq!(web.reason.as_ref().unwrap().code, code);
+    }
 }
 
 #[tokio::test(start_paused = true)]

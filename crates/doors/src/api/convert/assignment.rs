@@ -4,8 +4,8 @@ use hostler_control::Control;
 use hostler_control::fleet::State;
 use hostler_model::spec::{Port, Protocol};
 use hostler_model::{
-    Assignment, Bytes, Exit, Health, Intent, Liveness, Node, ObservedUnit, Outcome, Part,
-    StopCause, Timestamp, UnitState, UnitUsage, Workload,
+    Assignment, Bytes, Exit, FailureCode, FailureReason, Health, Intent, Liveness, Node,
+    ObservedUnit, Outcome, Part, StopCause, Timestamp, UnitState, UnitUsage, Workload,
 };
 use hostler_wire::api;
 use hostler_wire::api::StateWord;
@@ -150,6 +150,7 @@ fn told(state: UnitState) -> api::AssignmentState {
         },
         UnitState::Waiting { exit, retry_at } => api::AssignmentState {
             exit: Some(exit.to_string()),
+            reason: FailureReason::of_exit(exit).map(|reason| reason.to_string()),
             retry_at: Some(moment(retry_at)),
             ..plain(StateWord::Waiting)
         },
@@ -157,12 +158,18 @@ fn told(state: UnitState) -> api::AssignmentState {
             code,
             message,
             retry_at,
-        } => api::AssignmentState {
-            detail: message,
-            code: Some(code),
-            retry_at: Some(moment(retry_at)),
-            ..plain(StateWord::Failed)
-        },
+        } => {
+            // Agents of other systems have codes of their own, which our table does not know.
+            let known = FailureCode::parse(&code);
+            api::AssignmentState {
+                detail: message,
+                code: Some(code),
+                reason: known.map(|failure| failure.reason().to_string()),
+                remedy: known.map(FailureCode::remedy),
+                retry_at: Some(moment(retry_at)),
+                ..plain(StateWord::Failed)
+            }
+        }
         UnitState::Stopping => plain(StateWord::Stopping),
         UnitState::Finished { exit, at } => ended(exit, at),
         UnitState::Gone => plain(StateWord::Gone),
@@ -173,6 +180,7 @@ fn ended(exit: Exit, at: Timestamp) -> api::AssignmentState {
     api::AssignmentState {
         since: Some(moment(at)),
         exit: Some(exit.to_string()),
+        reason: FailureReason::of_exit(exit).map(|reason| reason.to_string()),
         ..plain(StateWord::Finished)
     }
 }
@@ -189,6 +197,8 @@ const fn plain(word: StateWord) -> api::AssignmentState {
         word,
         detail: String::new(),
         code: None,
+        reason: None,
+        remedy: None,
         since: None,
         exit: None,
         retry_at: None,

@@ -190,24 +190,8 @@ fn remedy(code: &str, now: &api::AssignmentState, runs: u32, workload: &str) -> 
             "check what its health check asks for; `hostler logs` shows what the copy wrote"
                 .to_owned()
         }
-        "registry-unauthorized" => {
-            "give the node a login for the registry, `[container.registries]` in its agent.toml"
-                .to_owned()
-        }
-        "image-digest-mismatch" => {
-            "the registry gives something else than was pinned: check both".to_owned()
-        }
-        "network-not-found" => "make the network on the node, or name another".to_owned(),
-        "refused-by-node" => "ask the owner of the node, or place it elsewhere".to_owned(),
-        "image-unavailable" | "image-not-found" => {
-            "check the image's name, and that the node reaches its registry".to_owned()
-        }
-        "command-not-runnable" => "check the command, and that the node has its program".to_owned(),
-        "port-in-use" => "use another port, or end what holds this one on the node".to_owned(),
-        "disk-full" => "free space on the node's disk".to_owned(),
-        "engine-down" => "start the container engine on the node".to_owned(),
         "unknown" => "`hostler node ls` shows how its node stands".to_owned(),
-        _ => return None,
+        _ => return now.remedy.clone(),
     };
     Some(remedy)
 }
