@@ -429,37 +429,6 @@ async fn a_start_that_fails_names_the_services_and_leaves_nothing_running() {
 
 #[tokio::test]
 #[ignore = "needs compose"]
-async fn bad_input_has_its_code_and_leaves_nothing_behind() {
-    let yard = Yard::new();
-    let driver = yard.driver();
-    let images = "services: {web: {image: '127.0.0.1:1/no/such:1'}}";
-    let never = "services: {web: {image: 'no-such:local', pull_policy: never}}";
-    for (text, code, words) in [
-        (
-            "services:\n  web:\n    image: \"x",
-            "compose-invalid",
-            "line 3",
-        ),
-        ("services: {web: {imag: x}}", "compose-invalid", "imag"),
-        ("web: {image: x}", "compose-invalid", "services"),
-        (
-            "services: {web: {image: '${TAG:?which}'}}",
-            "compose-variable-missing",
-            "TAG",
-        ),
-        (images, "image-unavailable", "127.0.0.1:1/no/such:1"),
-        (never, "image-unavailable", "never pulled"),
-    ] {
-        let error = refused(&driver, project(text)).await;
-        assert_eq!(error.code(), code, "{text}: {error}");
-        assert!(error.to_string().contains(words), "{text}: {error}");
-    }
-    assert_eq!(yard.left(), Vec::<PathBuf>::new());
-    assert!(driver.observe().await.unwrap().is_empty());
-}
-
-#[tokio::test]
-#[ignore = "needs compose"]
 async fn variables_come_from_the_workload_and_nothing_of_the_agent_is_seen() {
     let yard = Yard::new();
     let driver = yard.driver();

@@ -47,6 +47,11 @@ impl Yard {
             .to_owned()
     }
 
+    /// The driver's own directory.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub(crate) fn filter(&self) -> String {
         format!("label=hostler.owner={}", self.owner)
     }
@@ -243,46 +248,6 @@ async fn a_published_port_answers_on_the_node_and_a_taken_one_is_named() {
     );
     driver.stop(unit.id).await.unwrap();
     driver.start(second.id).await.unwrap();
-}
-
-#[tokio::test]
-#[ignore = "needs docker"]
-async fn what_cannot_be_run_is_told_by_its_kind() {
-    let yard = Yard::new();
-    let driver = yard.driver();
-    let mut missing = busybox("");
-    missing.container.as_mut().unwrap().image = "no-such-image:local".to_owned();
-    let error = driver
-        .prepare(&contract::unit(missing.clone()), &quiet)
-        .await
-        .unwrap_err();
-    assert_eq!(error.code(), "image-unavailable", "{error}");
-    missing.container.as_mut().unwrap().pull = PullPolicy::Missing;
-    missing.container.as_mut().unwrap().image = "127.0.0.1:1/no-such-image:local".to_owned();
-    let error = driver
-        .prepare(&contract::unit(missing), &quiet)
-        .await
-        .unwrap_err();
-    assert_eq!(error.code(), "image-unavailable", "{error}");
-
-    let mut program = busybox("");
-    program.container.as_mut().unwrap().command = vec!["no-such-program".to_owned()];
-    let unit = contract::unit(program);
-    driver.prepare(&unit, &quiet).await.unwrap();
-    let error = driver.start(unit.id).await.unwrap_err();
-    assert_eq!(error.code(), "command-not-runnable", "{error}");
-
-    let mut mount = busybox("true");
-    mount.container.as_mut().unwrap().mounts = vec![Mount {
-        source: "/no/such/place".to_owned(),
-        target: "/there".to_owned(),
-        read_only: false,
-    }];
-    let error = driver
-        .prepare(&contract::unit(mount), &quiet)
-        .await
-        .unwrap_err();
-    assert_eq!(error.code(), "mount-not-found", "{error}");
 }
 
 #[tokio::test]

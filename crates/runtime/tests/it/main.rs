@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 mod apart;
+mod bad_input;
 mod compose;
 mod compose_git;
 mod compose_survival;

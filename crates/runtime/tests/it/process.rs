@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use hostler_model::Exit;
 use hostler_runtime::contract::{self, Behaviour};
-use hostler_runtime::{FoundState, LogQuery, Runtime as _, Stream};
+use hostler_runtime::{LogQuery, Runtime as _, Stream};
 
 use crate::{Home, driver, is_alive, is_running, lines, quiet, shell, started, until};
 
@@ -51,38 +51,6 @@ async fn a_process_sees_its_own_environment_and_nothing_of_the_agents() {
     assert!(seen.contains(&"GREETING=two words".to_owned()));
     let work = home.unit_dir(unit.id).join("work");
     assert_eq!(seen.last().unwrap(), work.to_str().unwrap());
-}
-
-#[tokio::test]
-async fn what_cannot_be_run_is_told_by_its_kind_and_leaves_no_run() {
-    let home = Home::new();
-    let driver = home.driver();
-    let case = async |spec, code: &str| {
-        let unit = contract::unit(spec);
-        driver.prepare(&unit, &quiet).await.unwrap();
-        let error = driver.start(unit.id).await.unwrap_err();
-        assert_eq!(error.code(), code, "{error}");
-        let found = contract::find(&driver, unit.id).await.unwrap();
-        assert_eq!((found.state, found.runs), (FoundState::Prepared, 0));
-        error
-    };
-    let mut missing = shell("");
-    missing.process.as_mut().unwrap().command = vec!["no-such-program".to_owned()];
-    let error = case(missing, "command-not-runnable").await;
-    assert!(error.to_string().contains("No such file"), "{error}");
-
-    let mut no_program = shell("");
-    no_program.process.as_mut().unwrap().command = vec!["/etc/passwd".to_owned()];
-    let error = case(no_program, "command-not-runnable").await;
-    assert!(error.to_string().contains("denied"), "{error}");
-
-    let mut nowhere = shell("true");
-    nowhere.process.as_mut().unwrap().working_dir = Some("/no/such/place".to_owned());
-    case(nowhere, "working-dir-missing").await;
-
-    let mut nobody = shell("true");
-    nobody.process.as_mut().unwrap().user = Some("nobody-of-that-name".to_owned());
-    case(nobody, "user-unknown").await;
 }
 
 #[tokio::test]
