@@ -23,6 +23,7 @@ mod end;
 mod file;
 mod found;
 mod git;
+mod leftovers;
 mod output;
 mod program;
 mod project;
@@ -47,11 +48,13 @@ use hostler_model::{Exit, Part, RuntimeFact, Timestamp, UnitId};
 use tokio::sync::Semaphore;
 
 use crate::container::engine::{Attempt as _, Engine, Refused};
+use crate::container::images::Images;
 use crate::container::pull::{self, Pulls};
 use crate::container::registry::Registries;
 use crate::container::starts::Starts;
 use crate::logs::{LogLine, LogQuery};
-use crate::{Data, Found, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use crate::whose::Whose;
+use crate::{Data, Found, Leftovers, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
 
 pub use file::{Files, resolve};
 use program::Program;
@@ -93,6 +96,7 @@ pub struct ComposeRuntime {
 struct Inner {
     engine: Engine,
     pulls: Pulls,
+    whose: Whose,
     preparations: Semaphore,
     starts: Starts,
     places: Places,
@@ -124,9 +128,11 @@ impl ComposeRuntime {
         env.push(("DOCKER_HOST".to_owned(), address(&config.engine)));
         // The old program speaks an old version of the API unless it is told to ask.
         env.push(("COMPOSE_API_VERSION".to_owned(), "auto".to_owned()));
+        let images = Images::new(places.images(), Arc::clone(&config.clock));
         let inner = Inner {
             engine: Engine::at(config.engine),
-            pulls: Pulls::new(Registries::default(), pull::PATIENCE),
+            pulls: Pulls::new(Registries::default(), pull::PATIENCE, images),
+            whose: Whose::in_dir(places.whose()),
             preparations: Semaphore::new(PREPARATIONS_AT_ONCE),
             starts: Starts::in_dir(places.starts()),
             places,
@@ -228,6 +234,10 @@ impl Runtime for ComposeRuntime {
     }
 
     fn stats(&self) -> Option<&dyn Stats> {
+        Some(self)
+    }
+
+    fn leftovers(&self) -> Option<&dyn Leftovers> {
         Some(self)
     }
 }

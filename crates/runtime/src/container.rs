@@ -19,6 +19,8 @@ mod create;
 pub(crate) mod engine;
 mod exec;
 pub(crate) mod found;
+pub(crate) mod images;
+mod leftovers;
 pub(crate) mod output;
 pub(crate) mod pull;
 pub(crate) mod registry;
@@ -44,12 +46,13 @@ use hostler_model::{Exit, FailureCode, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Census, Data, Exec, Found, FoundState, NativeHealth, Progress, Runtime, RuntimeError, Stats,
-    Unit, UnitStats,
+    Census, Data, Exec, Found, FoundState, Leftovers, NativeHealth, Progress, Runtime,
+    RuntimeError, Stats, Unit, UnitStats,
 };
 use engine::{Attempt as _, Engine, NETWORK_MISSING, readable};
 use found::Changes;
-use pull::Pulls;
+use images::Images;
+use pull::{Pulls, Ready};
 pub use registry::{Login, Registries, Registry};
 use starts::Starts;
 use tokio::sync::{Semaphore, oneshot};
@@ -119,9 +122,10 @@ impl ContainerRuntime {
             clock,
             tasks,
         } = config;
+        let images = Images::new(dir.join("images"), Arc::clone(&clock));
         let inner = Inner {
             engine: Engine::at(engine),
-            pulls: Pulls::new(registries, patience),
+            pulls: Pulls::new(registries, patience, images),
             creations: Semaphore::new(CREATIONS_AT_ONCE),
             starts: Starts::in_dir(dir),
             owner,
@@ -181,7 +185,8 @@ impl Runtime for ContainerRuntime {
         let (inner, unit) = (Arc::clone(&self.inner), unit.clone());
         let (sender, created) = oneshot::channel();
         self.inner.tasks.spawn("create a container", async move {
-            let answer = inner.create(&docker, &unit, &image).await;
+            let answer = inner.create(&docker, &unit, &image.name).await;
+            drop(image);
             drop(turn);
             // Whoever asked may have gone.
             let _ = sender.send(answer);
@@ -242,6 +247,10 @@ impl Runtime for ContainerRuntime {
         Some(self)
     }
 
+    fn leftovers(&self) -> Option<&dyn Leftovers> {
+        Some(self)
+    }
+
     fn exec(&self) -> Option<&dyn Exec> {
         Some(self)
     }
@@ -293,12 +302,12 @@ impl Inner {
         Timestamp::from_millis(self.clock.wall_millis())
     }
 
-    /// Brings the image, unless there is a container already. Answers what the engine calls it.
+    /// Brings the image, unless there is a container already.
     async fn fetch(
         &self,
         unit: &Unit,
         progress: Progress<'_>,
-    ) -> Result<Option<(Docker, String)>, RuntimeError> {
+    ) -> Result<Option<(Docker, Ready)>, RuntimeError> {
         if self.find_container(unit.id).await?.is_some() {
             return Ok(None);
         }

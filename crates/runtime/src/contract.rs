@@ -13,7 +13,7 @@ use hostler_model::{AssignmentId, Exit, Timestamp, UnitId, WorkloadId};
 
 use crate::exec::{self, ExecCommand};
 use crate::logs::{LogLine, LogQuery, Run};
-use crate::{Data, Found, FoundState, Runtime, RuntimeError, Unit};
+use crate::{Data, Discarded, Found, FoundState, LeftoverKind, Runtime, RuntimeError, Unit};
 
 /// Long enough for the slowest machine; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,6 +76,65 @@ pub async fn run_real_guests(subject: &Subject) {
     a_driver_made_again_finds_everything(subject).await;
     guests_end_by_themselves_when_asked_or_by_force(subject).await;
     logs_are_kept_by_run(subject).await;
+}
+
+/// For drivers whose units store something: data outlives its unit, is told with its workload, and goes once, when
+/// nothing uses it. The spec is one whose run stores something.
+pub async fn data_is_kept_until_it_is_discarded(runtime: &dyn Runtime, spec: WorkloadSpec) {
+    let Some(leftovers) = runtime.leftovers() else {
+        panic!("the driver has no leftovers");
+    };
+    let first = unit(spec);
+    let kind_of = |unit: &Unit| LeftoverKind::Data {
+        assignment: unit.id.assignment,
+        workload: Some(unit.workload),
+    };
+    let find = async |unit: &Unit| {
+        let told = must(leftovers.leftovers().await, "leftovers");
+        told.into_iter().find(|it| it.kind == kind_of(unit))
+    };
+    must(runtime.prepare(&first, &|_| ()).await, "prepare");
+    must(runtime.start(first.id).await, "start");
+    let is_told = find(&first).await.is_some_and(|it| it.needed.is_none());
+    assert!(!is_told, "data of a unit that is here is no leftover");
+    let name = first.id.assignment.to_string();
+    let kept = must(leftovers.discard(kind_of(&first), &name).await, "discard");
+    assert!(
+        matches!(kept, Discarded::Stays(_)),
+        "a unit uses it: {kept:?}"
+    );
+    must(runtime.remove(first.id, Data::Keep).await, "remove");
+    let Some(told) = find(&first).await else {
+        panic!("data that is kept is told");
+    };
+    assert!(
+        told.needed.is_none() && told.made_at <= told.used_at,
+        "{told:?}"
+    );
+    let next = Unit {
+        id: UnitId {
+            generation: 2,
+            ..first.id
+        },
+        ..first.clone()
+    };
+    must(
+        runtime.prepare(&next, &|_| ()).await,
+        "prepare the next generation",
+    );
+    let is_told = find(&next).await.is_some_and(|it| it.needed.is_none());
+    assert!(!is_told, "the next generation has it again");
+    must(
+        runtime.remove(next.id, Data::Keep).await,
+        "remove the next generation",
+    );
+    let again = find(&first).await.map(|it| it.made_at);
+    assert_eq!(again, Some(told.made_at), "it is as old as it was");
+    for _ in 0..2 {
+        let gone = leftovers.discard(kind_of(&first), &told.name).await;
+        assert_eq!(must(gone, "discard"), Discarded::Gone);
+        assert!(find(&first).await.is_none());
+    }
 }
 
 /// A fresh unit with the spec.
@@ -616,4 +675,8 @@ async fn commands_run_inside_a_running_unit(subject: &Subject) {
         .remove(waiting.id, Data::Delete)
         .await
         .expect("remove");
+}
+
+fn must<T>(answer: Result<T, RuntimeError>, what: &str) -> T {
+    answer.unwrap_or_else(|error| panic!("{what}: {error}"))
 }

@@ -37,8 +37,8 @@ pub use machine::{FakeMachine, Fault};
 use crate::logs::{LogLine, LogQuery};
 use crate::vm::{Interface, Power};
 use crate::{
-    Census, Data, Exec, Fencing, Found, Guest, Guests, NativeHealth, Progress, Runtime,
-    RuntimeError, Stats, Unit, UnitStats,
+    Census, Data, Discarded, Exec, Fencing, Found, Guest, Guests, Leftover, LeftoverKind,
+    Leftovers, NativeHealth, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
 };
 
 /// A driver of one kind on a [`FakeMachine`].
@@ -176,6 +176,10 @@ impl Runtime for FakeRuntime {
         (self.kind == Kind::Container).then_some(self)
     }
 
+    fn leftovers(&self) -> Option<&dyn Leftovers> {
+        Some(self)
+    }
+
     fn guests(&self) -> Option<&dyn Guests> {
         (self.kind == Kind::Vm).then_some(self)
     }
@@ -207,6 +211,21 @@ impl Guests for FakeRuntime {
 
     async fn resume(&self, id: UnitId) -> Result<(), RuntimeError> {
         self.machine.measure(id).map(drop)
+    }
+}
+
+#[async_trait]
+impl Leftovers for FakeRuntime {
+    async fn place(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Leftover>, RuntimeError> {
+        self.machine.leftovers(self.kind)
+    }
+
+    async fn discard(&self, kind: LeftoverKind, name: &str) -> Result<Discarded, RuntimeError> {
+        self.machine.discard(self.kind, (kind, name))
     }
 }
 
@@ -255,6 +274,13 @@ mod tests {
             spec: Box::new(contract::fake_spec),
         })
         .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_fake_keeps_data_as_every_driver_does() {
+        let runtime = FakeRuntime::new(machine(), Kind::Process);
+        let spec = contract::fake_spec(&contract::Behaviour::Forever);
+        contract::data_is_kept_until_it_is_discarded(&runtime, spec).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,9 +15,11 @@ mod disk;
 pub mod exec;
 #[cfg(any(test, feature = "contract"))]
 pub mod fake;
+pub mod leftovers;
 pub mod logs;
 pub mod process;
 pub mod vm;
+mod whose;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_model::{Exit, FailureCode, Part, RuntimeFact, Timestamp, UnitId, WorkloadId};
 
 pub use exec::{Exec, ExecCommand, ExecDone, Execution};
+pub use leftovers::{Discarded, Leftover, LeftoverKind, Leftovers};
 pub use logs::{LogLine, LogQuery, Run, Stream};
 
 /// What is to be run: all that a driver needs to know.
@@ -231,6 +234,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Whether it can tell what else runs on its engine.
     fn census(&self) -> Option<&dyn Census> {
+        None
+    }
+
+    /// Whether it has things on the disk beside its units.
+    fn leftovers(&self) -> Option<&dyn Leftovers> {
         None
     }
 

@@ -10,6 +10,7 @@
 //!     work/qmp.sock                              QEMU's monitor
 //!     work/seed.img                              what cloud-init reads
 //!   <dir>/disks/<assignment>/                    the disks: data of the assignment, see `disks`
+//!   <dir>/whose/<assignment>.json                whose they are
 //! ```
 //!
 //! The guest has no exit code. A guest that powers itself off ends with 0; one whose kernel gives up ends with 1;
@@ -25,6 +26,7 @@
 mod command;
 mod disks;
 mod images;
+mod leftovers;
 mod networks;
 mod prepare;
 mod probe;
@@ -46,14 +48,15 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_kit::{Clock, Tasks};
 use hostler_model::spec::{Accelerator, Kind};
-use hostler_model::{AssignmentId, Exit, RuntimeFact, UnitId};
+use hostler_model::{AssignmentId, Exit, RuntimeFact, Timestamp, UnitId};
 use tokio::sync::oneshot;
 
 use crate::logs::{LogLine, LogQuery};
 use crate::process::{ProcessConfig, ProcessRuntime, ShimCommand};
+use crate::whose::Whose;
 use crate::{
-    Data, Found, FoundState, Guest, Guests, Progress, Runtime, RuntimeError, Stats, Unit,
-    UnitStats, disk,
+    Data, Found, FoundState, Guest, Guests, Leftovers, Progress, Runtime, RuntimeError, Stats,
+    Unit, UnitStats, disk,
 };
 use images::Images;
 pub use networks::Interface;
@@ -103,6 +106,7 @@ pub struct VmRuntime {
 struct Inner {
     process: ProcessRuntime,
     disks: PathBuf,
+    whose: Whose,
     images: Images,
     tool: QemuImg,
     settings: VmSettings,
@@ -134,6 +138,7 @@ impl VmRuntime {
         let inner = Inner {
             process,
             disks: dir.join("disks"),
+            whose: Whose::in_dir(dir.join("whose")),
             images: Images::new(settings.images.clone(), settings.only_these_images),
             tool: QemuImg::new(settings.qemu_img.clone()),
             settings,
@@ -221,6 +226,10 @@ impl Runtime for VmRuntime {
         Some(self)
     }
 
+    fn leftovers(&self) -> Option<&dyn Leftovers> {
+        Some(self)
+    }
+
     fn guests(&self) -> Option<&dyn Guests> {
         Some(self)
     }
@@ -301,6 +310,10 @@ impl Inner {
         }
     }
 
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.wall_millis())
+    }
+
     fn disks_of(&self, assignment: AssignmentId) -> PathBuf {
         self.disks.join(assignment.to_string())
     }
@@ -325,9 +338,14 @@ impl Inner {
             // Another generation still runs from them; its own removal takes them along.
             if !is_shared {
                 disk::off_thread("delete the disks", move || disks::delete(&dir)).await?;
+                self.whose.forget(id.assignment).await?;
             }
         }
-        self.process.remove(id, data).await
+        self.process.remove(id, data).await?;
+        match data {
+            Data::Delete => Ok(()),
+            Data::Keep => self.whose.left(id.assignment, self.now()).await,
+        }
     }
 
     async fn tell(&self, id: UnitId, order: qmp::Order) -> Result<(), RuntimeError> {

@@ -39,10 +39,17 @@ impl Inner {
         if self.places.read(unit.id).await?.is_some() {
             return Ok(());
         }
+        let assignment = unit.id.assignment;
+        let _hold = self.whose.hold(assignment).await;
+        let is_first = self.whose.note(assignment, unit.workload, self.now());
+        let is_first = is_first.await?;
         let made = self.make(unit, spec, progress).await;
         if made.is_err() {
             // What is half made is no unit, and nothing of it stays.
             self.places.remove(unit.id, false).await?;
+            if is_first {
+                self.whose.forget(assignment).await?;
+            }
         }
         made
     }

@@ -11,7 +11,7 @@ use bollard::query_parameters::{
     RemoveVolumeOptions, WaitContainerOptions,
 };
 use futures::StreamExt as _;
-use hostler_model::{Exit, UnitId};
+use hostler_model::{AssignmentId, Exit, UnitId};
 
 use super::project::Project;
 use super::state::Piece;
@@ -191,16 +191,21 @@ impl Inner {
         }
         // Networks and volumes are shared between generations.
         if others.is_empty() {
-            self.remove_networks(id).await?;
+            self.remove_networks(id.assignment).await?;
             if data == Data::Delete {
-                self.remove_volumes(id).await?;
+                self.remove_volumes(id.assignment).await?;
             }
         }
         self.starts.forget(id).await?;
-        self.places.remove(id, data == Data::Delete).await
+        self.places.remove(id, data == Data::Delete).await?;
+        match data {
+            Data::Delete if others.is_empty() => self.whose.forget(id.assignment).await,
+            Data::Delete => Ok(()),
+            Data::Keep => self.whose.left(id.assignment, self.now()).await,
+        }
     }
 
-    async fn remove_networks(&self, id: UnitId) -> Result<(), RuntimeError> {
+    pub(super) async fn remove_networks(&self, id: AssignmentId) -> Result<(), RuntimeError> {
         let docker = self.engine.docker().await?;
         let options = ListNetworksOptions {
             filters: Some(self.project_filter(id)),
@@ -216,7 +221,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn remove_volumes(&self, id: UnitId) -> Result<(), RuntimeError> {
+    pub(super) async fn remove_volumes(&self, id: AssignmentId) -> Result<(), RuntimeError> {
         let docker = self.engine.docker().await?;
         let options = ListVolumesOptions {
             filters: Some(self.project_filter(id)),
@@ -237,8 +242,8 @@ impl Inner {
         Ok(())
     }
 
-    fn project_filter(&self, id: UnitId) -> HashMap<String, Vec<String>> {
-        let label = format!("{PROJECT}={}", self.places.name_of(id.assignment));
+    fn project_filter(&self, id: AssignmentId) -> HashMap<String, Vec<String>> {
+        let label = format!("{PROJECT}={}", self.places.name_of(id));
         HashMap::from([("label".to_owned(), vec![label])])
     }
 

@@ -8,6 +8,8 @@
 //!       env                             empty: without it compose would read a file that a service wrote
 //!       unit.json                       the record, written last: what has none is no unit
 //!   starts/<unit>.json                  when each run began
+//!   whose/<assignment>.json             whose its data is
+//!   images/<id>.json                    images that were pulled
 //! ```
 //!
 //! The project's name derives from the assignment, so that every generation finds the same named volumes.
@@ -91,6 +93,37 @@ impl Places {
 
     pub(super) fn starts(&self) -> PathBuf {
         self.dir.join("starts")
+    }
+
+    pub(super) fn whose(&self) -> PathBuf {
+        self.dir.join("whose")
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.dir.join("images")
+    }
+
+    /// What `./` of projects that are given as text is, in every generation.
+    pub(super) fn data(&self, assignment: AssignmentId) -> PathBuf {
+        self.of(assignment).join(DATA)
+    }
+
+    /// Whose project of that name is, if it is one of ours.
+    pub(super) fn assignment_of(&self, project: &str) -> Option<AssignmentId> {
+        let own = format!("hostler-{}-", self.mark);
+        project.strip_prefix(&own)?.parse().ok()
+    }
+
+    /// Removes what an assignment without a unit has left.
+    pub(super) async fn remove_data(&self, assignment: AssignmentId) -> Result<(), RuntimeError> {
+        let (dir, data) = (self.of(assignment), self.data(assignment));
+        disk::off_thread("remove the project's data", move || {
+            remove_dir(&data)?;
+            // Whatever else is there is not data.
+            let _ = fs::remove_dir(dir);
+            Ok(())
+        })
+        .await
     }
 
     /// The name of the assignment's project, for the engine.
@@ -271,12 +304,7 @@ impl Project {
 /// A record that cannot be read counts as none: the unit is prepared again.
 fn readable(path: &Path) -> io::Result<Option<Record>> {
     match disk::read(path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-            ) =>
-        {
+        Err(error) if disk::is_damage(&error) => {
             tracing::warn!(path = %path.display(), %error, "the record of a project cannot be read");
             Ok(None)
         }
@@ -287,11 +315,11 @@ fn readable(path: &Path) -> io::Result<Option<Record>> {
 /// Every generation that has a directory.
 fn units(dir: &Path) -> io::Result<Vec<(UnitId, Option<Record>)>> {
     let mut found = Vec::new();
-    for (assignment, name) in entries(dir)? {
+    for (assignment, name) in disk::entries(dir)? {
         let Ok(assignment_id) = name.parse::<AssignmentId>() else {
             continue;
         };
-        for (generation, name) in entries(&assignment)? {
+        for (generation, name) in disk::entries(&assignment)? {
             if let Ok(number) = name.parse() {
                 let id = UnitId {
                     assignment: assignment_id,
@@ -304,23 +332,8 @@ fn units(dir: &Path) -> io::Result<Vec<(UnitId, Option<Record>)>> {
     Ok(found)
 }
 
-fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
-    let listed = match fs::read_dir(dir) {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut entries = Vec::new();
-    for entry in listed {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        entries.push((entry.path(), name));
-    }
-    Ok(entries)
-}
-
 fn remove(assignment: &Path, generation: &Path, is_data_too: bool) -> io::Result<()> {
-    for (path, name) in entries(generation)? {
+    for (path, name) in disk::entries(generation)? {
         if name != RECORD {
             remove_any(&path)?;
         }
@@ -342,16 +355,9 @@ fn remove_any(path: &Path) -> io::Result<()> {
     if path.symlink_metadata().is_ok_and(|it| it.is_dir()) {
         return remove_dir(path);
     }
-    gone(fs::remove_file(path))
+    disk::gone(fs::remove_file(path))
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {
-    gone(fs::remove_dir_all(path))
-}
-
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+    disk::gone(fs::remove_dir_all(path))
 }

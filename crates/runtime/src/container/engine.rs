@@ -6,6 +6,7 @@
 //! is a refusal with the engine's own words.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -56,6 +57,7 @@ const UNREADABLE_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Engine {
     address: String,
     client: OnceCell<Client>,
+    place: OnceCell<PathBuf>,
 }
 
 struct Client {
@@ -67,7 +69,7 @@ struct Client {
 #[derive(Debug)]
 pub(crate) struct Refused {
     status: u16,
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 /// Tells an engine that refuses from one that does not answer.
@@ -132,6 +134,7 @@ impl Engine {
         Self {
             address,
             client: OnceCell::new(),
+            place: OnceCell::new(),
         }
     }
 
@@ -139,6 +142,20 @@ impl Engine {
     pub(crate) async fn docker(&self) -> Result<Docker, RuntimeError> {
         let client = self.client.get_or_try_init(|| self.connect()).await?;
         Ok(client.docker.clone())
+    }
+
+    /// Where it keeps images and volumes, if it is on this machine and says so.
+    pub(crate) async fn place(&self) -> Option<PathBuf> {
+        if self.address.starts_with("tcp://") {
+            return None;
+        }
+        let ask = || async {
+            let docker = self.docker().await.map_err(drop)?;
+            let told = docker.info().await.map_err(drop)?;
+            let place = told.docker_root_dir.map(PathBuf::from).ok_or(())?;
+            if place.is_dir() { Ok(place) } else { Err(()) }
+        };
+        self.place.get_or_try_init(ask).await.ok().cloned()
     }
 
     /// Whether it is a Podman: where that differs from Docker, we make up for it.

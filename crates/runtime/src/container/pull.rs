@@ -19,6 +19,7 @@ use hostler_model::spec::{ContainerSpec, PullPolicy};
 use tokio::sync::Semaphore;
 
 use super::engine::{Attempt as _, of_image};
+use super::images::{Hold, Images};
 use super::registry::{Reference, Registries};
 use crate::{Progress, RuntimeError};
 
@@ -33,6 +34,14 @@ pub(crate) struct Pulls {
     turns: Semaphore,
     patience: Duration,
     registries: Registries,
+    images: Images,
+}
+
+/// An image that is here, and stays while this is kept.
+pub(crate) struct Ready {
+    /// What the engine calls it.
+    pub(crate) name: String,
+    _hold: Hold,
 }
 
 /// How much of each layer has come, of how much.
@@ -43,16 +52,34 @@ struct Layers {
 }
 
 impl Pulls {
-    pub(crate) const fn new(registries: Registries, patience: Duration) -> Self {
+    pub(crate) const fn new(registries: Registries, patience: Duration, images: Images) -> Self {
         Self {
             turns: Semaphore::const_new(PULLS_AT_ONCE),
             patience,
             registries,
+            images,
         }
     }
 
-    /// Sees to it that the spec's image is here, as far as its policy lets us. Answers what the engine calls it.
+    /// What was pulled so far.
+    pub(crate) const fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Sees to it that the spec's image is here, as far as its policy lets us.
     pub(crate) async fn ensure(
+        &self,
+        docker: &Docker,
+        spec: &ContainerSpec,
+        progress: Progress<'_>,
+    ) -> Result<Ready, RuntimeError> {
+        let hold = self.images.hold(&spec.image).await;
+        let name = self.bring_missing(docker, spec, progress).await?;
+        Ok(Ready { name, _hold: hold })
+    }
+
+    /// Answers what the engine calls it.
+    async fn bring_missing(
         &self,
         docker: &Docker,
         spec: &ContainerSpec,
@@ -63,6 +90,7 @@ impl Pulls {
             PullPolicy::Missing | PullPolicy::Never => self.find(docker, &spec.image).await,
         };
         if let Some(name) = is_fine().await? {
+            self.images.note_used(&name).await;
             return Ok(name);
         }
         if spec.pull == PullPolicy::Never {
@@ -75,7 +103,14 @@ impl Pulls {
         if let Some(name) = is_fine().await? {
             return Ok(name);
         }
-        self.bring(docker, &spec.image, progress).await
+        // What was here before we pulled is not ours to delete, even if it is newer now.
+        let is_here = self.find(docker, &spec.image).await?.is_some();
+        let is_ours = !is_here || self.images.note_used(&spec.image).await;
+        let name = self.bring(docker, &spec.image, progress).await?;
+        if is_ours {
+            self.images.note_pulled(docker, &name).await;
+        }
+        Ok(name)
     }
 
     /// What the engine calls the image, if it has it.
@@ -205,7 +240,7 @@ impl Layers {
 }
 
 /// Without a tag the engine would pull every one there is.
-fn with_tag(image: &str) -> String {
+pub(super) fn with_tag(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
     if name.contains([':', '@']) {
         image.to_owned()

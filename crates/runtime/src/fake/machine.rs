@@ -1,16 +1,19 @@
 //! The machine behind the fake: it owns the units, and each test owns it. Nothing here fails by itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hostler_kit::Clock;
 use hostler_model::spec::{DisconnectPolicy, Kind};
-use hostler_model::{AssignmentId, Exit, FailureCode, Part, Timestamp, UnitId};
+use hostler_model::{AssignmentId, Exit, FailureCode, Part, Timestamp, UnitId, WorkloadId};
 use tokio::sync::Notify;
 
 use crate::logs::{LogLine, LogQuery, Run, Stream};
-use crate::{Data, Found, FoundState, NativeVerdict, RuntimeError, Unit, UnitStats};
+use crate::{
+    Data, Discarded, Found, FoundState, Leftover, LeftoverKind, NativeVerdict, RuntimeError, Unit,
+    UnitStats,
+};
 
 /// What survives when a driver is dropped.
 pub struct FakeMachine {
@@ -44,7 +47,9 @@ struct Inner {
     start_faults: VecDeque<Fault>,
     preparation: Duration,
     /// Whose copies have stored something: each run does.
-    stored: BTreeSet<AssignmentId>,
+    stored: BTreeMap<AssignmentId, Stored>,
+    /// What is there beside that, by its driver.
+    leftovers: Vec<(Kind, Leftover)>,
     /// What units are made of, as told.
     parts: BTreeMap<UnitId, Vec<Part>>,
     /// How commands inside units end and what they say, by their program.
@@ -58,6 +63,15 @@ struct Inner {
     containers: Option<Vec<String>>,
     /// Goes up with every change.
     version: u64,
+}
+
+/// What copies of an assignment have stored.
+#[derive(Clone, Copy)]
+struct Stored {
+    kind: Kind,
+    workload: WorkloadId,
+    made_at: Timestamp,
+    used_at: Timestamp,
 }
 
 struct FakeUnit {
@@ -229,7 +243,7 @@ impl FakeMachine {
 
     /// Whether the machine has what copies of the assignment have stored.
     pub fn has_data(&self, assignment: AssignmentId) -> bool {
-        self.lock().stored.contains(&assignment)
+        self.lock().stored.contains_key(&assignment)
     }
 
     /// Writes a line as if the unit had written it.
@@ -298,7 +312,7 @@ impl FakeMachine {
         if let Some(unit) = inner.units.get_mut(&id) {
             unit.begin(at, uptime);
         }
-        inner.stored.insert(id.assignment);
+        inner.store(id, at);
         self.touch(&mut inner);
         drop(inner);
         self.settle();
@@ -338,14 +352,66 @@ impl FakeMachine {
     }
 
     pub(super) fn forget(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
+        let now = self.now();
         let mut inner = self.answering()?;
-        if data == Data::Delete {
-            inner.stored.remove(&id.assignment);
+        match (data, inner.stored.get_mut(&id.assignment)) {
+            (Data::Keep, Some(stored)) => stored.used_at = now,
+            (Data::Keep, None) => {}
+            (Data::Delete, _) => drop(inner.stored.remove(&id.assignment)),
         }
         if inner.units.remove(&id).is_some() {
             self.touch(&mut inner);
         }
         Ok(())
+    }
+
+    /// The driver has this beside its units.
+    pub fn leave(&self, kind: Kind, leftover: Leftover) {
+        self.lock().leftovers.push((kind, leftover));
+    }
+
+    /// Everything beside units: what was left, and what copies that are gone have stored.
+    pub(super) fn leftovers(&self, kind: Kind) -> Result<Vec<Leftover>, RuntimeError> {
+        let inner = self.answering()?;
+        let has_unit = |assignment| inner.units.keys().any(|unit| unit.assignment == assignment);
+        let stored = inner.stored.iter();
+        let kept = stored.filter(|(id, stored)| stored.kind == kind && !has_unit(**id));
+        let data = kept.map(|(assignment, stored)| Leftover {
+            kind: LeftoverKind::Data {
+                assignment: *assignment,
+                workload: Some(stored.workload),
+            },
+            name: assignment.to_string(),
+            bytes: 1 << 20,
+            made_at: stored.made_at,
+            used_at: stored.used_at,
+            needed: None,
+        });
+        let left = inner.leftovers.iter().filter(|(of, _)| *of == kind);
+        Ok(left.map(|(_, it)| it.clone()).chain(data).collect())
+    }
+
+    pub(super) fn discard(
+        &self,
+        kind: Kind,
+        (what, name): (LeftoverKind, &str),
+    ) -> Result<Discarded, RuntimeError> {
+        let mut inner = self.answering()?;
+        if let LeftoverKind::Data { assignment, .. } = what {
+            if inner.units.keys().any(|unit| unit.assignment == assignment) {
+                return Ok(Discarded::Stays("a unit uses it".to_owned()));
+            }
+            inner.stored.remove(&assignment);
+            return Ok(Discarded::Gone);
+        }
+        let is_meant =
+            |(of, it): &(Kind, Leftover)| *of == kind && it.kind == what && it.name == name;
+        let left = inner.leftovers.iter().find(|it| is_meant(it));
+        if let Some(why) = left.and_then(|(_, it)| it.needed.clone()) {
+            return Ok(Discarded::Stays(why));
+        }
+        inner.leftovers.retain(|it| !is_meant(it));
+        Ok(Discarded::Gone)
     }
 
     pub(super) fn observe(&self, kind: Kind) -> Result<Vec<Found>, RuntimeError> {
@@ -500,6 +566,21 @@ impl FakeMachine {
 
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.clock.wall_millis())
+    }
+}
+
+impl Inner {
+    fn store(&mut self, id: UnitId, at: Timestamp) {
+        let Some(unit) = self.units.get(&id) else {
+            return;
+        };
+        let fresh = Stored {
+            kind: unit.unit.spec.runs_on(),
+            workload: unit.unit.workload,
+            made_at: at,
+            used_at: at,
+        };
+        self.stored.entry(id.assignment).or_insert(fresh).used_at = at;
     }
 }
 

@@ -39,10 +39,16 @@ impl Inner {
         let nics = networks::cards(vm, unit.id.assignment);
         let seed = seed::image(unit, &nics)?;
         let dir = self.disks_of(unit.id.assignment);
+        let _hold = self.whose.hold(unit.id.assignment).await;
+        let is_first = self.note_whose(unit, !wanted.is_empty()).await?;
+        let made = disks::make(wanted, &dir, &self.tool).await;
+        if made.is_err() && is_first {
+            self.whose.forget(unit.id.assignment).await?;
+        }
         let machine = Machine {
             grace_ms: unit.spec.stop.grace_ms,
             ports: unit.spec.ports.clone(),
-            disks: disks::make(wanted, &dir, &self.tool).await?,
+            disks: made?,
             nics,
         };
         let is_root = rustix::process::geteuid().is_root();
@@ -65,6 +71,17 @@ impl Inner {
         };
         let filled = move |work: &Path| fill(work, &machine, seed.as_deref());
         self.process.prepare_with(&unit, filled).await
+    }
+
+    /// Answers whether its data, if it has any, is noted for the first time.
+    async fn note_whose(&self, unit: &Unit, has_disks: bool) -> Result<bool, RuntimeError> {
+        if !has_disks {
+            return Ok(false);
+        }
+        let noted = self
+            .whose
+            .note(unit.id.assignment, unit.workload, self.now());
+        noted.await
     }
 
     fn kernel(&self, vm: &VmSpec) -> Result<Option<(PathBuf, Option<PathBuf>)>, RuntimeError> {

@@ -16,7 +16,8 @@ use hostler_model::{Exit, RuntimeFact, UnitId};
 use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
 use hostler_runtime::contract::{self, Behaviour};
 use hostler_runtime::{
-    Data, Found, FoundState, LogLine, LogQuery, Progress, Run, Runtime, RuntimeError, Unit,
+    Data, Discarded, Found, FoundState, LeftoverKind, LogLine, LogQuery, Progress, Run, Runtime,
+    RuntimeError, Unit,
 };
 
 use crate::container::engine;
@@ -87,11 +88,14 @@ impl Yard {
         docker(&[kind, "ls", "-q", "--filter", &filter])
     }
 
-    /// Files and directories of the driver, but for the records of its starts.
+    /// Files and directories of the driver, but for its records of what may be there.
     pub(crate) fn left(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.dir.path()).unwrap();
         let entries = entries.map(|entry| entry.unwrap().path());
-        entries.filter(|path| !path.ends_with("starts")).collect()
+        let records = ["starts", "whose", "images"];
+        entries
+            .filter(|path| !records.iter().any(|record| path.ends_with(record)))
+            .collect()
     }
 }
 
@@ -481,6 +485,55 @@ async fn the_next_generation_finds_the_volumes_and_a_deletion_removes_them() {
     assert_eq!(docker(&["volume", "ls", "-q", "--filter", &name]), "");
     assert_eq!(docker(&["network", "ls", "-q", "--filter", &name]), "");
     assert_eq!(yard.left(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs compose"]
+async fn data_of_a_project_is_kept_until_it_is_discarded() {
+    let yard = Yard::new();
+    let driver = yard.driver();
+    let text = |mounts: &str| {
+        let service = service("web", "echo x > /data/x; exec sleep 1000", mounts);
+        project(&format!("services:\n{service}volumes: {{data: {{}}}}\n"))
+    };
+    for mounts in [", volumes: ['data:/data']", ", volumes: ['./here:/data']"] {
+        contract::data_is_kept_until_it_is_discarded(&driver, text(mounts)).await;
+    }
+    assert_eq!(yard.left(), Vec::<PathBuf>::new());
+    let whose = std::fs::read_dir(yard.dir.path().join("whose")).unwrap();
+    assert_eq!(whose.count(), 0, "nobody's data is left");
+}
+
+#[tokio::test]
+#[ignore = "needs compose"]
+async fn a_network_that_lost_its_project_is_debris_of_its_owner_alone() {
+    let (ours, theirs) = (Yard::new(), Yard::new());
+    let driver = ours.driver();
+    let joined =
+        "services: {web: {image: 'busybox:local', command: [sleep, '1000'], stop_signal: KILL}}";
+    let unit = started(&driver, project(joined)).await;
+    let leftovers = driver.leftovers().unwrap();
+    assert_eq!(leftovers.leftovers().await.unwrap(), []);
+    for container in ours.containers(None) {
+        docker(&["rm", "-f", &container]);
+    }
+    let files = ours.dir.path().join(unit.id.assignment.to_string());
+    std::fs::remove_dir_all(files).unwrap();
+    let (one, other) = (ours.driver(), theirs.driver());
+    let foreign = other.leftovers().unwrap().leftovers().await.unwrap();
+    assert_eq!(foreign, [], "another agent's is nobody's here");
+    let told = one.leftovers().unwrap().leftovers().await.unwrap();
+    let [network] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(network.kind, LeftoverKind::Debris);
+    let gone = one
+        .leftovers()
+        .unwrap()
+        .discard(network.kind, &network.name);
+    assert_eq!(gone.await.unwrap(), Discarded::Gone);
+    let name = format!("name={}", unit.id.assignment);
+    assert_eq!(docker(&["network", "ls", "-q", "--filter", &name]), "");
 }
 
 #[tokio::test]

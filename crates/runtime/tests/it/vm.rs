@@ -14,7 +14,7 @@ use hostler_model::{Bytes, Exit, Timestamp, UnitId};
 use hostler_runtime::contract::{self, Behaviour, Subject};
 use hostler_runtime::process::ShimCommand;
 use hostler_runtime::vm::{Power, VmConfig, VmRuntime, VmSettings};
-use hostler_runtime::{Data, FoundState, LogQuery, Run, Runtime, RuntimeError, Unit};
+use hostler_runtime::{Data, FoundState, LeftoverKind, LogQuery, Run, Runtime, RuntimeError, Unit};
 
 use crate::rounds::files;
 use crate::{example, is_running, lines, quiet, started, until};
@@ -183,6 +183,32 @@ fn next_generation(unit: &Unit) -> Unit {
 async fn the_machine_driver_keeps_the_contract_around_a_double_of_qemu() {
     let lab = Lab::double();
     contract::run_guests(&lab.subject()).await;
+}
+
+#[tokio::test]
+async fn disks_of_a_machine_are_kept_until_they_are_discarded() {
+    let lab = Lab::double();
+    let driver = lab.driver();
+    let spec = || {
+        let mut spec = lab.guest(&line_of(&Behaviour::Forever));
+        vm(&mut spec).disks.push(VmDisk {
+            size: Some(Bytes(1 << 20)),
+            ..VmDisk::default()
+        });
+        spec
+    };
+    contract::data_is_kept_until_it_is_discarded(&driver, spec()).await;
+    let unit = contract::unit(spec());
+    driver.prepare(&unit, &quiet).await.unwrap();
+    driver.remove(unit.id, Data::Keep).await.unwrap();
+    std::fs::remove_dir_all(lab.dir().join("whose")).unwrap();
+    let told = driver.leftovers().unwrap().leftovers().await.unwrap();
+    let nobodys = LeftoverKind::Data {
+        assignment: unit.id.assignment,
+        workload: None,
+    };
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].kind, nobodys, "nothing says whose it is any more");
 }
 
 #[tokio::test]
