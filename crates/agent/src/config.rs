@@ -8,6 +8,7 @@ use hostler_kit::{Clock, Entropy, Tasks};
 use hostler_model::Resources;
 use hostler_runtime::Runtime;
 
+use crate::care::Care;
 use crate::journal::{Journal, ToLog};
 use crate::permit::GuardFile;
 use crate::uplink::Uplink;
@@ -35,6 +36,8 @@ pub struct AgentConfig {
     pub ledger_io: LedgerIo,
     /// Where the node's owner says what may run here.
     pub guard: GuardFile,
+    /// When it counts as short of something, and when things are deleted.
+    pub care: Care,
 }
 
 /// Where the ledger's writes and syncs happen.
@@ -73,6 +76,7 @@ impl AgentConfig {
             capacity: None,
             ledger_io: LedgerIo::default(),
             guard: GuardFile::default(),
+            care: Care::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hostler_model::{AssignmentId, Intent, IntentItem, WorkloadId};
 
-use crate::ledger::{Fleet, Origin};
+use crate::ledger::{Fleet, Origin, Seen};
 use crate::plan::Intents;
 
 /// The intent is held back.
@@ -133,7 +133,7 @@ fn doubt(case: &Case<'_>, followed: Fleet) -> Option<String> {
     if from.run != 0 && from.run == seen.run {
         return None;
     }
-    if from.run != 0 && from.began_at < seen.revision {
+    if is_older(from, seen) {
         return Some(format!(
             "the control plane's store was at revision {} when it was opened, this node has seen {}: it was \
              restored from an older copy",
@@ -147,6 +147,11 @@ fn doubt(case: &Case<'_>, followed: Fleet) -> Option<String> {
             seen.revision
         )
     })
+}
+
+/// Whether it speaks for an older copy of the store than the one that was seen.
+pub(crate) const fn is_older(from: Speaker, seen: Seen) -> bool {
+    from.run != 0 && from.run != seen.run && from.began_at < seen.revision
 }
 
 /// Whether the intent knows less than what was followed: a unit is missing, or wanted as it was before.
@@ -205,7 +210,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ledger::Seen;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -227,6 +231,7 @@ mod tests {
             origin: origin(epoch),
             seen: Seen { revision, run },
             is_in_doubt: false,
+            since: NOW,
         }
     }
 

@@ -14,9 +14,11 @@
 //!
 //! Stopping the agent, in whatever way, stops no unit.
 
+mod care;
 mod config;
 mod dial;
 mod guard;
+mod headroom;
 mod health;
 mod journal;
 mod ledger;
@@ -37,8 +39,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
+pub use care::{Budget, Care, Limits};
 pub use config::{AgentConfig, LedgerIo, Parts};
 pub use dial::{ByteStream, Dial, TcpDial};
+pub use headroom::{FileSystem, Headroom, Share};
 pub use journal::{Journal, Level, Line, ToLog};
 pub use ledger::running_agent;
 pub use machine::{LocalMachine, Machine};

@@ -12,6 +12,8 @@ use std::time::Duration;
 use hostler_model::{Bytes, Disk, MilliCpu, NodeFacts, Resources, Usage};
 use rustix::time::ClockId;
 
+use crate::headroom::{self, FileSystem, Headroom};
+
 /// The machine under the agent.
 pub trait Machine: Send + Sync + 'static {
     /// What it is. Runtimes and the agent's version are filled in by the agent.
@@ -25,6 +27,16 @@ pub trait Machine: Send + Sync + 'static {
 
     /// How long it has been suspended in all; spans measured in uptime leave that out.
     fn asleep(&self) -> Duration;
+
+    /// What is left of it.
+    fn headroom(&self) -> Headroom {
+        Headroom::default()
+    }
+
+    /// The file system under a path; none if that is not known.
+    fn file_system(&self, _path: &Path) -> Option<FileSystem> {
+        None
+    }
 
     /// Its own address on the way to another, if that is known.
     fn address_towards(&self, _other: IpAddr) -> Option<IpAddr> {
@@ -84,6 +96,7 @@ impl Machine for LocalMachine {
             disk_free: space(data_dir).map(|(_, free)| free).unwrap_or_default(),
             running_containers: Vec::new(),
             units: Vec::new(),
+            pressure: None,
         }
     }
 
@@ -105,6 +118,15 @@ impl Machine for LocalMachine {
         // difference is never below zero.
         let awake = read(ClockId::Monotonic);
         read(ClockId::Boottime).saturating_sub(awake)
+    }
+
+    fn headroom(&self) -> Headroom {
+        let memory = memory();
+        headroom::headroom((memory.available, memory.total))
+    }
+
+    fn file_system(&self, path: &Path) -> Option<FileSystem> {
+        headroom::file_system(path)
     }
 
     fn address_towards(&self, other: IpAddr) -> Option<IpAddr> {

@@ -28,6 +28,10 @@ pub(crate) struct Picture {
     pub(crate) held: Option<Held>,
     /// Whose intent is followed.
     pub(crate) origin: Option<Origin>,
+    /// Since when.
+    pub(crate) followed_since: Timestamp,
+    /// Units that have ended for good and are still on the disk: their kind, and when they ended.
+    pub(crate) finished: BTreeMap<UnitId, (Kind, Timestamp)>,
     /// Kinds whose engine does not answer.
     pub(crate) down: Vec<Kind>,
 }
@@ -77,6 +81,16 @@ pub(crate) fn units(facts: Facts<'_>) -> BTreeMap<UnitId, ObservedUnit> {
         );
     }
     shown
+}
+
+/// Units that have ended for good, whose files are still here and may go.
+pub(crate) fn finished(facts: Facts<'_>) -> BTreeMap<UnitId, (Kind, Timestamp)> {
+    let units = facts.observed.units.iter();
+    let finished = units.filter_map(|(unit, seen)| {
+        let note = facts.notes.get(unit).filter(|note| !note.is_unwanted)?;
+        Some((*unit, (seen.kind, note.finished?.at)))
+    });
+    finished.collect()
 }
 
 /// The names of running containers.

@@ -68,6 +68,7 @@ impl Session {
                 disk_free_bytes: 100 << 30,
                 running_containers: Vec::new(),
                 units: Vec::new(),
+                pressure: None,
             }),
             observed_digest: 0,
         };

@@ -15,7 +15,7 @@ use std::time::Duration;
 use hostler_fleet::{Reply, State, UnitReport, Verb, Verdict};
 use hostler_model::{
     Actor, Code, CommandId, Liveness, Node, NodeFacts, NodeId, ObservedUnit, Refusal, UnitState,
-    Usage,
+    Usage, WorkloadId,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -266,6 +266,15 @@ impl Attachment {
             facts: Box::new(facts),
         })
         .await
+    }
+
+    /// Those of the workloads that the fleet has no record of: they were deleted, and their last copy has gone.
+    #[must_use]
+    pub fn unknown(&self, workloads: impl Iterator<Item = WorkloadId>) -> Vec<WorkloadId> {
+        let view = self.control.view();
+        workloads
+            .filter(|workload| view.workload(*workload).is_none())
+            .collect()
     }
 
     /// Ends the session in order, as an agent that stops does: nobody is suspected, the lease runs on.

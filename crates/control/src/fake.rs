@@ -4,7 +4,7 @@
 //! it did. What it observes survives a [`FakeNode::disconnect`], as work on a real node does. It sends no
 //! beats of its own; [`FakeNode::beat`] does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -15,7 +15,8 @@ use hostler_kit::Tasks;
 use hostler_model::spec::Kind;
 use hostler_model::{
     Actor, AliasKey, Bytes, Code, Contract, Exit, Intent, IntentItem, MilliCpu, NodeFacts, NodeId,
-    ObservedUnit, Refusal, Resources, RuntimeFact, Timestamp, UnitId, UnitState, Usage, digest,
+    ObservedUnit, Pressure, Refusal, Resources, RuntimeFact, Timestamp, UnitId, UnitState, Usage,
+    digest,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -60,6 +61,8 @@ struct World {
     woken: Notify,
     /// Units are left as they are, whatever the intent says.
     frozen: Mutex<bool>,
+    /// What its beats say that it is short of.
+    pressure: Mutex<BTreeSet<Pressure>>,
 }
 
 struct Open {
@@ -210,10 +213,22 @@ impl FakeNode {
         let open = session.as_mut()?;
         open.sequence += 1;
         let observed = digest(self.world.lock().values());
-        Some(
-            open.attachment
-                .beat(open.sequence, Usage::default(), observed),
-        )
+        let pressure = self.world.pressure.lock();
+        let usage = Usage {
+            pressure: Some(pressure.unwrap_or_else(PoisonError::into_inner).clone()),
+            ..Usage::default()
+        };
+        Some(open.attachment.beat(open.sequence, usage, observed))
+    }
+
+    /// From the next beat on the machine is short of these.
+    pub fn press(&self, pressure: &[Pressure]) {
+        let mut told = self
+            .world
+            .pressure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *told = pressure.iter().copied().collect();
     }
 
     /// Sends a beat with this number, as a network that repeats does.

@@ -4,14 +4,14 @@
 //! touches nothing else. The table's lock is taken for writing only when a node is seen for the first time.
 //! Nothing is awaited and no other lock is taken under one of these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hostler_fleet::{Lease, LeaseRules, Turn, UnitReport, Verdict};
 use hostler_model::{
-    AssignmentId, Health, NodeId, ObservedUnit, Timestamp, UnitId, UnitState, UnitUsage, Usage,
-    unit_digest,
+    AssignmentId, Health, NodeId, ObservedUnit, Pressure, Timestamp, UnitId, UnitState, UnitUsage,
+    Usage, unit_digest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -223,6 +223,11 @@ impl Pulse {
             }
         }
         self.usage = Some(usage);
+    }
+
+    /// What the node is short of, by its last beat that told how it is.
+    pub(crate) fn pressure(&self) -> Option<&BTreeSet<Pressure>> {
+        self.usage.as_ref()?.pressure.as_ref()
     }
 
     /// What the unit used when it was measured last, while it runs.

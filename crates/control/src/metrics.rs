@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 36] = [
+const KINDS: [&str; 37] = [
     "found",
     "new-epoch",
     "announce",
@@ -53,6 +53,7 @@ const KINDS: [&str; 36] = [
     "tick",
     "rerun",
     "discover",
+    "pressed",
 ];
 
 /// Everything that is counted, at about this moment.
@@ -280,5 +281,6 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Tick { .. } => 33,
         Verb::Rerun { .. } => 34,
         Verb::Discover { .. } => 35,
+        Verb::Pressed { .. } => 36,
     }
 }

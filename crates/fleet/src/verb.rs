@@ -1,12 +1,12 @@
 //! Verbs: everything that can be asked of the fleet. The one inlet of every door and keeper.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
     AliasKey, AssignmentId, CommandId, CommandKind, Contract, Desired, Exit, Foreign, Instance,
-    NodeFacts, NodeId, Resources, UnitId, WorkloadId,
+    NodeFacts, NodeId, Pressure, Resources, UnitId, WorkloadId,
 };
 
 use crate::Progress;
@@ -65,6 +65,11 @@ pub enum Verb {
     HeldBack {
         node: NodeId,
         reason: Option<String>,
+    },
+    /// What the node is short of has changed, as its beats say.
+    Pressed {
+        node: NodeId,
+        pressure: BTreeSet<Pressure>,
     },
 
     // --- nodes, by people

@@ -6,7 +6,8 @@ use std::fmt;
 
 use hostler_model::spec::{Constraint, Kind, Operator, Port, Protocol, WorkloadSpec};
 use hostler_model::{
-    Assignment, Bytes, Desired, MilliCpu, Node, NodeState, Resources, Workload, WorkloadId,
+    Assignment, Bytes, Desired, MilliCpu, Node, NodeState, Pressure, Resources, Workload,
+    WorkloadId,
 };
 use serde::Serialize;
 
@@ -66,6 +67,8 @@ pub enum Finding {
     State { state: NodeState },
     /// The node's agent holds the fleet's intent back.
     HeldBack { because: String },
+    /// The node is short of something.
+    Pressure { short_of: Vec<Pressure> },
     /// The node cannot run this kind; the note is the driver's own.
     NoDriver { kind: Kind, note: String },
     /// A constraint does not hold there.
@@ -276,6 +279,10 @@ fn of_node(
             because: because.clone(),
         });
     }
+    if !node.pressure.is_empty() {
+        let short_of = node.pressure.iter().copied().collect();
+        findings.push(Finding::Pressure { short_of });
+    }
     findings.extend(lacking_driver(node, spec));
     let constraints = &spec.placement.constraints;
     for constraint in constraints
@@ -369,6 +376,7 @@ impl Finding {
             | Self::AwaitsFence { .. }
             | Self::Outdated { .. }
             | Self::HeldBack { .. }
+            | Self::Pressure { .. }
             | Self::NoDriver { .. } => self.to_string(),
         }
     }
@@ -385,6 +393,7 @@ impl Finding {
             | Self::Outdated { .. }
             | Self::State { .. }
             | Self::HeldBack { .. }
+            | Self::Pressure { .. }
             | Self::NoDriver { .. }
             | Self::Constraint { .. }
             | Self::PortTaken { .. }
@@ -402,6 +411,9 @@ impl Finding {
             } => format!("undrain {node}"),
             Self::State { state } => format!("bring {node} back, it is {state}"),
             Self::HeldBack { .. } => format!("accept the fleet's intent on {node}"),
+            Self::Pressure { short_of } => {
+                format!("free {} on {node}", Pressure::phrase(short_of))
+            }
             Self::NoDriver { kind, .. } => format!("make the {kind} driver work on {node}"),
             Self::Constraint { constraint, .. } => fix_constraint(constraint, node),
             Self::Cpu {
@@ -498,6 +510,9 @@ impl fmt::Display for Finding {
             Self::Outdated { copies } => write!(f, "copies at an older revision: {copies}"),
             Self::State { state } => write!(f, "is {state}"),
             Self::HeldBack { because } => write!(f, "holds the fleet's intent back: {because}"),
+            Self::Pressure { short_of } => {
+                write!(f, "is short of {}", Pressure::phrase(short_of))
+            }
             Self::NoDriver { kind, note } if note.is_empty() => {
                 write!(f, "has no working {kind} driver")
             }

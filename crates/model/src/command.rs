@@ -15,6 +15,15 @@ pub enum CommandKind {
     },
     /// Delete the kept logs and directories of units that have finished.
     Cleanup,
+    /// Delete what nothing needs: images, ended units, data of deleted workloads.
+    Collect {
+        /// Only say what would go.
+        #[serde(default)]
+        dry_run: bool,
+        /// Also data of copies that are elsewhere now, although their workloads live on.
+        #[serde(default)]
+        data: bool,
+    },
     /// Move to another rented machine.
     Switch {
         to: SwitchTarget,

@@ -15,6 +15,7 @@ mod id;
 mod node;
 mod page;
 mod pool;
+mod pressure;
 mod quantity;
 mod refusal;
 mod rental;
@@ -45,6 +46,7 @@ pub use node::{
 };
 pub use page::page_of;
 pub use pool::{Money, Pool, PoolId, Quote, QuoteSource};
+pub use pressure::Pressure;
 pub use quantity::{Bytes, MilliCpu, ParseQuantityError, Resources};
 pub use refusal::{Code, Refusal};
 pub use rental::{

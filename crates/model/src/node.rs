@@ -17,13 +17,13 @@
 //! - *Open*, *Cordoned*: whether new copies may come. *Draining*: its copies move away. *Drained*: no
 //!   process of ours is left on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{Kind, WorkloadSpec};
-use crate::{Bytes, Contract, NodeId, Resources, Timestamp, UnitId};
+use crate::{Bytes, Contract, NodeId, Pressure, Resources, Timestamp, UnitId};
 
 /// Longest name of a node: that of a DNS name.
 const LONGEST_NAME: usize = 253;
@@ -60,6 +60,9 @@ pub struct Node {
     /// Set while the agent's mass-stop guard holds our intent back: why, in the agent's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_back: Option<String>,
+    /// What the node is short of, as its agent says.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub pressure: BTreeSet<Pressure>,
     /// Counts changes of this record that a person made (labels, admission): the ETag.
     #[serde(default)]
     pub revision: u64,
@@ -162,6 +165,8 @@ pub struct Usage {
     pub running_containers: Vec<String>,
     /// What was measured of units since the last beat.
     pub units: Vec<UnitUsage>,
+    /// What the machine is short of; none while nobody has looked.
+    pub pressure: Option<BTreeSet<Pressure>>,
 }
 
 /// What a running unit uses, as its node measured it last. Never persisted.
@@ -231,10 +236,11 @@ impl Node {
         }
     }
 
-    /// Whether new copies may be placed here now. A node that holds the intent back would not start them.
+    /// Whether new copies may be placed here now. A node that holds the intent back would not start them, and one
+    /// under pressure has no room for them.
     #[must_use]
     pub fn is_eligible(&self) -> bool {
-        self.state() == NodeState::Ready && self.held_back.is_none()
+        self.state() == NodeState::Ready && self.held_back.is_none() && self.pressure.is_empty()
     }
 
     /// Whether an operator removed the node; only its history is left.

@@ -81,6 +81,9 @@ pub(crate) struct Fleet {
     /// An older copy of the store was heard since, and nobody has accepted it.
     #[serde(default)]
     pub(crate) is_in_doubt: bool,
+    /// Since when this life of the store is followed: what is older it need not know of.
+    #[serde(default)]
+    pub(crate) since: Timestamp,
 }
 
 /// One assignment.

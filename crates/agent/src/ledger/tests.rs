@@ -55,6 +55,7 @@ fn fleet() -> Fleet {
             run: u64::MAX,
         },
         is_in_doubt: true,
+        since: NOW,
     }
 }
 

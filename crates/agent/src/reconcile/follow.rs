@@ -179,10 +179,15 @@ impl Reconciler {
                 run: wish.from.run,
             },
         };
+        let is_same_life =
+            |known: &Fleet| !known.is_in_doubt && !guard::is_older(wish.from, known.seen);
         Fleet {
             origin: wish.from.origin,
             seen,
             is_in_doubt: false,
+            since: known
+                .filter(is_same_life)
+                .map_or(self.now().wall, |known| known.since),
         }
     }
 

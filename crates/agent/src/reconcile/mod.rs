@@ -37,10 +37,11 @@ use self::follow::Wish;
 use self::health::Checks;
 use self::orders::{Begun, Order, Outcome};
 use self::saves::Saves;
+use crate::care::{self, Rounds, Sights};
 use crate::config::{AgentConfig, Parts};
 use crate::guard::{Held, Speaker};
 use crate::health::Answer;
-use crate::ledger::{Fleet, Ledger};
+use crate::ledger::{CommandRecord, Fleet, Ledger};
 use crate::machine::Machine;
 use crate::meter::{self, Figures};
 use crate::notes::{Doing, Moment, Note};
@@ -64,6 +65,10 @@ pub(crate) struct Handle {
     pub(crate) abilities: Abilities,
     /// What was measured last.
     pub(crate) figures: watch::Receiver<Arc<Figures>>,
+    /// What the machine is short of.
+    pub(crate) pressure: watch::Receiver<care::Shown>,
+    /// Care's rounds.
+    pub(crate) care: Sights,
 }
 
 impl Handle {
@@ -117,6 +122,10 @@ pub(crate) enum Input {
         command: CommandKind,
         done: oneshot::Sender<Outcome>,
     },
+    /// The first order was carried out by somebody else.
+    OrderCarried(CommandRecord, Outcome),
+    /// These are not kept any longer, if they have finished.
+    CleanUp(BTreeSet<UnitId>),
     Contact(Proof),
     /// A driver says that something may have changed.
     Changed(Kind),
@@ -197,6 +206,7 @@ struct Reconciler {
     preparations: BTreeMap<UnitId, Preparation>,
     /// Says what the node's owner lets run.
     guardian: Arc<Guardian>,
+    care: Sights,
     wake: Option<Duration>,
     picture: watch::Sender<Arc<Picture>>,
     /// Held by whoever may still use the ledger.
@@ -219,9 +229,12 @@ pub(crate) fn start(
         .collect();
     let runtimes = Arc::new(runtimes);
     let figures = meter::start(parts, &runtimes, shown.clone());
+    let sights = Rounds::start(config, parts, shown.clone(), sender.clone());
     let handle = Handle {
         abilities: probe::start(&parts.tasks, &runtimes, &shown),
         figures,
+        pressure: care::watch(config, parts),
+        care: sights.clone(),
         inputs: sender.clone(),
         picture: shown,
         runtimes: Arc::clone(&runtimes),
@@ -258,6 +271,7 @@ pub(crate) fn start(
         contact: None,
         preparations: BTreeMap::new(),
         guardian: Arc::new(Guardian::new(config.guard.clone())),
+        care: sights,
         wake: None,
         picture,
         alive,
@@ -314,6 +328,10 @@ impl Reconciler {
             Input::Command { id, command, done } => self.take_order(Order { id, command, done }),
             Input::OrderBegun(begun) => self.order_begun(begun),
             Input::OrderDone(result) => self.order_done(result),
+            Input::OrderCarried(begun, result) => self.order_carried(begun, result),
+            Input::CleanUp(units) => {
+                self.clean_up(|unit| units.contains(unit));
+            }
             Input::Contact(proof) => self.prove_contact(proof),
             Input::Changed(kind) => self.observe(kind),
             Input::Observed {
@@ -416,6 +434,8 @@ impl Reconciler {
             containers: show::containers(facts),
             held: self.held.clone(),
             origin: self.fleet.map(|fleet| fleet.origin),
+            followed_since: self.fleet.map(|fleet| fleet.since).unwrap_or_default(),
+            finished: show::finished(facts),
             down: self.observed.down.keys().copied().collect(),
         };
         self.picture.send_if_modified(|shown| {

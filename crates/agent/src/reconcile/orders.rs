@@ -10,10 +10,11 @@
 
 use std::io;
 
-use hostler_model::{CommandId, CommandKind, StoreEpoch, Timestamp};
+use hostler_model::{CommandId, CommandKind, StoreEpoch, Timestamp, UnitId};
 use tokio::sync::oneshot;
 
 use super::{Input, Reconciler};
+use crate::care::{Ask, Demand};
 use crate::ledger::CommandRecord;
 
 /// What an order came to, for whoever gave it.
@@ -82,11 +83,40 @@ impl Reconciler {
         };
         let result = match begun.command {
             CommandKind::AcceptIntent { epoch } => self.accept(epoch),
-            CommandKind::Cleanup => Ok(self.clean_up()),
+            CommandKind::Cleanup => Ok(self.clean_up(|_| true)),
+            CommandKind::Collect { dry_run, data } => {
+                return self.collect(begun, (dry_run, data));
+            }
             CommandKind::Switch { .. } | CommandKind::Terminate { .. } => {
                 Err("this agent does not look after a rented machine".to_owned())
             }
         };
+        self.order_carried(begun, result);
+    }
+
+    /// Has the care make a round, which may take a while, and is told what it did.
+    fn collect(&self, begun: CommandRecord, (is_dry_run, data): (bool, bool)) {
+        let (asks, sender) = (self.care.asks.clone(), self.sender.clone());
+        self.tasks.spawn_until_stop("collect", async move {
+            let (done, told) = oneshot::channel();
+            let ask = Ask {
+                demand: Demand::All { data },
+                is_dry_run,
+                done,
+            };
+            // The care ends only with the agent; the order is then on record without a result.
+            if asks.send(ask).await.is_err() {
+                return;
+            }
+            if let Ok(words) = told.await {
+                // As above.
+                let _ = sender.send(Input::OrderCarried(begun, Ok(words))).await;
+            }
+        });
+    }
+
+    /// Puts the result of the first order on record.
+    pub(super) fn order_carried(&self, begun: CommandRecord, result: Outcome) {
         let (Ok(words) | Err(words)) = &result;
         tracing::info!(id = %begun.id, is_done = result.is_ok(), words, "command carried out");
         let record = CommandRecord {
@@ -139,10 +169,11 @@ impl Reconciler {
     }
 
     /// Marks what has finished, so that the plan removes it.
-    fn clean_up(&mut self) -> String {
+    pub(super) fn clean_up(&mut self, is_meant: impl Fn(&UnitId) -> bool) -> String {
         let units = &self.observed.units;
         let finished = self.notes.iter_mut().filter(|(unit, note)| {
-            note.finished.is_some() && !note.is_unwanted && units.contains_key(unit)
+            let is_kept = note.finished.is_some() && !note.is_unwanted;
+            is_kept && units.contains_key(unit) && is_meant(unit)
         });
         let mut count = 0;
         for (_, note) in finished {

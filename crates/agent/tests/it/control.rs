@@ -71,6 +71,10 @@ pub(crate) struct State {
     pub(crate) held: Option<v1::Held>,
     pub(crate) applied: Vec<u64>,
     pub(crate) acknowledged: Vec<v1::Acknowledge>,
+    /// Of which workloads the node keeps data, as it told last.
+    pub(crate) kept: Vec<String>,
+    /// Workloads that were deleted.
+    pub(crate) unknown: BTreeSet<String>,
     pub(crate) bulk: Vec<BulkFrame>,
     /// The last version of the intent that was sent.
     pub(crate) version: u64,
@@ -129,6 +133,8 @@ impl Control {
             held: None,
             applied: Vec::new(),
             acknowledged: Vec::new(),
+            kept: Vec::new(),
+            unknown: BTreeSet::new(),
             bulk: Vec::new(),
             version: 0,
             sessions: Vec::new(),
@@ -382,7 +388,7 @@ fn read(unit: &v1::UnitId) -> UnitId {
 }
 
 /// Each assignment is a workload of its own, and its generation is the revision.
-fn workload(unit: UnitId) -> String {
+pub(crate) fn workload(unit: UnitId) -> String {
     let bytes = u128::from_be_bytes(*unit.assignment.as_bytes());
     WorkloadId::mint(moment(), bytes).to_string()
 }
@@ -531,6 +537,13 @@ impl Control {
             FromNode::Facts(facts) => state.facts.push(facts),
             FromNode::Held(held) => state.held = Some(held),
             FromNode::Applied(applied) => state.applied.push(applied.version),
+            FromNode::Kept(kept) => {
+                state.kept.clone_from(&kept.workloads);
+                let is_unknown = |id: &&String| state.unknown.contains(*id);
+                let workloads = kept.workloads.iter().filter(is_unknown);
+                let workloads = workloads.cloned().collect();
+                answer(ToNode::Unwanted(v1::Unwanted { workloads }));
+            }
         }
         Ok(())
     }

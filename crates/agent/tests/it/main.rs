@@ -16,6 +16,7 @@ mod node;
 mod plane;
 
 mod abilities;
+mod care;
 mod commands;
 mod failures;
 mod guarding;

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hostler_agent::{Agent, AgentConfig, AgentStatus, LedgerIo, Machine, Parts, StartError};
+use hostler_agent::{
+    Agent, AgentConfig, AgentStatus, FileSystem, Headroom, LedgerIo, Machine, Parts, StartError,
+};
 use hostler_kit::{Clock, SeededEntropy, SimulatedClock, Tasks};
 use hostler_model::spec::{Kind, RestartPolicy, WorkloadSpec};
 use hostler_model::{Bytes, MilliCpu, NodeFacts, Resources, Usage};
@@ -42,6 +44,8 @@ pub(crate) struct Body {
     pub(crate) boot_id: Mutex<String>,
     pub(crate) asleep: Mutex<Duration>,
     pub(crate) usage: Mutex<Usage>,
+    pub(crate) headroom: Mutex<Headroom>,
+    pub(crate) disk: Mutex<Option<FileSystem>>,
 }
 
 impl Machine for Body {
@@ -69,6 +73,14 @@ impl Machine for Body {
         }
     }
 
+    fn headroom(&self) -> Headroom {
+        *self.headroom.lock().unwrap()
+    }
+
+    fn file_system(&self, _: &Path) -> Option<FileSystem> {
+        *self.disk.lock().unwrap()
+    }
+
     fn asleep(&self) -> Duration {
         *self.asleep.lock().unwrap()
     }
@@ -90,6 +102,8 @@ impl World {
             body: Arc::new(Body {
                 boot_id: Mutex::new("boot-1".to_owned()),
                 asleep: Mutex::new(Duration::ZERO),
+                headroom: Mutex::new(Headroom::default()),
+                disk: Mutex::new(None),
                 usage: Mutex::new(Usage {
                     cpu_percent: 12.5,
                     memory_percent: 40.0,

@@ -4,6 +4,9 @@
 //! that of the nodes. Broken connections are suspected at once, beside the judge. Singletons on lost nodes
 //! are fenced once nobody can doubt that they have stopped by themselves; after a restart that span begins
 //! anew, because nobody here knows when the node was last heard.
+//!
+//! What nodes say in their beats that they are short of is told the fleet here, too: only when it differs from the
+//! record, so that beats take no loop, and again after a restart, because it is compared and not remembered.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -94,7 +97,10 @@ fn judgements(shared: &Shared, now: Duration, paused: Duration) -> Vec<Verb> {
     let view = shared.view();
     let present = view.nodes().filter(|node| !node.is_gone());
     present
-        .filter_map(|node| judgement(shared, node, (now, paused)))
+        .flat_map(|node| {
+            let judged = judgement(shared, node, (now, paused));
+            judged.into_iter().chain(pressed(shared, node))
+        })
         .collect()
 }
 
@@ -120,6 +126,17 @@ fn judgement(shared: &Shared, node: &Node, (now, paused): (Duration, Duration)) 
         }
         _ => None,
     }
+}
+
+/// What the node is short of, if its last beat to this server says otherwise than its record.
+fn pressed(shared: &Shared, node: &Node) -> Option<Verb> {
+    let entry = shared.live.get(node.id)?;
+    let pulse = entry.lock();
+    let pressure = pulse.pressure()?;
+    (*pressure != node.pressure).then(|| Verb::Pressed {
+        node: node.id,
+        pressure: pressure.clone(),
+    })
 }
 
 /// The node's lease. One that this server has not heard of yet begins full, with time to come back; a lost

@@ -1,5 +1,6 @@
 //! Who is believed alive, and what follows when somebody is not.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use hostler_control::fake::{FakeMachine, FakeNode};
 use hostler_control::{BeatVerdict, Control, Link, LogRecord, LogRequest};
 use hostler_model::spec::DisconnectPolicy;
 use hostler_model::{
-    Bytes, Code, Contract, Event, EventKind, Exit, Intent, NodeState, Refusal, StopCause, UnitId,
-    UnitUsage, Usage,
+    Bytes, Code, Contract, Event, EventKind, Exit, Intent, NodeState, Pressure, Refusal, StopCause,
+    UnitId, UnitUsage, Usage,
 };
 
 use crate::world::{World, apply, beat_for, copies, join, spec, state_of, stop, until};
@@ -468,5 +469,56 @@ async fn figures_of_a_unit_are_kept_while_it_runs_and_others_units_have_none() {
 
     owner.finish(copy.unit(), Exit::Code(0)).await.unwrap();
     assert_eq!(control.usage_of(&copy), None, "it does not run any more");
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_under_pressure_gets_nothing_new_until_it_is_relieved_and_a_restart_forgets_neither()
+{
+    let world = World::new(31);
+    let control = world.start().await;
+    let mut node = join(&control, "one").await;
+    let old = apply(&control, spec("old", 1, 100)).await.unwrap();
+    until(&control, "placed", |view| view.pending_copies(old) == 0).await;
+    node.press(&[Pressure::Disk]);
+    beat_for(&[&node], 2).await;
+    let short_of = |control: &Control, id| control.view().node(id).unwrap().pressure.clone();
+    assert_eq!(
+        short_of(&control, node.id()),
+        BTreeSet::from([Pressure::Disk])
+    );
+    let web = apply(&control, spec("web", 1, 100)).await.unwrap();
+    beat_for(&[&node], 20).await;
+    assert_eq!(control.view().pending_copies(web), 1);
+    assert_eq!(copies(&control, old).len(), 1, "what is there stays");
+    let why = hostler_control::fleet::why(&control.view(), web).unwrap();
+    assert_eq!(why.nodes[0].findings[0].to_string(), "is short of disk");
+    let told = |control: &Control, kind: EventKind| {
+        let (told, _) = control.events(None, 1000);
+        told.iter().filter(|event| event.kind == kind).count()
+    };
+    assert_eq!(
+        told(&control, EventKind::NodePressed),
+        1,
+        "each beat is no event"
+    );
+    stop(control).await;
+
+    let control = world.start().await;
+    assert_eq!(
+        short_of(&control, node.id()),
+        BTreeSet::from([Pressure::Disk])
+    );
+    node.reconnect(&control).await.unwrap();
+    beat_for(&[&node], 5).await;
+    assert_eq!(
+        control.view().pending_copies(web),
+        1,
+        "nobody said that it is well"
+    );
+    node.press(&[]);
+    beat_for(&[&node], 2).await;
+    until(&control, "placed", |view| view.pending_copies(web) == 0).await;
+    assert_eq!(told(&control, EventKind::NodeRelieved), 1);
     stop(control).await;
 }

@@ -230,6 +230,23 @@ pub(super) async fn cleanup(
     api.issue(caller, &target, CommandKind::Cleanup).await
 }
 
+/// Tells the node to delete what nothing on it needs, by age and use; its answer says what went and why the rest stays.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/gc", tag = "nodes",
+    params(("id" = String, Path, description = "Id, part of an id, or name"), api::GcWish),
+    responses((status = 202, body = api::Command), (status = "default", body = api::Problem)))]
+pub(super) async fn gc(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+    Query(wish): Query<api::GcWish>,
+) -> Result<Response, Failure> {
+    let kind = CommandKind::Collect {
+        dry_run: wish.dry_run,
+        data: wish.data,
+    };
+    api.issue(caller, &target, kind).await
+}
+
 /// The commands to the node, the newest last.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}/commands", tag = "nodes",
     params(("id" = String, Path, description = "Id, part of an id, or name"), PageQuery),

@@ -23,6 +23,7 @@ use super::{
         nodes::undrain,
         nodes::accept,
         nodes::cleanup,
+        nodes::gc,
         nodes::commands,
         miaas::register,
         miaas::heartbeat,

@@ -59,6 +59,7 @@ pub(super) fn usage(node: &Node, told: &control::NodeUsage) -> Usage {
         disk_free: Bytes(node.capacity.disk.0.saturating_sub(disk.0)),
         running_containers: Vec::new(),
         units: Vec::new(),
+        pressure: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Session messages to nouns and back. What makes no sense is refused here and goes no further.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hostler_control::fleet::NodeAnnouncement;
@@ -7,7 +8,7 @@ use hostler_control::{LogRecord, LogRequest, LogStream};
 use hostler_model::spec::Kind;
 use hostler_model::{
     AliasKey, Bytes, Code, Contract, CrashLoop, Disk, Exit, Health, Intent, IntentItem, MilliCpu,
-    NodeFacts, ObservedUnit, Part, PartState, Refusal, Resources, RuntimeFact, StopCause,
+    NodeFacts, ObservedUnit, Part, PartState, Pressure, Refusal, Resources, RuntimeFact, StopCause,
     Timestamp, UnitId, UnitState, UnitUsage, Usage,
 };
 use hostler_wire::session::v1;
@@ -84,7 +85,14 @@ pub(super) fn usage(usage: v1::Usage) -> Usage {
         disk_free: Bytes(usage.disk_free_bytes),
         running_containers: usage.running_containers,
         units: usage.units.into_iter().filter_map(unit_usage).collect(),
+        pressure: usage.pressure.map(pressure),
     }
+}
+
+/// A word that this version does not know is none that it could decide by.
+fn pressure(told: v1::Pressure) -> BTreeSet<Pressure> {
+    let words = told.short_of.iter();
+    words.filter_map(|word| Pressure::parse(word)).collect()
 }
 
 /// Figures of a unit that has no readable id are nobody's.

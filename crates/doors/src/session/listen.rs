@@ -74,6 +74,7 @@ impl Listening<'_> {
             Message::Facts(facts) => self.queue(Some(Word::Facts(facts))).await,
             // What the node has on its disk changes nothing here: at the next hello it is told all again.
             Message::Applied(_) => Ok(()),
+            Message::Kept(kept) => self.kept(&kept).await,
             Message::Hello(_) => Err(End::Refused(convert::refused(
                 "a session has one hello, and it came already",
             ))),
@@ -101,6 +102,17 @@ impl Listening<'_> {
         };
         self.answers
             .send(server_message::Message::BeatAck(ack))
+            .await
+    }
+
+    /// The node deletes data only of what is told here to be unknown.
+    async fn kept(&self, kept: &v1::Kept) -> Result<(), End> {
+        let workloads = kept.workloads.iter().filter_map(|id| id.parse().ok());
+        let unwanted = self.attachment.unknown(workloads);
+        let workloads = unwanted.iter().map(ToString::to_string).collect();
+        let answer = v1::Unwanted { workloads };
+        self.answers
+            .send(server_message::Message::Unwanted(answer))
             .await
     }
 

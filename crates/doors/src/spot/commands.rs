@@ -60,7 +60,9 @@ fn item(command: &Command) -> Option<Value> {
             terminate_wait_seconds,
             ..
         } => ("terminate", None, machine, terminate_wait_seconds),
-        CommandKind::AcceptIntent { .. } | CommandKind::Cleanup => return None,
+        CommandKind::AcceptIntent { .. } | CommandKind::Cleanup | CommandKind::Collect { .. } => {
+            return None;
+        }
     };
     Some(json!({
         "id": command.id.to_string(),

@@ -484,6 +484,62 @@ async fn a_node_that_holds_back_is_shown_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_short_of_something_is_shown_with_it_while_it_says_so() {
+    let server = Server::start().await;
+    let (node, _) = Node::join(&server, "box").await;
+    let beat = async |sequence, short_of: Option<&[&str]>| {
+        let pressure = short_of.map(|words| v1::Pressure {
+            short_of: words.iter().map(|&word| word.to_owned()).collect(),
+        });
+        let usage = Some(v1::Usage {
+            pressure,
+            ..v1::Usage::default()
+        });
+        let beat = v1::Beat {
+            sequence,
+            usage,
+            observed_digest: 0,
+        };
+        node.say(node_message::Message::Beat(beat)).await;
+    };
+    beat(1, Some(&["disk", "patience"])).await;
+    let path = "/api/v1/nodes/box";
+    let is_short = |it: &serde_json::Value| it["pressure"] == serde_json::json!(["disk"]);
+    server.until(path, is_short).await;
+    beat(2, None).await;
+    beat(3, Some(&["disk", "memory"])).await;
+    server
+        .until(path, |it| {
+            it["pressure"] == serde_json::json!(["memory", "disk"])
+        })
+        .await;
+    beat(4, Some(&[])).await;
+    server.until(path, |it| it.get("pressure").is_none()).await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn of_the_workloads_that_a_node_keeps_data_of_it_is_told_those_that_are_unknown() {
+    let server = Server::start().await;
+    let spec = "name: web\nprocess: {command: [sleep, '9']}\n";
+    server.post("/api/v1/workloads", spec).await;
+    let made = server.get("/api/v1/workloads/web").await.json();
+    let known = made["id"].as_str().expect("an id").to_owned();
+    let (mut node, _) = Node::join(&server, "box").await;
+    let unknown = hostler_model::WorkloadId::LEAST.to_string();
+    let workloads = vec![known, unknown.clone(), "nonsense".to_owned()];
+    node.say(node_message::Message::Kept(v1::Kept { workloads }))
+        .await;
+    let told = loop {
+        if let server_message::Message::Unwanted(told) = node.hear().await {
+            break told;
+        }
+    };
+    assert_eq!(told.workloads, [unknown]);
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_version_that_is_not_spoken_is_refused() {
     let server = Server::start().await;
     for versions in [

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use hostler_model::{
     Admission, Alias, AliasOwner, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness,
-    Node, NodeFacts, NodeId, Outcome, Refusal, StopCause, Subject, UnitId, WorkloadId,
+    Node, NodeFacts, NodeId, Outcome, Pressure, Refusal, StopCause, Subject, UnitId, WorkloadId,
     is_node_name,
 };
 
@@ -50,6 +50,7 @@ impl Draft<'_> {
             joined_at: self.now,
             gone_at: None,
             held_back: None,
+            pressure: BTreeSet::new(),
             revision: 1,
         };
         let message = format!("node {} joined the fleet", node.name);
@@ -86,7 +87,15 @@ impl Draft<'_> {
         if !is_alive {
             self.lift_fences(old);
         }
+        // Another agent says anew what the machine is short of, or cannot say it.
+        let is_same_agent = old.facts.agent_version == hello.facts.agent_version;
+        let pressure = old.pressure.clone();
         self.put_node(Node {
+            pressure: if is_same_agent {
+                pressure
+            } else {
+                BTreeSet::new()
+            },
             facts: hello.facts.clone(),
             capacity: hello.capacity,
             contract: hello.contract,
@@ -396,6 +405,32 @@ impl Draft<'_> {
                 let message = format!("node {name} follows the fleet's intent again");
                 self.event(kind, about_node(id), message);
             }
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn pressed(
+        &mut self,
+        id: NodeId,
+        pressure: &BTreeSet<Pressure>,
+    ) -> Result<Reply, Refusal> {
+        let node = self.present_node(id)?;
+        if node.pressure == *pressure {
+            return Ok(Reply::Done);
+        }
+        let name = &node.name;
+        let short_of = Pressure::phrase(pressure);
+        self.put_node(Node {
+            pressure: pressure.clone(),
+            ..Node::clone(node)
+        });
+        if pressure.is_empty() {
+            let message = format!("node {name} is short of nothing any more");
+            self.event(EventKind::NodeRelieved, about_node(id), message);
+        } else {
+            let message =
+                format!("node {name} is short of {short_of}: nothing new is placed there");
+            self.warning(EventKind::NodePressed, about_node(id), message);
         }
         Ok(Reply::Done)
     }

@@ -165,6 +165,8 @@ fn is_at(machine: &Machine, target: &SwitchTarget) -> bool {
 fn wording(kind: &CommandKind) -> String {
     match kind {
         CommandKind::AcceptIntent { .. } => "accept the fleet's intent".to_owned(),
+        CommandKind::Collect { dry_run: true, .. } => "say what can be deleted there".to_owned(),
+        CommandKind::Collect { .. } => "delete what nothing needs there".to_owned(),
         CommandKind::Cleanup => "clean up after finished copies".to_owned(),
         CommandKind::Switch { to, .. } => match to {
             SwitchTarget::Spot(pool) => format!("switch to the pool {pool}"),

@@ -84,6 +84,7 @@ impl<'a> Draft<'a> {
             Verb::Report { node, reports } => self.report(*node, reports),
             Verb::Discover { node, facts } => self.discover(*node, facts),
             Verb::HeldBack { node, reason } => self.held_back(*node, reason.as_deref()),
+            Verb::Pressed { node, pressure } => self.pressed(*node, pressure),
             Verb::Label {
                 node,
                 labels,

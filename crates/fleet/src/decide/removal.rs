@@ -54,6 +54,7 @@ impl Draft<'_> {
             liveness: Liveness::Lost { since: self.now },
             gone_at: Some(self.now),
             held_back: None,
+            pressure: std::collections::BTreeSet::new(),
             ..Node::clone(node)
         };
         Ok(self.revise(node, EventKind::NodeRemoved, message))

@@ -9,7 +9,7 @@ use hostler_fleet::{ApplyOptions, Change, Expect, Progress, State, UnitReport, V
 use hostler_model::spec::{
     PortMapping, Protocol, RestartPolicy, Strategy as Spreading, Update, UpdateOrder, WorkloadSpec,
 };
-use hostler_model::{CommandKind, Desired, EventKind, Exit, NodeId, UnitId, WorkloadId};
+use hostler_model::{CommandKind, Desired, EventKind, Exit, NodeId, Pressure, UnitId, WorkloadId};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -41,9 +41,10 @@ enum Step {
         node: u8,
         value: Option<u8>,
     },
-    HeldBack {
+    /// It holds its orders back, or is short of something, or neither any more.
+    Hinder {
         node: u8,
-        holds: bool,
+        how: u8,
     },
     /// Its process driver works, or not.
     Discover {
@@ -96,8 +97,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (node.clone(), 0..5_u8).prop_map(|(node, how)| Step::Liveness { node, how }),
         3 => (node.clone(), 0..5_u8).prop_map(|(node, how)| Step::Admission { node, how }),
         1 => (node.clone(), prop::option::of(0..2_u8)).prop_map(|(node, value)| Step::Label { node, value }),
-        1 => (node.clone(), any::<bool>()).prop_map(|(node, holds)| Step::HeldBack { node, holds }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, works)| Step::Discover { node, works }),
+        1 => (node.clone(), 0..4_u8).prop_map(|(node, how)| Step::Hinder { node, how }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, force)| Step::Remove { node, force }),
         5 => node.clone().prop_map(|node| Step::Obey { node }),
         2 => (node.clone(), 0..2_i32).prop_map(|(node, code)| Step::Finish { node, code }),
@@ -217,9 +218,16 @@ fn verb_of(world: &World, step: &Step) -> Option<Verb> {
             labels: BTreeMap::from([("zone".to_owned(), value.map(|value| format!("v{value}")))]),
             expect: Expect::Any,
         },
-        Step::HeldBack { node, holds } => Verb::HeldBack {
+        Step::Hinder {
+            node,
+            how: how @ 0..2,
+        } => Verb::HeldBack {
             node: node_of(world, *node)?,
-            reason: holds.then(|| "it would stop too much".to_owned()),
+            reason: (*how == 0).then(|| "it would stop too much".to_owned()),
+        },
+        Step::Hinder { node, how } => Verb::Pressed {
+            node: node_of(world, *node)?,
+            pressure: (*how == 2).then_some(Pressure::Disk).into_iter().collect(),
         },
         Step::Discover { node, works } => {
             let node = world.state.node(node_of(world, *node)?)?;

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hostler_fleet::{Applied, ApplyOptions, Change, Expect, Reply, State, Turn, UnitReport, Verb};
+use hostler_fleet::{
+    Applied, ApplyOptions, Change, Expect, Reply, State, Turn, UnitReport, Verb, why,
+};
 use hostler_model::spec::{
     Constraint, DisconnectPolicy, PortMapping, Protocol, Strategy, WorkloadSpec,
 };
 use hostler_model::{
-    Code, CommandKind, Desired, EventKind, Exit, Liveness, NodeId, NodeState, Refusal, UnitId,
-    WorkloadId,
+    Code, CommandKind, Desired, EventKind, Exit, Liveness, NodeId, NodeState, Pressure, Refusal,
+    UnitId, WorkloadId,
 };
 
 use crate::world::{World, hello, resources, spec};
@@ -474,6 +476,42 @@ fn nodes_that_hold_the_intent_back_or_have_not_resumed_get_nothing() {
 }
 
 #[test]
+fn a_node_under_pressure_keeps_what_it_has_and_gets_nothing_until_it_is_relieved() {
+    let mut world = World::with_nodes(1);
+    let node = world.node("node-0");
+    let old = world.apply(spec("old", 1));
+    world.run();
+    let pressed = |pressure: &[Pressure]| Verb::Pressed {
+        node,
+        pressure: pressure.iter().copied().collect(),
+    };
+    world.must(&pressed(&[Pressure::Disk, Pressure::Memory]));
+    world.must(&pressed(&[Pressure::Disk, Pressure::Memory]));
+    let web = world.apply(spec("web", 1));
+    world.run();
+    assert_eq!(world.state.pending_copies(web), 1);
+    assert_eq!(world.copies(old).len(), 1, "what is there stays");
+    let why = why(&world.state, web).unwrap();
+    let said = &why.nodes[0].findings;
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0].to_string(), "is short of memory, disk");
+    assert_eq!(why.nearest.as_deref(), Some("free memory, disk on node-0"));
+    world.must(&pressed(&[]));
+    world.run();
+    assert_eq!(world.state.pending_copies(web), 0);
+    let told: Vec<String> = world
+        .events()
+        .into_iter()
+        .filter(|event| event.contains("short of"))
+        .collect();
+    let expected = [
+        "node-pressed: node node-0 is short of memory, disk: nothing new is placed there",
+        "node-relieved: node node-0 is short of nothing any more",
+    ];
+    assert_eq!(told, expected, "one event for each transition");
+}
+
+#[test]
 fn resuming_removes_what_should_stop_and_is_not_there() {
     let mut world = World::with_nodes(2);
     let web = world.apply(spec("web", 2));
@@ -629,6 +667,10 @@ fn ids_that_nobody_has_are_refused_or_change_nothing() {
         Verb::Discover {
             node,
             facts: Box::default(),
+        },
+        Verb::Pressed {
+            node,
+            pressure: std::collections::BTreeSet::new(),
         },
         Verb::Label {
             node,

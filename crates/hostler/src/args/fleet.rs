@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::pair;
+use super::{pair, span};
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
@@ -104,6 +104,19 @@ pub(crate) struct AgentArgs {
     /// Memory kept for the machine itself [env: HOSTLER_RESERVE_MEMORY] [default: 0]
     #[arg(long, value_name = "BYTES")]
     pub(crate) reserve_memory: Option<String>,
+    /// Room on the disk kept for the machine itself [env: HOSTLER_RESERVE_DISK] [default: 0]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) reserve_disk: Option<String>,
+    /// Delete what nothing needs once so many percent of a disk are in use; 100 is never
+    /// [env: HOSTLER_GC_START] [default: 85]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) gc_start: Option<u64>,
+    /// Until no more than so many are in use [env: HOSTLER_GC_STOP] [default: 75]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) gc_stop: Option<u64>,
+    /// What was of use within this span stays [env: HOSTLER_GC_MIN_AGE] [default: 1h]
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) gc_min_age: Option<std::time::Duration>,
     /// The configuration file [env: HOSTLER_CONFIG] [default: /etc/hostler/agent.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
 pub(crate) use job::{JobCommand, JobLsArgs, JobRerunArgs};
-pub(crate) use node::{DrainArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs};
+pub(crate) use node::{
+    DrainArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs, NodeTargetArgs,
+};
 pub(crate) use workload::{
     ApplyArgs, HistoryArgs, LogsArgs, PlanArgs, PortText, PromoteArgs, PsArgs, RestartArgs, RmArgs,
     RollbackArgs, RunArgs, RunKind, RunPull, RunRestart, RunStrategy, ShowArgs, StartArgs,

@@ -24,6 +24,8 @@ pub(crate) enum NodeCommand {
     Rm(NodeRmArgs),
     /// Let a node that holds our orders back carry them out
     Accept(NodeTargetArgs),
+    /// Delete what nothing on a node needs: images, ended copies, data of deleted workloads
+    Gc(NodeGcArgs),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +66,23 @@ pub(crate) struct DrainArgs {
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeGcArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) node: String,
+    /// Only say what would go, and why the rest stays
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also data that no copy on this node uses although its workload lives on
+    #[arg(long)]
+    pub(crate) data: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

@@ -40,6 +40,7 @@ async fn look_after(
         name: settings.name,
         labels: settings.labels,
         reserve: settings.reserve,
+        care: settings.care,
         vm: settings.vm,
         registries: settings.registries,
         guard: settings.guard,

@@ -190,6 +190,16 @@ fn node(node: &Node) -> Vec<Finding> {
             "if that is right, `hostler node accept` lets them go",
         ));
     }
+    if !node.pressure.is_empty() {
+        findings.push(finding(
+            Gravity::Warning,
+            format!(
+                "it is short of {}: nothing new is placed there",
+                node.pressure.join(", ")
+            ),
+            "`hostler node gc --dry-run` says what could be deleted there",
+        ));
+    }
     findings.extend(rare_beats(node));
     let unwell = node
         .facts
@@ -289,6 +299,7 @@ mod tests {
             box_with(json!({"state": "suspect"})),
             box_with(json!({"state": "lost", "name": "far"})),
             box_with(json!({"held_back": "it would stop too much", "name": "shy"})),
+            box_with(json!({"pressure": ["disk"], "name": "full"})),
             box_with(json!({
                 "name": "slow",
                 "lease": {"age_ms": 1, "window_ms": 30000, "spacing_ms": 20000, "advised_ms": 10000}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hostler_model::{Bytes, MilliCpu};
 use hostler_wire::api::{
-    Assignment, AssignmentFilter, CommandProgress, Instance, LabelPatch, Node, NodeFilter,
+    Assignment, AssignmentFilter, CommandProgress, GcWish, Instance, LabelPatch, Node, NodeFilter,
     Resources,
 };
 use hostler_wire::client::{Expect, Force};
@@ -15,16 +15,19 @@ use super::rm::confirm;
 use super::{Remote, drain, word};
 use crate::age;
 use crate::args::{
-    ClientArgs, LabelArgs, NodeCommand, NodeLsArgs, NodeRmArgs, NodeTargetArgs, OutputForm,
+    ClientArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs, NodeTargetArgs,
+    OutputForm,
 };
 use crate::failure::Failure;
 use crate::settings;
 use crate::status::ExitStatus;
-use crate::table::{self, Table};
+use crate::table::{self, Cell, Table};
 
-/// How long `accept` waits for the node's answer, and how often it looks.
+/// How long `accept` waits for the node's answer, how long `gc` does, and how often they look.
 const ANSWER: Duration = Duration::from_secs(10);
+const ROUND: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
+const UNANSWERED: &str = "ordered; the node has not answered yet";
 
 /// Where the server is, for any of the verbs.
 pub(crate) const fn client(command: &NodeCommand) -> &ClientArgs {
@@ -38,6 +41,7 @@ pub(crate) const fn client(command: &NodeCommand) -> &ClientArgs {
         NodeCommand::Label(args) => &args.client,
         NodeCommand::Drain(args) => &args.client,
         NodeCommand::Rm(args) => &args.client,
+        NodeCommand::Gc(args) => &args.client,
     }
 }
 
@@ -59,6 +63,7 @@ pub(crate) async fn node(remote: &Remote<'_>, command: NodeCommand) -> Result<Ex
         NodeCommand::Drain(args) => return drain::drain(remote, args).await,
         NodeCommand::Rm(args) => remove(remote, args).await?,
         NodeCommand::Accept(args) => accept(remote, &args.node).await?,
+        NodeCommand::Gc(args) => collect(remote, args).await?,
     }
     Ok(ExitStatus::Done)
 }
@@ -109,7 +114,7 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
             .collect();
         let mut row = vec![
             node.name.clone().into(),
-            table::state(&word(&node.state)),
+            standing(node),
             node.copies.to_string().into(),
             of(cpu(&node.free), cpu(&node.capacity)).into(),
             of(memory(&node.free), memory(&node.capacity)).into(),
@@ -131,6 +136,15 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
         table.row(row);
     }
     table.print(remote.printer);
+}
+
+/// The state, and what the node is short of while it is.
+fn standing(node: &Node) -> Cell {
+    let state = word(&node.state);
+    if node.pressure.is_empty() {
+        return table::state(&state);
+    }
+    table::state(&format!("{state}, short of {}", node.pressure.join(", ")))
 }
 
 fn of(free: String, all: String) -> String {
@@ -190,6 +204,7 @@ fn page(remote: &Remote<'_>, node: &Node) {
         ("id", node.id.clone()),
         ("state", word(&node.state)),
         ("held back", node.held_back.clone().unwrap_or_default()),
+        ("short of", short_of(node)),
         ("lease", lease),
         ("beats", beats(node)),
         ("address", node.ip.clone()),
@@ -224,6 +239,13 @@ fn page(remote: &Remote<'_>, node: &Node) {
         remote
             .printer
             .data(&format!("{:<11}{}", runtime.kind, said.join(", ")));
+    }
+}
+
+fn short_of(node: &Node) -> String {
+    match node.pressure.join(", ") {
+        nothing if nothing.is_empty() => nothing,
+        short_of => format!("{short_of}; nothing new is placed here"),
     }
 }
 
@@ -325,10 +347,41 @@ async fn remove(remote: &Remote<'_>, args: NodeRmArgs) -> Result<(), Failure> {
 
 async fn accept(remote: &Remote<'_>, node: &str) -> Result<(), Failure> {
     let order = remote.client.accept(node).await?;
+    match answer(remote, (node, &order.id), ANSWER).await? {
+        Some(_) => remote.printer.data("accepted"),
+        None => remote.printer.data(UNANSWERED),
+    }
+    Ok(())
+}
+
+async fn collect(remote: &Remote<'_>, args: NodeGcArgs) -> Result<(), Failure> {
+    let node = remote.client.node(&args.node).await?;
+    if args.data && !args.dry_run {
+        let what = format!("delete data on {} that may be nowhere else", node.name);
+        confirm(remote, args.yes, &what)?;
+    }
+    let wish = GcWish {
+        dry_run: args.dry_run,
+        data: args.data,
+    };
+    let order = remote.client.gc(&node.id, wish).await?;
+    match answer(remote, (&node.id, &order.id), ROUND).await? {
+        Some(words) => words.lines().for_each(|line| remote.printer.data(line)),
+        None => remote.printer.data(UNANSWERED),
+    }
+    Ok(())
+}
+
+/// The node's answer to an order; none if it does not come in time.
+async fn answer(
+    remote: &Remote<'_>,
+    (node, order): (&str, &str),
+    most: Duration,
+) -> Result<Option<String>, Failure> {
     let answered = async {
         loop {
             let commands = remote.client.commands(node).await?;
-            let ours = commands.into_iter().find(|command| command.id == order.id);
+            let ours = commands.into_iter().find(|command| command.id == order);
             if let Some(command) =
                 ours.filter(|command| command.state.word != CommandProgress::Pending)
             {
@@ -337,22 +390,17 @@ async fn accept(remote: &Remote<'_>, node: &str) -> Result<(), Failure> {
             tokio::time::sleep(LOOK).await;
         }
     };
-    match tokio::time::timeout(ANSWER, answered).await {
-        Ok(command) => {
-            let command = command?;
-            if command.state.word == CommandProgress::Failed {
-                return Err(Failure::failed(
-                    command.state.message,
-                    "`hostler node show` says how it stands",
-                ));
-            }
-            remote.printer.data("accepted");
-        }
-        Err(_) => remote
-            .printer
-            .data("ordered; the node has not answered yet"),
+    let Ok(command) = tokio::time::timeout(most, answered).await else {
+        return Ok(None);
+    };
+    let command = command?;
+    if command.state.word == CommandProgress::Failed {
+        return Err(Failure::failed(
+            command.state.message,
+            "`hostler node show` says how it stands",
+        ));
     }
-    Ok(())
+    Ok(Some(command.state.message))
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use hostler_agent::{
-    Agent, AgentConfig, AgentStatus, GuardFile, Journal, Parts, StartError, ToLog, Uplink, Vitals,
+    Agent, AgentConfig, AgentStatus, Care, GuardFile, Journal, Parts, StartError, ToLog, Uplink,
+    Vitals,
 };
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
@@ -35,6 +36,7 @@ pub(crate) struct NodeAgentConfig {
     pub(crate) registries: Registries,
     pub(crate) guard: GuardFile,
     pub(crate) reserve: Resources,
+    pub(crate) care: Care,
     /// The contract, and where the lines go that it promises.
     pub(crate) uplink: Uplink,
     pub(crate) journal: Arc<dyn Journal>,
@@ -57,6 +59,7 @@ impl NodeAgentConfig {
             registries: Registries::default(),
             guard: usual_guard(),
             reserve: Resources::ZERO,
+            care: Care::default(),
             uplink: Uplink::Session,
             journal: Arc::new(ToLog),
         }
@@ -102,6 +105,7 @@ impl NodeAgent {
             name: config.name,
             labels: config.labels,
             reserved: config.reserve,
+            care: config.care,
             uplink: config.uplink,
             journal: config.journal,
             guard: config.guard,

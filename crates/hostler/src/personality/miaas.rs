@@ -79,6 +79,7 @@ pub(super) fn of_settings(
         journal: stdout(Form::Plain, environment),
         registries: settings.registries.clone(),
         guard: settings.guard.clone(),
+        care: settings.care,
         ..NodeAgentConfig::new(
             server,
             settings.data_dir.clone(),

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hostler_agent::persys::{Figures, Persys};
-use hostler_agent::{Agent, AgentConfig, GuardFile, Parts, Uplink};
+use hostler_agent::{Agent, AgentConfig, Care, GuardFile, Parts, Uplink};
 use hostler_doors::{BindError, Bound, Listener, serve};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks, telemetry};
 use hostler_model::spec::Kind;
@@ -58,6 +58,7 @@ PERSYS_* variables count more than the file; docs/guide/persys-agent.md lists th
 struct Owned {
     registries: Registries,
     guard: GuardFile,
+    care: Care,
 }
 
 pub(super) fn main(
@@ -68,6 +69,7 @@ pub(super) fn main(
     let owned = Owned {
         registries: Registries::default(),
         guard: usual_guard(),
+        care: Care::default(),
     };
     main_with(words, environment, owned, printer)
 }
@@ -128,6 +130,7 @@ pub(super) fn of_settings(
     let owned = Owned {
         registries: told.registries.clone(),
         guard: told.guard.clone(),
+        care: told.care,
     };
     main_with(&words, &environment.with_defaults(set), owned, printer)
 }
@@ -225,6 +228,7 @@ async fn start(
         labels: settings.labels,
         uplink: Uplink::Persys(persys),
         guard: owned.guard,
+        care: owned.care,
         ..AgentConfig::new(settings.scheduler, settings.data_dir)
     };
     let parts = Parts::new(runtimes, clock, entropy, tasks.clone());

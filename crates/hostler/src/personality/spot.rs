@@ -134,6 +134,7 @@ pub(super) fn of_settings(
         journal: stdout(Form::Dated, environment),
         registries: settings.registries.clone(),
         guard: settings.guard.clone(),
+        care: settings.care,
         ..NodeAgentConfig::new(
             server,
             settings.data_dir.join("data"),

@@ -7,6 +7,7 @@ use hostler_model::Resources;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::care::{GcFile, PressureFile};
 use super::contracts::{MiaasFile, OrchionFile};
 use super::registries::ContainerFile;
 use super::vm::VmFile;
@@ -47,6 +48,8 @@ pub(crate) struct AgentFile {
     /// What is kept for the machine itself.
     pub(crate) reserve: Option<Resources>,
     pub(crate) vm: VmFile,
+    pub(crate) gc: GcFile,
+    pub(crate) pressure: PressureFile,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
 }

@@ -2,6 +2,7 @@
 //!
 //! Flag > environment (`HOSTLER_…`) > configuration file > default. The environment comes as data.
 
+mod care;
 mod compat;
 mod contracts;
 mod environment;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use hostler_agent::GuardFile;
+use hostler_agent::{Care, GuardFile};
 use hostler_kit::telemetry;
 use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
 use hostler_runtime::container::Registries;
@@ -78,6 +79,7 @@ pub(crate) struct AgentSettings {
     pub(crate) registries: Registries,
     pub(crate) guard: GuardFile,
     pub(crate) reserve: Resources,
+    pub(crate) care: Care,
     pub(crate) log: LogSettings,
 }
 
@@ -148,19 +150,23 @@ impl AgentSettings {
         let layers = Layers { environment };
         let named = args
             .config
+            .clone()
             .or_else(|| environment.get("HOSTLER_CONFIG").map(PathBuf::from));
         let file: AgentFile = file::read(named.as_deref(), &environment.etc.join("agent.toml"))?;
-        let listen = layers.text(args.listen, "HOSTLER_AGENT_LISTEN", file.listen);
+        let listen = layers.text(args.listen.clone(), "HOSTLER_AGENT_LISTEN", file.listen);
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
-        let server = layers.text(args.server, "HOSTLER_SERVER", file.server);
+        let server = layers.text(args.server.clone(), "HOSTLER_SERVER", file.server);
         let dialect = layers.dialect(args.dialect, file.dialect)?;
         let variable = || environment.get("HOSTLER_DIALECT_CONFIG").map(PathBuf::from);
-        let dialect_file = args.dialect_config.or_else(variable);
+        let dialect_file = args.dialect_config.clone().or_else(variable);
         let kept = file.reserve.unwrap_or_default();
-        let cpu = layers.text(args.reserve_cpu, "HOSTLER_RESERVE_CPU", None);
-        let memory = layers.text(args.reserve_memory, "HOSTLER_RESERVE_MEMORY", None);
+        let cpu = layers.text(args.reserve_cpu.clone(), "HOSTLER_RESERVE_CPU", None);
+        let memory = layers.text(args.reserve_memory.clone(), "HOSTLER_RESERVE_MEMORY", None);
+        let disk = layers.text(args.reserve_disk.clone(), "HOSTLER_RESERVE_DISK", None);
+        let care = care::resolve(&args, (file.gc, file.pressure), environment)?;
         let data_dir = layers.data_dir(args.data_dir, file.data_dir)?;
         Ok(Self {
+            care,
             vm: vm::resolve(file.vm, environment, &data_dir)?,
             target: foreign::target((dialect, server), dialect_file)?,
             persys_insecure: args.persys_insecure,
@@ -174,7 +180,7 @@ impl AgentSettings {
             reserve: Resources {
                 cpu: quantity::<MilliCpu>(cpu.as_deref(), kept.cpu)?,
                 memory: quantity::<Bytes>(memory.as_deref(), kept.memory)?,
-                disk: kept.disk,
+                disk: quantity::<Bytes>(disk.as_deref(), kept.disk)?,
             },
             log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
         })

@@ -26,7 +26,7 @@ pub use assignment::{
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
 pub use job::Job;
 pub use node::{
-    Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, Instance,
+    Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, GcWish, Instance,
     LabelPatch, Lease, Metrics, Node, NodeFacts, NodeFilter, NodeState, NodeStatus, Resources,
     RuntimeFact,
 };

@@ -50,6 +50,9 @@ pub struct Node {
     /// Why the agent's mass-stop guard holds our intent back, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_back: Option<String>,
+    /// What it is short of: `memory`, `disk`, `inodes`, `pids`. While it is, nothing new is placed there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pressure: Vec<String>,
     /// How far a drain has come, while it lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainState>,
@@ -232,6 +235,17 @@ pub struct NodeFilter {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct LabelPatch(pub BTreeMap<String, Option<String>>);
+
+/// What to delete on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct GcWish {
+    /// Only say what would go, and why the rest stays.
+    pub dry_run: bool,
+    /// Also data that no copy on the node uses although its workload lives on.
+    pub data: bool,
+}
 
 /// A durable order to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

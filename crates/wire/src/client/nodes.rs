@@ -4,7 +4,7 @@ use reqwest::Method;
 
 use super::call::expecting;
 use super::{Client, ClientError, Expect};
-use crate::api::{Command, LabelPatch, Node, NodeFilter};
+use crate::api::{Command, GcWish, LabelPatch, Node, NodeFilter};
 
 /// Nodes of one page.
 const PAGE: usize = 500;
@@ -77,6 +77,12 @@ impl Client {
     pub async fn cleanup(&self, node: &str) -> Result<Command, ClientError> {
         let request = self.request(Method::POST, &["api", "v1", "nodes", node, "cleanup"]);
         self.call(request).await
+    }
+
+    /// Orders the node to delete what nothing on it needs.
+    pub async fn gc(&self, node: &str, wish: GcWish) -> Result<Command, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "nodes", node, "gc"]);
+        self.call(request.query(&wish)).await
     }
 
     /// The orders of a node, the newest last.

@@ -11,7 +11,7 @@
 
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 10")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 10, 16")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -32,11 +32,13 @@ pub mod node_message {
         Applied(super::Applied),
         #[prost(message, tag = "10")]
         Facts(super::Facts),
+        #[prost(message, tag = "16")]
+        Kept(super::Kept),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerMessage {
-    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 16")]
     pub message: ::core::option::Option<server_message::Message>,
 }
 /// Nested message and enum types in `ServerMessage`.
@@ -57,6 +59,8 @@ pub mod server_message {
         BeatAck(super::BeatAck),
         #[prost(message, tag = "7")]
         Resend(super::Resend),
+        #[prost(message, tag = "16")]
+        Unwanted(super::Unwanted),
     }
 }
 /// The versions of this contract that a side speaks; the highest common one counts.
@@ -228,6 +232,16 @@ pub struct Usage {
     /// What was measured since the last beat, at most 256; the server keeps the last of each unit.
     #[prost(message, repeated, tag = "6")]
     pub units: ::prost::alloc::vec::Vec<UnitUsage>,
+    /// Absent while the machine has not been looked at.
+    #[prost(message, optional, tag = "7")]
+    pub pressure: ::core::option::Option<Pressure>,
+}
+/// What the machine is short of.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pressure {
+    /// memory, disk, inodes, pids.
+    #[prost(string, repeated, tag = "1")]
+    pub short_of: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnitUsage {
@@ -486,6 +500,19 @@ pub struct Held {
     pub reason: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub would_stop: u32,
+}
+/// Workloads of which the node keeps data that no unit uses: volumes and disks of copies that are gone. Told again
+/// from time to time; at most 1000 in one message.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Kept {
+    #[prost(string, repeated, tag = "1")]
+    pub workloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The answer: those of them that the control plane does not know, because they were deleted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unwanted {
+    #[prost(string, repeated, tag = "1")]
+    pub workloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {

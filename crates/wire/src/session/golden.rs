@@ -158,6 +158,7 @@ fn beats_have_their_bytes() {
         disk_free_bytes: 2,
         running_containers: vec!["x".into(), "y".into()],
         units: Vec::new(),
+        pressure: None,
     };
     golden(
         &usage,
@@ -193,6 +194,13 @@ fn beats_have_their_bytes() {
         &usage,
         b"\x32\x0c\x10\x01\x18\x02\x20\x03\x28\x00\x38\x04\x40\x05",
     );
+    let pressed = Usage {
+        pressure: Some(Pressure {
+            short_of: vec!["disk".into()],
+        }),
+        ..Usage::default()
+    };
+    golden(&pressed, b"\x3a\x06\x0a\x04disk");
     golden(&BeatAck { sequence: 5 }, b"\x08\x05");
     golden(&Resend {}, b"");
 }

@@ -212,6 +212,8 @@ mod tests {
             inputs: mpsc::channel(16).0,
             picture,
             runtimes,
+            pressure: watch::channel(None).1,
+            care: crate::care::Sights::unseen(),
         };
         let alive = Arc::new(watch::Sender::new(()));
         let core = Core::new(config, Persys::new("node-1"), parts, handle, alive);

@@ -68,6 +68,9 @@ pub(super) fn usage(usage: Usage) -> v1::Usage {
         disk_free_bytes: usage.disk_free.0,
         running_containers: usage.running_containers,
         units: usage.units.into_iter().map(unit_usage).collect(),
+        pressure: usage.pressure.map(|short_of| v1::Pressure {
+            short_of: short_of.iter().map(ToString::to_string).collect(),
+        }),
     }
 }
 

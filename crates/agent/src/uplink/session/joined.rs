@@ -3,13 +3,13 @@
 //! It owns what the other side was told, so that only differences are sent; all of it is lost with the session,
 //! because the next one begins by telling everything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use hostler_model::{ObservedUnit, UnitId, UnitState};
+use hostler_model::{ObservedUnit, UnitId, UnitState, WorkloadId};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
 use hostler_wire::session::v1::server_message::Message as In;
@@ -30,6 +30,8 @@ use crate::uplink::channel::failure;
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// A suspension longer than this makes the session be opened again.
 const NOTABLE_SLEEP: Duration = Duration::from_secs(2);
+/// Workloads that are asked about in one message.
+const KEPT_AT_ONCE: usize = 1000;
 
 /// A session that was welcome.
 pub(super) struct Session<'a> {
@@ -117,6 +119,8 @@ impl<'a> Session<'a> {
         let mut picture = self.uplink.handle.picture.clone();
         picture.mark_changed();
         let mut abilities = self.uplink.handle.abilities.clone();
+        let mut kept = self.uplink.handle.care.kept.clone();
+        kept.mark_changed();
         loop {
             // Every arm only waits until it completes; dropping it at that point loses nothing. A message
             // that is half received stays in the stream. In this order nothing starves: beats are rare,
@@ -136,6 +140,14 @@ impl<'a> Session<'a> {
                     Err(_) => Err(Ended::Stopping),
                 },
                 () = abilities.changed() => self.tell_facts().await,
+                // Only who follows the intent asks what is not wanted any more.
+                changed = kept.changed(), if self.is_judged => match changed {
+                    Ok(()) => {
+                        let workloads = kept.borrow_and_update().clone();
+                        self.tell_kept(&workloads).await
+                    }
+                    Err(_) => Err(Ended::Stopping),
+                },
                 received = inbound.message() => match received {
                     Ok(Some(received)) => self.take(received).await,
                     Ok(None) => Err(Ended::Lost("the control plane closed the session".to_owned())),
@@ -161,6 +173,10 @@ impl<'a> Session<'a> {
             }
             Some(In::BeatAck(ack)) => self.take_ack(ack).await,
             Some(In::Resend(_)) => self.resend().await,
+            Some(In::Unwanted(unwanted)) => {
+                self.take_unwanted(&unwanted);
+                Ok(())
+            }
             Some(In::Refused(refused)) => Err(Ended::Refused(refused)),
             // A second welcome says nothing; what a newer control plane adds is not for this agent.
             Some(In::Welcome(_)) | None => Ok(()),
@@ -301,6 +317,9 @@ impl<'a> Session<'a> {
         usage.running_containers = self.uplink.handle.containers();
         let figures = Arc::clone(&self.uplink.handle.figures.borrow());
         usage.units = figures.news(self.told_figures);
+        usage
+            .pressure
+            .clone_from(&self.uplink.handle.pressure.borrow());
         self.told_figures = figures.round;
         self.sequence += 1;
         self.unanswered.push_back((self.sequence, now));
@@ -352,6 +371,35 @@ impl<'a> Session<'a> {
         self.tell_held(picture).await?;
         self.show_status(picture);
         Ok(())
+    }
+
+    /// Asks which of the workloads whose data is kept are still known.
+    async fn tell_kept(&mut self, workloads: &BTreeSet<WorkloadId>) -> Result<(), Ended> {
+        let workloads: Vec<String> = workloads.iter().map(ToString::to_string).collect();
+        for some in workloads.chunks(KEPT_AT_ONCE) {
+            let workloads = some.to_vec();
+            self.send(Out::Kept(v1::Kept { workloads })).await?;
+        }
+        Ok(())
+    }
+
+    /// What is not known any more is for the care to delete, if the control plane is the one that is followed.
+    fn take_unwanted(&mut self, unwanted: &v1::Unwanted) {
+        let picture = self.uplink.handle.picture.borrow();
+        if picture.held.is_some() || picture.origin != Some(self.speaker.origin) {
+            return;
+        }
+        let kept = self.uplink.handle.care.kept.borrow();
+        let told = unwanted.workloads.iter().filter_map(|id| id.parse().ok());
+        let told: BTreeSet<WorkloadId> = told.filter(|id| kept.contains(id)).collect();
+        // What was deleted never comes back.
+        self.uplink.handle.care.unwanted.send_if_modified(|known| {
+            let before = known.len();
+            known.retain(|id| kept.contains(id));
+            let dropped = before - known.len();
+            known.extend(told);
+            known.len() > before - dropped
+        });
     }
 
     /// Before the intent of this session was judged, only the news that one is held back is certain.

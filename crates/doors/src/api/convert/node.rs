@@ -38,6 +38,7 @@ pub(in crate::api) fn node(control: &Control, state: &State, node: &Node) -> api
         joined_at: moment(node.joined_at),
         gone_at: node.gone_at.map(moment),
         held_back: node.held_back.clone(),
+        pressure: node.pressure.iter().map(ToString::to_string).collect(),
         drain: drain(node, copies),
         lease: live.filter(|live| live.beats > 0).map(|live| api::Lease {
             age_ms: millis(live.last_beat_age),
@@ -180,6 +181,7 @@ pub(in crate::api) fn command(command: &Command) -> api::Command {
     let kind = match &command.kind {
         CommandKind::AcceptIntent { .. } => "accept-intent",
         CommandKind::Cleanup => "cleanup",
+        CommandKind::Collect { .. } => "collect",
         CommandKind::Switch { .. } => "switch",
         CommandKind::Terminate { .. } => "terminate",
     };

@@ -282,6 +282,7 @@ fn usage(beat: Heartbeat) -> Usage {
         disk_free: megabytes(u64::try_from(beat.disk_free_mb).unwrap_or_default()),
         running_containers: beat.running_containers,
         units: Vec::new(),
+        pressure: None,
     }
 }
 

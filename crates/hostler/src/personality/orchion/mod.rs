@@ -76,6 +76,7 @@ pub(super) fn of_settings(
     let node = NodeAgentConfig {
         registries: settings.registries.clone(),
         guard: settings.guard.clone(),
+        care: settings.care,
         ..NodeAgentConfig::new(
             self::server(named.unwrap_or(USUAL_SERVER)),
             settings.data_dir.clone(),
