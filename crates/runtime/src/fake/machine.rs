@@ -1,6 +1,6 @@
 //! The machine behind the fake: it owns the units, and each test owns it. Nothing here fails by itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
