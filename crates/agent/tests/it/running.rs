@@ -7,7 +7,7 @@ use hostler_model::spec::{ComposeSpec, WorkloadSpec};
 use hostler_model::{CommandKind, Exit, Part, PartState};
 use hostler_runtime::fake::Fault;
 
-use crate::control::unit;
+use crate::control::{State, unit};
 use crate::node::{World, program, serve};
 
 /// Longer than any test waits.
@@ -21,9 +21,7 @@ async fn a_killed_unit_runs_again_at_once() {
     world.control.until_shown(unit(1, 1), "running").await;
     let before = tokio::time::Instant::now();
     world.machine.crash(unit(1, 1), Exit::Signal(9));
-    let again = |state: &crate::control::State| {
-        state.shows(unit(1, 1), "running") && state.runs(unit(1, 1)) == 2
-    };
+    let again = |state: &State| state.shows(unit(1, 1), "running") && state.runs(unit(1, 1)) == 2;
     world.control.until("running again", again).await;
     // Simulated time: only waits that the agent makes count.
     assert!(
@@ -151,6 +149,37 @@ async fn a_newer_generation_takes_the_place_of_the_older() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn intents_that_come_twice_or_late_change_nothing_of_what_runs() {
+    let world = World::new();
+    let _agent = world.start().await;
+    let (older, newer) = (unit(1, 1), unit(1, 2));
+    let told = |unit| world.control.run(unit, &serve("web"));
+    for unit in [older, newer] {
+        told(unit);
+        world.control.until_shown(unit, "running").await;
+    }
+    let is_as_it_was = async |what: &str| {
+        let version = world.control.state().version;
+        let is_applied = |state: &State| state.applied.contains(&version);
+        world.control.until("applied", is_applied).await;
+        world.pass(Duration::from_secs(10)).await;
+        assert_eq!(world.machine.running(), [newer], "{what}");
+        assert_eq!(world.control.state().runs(newer), 1, "{what}");
+    };
+    [newer, newer].into_iter().for_each(told);
+    is_as_it_was("the same again").await;
+    [older, older].into_iter().for_each(told);
+    is_as_it_was("an older one late").await;
+    world.control.stop(older, "replaced");
+    is_as_it_was("an end of the older one late").await;
+    told(newer);
+    world.control.ask_again();
+    let is_told_in_full = |state: &State| state.full_sets == 2;
+    world.control.until("all again", is_told_in_full).await;
+    is_as_it_was("everything again").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_update_that_cannot_be_prepared_leaves_the_older_running() {
     let world = World::new();
     let _agent = world.start().await;
@@ -221,7 +250,7 @@ async fn preparations_that_never_end_hold_up_nothing_else() {
     for n in 0..20 {
         world.control.run(unit(n, 1), &serve("slow"));
     }
-    let all = |state: &crate::control::State| (0..20).all(|n| state.shows(unit(n, 1), "preparing"));
+    let all = |state: &State| (0..20).all(|n| state.shows(unit(n, 1), "preparing"));
     world.control.until("all are prepared", all).await;
     world.machine.set_preparation_time(Duration::ZERO);
     world.control.run(unit(100, 1), &serve("quick"));
@@ -295,7 +324,7 @@ async fn many_copies_start_side_by_side() {
     for n in 0..32 {
         world.control.run(unit(n, 1), &serve("web"));
     }
-    let all = |state: &crate::control::State| (0..32).all(|n| state.shows(unit(n, 1), "running"));
+    let all = |state: &State| (0..32).all(|n| state.shows(unit(n, 1), "running"));
     world.control.until("all run", all).await;
     // Simulated time: no preparation waits for another.
     assert!(
