@@ -146,13 +146,8 @@ async fn play(ground: &mut dyn Ground) {
             assert!(is_over, "{what}: {state:?}");
         }
         // An engine may still be busy with what nobody waits for any more; an agent tries again too.
-        let mut last = Ok(());
-        until("what is wanted runs", async || {
-            last = reconcile(&*driver, &wanted).await;
-            if let Err(error) = &last {
-                eprintln!("{what}: {error}");
-            }
-            last.is_ok()
+        until(&format!("what is wanted runs: {what}"), async || {
+            reconcile(&*driver, &wanted).await.is_ok()
         })
         .await;
         let expected: BTreeMap<String, usize> = wanted
