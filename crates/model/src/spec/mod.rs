@@ -48,7 +48,7 @@ pub use process::{
 };
 pub use update::{Update, UpdateOrder};
 pub use vm::{Accelerator, CloudInit, DiskFormat, DiskMedia, VmDisk, VmNetwork, VmSpec, prefixed};
-pub use volume::ManagedVolume;
+pub use volume::{AccessMode, ManagedVolume};
 
 use crate::{Bytes, Code, MilliCpu, Refusal, Resources};
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{ManagedVolume, volume};
+
 /// A plain process of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +43,9 @@ pub struct ProcessSpec {
     pub isolation: Isolation,
     #[serde(default, skip_serializing_if = "Seccomp::is_off")]
     pub seccomp: Seccomp,
+    /// Volumes that the node makes and keeps; the process sees them at their targets, nothing else does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<ManagedVolume>,
 }
 
 /// What the kernel bounds per process, by the names of `ulimit` and Docker.
@@ -155,6 +160,7 @@ impl ProcessSpec {
                 network: ProcessNetwork::Host,
             },
             seccomp: Seccomp::Off,
+            volumes: Vec::new(),
         }
     }
 
@@ -211,6 +217,7 @@ impl ProcessSpec {
             self.seccomp != Seccomp::Off && !self.no_new_privileges,
             "seccomp: needs no_new_privileges",
         );
+        volume::check("process", &self.volumes, findings);
     }
 }
 

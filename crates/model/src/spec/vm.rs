@@ -159,6 +159,11 @@ impl VmSpec {
             findings.push(problem);
         }
         volume::check("vm", &self.volumes, findings);
+        let sizeless = self.volumes.iter().find(|volume| volume.size.is_none());
+        if let Some(volume) = sizeless.filter(|volume| volume.driver != ManagedVolume::CEPH) {
+            let name = &volume.name;
+            findings.push(format!("vm.volumes: `{name}` is a disk and needs a `size`"));
+        }
     }
 
     fn check_disks(&self, findings: &mut Vec<String>) {
