@@ -82,6 +82,7 @@ impl Machine for LocalMachine {
             boot_id: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
             agent_version: String::new(),
             runtimes: Vec::new(),
+            storage: Vec::new(),
             foreign: None,
         }
     }

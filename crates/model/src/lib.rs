@@ -42,7 +42,7 @@ pub use id::{
 };
 pub use node::{
     Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact,
-    UnitUsage, Usage, is_node_name,
+    StorageFact, UnitUsage, Usage, is_node_name,
 };
 pub use page::page_of;
 pub use pool::{Money, Pool, PoolId, Quote, QuoteSource};

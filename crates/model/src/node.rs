@@ -22,7 +22,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Kind, WorkloadSpec};
+use crate::spec::{Kind, ManagedVolume, WorkloadSpec};
 use crate::{Bytes, Contract, NodeId, Pressure, Resources, Timestamp, UnitId};
 
 /// Longest name of a node: that of a DNS name.
@@ -124,6 +124,8 @@ pub struct NodeFacts {
     pub boot_id: String,
     pub agent_version: String,
     pub runtimes: Vec<RuntimeFact>,
+    /// The storage drivers of managed volumes, beside `local`, which every node has.
+    pub storage: Vec<StorageFact>,
     /// What a foreign agent said of its machine, as JSON in its own contract's words: kept to be shown as it
     /// was written, and read by the door of that contract alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +150,16 @@ pub struct RuntimeFact {
     #[serde(default)]
     pub version: String,
     /// Why it cannot work, or what it cannot do; empty if all is well.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// A storage driver of managed volumes, and whether it can work on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageFact {
+    pub driver: String,
+    pub available: bool,
+    /// Why it cannot work; empty if all is well.
     #[serde(default)]
     pub note: String,
 }
@@ -261,7 +273,27 @@ impl Node {
     /// Whether the node can run a copy of it. Only agents of ours know what a job is, whatever drivers others have.
     #[must_use]
     pub fn can_run_copy(&self, spec: &WorkloadSpec) -> bool {
-        self.knows_jobs_of(spec) && self.can_run(spec.runs_on())
+        self.knows_jobs_of(spec)
+            && self.can_run(spec.runs_on())
+            && self.lacking_storage(spec).is_none()
+    }
+
+    /// The first storage driver that the spec needs and the node has not.
+    #[must_use]
+    pub fn lacking_storage<'a>(&self, spec: &'a WorkloadSpec) -> Option<&'a str> {
+        let mut drivers = spec.volumes().iter().map(|volume| volume.driver.as_str());
+        drivers.find(|driver| !self.has_storage(driver))
+    }
+
+    /// Every node has `local`; foreign agents say the rest with labels.
+    fn has_storage(&self, driver: &str) -> bool {
+        let mut facts = self.facts.storage.iter();
+        driver == ManagedVolume::LOCAL
+            || facts.any(|fact| fact.driver == driver && fact.available)
+            || self
+                .labels
+                .get(&ManagedVolume::label(driver))
+                .is_some_and(|it| it == "true")
     }
 
     /// Whether its agent knows jobs, or the spec is none.

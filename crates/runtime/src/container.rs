@@ -174,7 +174,7 @@ impl Runtime for ContainerRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
-        create::check(unit)?;
+        unit.check_volumes()?;
         let turn = self.inner.turn(unit.id).await;
         let Some((docker, image)) = self.inner.fetch(unit, progress).await? else {
             return Ok(());

@@ -151,6 +151,7 @@ pub fn unit(spec: WorkloadSpec) -> Unit {
         workload_name: spec.name.clone(),
         slot: 0,
         spec: Arc::new(spec),
+        volumes: Vec::new(),
     }
 }
 

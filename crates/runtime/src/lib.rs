@@ -19,6 +19,7 @@ pub mod leftovers;
 pub mod logs;
 pub mod process;
 pub mod vm;
+pub mod volumes;
 mod whose;
 
 use std::sync::Arc;
@@ -27,11 +28,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_model::spec::{Kind, WorkloadSpec};
-use hostler_model::{Exit, FailureCode, Part, RuntimeFact, Timestamp, UnitId, WorkloadId};
+use hostler_model::{
+    Exit, FailureCode, Part, RuntimeFact, StorageFact, Timestamp, UnitId, WorkloadId,
+};
 
 pub use exec::{Exec, ExecCommand, ExecDone, Execution};
 pub use leftovers::{Discarded, Leftover, LeftoverKind, Leftovers};
 pub use logs::{LogLine, LogQuery, Run, Stream};
+pub use volumes::{Attached, Place};
 
 /// What is to be run: all that a driver needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct Unit {
     pub workload_name: String,
     pub slot: u32,
     pub spec: Arc<WorkloadSpec>,
+    /// The spec's volumes, once they are on the node.
+    pub volumes: Vec<Attached>,
 }
 
 /// A unit that exists on the node, in whatever state.
@@ -142,6 +148,23 @@ pub enum RuntimeError {
         context: String,
         source: std::io::Error,
     },
+}
+
+impl Unit {
+    /// Refuses what would have to be left out: volumes that nothing has brought to the node.
+    pub(crate) fn check_volumes(&self) -> Result<(), RuntimeError> {
+        let missing = self.spec.volumes().get(self.volumes.len());
+        match missing {
+            None => Ok(()),
+            Some(volume) => Err(RuntimeError::Unsatisfiable {
+                code: FailureCode::VolumesUnsupported,
+                message: format!(
+                    "this node manages no volumes, and `{}` is asked for",
+                    volume.name
+                ),
+            }),
+        }
+    }
 }
 
 impl RuntimeError {
@@ -252,6 +275,11 @@ pub trait Runtime: Send + Sync + 'static {
         None
     }
 
+    /// Whether its units can have managed volumes.
+    fn volumes(&self) -> Option<&dyn Volumes> {
+        None
+    }
+
     /// Whether units may have a healthcheck of their own, which the engine runs.
     fn native_health(&self) -> Option<&dyn NativeHealth> {
         None
@@ -306,6 +334,12 @@ pub enum NativeVerdict {
 #[async_trait]
 pub trait NativeHealth: Send + Sync {
     async fn native_verdict(&self, id: UnitId) -> Result<NativeVerdict, RuntimeError>;
+}
+
+/// Gives managed volumes to units.
+pub trait Volumes: Send + Sync {
+    /// Which storage drivers work on this node, and why others do not.
+    fn drivers(&self) -> Vec<StorageFact>;
 }
 
 /// Counts what runs on the driver's engine, also what is not ours.

@@ -32,7 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_kit::{Clock, Tasks};
-use hostler_model::spec::Kind;
+use hostler_model::spec::{Kind, Mount};
 use hostler_model::{Exit, RuntimeFact, Timestamp, UnitId};
 use hostler_shim::cgroup::{self, Cgroups};
 use hostler_shim::record::{UnitDir, UnitRecord};
@@ -41,7 +41,8 @@ use tokio::sync::{Notify, Semaphore};
 use crate::disk;
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Data, Exec, Fencing, Found, FoundState, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+    Data, Exec, Fencing, Found, FoundState, Place, Progress, Runtime, RuntimeError, Stats, Unit,
+    UnitStats,
 };
 
 pub use program::place;
@@ -131,6 +132,7 @@ impl ProcessRuntime {
             workload_name: unit.workload_name.clone(),
             slot: unit.slot,
             spec: Arc::clone(&unit.spec),
+            mounts: mounts_of(unit),
         };
         // What has begun is finished even if nobody waits for it any more, and the turn ends with it.
         disk::off_thread("prepare the unit", move || {
@@ -199,6 +201,7 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, _progress: Progress<'_>) -> Result<(), RuntimeError> {
+        unit.check_volumes()?;
         self.prepare_with(unit, |_| Ok(())).await
     }
 
@@ -346,6 +349,19 @@ fn delete(base: &Path, id: UnitId) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The places of its volumes. Those of a machine are its disks.
+fn mounts_of(unit: &Unit) -> Vec<Mount> {
+    let volumes = unit.volumes.iter();
+    let directories = volumes.filter(|volume| matches!(volume.place, Place::Directory(_)));
+    directories
+        .map(|volume| Mount {
+            source: volume.place.path().to_string_lossy().into_owned(),
+            target: volume.target.clone(),
+            read_only: volume.read_only,
+        })
+        .collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -45,7 +45,7 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
     let process = spec.process.as_ref().ok_or_else(no_program)?;
     let (program, arguments) = process.command.split_first().ok_or_else(no_program)?;
     let host_name = format!("{}-{}", record.workload_name, record.slot);
-    let mut launch = Launch::of(process, host_name);
+    let mut launch = Launch::of(process, host_name, &record.mounts);
     let mut command = if launch.is_some() {
         // This program once more, whatever lies under its name by now.
         let mut command = Command::new("/proc/self/exe");

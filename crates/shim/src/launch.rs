@@ -13,14 +13,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use hostler_model::spec::{Isolation, ProcessNetwork, ProcessSpec, Seccomp, Ulimit, UlimitValue};
-use rustix::fs::Mode;
+use hostler_model::spec::{
+    Isolation, Mount, ProcessNetwork, ProcessSpec, Seccomp, Ulimit, UlimitValue,
+};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
@@ -41,17 +43,19 @@ pub(super) struct Launch {
     isolation: Isolation,
     host_name: String,
     seccomp: Seccomp,
+    mounts: Vec<Mount>,
 }
 
 impl Launch {
     /// What the spec asks for, if it is more than a plain process.
-    pub(super) fn of(spec: &ProcessSpec, host_name: String) -> Option<Self> {
+    pub(super) fn of(spec: &ProcessSpec, host_name: String, mounts: &[Mount]) -> Option<Self> {
         let is_plain = spec.groups.is_empty()
             && spec.umask.is_none()
             && spec.nice.is_none()
             && spec.ulimits.is_empty()
             && spec.isolation.is_none()
-            && spec.seccomp == Seccomp::Off;
+            && spec.seccomp == Seccomp::Off
+            && mounts.is_empty();
         (!is_plain).then(|| Self {
             command: spec.command.clone(),
             identity: None,
@@ -61,6 +65,7 @@ impl Launch {
             isolation: spec.isolation.clone(),
             host_name,
             seccomp: spec.seccomp,
+            mounts: mounts.to_vec(),
         })
     }
 
@@ -160,8 +165,8 @@ impl Launch {
                 raise_loopback().map_err(refused("a loopback interface"))?;
             }
         }
-        if tmp || pid {
-            mounts(tmp, pid).map_err(refused("mounts of its own"))?;
+        if tmp || pid || !self.mounts.is_empty() {
+            mounts(tmp, pid, &self.mounts).map_err(refused("mounts of its own"))?;
         }
         Ok(())
     }
@@ -218,10 +223,16 @@ fn take_identity(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {
 }
 
 /// What is mounted here stays here; what the node mounts later is seen here too.
-fn mounts(tmp: bool, pid: bool) -> rustix::io::Result<()> {
+fn mounts(tmp: bool, pid: bool, binds: &[Mount]) -> rustix::io::Result<()> {
     unshare(UnshareFlags::NEWNS)?;
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", downstream)?;
+    // Held before anything could cover them.
+    let hold = |bind: &Mount| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::open(&bind.source, flags, Mode::empty())
+    };
+    let sources = binds.iter().map(hold).collect::<Result<Vec<_>, _>>()?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     if tmp {
         for place in ["/tmp", "/var/tmp"] {
@@ -230,8 +241,26 @@ fn mounts(tmp: bool, pid: bool) -> rustix::io::Result<()> {
             }
         }
     }
+    for (bind, source) in binds.iter().zip(&sources) {
+        bind_at(source, bind)?;
+    }
     if pid {
         rustix::mount::mount("proc", "/proc", "proc", quiet | MountFlags::NOEXEC, None)?;
+    }
+    Ok(())
+}
+
+/// A place that is not there yet is made, and stays.
+fn bind_at(source: &OwnedFd, bind: &Mount) -> rustix::io::Result<()> {
+    let target = Path::new(&bind.target);
+    if std::fs::create_dir_all(target).is_err() {
+        return Err(rustix::io::Errno::NOTDIR);
+    }
+    let source = format!("/proc/self/fd/{}", source.as_raw_fd());
+    rustix::mount::mount_bind(source, target)?;
+    if bind.read_only {
+        let flags = MountFlags::BIND | MountFlags::RDONLY;
+        rustix::mount::mount_remount(target, flags, c"")?;
     }
     Ok(())
 }

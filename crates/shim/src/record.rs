@@ -20,7 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hostler_model::spec::WorkloadSpec;
+use hostler_model::spec::{Mount, WorkloadSpec};
 use hostler_model::{Exit, Timestamp, UnitId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ pub struct UnitRecord {
     pub workload_name: String,
     pub slot: u32,
     pub spec: Arc<WorkloadSpec>,
+    /// What the process finds where there is something else on the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
 }
 
 /// `runs/<n>.start`.

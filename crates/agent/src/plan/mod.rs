@@ -223,6 +223,10 @@ impl Planner<'_> {
             return self.clean_up(unit);
         }
         let Some(seen) = self.facts.observed.units.get(&unit) else {
+            // Only one generation has its volumes: the older one lets go of them first.
+            if !item.spec.volumes().is_empty() && self.retire_others(unit) {
+                return;
+            }
             // The ledger may have been lost; the control plane's word that it has ended stands.
             if !item.is_finished && self.is_due(unit) {
                 self.plan.steps.push(Step::Prepare(unit));

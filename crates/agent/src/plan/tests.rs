@@ -536,3 +536,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_older_generation_lets_go_of_its_volumes_before_the_newer_is_prepared() {
+    let volume = serde_json::json!({"name": "data", "target": "/data"});
+    let with_volume = |spec: &mut WorkloadSpec| {
+        if let Some(process) = &mut spec.process {
+            process.volumes = vec![serde_json::from_value(volume.clone()).unwrap()];
+        }
+    };
+    let (old, new) = (unit('a', 1), unit('a', 2));
+    let steps = |world: World| plan(world.facts(), NOW).steps;
+    let world = || World::new().wants(new, with_volume);
+    let first = steps(world().has(old, RUNNING));
+    assert_eq!(first, [Step::Stop(old, StopReason::Retired)]);
+    let second = steps(world().has(old, exited(Exit::Code(0))));
+    assert_eq!(second, [Step::Remove(old, Data::Keep)]);
+    assert_eq!(steps(world()), [Step::Prepare(new)]);
+    // Without volumes the old one runs until the new one is ready.
+    let plain = steps(World::new().runs(new).has(old, RUNNING));
+    assert_eq!(plain, [Step::Prepare(new)]);
+}

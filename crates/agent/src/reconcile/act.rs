@@ -84,6 +84,7 @@ impl Reconciler {
             workload_name: item.workload_name.clone(),
             slot: item.slot,
             spec: WorkloadSpec::runnable(&item.spec),
+            volumes: Vec::new(),
         };
         let Some(runtime) = self.runtimes.get(&item.spec.runs_on()).map(Arc::clone) else {
             return;

@@ -294,6 +294,7 @@ mod tests {
             workload_name: "shop".to_owned(),
             slot: 0,
             spec: Arc::new(spec),
+            volumes: Vec::new(),
         }
     }
 

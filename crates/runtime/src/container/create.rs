@@ -7,11 +7,10 @@ use bollard::models::{
     HostConfigLogConfig, Mount, MountTmpfsOptions, MountType, NetworkingConfig, PortBinding,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
-use hostler_model::FailureCode;
 use hostler_model::spec::{Capabilities, ContainerSpec, Healthcheck, Protocol, WorkloadSpec};
 
 use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
-use crate::{RuntimeError, Unit};
+use crate::{Attached, Unit};
 
 /// Of the engine's own log files, so that a container cannot fill the disk with words.
 const LOG_BYTES: &str = "8m";
@@ -28,21 +27,6 @@ pub(super) fn name_of(unit: &Unit) -> String {
         "hostler-{}-{}-{short}-g{}",
         unit.workload_name, unit.slot, unit.id.generation
     )
-}
-
-/// Refuses what this driver would have to leave out.
-pub(super) fn check(unit: &Unit) -> Result<(), RuntimeError> {
-    let container = unit.spec.container.as_ref();
-    match container.and_then(|container| container.volumes.first()) {
-        None => Ok(()),
-        Some(volume) => Err(RuntimeError::Unsatisfiable {
-            code: FailureCode::VolumesUnsupported,
-            message: format!(
-                "this node's container driver manages no volumes, and `{}` is asked for",
-                volume.name
-            ),
-        }),
-    }
 }
 
 /// The whole request; the image is called as the engine knows it.
@@ -66,7 +50,10 @@ pub(super) fn body_of(unit: &Unit, image: &str, owner: &str) -> ContainerCreateB
             .and_then(|it| it.healthcheck.as_ref())
             .map(healthcheck),
         networking_config: container.and_then(endpoints),
-        host_config: Some(host_config(spec, container)),
+        host_config: Some(HostConfig {
+            mounts: container.map(|container| mounts(container, &unit.volumes)),
+            ..host_config(spec, container)
+        }),
         ..ContainerCreateBody::default()
     }
 }
@@ -87,7 +74,6 @@ fn host_config(spec: &WorkloadSpec, container: Option<&ContainerSpec>) -> HostCo
         pids_limit: spec.limits.pids.map(i64::from),
         ulimits: ulimits(spec, container),
         port_bindings: Some(port_bindings(spec)),
-        mounts: container.map(mounts),
         network_mode: container.and_then(|container| container.network.clone()),
         dns: container.and_then(|container| listed(&container.dns)),
         extra_hosts: container.and_then(extra_hosts),
@@ -243,7 +229,7 @@ fn target_of(port: &hostler_model::spec::PortMapping) -> String {
     format!("{}/{protocol}", port.target.unwrap_or(port.host))
 }
 
-fn mounts(container: &ContainerSpec) -> Vec<Mount> {
+fn mounts(container: &ContainerSpec, volumes: &[Attached]) -> Vec<Mount> {
     let bind = |mount: &hostler_model::spec::Mount| Mount {
         typ: Some(MountType::BIND),
         source: Some(mount.source.clone()),
@@ -261,7 +247,15 @@ fn mounts(container: &ContainerSpec) -> Vec<Mount> {
         }),
         ..Mount::default()
     };
+    let volume = |volume: &Attached| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(volume.place.path().to_string_lossy().into_owned()),
+        target: Some(volume.target.clone()),
+        read_only: Some(volume.read_only),
+        ..Mount::default()
+    };
     let binds = container.mounts.iter().map(bind);
+    let binds = binds.chain(volumes.iter().map(volume));
     binds.chain(container.tmpfs.iter().map(tmpfs)).collect()
 }
 

@@ -126,7 +126,12 @@ impl Words {
 
     fn disk(&mut self, number: usize, disk: &Disk) {
         let node = format!("disk{number}");
-        self.blockdev(&node, &disk.path, disk.format, disk.is_cdrom);
+        let source = match disk.is_device {
+            true => "host_device",
+            false => "file",
+        };
+        let is_read_only = disk.is_cdrom || disk.is_read_only;
+        self.blockdev(&node, (source, &disk.path), disk.format, is_read_only);
         let boot = disk.boot.map(|order| format!(",bootindex={order}"));
         let boot = boot.unwrap_or_default();
         let device = if disk.is_cdrom {
@@ -141,18 +146,24 @@ impl Words {
     }
 
     fn seed(&mut self) {
-        self.blockdev("seed", Path::new(SEED), DiskFormat::Raw, true);
+        self.blockdev("seed", ("file", Path::new(SEED)), DiskFormat::Raw, true);
         self.pair("-device", "virtio-blk-pci,drive=seed,serial=cidata");
     }
 
     /// As JSON, because a path may hold anything.
-    fn blockdev(&mut self, node: &str, path: &Path, format: DiskFormat, is_read_only: bool) {
+    fn blockdev(
+        &mut self,
+        node: &str,
+        (source, path): (&str, &Path),
+        format: DiskFormat,
+        is_read_only: bool,
+    ) {
         let device = json!({
             "driver": super::qemu_img::word(format),
             "node-name": node,
             "read-only": is_read_only,
             "discard": "unmap",
-            "file": { "driver": "file", "filename": path.to_string_lossy() },
+            "file": { "driver": source, "filename": path.to_string_lossy() },
         });
         self.pair("-blockdev", device);
     }
@@ -308,6 +319,8 @@ mod tests {
             format,
             size: 0,
             is_cdrom,
+            is_device: false,
+            is_read_only: false,
             boot,
         };
         machine.disks = vec![

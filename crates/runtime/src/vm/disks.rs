@@ -23,7 +23,7 @@ use super::images::{Images, refused};
 use super::networks::fnv;
 use super::qemu_img::QemuImg;
 use super::record::Disk;
-use crate::{RuntimeError, disk};
+use crate::{Attached, Place, RuntimeError, disk};
 
 /// A disk that is to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +201,8 @@ async fn make_each(
             format: disk.format,
             size: disk.size,
             is_cdrom: file.is_none(),
+            is_device: false,
+            is_read_only: false,
             boot: disk.boot,
         });
     }
@@ -256,6 +258,20 @@ async fn make_one(
     moved.map_err(|error| disk::error(format!("make {}", file.display()), error))?;
     made.push(file.to_owned());
     Ok(())
+}
+
+/// The unit's volumes as further disks, by which name the guest finds them.
+pub(super) fn of_volumes(volumes: &[Attached]) -> impl Iterator<Item = Disk> + '_ {
+    volumes.iter().map(|volume| Disk {
+        target: volume.name.clone(),
+        path: volume.place.path().to_owned(),
+        format: DiskFormat::Raw,
+        size: 0,
+        is_cdrom: false,
+        is_device: matches!(volume.place, Place::Device(_)),
+        is_read_only: volume.read_only,
+        boot: None,
+    })
 }
 
 /// Looks the disks over before a start, when no other generation uses them, and lets them grow.

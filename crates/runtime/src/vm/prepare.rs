@@ -25,13 +25,7 @@ impl Inner {
             let message = "the spec has no vm section".to_owned();
             return Err(refused(FailureCode::VmRefused, message));
         };
-        if let Some(volume) = vm.volumes.first() {
-            let message = format!(
-                "this node's machine driver manages no volumes, and `{}` is asked for",
-                volume.name
-            );
-            return Err(refused(FailureCode::VolumesUnsupported, message));
-        }
+        unit.check_volumes()?;
         let engine = probe::engine(self.settings.accelerator, vm.accelerator, probe::has_kvm())?;
         let version = probe::numbers(&probe::version(&self.settings.qemu).await?);
         let kernel = self.kernel(vm)?;
@@ -45,10 +39,12 @@ impl Inner {
         if made.is_err() && is_first {
             self.whose.forget(unit.id.assignment).await?;
         }
+        let mut disks = made?;
+        disks.extend(disks::of_volumes(&unit.volumes));
         let machine = Machine {
             grace_ms: unit.spec.stop.grace_ms,
             ports: unit.spec.ports.clone(),
-            disks: made?,
+            disks,
             nics,
         };
         let is_root = rustix::process::geteuid().is_root();

@@ -33,6 +33,11 @@ pub(super) struct Disk {
     /// It is grown to this many bytes before a start if it is smaller.
     pub(super) size: u64,
     pub(super) is_cdrom: bool,
+    /// A device of the node, not a file.
+    #[serde(default)]
+    pub(super) is_device: bool,
+    #[serde(default)]
+    pub(super) is_read_only: bool,
     /// Its place in the order of booting, from 1.
     pub(super) boot: Option<u32>,
 }

@@ -19,6 +19,7 @@ mod registry;
 mod rounds;
 mod survival;
 mod vm;
+mod volumes;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ const MACHINE: &str = "HOSTLER_TEST_MACHINE";
 
 /// A node with machines, all of which end when the test is over.
 pub(crate) struct Lab {
-    home: tempfile::TempDir,
+    pub(crate) home: tempfile::TempDir,
     pub(crate) settings: VmSettings,
     kernel: PathBuf,
     initrd: Option<PathBuf>,
@@ -169,11 +169,11 @@ fn line_of(behaviour: &Behaviour) -> String {
     }
 }
 
-fn vm(spec: &mut WorkloadSpec) -> &mut VmSpec {
+pub(crate) fn vm(spec: &mut WorkloadSpec) -> &mut VmSpec {
     spec.vm.as_mut().unwrap()
 }
 
-fn next_generation(unit: &Unit) -> Unit {
+pub(crate) fn next_generation(unit: &Unit) -> Unit {
     let mut next = unit.clone();
     next.id.generation += 1;
     next

@@ -4,6 +4,7 @@ use hostler_model::spec::{Limits, PortMapping};
 use hostler_model::{AssignmentId, Bytes, MilliCpu, Timestamp, UnitId, WorkloadId};
 
 use super::*;
+use crate::Place;
 
 #[test]
 fn a_spec_becomes_the_engines_words() {
@@ -36,6 +37,7 @@ fn a_spec_becomes_the_engines_words() {
         workload_name: "web".to_owned(),
         slot: 2,
         spec: Arc::new(spec),
+        volumes: Vec::new(),
     };
     assert_eq!(name_of(&unit), "hostler-web-2-00000007-g3");
     let body = body_of(&unit, "busybox:local", "node");
@@ -75,13 +77,28 @@ fn a_managed_volume_is_refused_and_never_left_out() {
         workload_name: "web".to_owned(),
         slot: 0,
         spec: Arc::new(spec.clone()),
+        volumes: Vec::new(),
     };
-    assert!(check(&unit(&spec)).is_ok());
+    assert!(unit(&spec).check_volumes().is_ok());
     let text = r#"{"name": "data", "target": "/data"}"#;
     let volume = serde_json::from_str(text).unwrap();
     spec.container.as_mut().unwrap().volumes.push(volume);
-    let refused = check(&unit(&spec)).unwrap_err();
+    let refused = unit(&spec).check_volumes().unwrap_err();
     assert!(refused.to_string().contains("`data`"), "{refused}");
+
+    let mut attached = unit(&spec);
+    attached.volumes.push(Attached {
+        name: "data".to_owned(),
+        target: "/data".to_owned(),
+        read_only: true,
+        place: Place::Directory("/srv/data".into()),
+    });
+    assert!(attached.check_volumes().is_ok());
+    let body = body_of(&attached, "busybox:local", "node");
+    let mounts = body.host_config.unwrap().mounts.unwrap();
+    let mount = (&mounts[0].source, &mounts[0].target, mounts[0].read_only);
+    let expected = (Some("/srv/data".to_owned()), Some("/data".to_owned()));
+    assert_eq!(mount, (&expected.0, &expected.1, Some(true)));
 }
 
 #[test]
@@ -108,6 +125,7 @@ fn unit_of(spec: WorkloadSpec) -> Unit {
         workload_name: spec.name.clone(),
         slot: 2,
         spec: Arc::new(spec),
+        volumes: Vec::new(),
     }
 }
 

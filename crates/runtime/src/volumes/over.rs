@@ -1,0 +1,250 @@
+//! A runtime driver whose units get the volumes that their specs ask for. It passes everything else on.
+//!
+//! The runtime's own record of a unit and what the unit holds are two things, and an agent may die between them:
+//!
+//! ```text
+//!   held, and the runtime has no such unit      it was being prepared: taken back, or kept if it was ready once
+//!   leaving, and the runtime has no such unit   found as exited, so that it is removed again
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use hostler_kit::Tasks;
+use hostler_model::spec::Kind;
+use hostler_model::{Exit, Part, RuntimeFact, StorageFact, UnitId};
+use tokio::sync::{OwnedMutexGuard, oneshot};
+
+use super::record::{Holding, Phase};
+use super::{Attached, Holdings};
+use crate::logs::{LogLine, LogQuery};
+use crate::{
+    Census, Data, Exec, Fencing, Found, FoundState, Guests, NativeHealth, Progress, Runtime,
+    RuntimeError, Stats, Unit, Volumes, disk,
+};
+
+/// A runtime driver, and what its units hold.
+pub struct WithVolumes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Arc<dyn Runtime>,
+    holdings: Arc<Holdings>,
+    tasks: Tasks,
+    /// Units that were prepared by this agent: what they hold is no leftover.
+    ours: Mutex<HashSet<UnitId>>,
+    /// One verb at a time for each unit.
+    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+type Turn = OwnedMutexGuard<()>;
+
+impl WithVolumes {
+    /// Goes around the driver; touches nothing yet.
+    #[must_use]
+    pub fn over(runtime: Arc<dyn Runtime>, holdings: Arc<Holdings>, tasks: Tasks) -> Self {
+        let inner = Inner {
+            runtime,
+            holdings,
+            tasks,
+            ours: Mutex::default(),
+            verbs: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for WithVolumes {
+    fn kind(&self) -> Kind {
+        self.inner.runtime.kind()
+    }
+
+    async fn probe(&self) -> RuntimeFact {
+        self.inner.runtime.probe().await
+    }
+
+    async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
+        if unit.spec.volumes().is_empty() {
+            return self.inner.runtime.prepare(unit, progress).await;
+        }
+        let turn = self.inner.turn(unit.id).await;
+        lock(&self.inner.ours).insert(unit.id);
+        progress("attaching volumes".to_owned());
+        let (volumes, _turn) = self.inner.attach(unit, turn).await?;
+        let with_places = Unit {
+            volumes,
+            ..unit.clone()
+        };
+        match self.inner.runtime.prepare(&with_places, progress).await {
+            Ok(()) => self.inner.holdings.ready(unit.id).await.map(drop),
+            Err(error) => {
+                self.inner.holdings.take_back(unit.id).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
+        let _turn = self.inner.turn(id).await;
+        self.inner.holdings.attach_again(id).await?;
+        self.inner.runtime.start(id).await
+    }
+
+    async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
+        self.inner.runtime.stop(id).await
+    }
+
+    async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
+        let turn = self.inner.turn(id).await;
+        self.inner.holdings.leave(id, data).await?;
+        self.inner.runtime.remove(id, data).await?;
+        self.inner.holdings.release(id).await?;
+        drop(turn);
+        lock(&self.inner.ours).remove(&id);
+        lock(&self.inner.verbs).remove(&id);
+        Ok(())
+    }
+
+    async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
+        // First: a unit that gets ready meanwhile is none that was left.
+        let kind = self.inner.runtime.kind();
+        let holdings = self.inner.holdings.of_kind(kind).await;
+        let holdings = holdings.unwrap_or_else(|error| {
+            // Units are found all the same; what is left of others waits.
+            tracing::warn!(%error, "what units hold cannot be read");
+            Vec::new()
+        });
+        let mut found = self.inner.runtime.observe().await?;
+        let known: HashSet<UnitId> = found.iter().map(|unit| unit.id).collect();
+        for holding in holdings {
+            if known.contains(&holding.unit) {
+                continue;
+            }
+            match left(&holding) {
+                Some(unit) => found.push(unit),
+                None => self.inner.settle(holding.unit),
+            }
+        }
+        Ok(found)
+    }
+
+    fn parts(&self, id: UnitId) -> Vec<Part> {
+        self.inner.runtime.parts(id)
+    }
+
+    async fn changed(&self) {
+        self.inner.runtime.changed().await;
+    }
+
+    async fn logs(
+        &self,
+        id: UnitId,
+        query: LogQuery,
+    ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
+        self.inner.runtime.logs(id, query).await
+    }
+
+    fn fencing(&self) -> Option<&dyn Fencing> {
+        self.inner.runtime.fencing()
+    }
+
+    fn stats(&self) -> Option<&dyn Stats> {
+        self.inner.runtime.stats()
+    }
+
+    fn census(&self) -> Option<&dyn Census> {
+        self.inner.runtime.census()
+    }
+
+    fn guests(&self) -> Option<&dyn Guests> {
+        self.inner.runtime.guests()
+    }
+
+    fn exec(&self) -> Option<&dyn Exec> {
+        self.inner.runtime.exec()
+    }
+
+    fn native_health(&self) -> Option<&dyn NativeHealth> {
+        self.inner.runtime.native_health()
+    }
+
+    fn volumes(&self) -> Option<&dyn Volumes> {
+        Some(self)
+    }
+}
+
+impl Volumes for WithVolumes {
+    fn drivers(&self) -> Vec<StorageFact> {
+        self.inner.holdings.drivers()
+    }
+}
+
+impl Inner {
+    async fn turn(&self, id: UnitId) -> Turn {
+        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
+        turn.lock_owned().await
+    }
+
+    /// What has begun is finished even if nobody waits for it any more, and the turn ends with it: a removal that
+    /// comes next finds what was attached.
+    async fn attach(&self, unit: &Unit, turn: Turn) -> Result<(Vec<Attached>, Turn), RuntimeError> {
+        let (holdings, kind) = (Arc::clone(&self.holdings), self.runtime.kind());
+        let (sender, attached) = oneshot::channel();
+        let unit = unit.clone();
+        self.tasks.spawn("attach volumes", async move {
+            let answer = holdings.attach(&unit, kind).await;
+            // Whoever asked may have gone.
+            let _ = sender.send(answer.map(|attached| (attached, turn)));
+        });
+        let lost = |_| {
+            let source = std::io::ErrorKind::Interrupted.into();
+            Err(disk::error("attach volumes", source))
+        };
+        attached.await.unwrap_or_else(lost)
+    }
+
+    /// Lets go of what an agent that died has left, unless a verb works on the unit: that will.
+    fn settle(self: &Arc<Self>, id: UnitId) {
+        let inner = Arc::clone(self);
+        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
+        let Ok(turn) = turn.try_lock_owned() else {
+            return;
+        };
+        if lock(&self.ours).contains(&id) {
+            return;
+        }
+        self.tasks.spawn("let go of volumes", async move {
+            let _turn = turn;
+            match inner.holdings.release(id).await {
+                Ok(()) => tracing::info!(unit = %id, "volumes that an agent left are released"),
+                Err(error) => tracing::warn!(unit = %id, %error, "volumes are not released"),
+            }
+        });
+    }
+}
+
+/// A unit that was being removed and of which only volumes are left.
+fn left(holding: &Holding) -> Option<Found> {
+    let Phase::Leaving { at, .. } = holding.phase else {
+        return None;
+    };
+    Some(Found {
+        id: holding.unit,
+        workload: holding.owner.workload,
+        state: FoundState::Exited {
+            exit: Exit::Unknown,
+            at,
+        },
+        runs: 0,
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
