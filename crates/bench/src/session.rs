@@ -133,6 +133,7 @@ fn hello(number: usize) -> Hello {
         addresses: vec![format!("10.0.0.{}", number % 250)],
         boot_id: format!("boot-{number}"),
         runtimes: vec![runtime],
+        storage: Vec::new(),
     };
     Hello {
         versions: Some(Versions::ours()),

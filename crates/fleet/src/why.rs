@@ -71,6 +71,8 @@ pub enum Finding {
     Pressure { short_of: Vec<Pressure> },
     /// The node cannot run this kind; the note is the driver's own.
     NoDriver { kind: Kind, note: String },
+    /// The node has not the storage that a volume needs; the note is the driver's own.
+    NoStorage { driver: String, note: String },
     /// A constraint does not hold there.
     Constraint {
         constraint: Constraint,
@@ -259,6 +261,17 @@ fn lacking_driver(node: &Node, spec: &WorkloadSpec) -> Option<Finding> {
     Some(Finding::NoDriver { kind, note })
 }
 
+/// The storage that the node lacks for the copy's volumes.
+fn lacking_storage(node: &Node, spec: &WorkloadSpec) -> Option<Finding> {
+    let driver = node.lacking_storage(spec)?;
+    let mut facts = node.facts.storage.iter();
+    let fact = facts.find(|fact| fact.driver == driver);
+    Some(Finding::NoStorage {
+        driver: driver.to_owned(),
+        note: fact.map_or_else(String::new, |fact| fact.note.clone()),
+    })
+}
+
 /// Everything that speaks against one more copy on the node, or against one instead of `outdated`.
 fn of_node(
     state: &State,
@@ -284,6 +297,7 @@ fn of_node(
         findings.push(Finding::Pressure { short_of });
     }
     findings.extend(lacking_driver(node, spec));
+    findings.extend(lacking_storage(node, spec));
     let constraints = &spec.placement.constraints;
     for constraint in constraints
         .iter()
@@ -377,7 +391,8 @@ impl Finding {
             | Self::Outdated { .. }
             | Self::HeldBack { .. }
             | Self::Pressure { .. }
-            | Self::NoDriver { .. } => self.to_string(),
+            | Self::NoDriver { .. }
+            | Self::NoStorage { .. } => self.to_string(),
         }
     }
 
@@ -395,6 +410,7 @@ impl Finding {
             | Self::HeldBack { .. }
             | Self::Pressure { .. }
             | Self::NoDriver { .. }
+            | Self::NoStorage { .. }
             | Self::Constraint { .. }
             | Self::PortTaken { .. }
             | Self::Full { .. } => 0,
@@ -415,6 +431,9 @@ impl Finding {
                 format!("free {} on {node}", Pressure::phrase(short_of))
             }
             Self::NoDriver { kind, .. } => format!("make the {kind} driver work on {node}"),
+            Self::NoStorage { driver, .. } => {
+                format!("make the storage driver {driver} work on {node}")
+            }
             Self::Constraint { constraint, .. } => fix_constraint(constraint, node),
             Self::Cpu {
                 short,
@@ -517,6 +536,12 @@ impl fmt::Display for Finding {
                 write!(f, "has no working {kind} driver")
             }
             Self::NoDriver { kind, note } => write!(f, "has no working {kind} driver: {note}"),
+            Self::NoStorage { driver, note } if note.is_empty() => {
+                write!(f, "has no storage driver {driver}")
+            }
+            Self::NoStorage { driver, note } => {
+                write!(f, "has no storage driver {driver}: {note}")
+            }
             Self::Constraint {
                 constraint,
                 value: Some(value),

@@ -1,12 +1,13 @@
 //! Workloads: what a user wants, and the revisions that it went through.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::spec::WorkloadSpec;
-use crate::{Foreign, Rollout, Timestamp, WorkloadId};
+use crate::{Foreign, NodeId, Rollout, Timestamp, WorkloadId};
 
 /// What a user wants: a spec, a desired state and how many copies (in the spec).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct Workload {
     pub rollout: Option<Rollout>,
     /// The last generation given to a copy; the next one is larger. Fences copies of one slot.
     pub generation: u64,
+    /// The node with the data of each slot, where that is on the node's own disk: a copy goes back there if it can.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub homes: BTreeMap<u32, NodeId>,
     /// What it is under another contract, if it came through one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<Arc<Foreign>>,

@@ -26,7 +26,7 @@ use std::time::Duration;
 use hostler_kit::{Clock, Tasks};
 use hostler_model::spec::Kind;
 use hostler_model::{
-    AssignmentId, CommandId, CommandKind, Exit, Intent, IntentItem, Timestamp, UnitId,
+    AssignmentId, CommandId, CommandKind, Exit, Intent, IntentItem, StorageFact, Timestamp, UnitId,
 };
 use hostler_runtime::{Found, Runtime, RuntimeError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,6 +72,12 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// Which storage drivers of managed volumes there are.
+    pub(crate) fn storage(&self) -> Vec<StorageFact> {
+        let mut drivers = self.runtimes.values().filter_map(|it| it.volumes());
+        drivers.next().map_or_else(Vec::new, |it| it.drivers())
+    }
+
     /// The names of running containers: all that the engines tell of, else those of ours.
     pub(crate) fn containers(&self) -> Vec<String> {
         let told = self.figures.borrow().containers.clone();

@@ -9,7 +9,7 @@ use hostler_model::spec::Kind;
 use hostler_model::{
     AliasKey, Bytes, Code, Contract, CrashLoop, Disk, Exit, Health, Intent, IntentItem, MilliCpu,
     NodeFacts, ObservedUnit, Part, PartState, Pressure, Refusal, Resources, RuntimeFact, StopCause,
-    Timestamp, UnitId, UnitState, UnitUsage, Usage,
+    StorageFact, Timestamp, UnitId, UnitState, UnitUsage, Usage,
 };
 use hostler_wire::session::v1;
 
@@ -65,7 +65,16 @@ pub(super) fn facts(facts: v1::Facts, agent_version: String) -> NodeFacts {
         boot_id: facts.boot_id,
         agent_version,
         runtimes: facts.runtimes.into_iter().filter_map(runtime).collect(),
+        storage: facts.storage.into_iter().map(storage).collect(),
         foreign: None,
+    }
+}
+
+fn storage(fact: v1::StorageFact) -> StorageFact {
+    StorageFact {
+        driver: fact.driver,
+        available: fact.available,
+        note: fact.note,
     }
 }
 

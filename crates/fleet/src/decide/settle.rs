@@ -15,7 +15,7 @@
 //! A copy on a suspect node is left alone. A finished copy rests until its template changes. If nothing
 //! fits, what runs goes on running.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hostler_model::{
@@ -43,6 +43,7 @@ pub(super) struct Chunk<'d, 's> {
     pub(super) is_full: bool,
     generation: u64,
     rollout: Option<Rollout>,
+    homes: BTreeMap<u32, NodeId>,
     pub(super) left: usize,
     tally: Tally,
     moved: BTreeSet<AssignmentId>,
@@ -184,6 +185,7 @@ impl<'d, 's> Chunk<'d, 's> {
             is_full: false,
             generation: workload.generation,
             rollout: workload.rollout.clone(),
+            homes: workload.homes.clone(),
             left: limit,
             tally: Tally::default(),
             moved: BTreeSet::new(),
@@ -329,7 +331,7 @@ impl<'d, 's> Chunk<'d, 's> {
             if self.filled.contains(&slot) {
                 continue;
             }
-            let Some(node) = self.take_place() else {
+            let Some(node) = self.take_home(slot).or_else(|| self.take_place()) else {
                 return;
             };
             self.put_new(slot, node);
@@ -371,6 +373,7 @@ impl<'d, 's> Chunk<'d, 's> {
             claims.resources
         };
         self.places().reserve(copy.node, &held);
+        self.note_home(copy.slot, copy.node);
         self.generation += 1;
         let next = Assignment {
             generation: self.generation,
@@ -429,6 +432,19 @@ impl<'d, 's> Chunk<'d, 's> {
         place
     }
 
+    /// Where the slot's data is, if a copy fits there.
+    fn take_home(&mut self, slot: u32) -> Option<NodeId> {
+        let home = *self.homes.get(&slot)?;
+        self.places().take_at(home)
+    }
+
+    /// From now on the slot's data is there.
+    fn note_home(&mut self, slot: u32, node: NodeId) {
+        if slot < FIRST_SPARE_SLOT && self.mould.spec.has_local_data() {
+            self.homes.insert(slot, node);
+        }
+    }
+
     fn put_stop(&mut self, copy: &Assignment, cause: StopCause) {
         let stopping = Assignment {
             intent: Intent::Stop { cause },
@@ -440,6 +456,7 @@ impl<'d, 's> Chunk<'d, 's> {
     }
 
     fn put_new(&mut self, slot: u32, node: NodeId) {
+        self.note_home(slot, node);
         self.generation += 1;
         let copy = Assignment {
             id: AssignmentId::mint(self.draft.now, self.draft.draws.next()),
@@ -469,14 +486,20 @@ impl<'d, 's> Chunk<'d, 's> {
             workload,
             generation,
             rollout,
+            mut homes,
             tally,
             places,
             ..
         } = self;
-        if generation != workload.generation || rollout != workload.rollout {
+        // The data of a slot goes with it.
+        let has_data = workload.spec.has_local_data();
+        homes.retain(|slot, _| has_data && *slot < workload.spec.copies());
+        let is_news = rollout != workload.rollout || homes != workload.homes;
+        if generation != workload.generation || is_news {
             let next = Workload {
                 generation,
                 rollout,
+                homes,
                 ..workload.clone()
             };
             draft.changes.push(Change::PutWorkload(Arc::new(next)));

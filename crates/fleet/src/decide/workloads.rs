@@ -1,6 +1,7 @@
 //! Verbs of people about workloads. Each touches the workload's record and its history, never its copies:
 //! settling brings those along.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostler_model::spec::{DisconnectPolicy, WorkloadSpec};
@@ -83,6 +84,7 @@ impl Draft<'_> {
             rollout: None,
             generation: 0,
             foreign: None,
+            homes: BTreeMap::new(),
             parent: None,
             due: None,
             created_at: self.now,

@@ -110,6 +110,24 @@ impl<'a> Places<'a> {
     /// Takes the next place; `None` once nothing fits any more.
     pub(crate) fn take(&mut self) -> Option<NodeId> {
         let node = self.next_fit()?;
+        self.occupy(node);
+        Some(node)
+    }
+
+    /// Takes a place on this node, if there is one.
+    pub(crate) fn take_at(&mut self, node: NodeId) -> Option<NodeId> {
+        if !self.fits(node) {
+            return None;
+        }
+        let key = self.host_key(node);
+        if let (Queue::Spread { hosts, .. }, Some(key)) = (&mut self.queue, key) {
+            hosts.remove(&key);
+        }
+        self.occupy(node);
+        Some(node)
+    }
+
+    fn occupy(&mut self, node: NodeId) {
         let need = self.need.resources;
         self.reserve(node, &need);
         let taken = self.taken.0.entry(node).or_default();
@@ -121,7 +139,6 @@ impl<'a> Places<'a> {
                 hosts.insert(key);
             }
         }
-        Some(node)
     }
 
     /// Another rule of this decision takes this much more of the node.
@@ -153,8 +170,10 @@ impl<'a> Places<'a> {
                     is_seeded,
                 } => {
                     let hosting = self.state.copies(self.workload.id);
+                    let taken = &self.taken.0;
                     let is_host = |node: &NodeId| {
-                        hosting.is_some_and(|copies| copies.per_node.contains_key(node))
+                        taken.get(node).is_some_and(|taken| taken.own_copies > 0)
+                            || hosting.is_some_and(|copies| copies.per_node.contains_key(node))
                     };
                     match fresh.find(|node| !is_host(node)) {
                         Some(node) => node,

@@ -10,4 +10,5 @@ mod rented_histories;
 mod rollouts;
 mod stories;
 mod verbs;
+mod volumes;
 mod world;

@@ -240,6 +240,12 @@ fn page(remote: &Remote<'_>, node: &Node) {
             .printer
             .data(&format!("{:<11}{}", runtime.kind, said.join(", ")));
     }
+    let storage = facts.storage.iter().filter(|fact| fact.available);
+    let storage: Vec<&str> = storage.map(|fact| fact.driver.as_str()).collect();
+    if !storage.is_empty() {
+        let line = format!("{:<11}{}", "volumes", storage.join(", "));
+        remote.printer.data(&line);
+    }
 }
 
 fn short_of(node: &Node) -> String {

@@ -28,7 +28,7 @@ pub use job::Job;
 pub use node::{
     Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, GcWish, Instance,
     LabelPatch, Lease, Metrics, Node, NodeFacts, NodeFilter, NodeState, NodeStatus, Resources,
-    RuntimeFact,
+    RuntimeFact, StorageFact,
 };
 pub use problem::Problem;
 pub use status::{Check, Health, Live, Ready, SessionVersions, Version};

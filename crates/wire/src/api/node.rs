@@ -157,6 +157,9 @@ pub struct NodeFacts {
     pub agent_version: String,
     pub addresses: Vec<String>,
     pub runtimes: Vec<RuntimeFact>,
+    /// Where managed volumes can come from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub storage: Vec<StorageFact>,
     pub disks: Vec<DiskFact>,
     /// What an agent of another contract said of its machine, in that contract's words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,6 +177,18 @@ pub struct RuntimeFact {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// Why it cannot work, or what it cannot do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// A storage driver of managed volumes, and whether it can work on the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct StorageFact {
+    /// `local`, `nfs` or `ceph-rbd`.
+    pub driver: String,
+    pub available: bool,
+    /// Why it cannot work.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
 }

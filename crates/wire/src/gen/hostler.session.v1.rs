@@ -128,6 +128,8 @@ pub struct Facts {
     /// Only drivers that have answered: of the others nothing is known yet, and nothing is to be placed.
     #[prost(message, repeated, tag = "10")]
     pub runtimes: ::prost::alloc::vec::Vec<RuntimeFact>,
+    #[prost(message, repeated, tag = "11")]
+    pub storage: ::prost::alloc::vec::Vec<StorageFact>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Disk {
@@ -147,6 +149,16 @@ pub struct RuntimeFact {
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
+}
+/// A storage driver of managed volumes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StorageFact {
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub available: bool,
+    #[prost(string, tag = "3")]
     pub note: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -77,11 +77,17 @@ fn facts_have_their_bytes() {
             kind: "vm".into(),
             ..RuntimeFact::default()
         }],
+        storage: vec![StorageFact {
+            driver: "nfs".into(),
+            available: true,
+            note: "n".into(),
+        }],
     };
     golden(
         &facts,
         b"\x0a\x01h\x12\x05linux\x1a\x03arm\x22\x016\x28\x04\x30\x01\
-          \x3a\x05\x0a\x01/\x10\x01\x42\x03::1\x42\x01a\x4a\x01b\x52\x04\x0a\x02vm",
+          \x3a\x05\x0a\x01/\x10\x01\x42\x03::1\x42\x01a\x4a\x01b\x52\x04\x0a\x02vm\
+          \x5a\x0a\x0a\x03nfs\x10\x01\x1a\x01n",
     );
 }
 

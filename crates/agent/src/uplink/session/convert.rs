@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
     AssignmentId, CrashLoop, Exit, FleetId, Health, Intent, IntentItem, NodeFacts, NodeId,
-    ObservedUnit, Part, Resources, RuntimeFact, StopCause, StoreEpoch, Timestamp, UnitId,
-    UnitState, UnitUsage, Usage, WorkloadId,
+    ObservedUnit, Part, Resources, RuntimeFact, StopCause, StorageFact, StoreEpoch, Timestamp,
+    UnitId, UnitState, UnitUsage, Usage, WorkloadId,
 };
 use hostler_runtime::{LogLine, LogQuery, Run, Stream};
 use hostler_wire::session::v1;
@@ -40,6 +40,15 @@ pub(super) fn facts(facts: NodeFacts) -> v1::Facts {
         addresses: facts.addresses,
         boot_id: facts.boot_id,
         runtimes: facts.runtimes.into_iter().map(runtime).collect(),
+        storage: facts.storage.into_iter().map(storage).collect(),
+    }
+}
+
+fn storage(fact: StorageFact) -> v1::StorageFact {
+    v1::StorageFact {
+        driver: fact.driver,
+        available: fact.available,
+        note: fact.note,
     }
 }
 

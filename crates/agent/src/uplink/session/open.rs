@@ -130,6 +130,7 @@ impl Uplink {
     pub(super) fn facts(&self, known: &Known) -> v1::Facts {
         convert::facts(NodeFacts {
             runtimes: known.values().cloned().collect(),
+            storage: self.handle.storage(),
             ..self.parts.machine.facts()
         })
     }

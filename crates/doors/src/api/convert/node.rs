@@ -6,7 +6,7 @@ use hostler_control::fleet::State;
 use hostler_control::{Control, LiveNode};
 use hostler_model::{
     Admission, Bytes, Command, CommandKind, CommandState, Contract, Disk, Instance, Liveness, Node,
-    NodeFacts, NodeState, RuntimeFact, Usage,
+    NodeFacts, NodeState, RuntimeFact, StorageFact, Usage,
 };
 use hostler_wire::api;
 
@@ -141,6 +141,11 @@ fn facts(facts: &NodeFacts) -> api::NodeFacts {
         version: fact.version.clone(),
         note: fact.note.clone(),
     };
+    let storage = |fact: &StorageFact| api::StorageFact {
+        driver: fact.driver.clone(),
+        available: fact.available,
+        note: fact.note.clone(),
+    };
     let disk = |disk: &Disk| api::DiskFact {
         mount: disk.mount.clone(),
         total_bytes: disk.total.0,
@@ -154,6 +159,7 @@ fn facts(facts: &NodeFacts) -> api::NodeFacts {
         agent_version: facts.agent_version.clone(),
         addresses: facts.addresses.clone(),
         runtimes: facts.runtimes.iter().map(runtime).collect(),
+        storage: facts.storage.iter().map(storage).collect(),
         disks: facts.disks.iter().map(disk).collect(),
         foreign: facts
             .foreign

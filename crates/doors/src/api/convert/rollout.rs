@@ -179,6 +179,7 @@ mod tests {
             restart: 0,
             rollout: None,
             generation: 9,
+            homes: std::collections::BTreeMap::new(),
             parent: None,
             due: None,
             foreign: None,
