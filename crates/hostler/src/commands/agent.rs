@@ -42,6 +42,7 @@ async fn look_after(
         reserve: settings.reserve,
         care: settings.care,
         vm: settings.vm,
+        volumes: settings.volumes,
         registries: settings.registries,
         guard: settings.guard,
         ..NodeAgentConfig::new(server, settings.data_dir, settings.docker_socket)

@@ -105,6 +105,7 @@ async fn start_agent(
     let config = NodeAgentConfig {
         name: settings.name.clone(),
         vm: settings.vm.clone(),
+        volumes: settings.volumes.clone(),
         ..NodeAgentConfig::new(url, data_dir, socket)
     };
     NodeAgent::start(config, tasks).await

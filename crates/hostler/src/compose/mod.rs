@@ -8,7 +8,8 @@ mod signals;
 
 pub(crate) use control_plane::ControlPlane;
 pub(crate) use node_agent::{
-    NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, usual_guard, vm_runtime,
+    NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, holdings, usual_guard,
+    vm_runtime, with_volumes,
 };
 pub(crate) use shim::shim;
 pub(crate) use signals::Signals;

@@ -17,6 +17,7 @@ use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
 use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
+use hostler_runtime::volumes::{Holdings, HoldingsConfig, Tools, VolumeSettings, WithVolumes};
 use tokio::sync::watch;
 
 use super::shim::shim;
@@ -33,6 +34,7 @@ pub(crate) struct NodeAgentConfig {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
     pub(crate) vm: VmSettings,
+    pub(crate) volumes: VolumeSettings,
     pub(crate) registries: Registries,
     pub(crate) guard: GuardFile,
     pub(crate) reserve: Resources,
@@ -56,6 +58,7 @@ impl NodeAgentConfig {
             labels: BTreeMap::new(),
             docker_socket,
             vm,
+            volumes: VolumeSettings::default(),
             registries: Registries::default(),
             guard: usual_guard(),
             reserve: Resources::ZERO,
@@ -100,7 +103,11 @@ impl NodeAgent {
         let compose = project_driver(&units, &socket, (&clock, owner), tasks);
         let engine = Arc::clone(&container) as Arc<dyn Runtime>;
         let vm = vm_runtime(&config.data_dir, config.vm, shim, (&clock, tasks));
-        let runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(process), engine, compose, vm];
+        let holdings = holdings(&config.data_dir, config.volumes, &clock);
+        let mut runtimes: Vec<Arc<dyn Runtime>> = [Arc::new(process), engine, vm]
+            .map(|runtime| with_volumes(runtime, &holdings, tasks))
+            .into();
+        runtimes.push(compose);
         let agent_config = AgentConfig {
             name: config.name,
             labels: config.labels,
@@ -187,6 +194,30 @@ pub(crate) fn vm_runtime(
         tasks: tasks.clone(),
         settings,
     }))
+}
+
+/// Who holds which volume on this node.
+pub(crate) fn holdings(
+    data_dir: &Path,
+    settings: VolumeSettings,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Holdings> {
+    Arc::new(Holdings::new(HoldingsConfig {
+        dir: data_dir.join("volumes"),
+        settings,
+        tools: Tools::default(),
+        clock: Arc::clone(clock),
+    }))
+}
+
+/// The driver, whose units can have volumes.
+pub(crate) fn with_volumes(
+    runtime: Arc<dyn Runtime>,
+    holdings: &Arc<Holdings>,
+    tasks: &Tasks,
+) -> Arc<dyn Runtime> {
+    let holdings = Arc::clone(holdings);
+    Arc::new(WithVolumes::over(runtime, holdings, tasks.clone()))
 }
 
 /// The compose driver alone, likewise.

@@ -16,7 +16,7 @@ mod settings;
 mod spec_file;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hostler_agent::persys::{Figures, Persys};
@@ -28,7 +28,8 @@ use hostler_runtime::container::Registries;
 
 use crate::commands::single_thread;
 use crate::compose::{
-    Signals, compose_runtime, container_runtime, shim, shut_down, usual_guard, vm_runtime,
+    Signals, compose_runtime, container_runtime, holdings, shim, shut_down, usual_guard, vm_runtime,
+    with_volumes,
 };
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -112,7 +113,19 @@ pub(super) fn of_settings(
         addr.trim_end_matches('/').to_owned()
     });
     let state = told.data_dir.join("state.db").display().to_string();
+    let (nfs, ceph) = (&told.volumes.nfs, &told.volumes.ceph);
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let variables = [
+        ("PERSYS_STORAGE_LOCAL_ROOT", path(&told.volumes.local_root)),
+        ("PERSYS_STORAGE_NFS_SERVER", nfs.server.clone()),
+        ("PERSYS_STORAGE_NFS_EXPORT", nfs.export.clone()),
+        ("PERSYS_STORAGE_NFS_OPTIONS", nfs.options.clone()),
+        ("PERSYS_STORAGE_NFS_STAGE_DIR", path(&nfs.stage_dir)),
+        ("PERSYS_STORAGE_CEPH_CLUSTER", ceph.cluster.clone()),
+        ("PERSYS_STORAGE_CEPH_POOL", ceph.pool.clone()),
+        ("PERSYS_STORAGE_CEPH_USER", ceph.user.clone()),
+        ("PERSYS_STORAGE_CEPH_KEYRING", path(&ceph.keyring)),
+        ("PERSYS_STORAGE_CEPH_STAGE_DIR", path(&ceph.stage_dir)),
         ("PERSYS_SCHEDULER_ADDR", scheduler),
         ("PERSYS_NODE_ID", told.name.clone()),
         ("PERSYS_STATE_PATH", Some(state)),
@@ -191,21 +204,18 @@ async fn start(
 ) -> Result<Agent, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let holdings = holdings(&settings.data_dir, settings.volumes, &clock);
     let mut runtimes = Vec::new();
     if settings.kinds.contains(&Kind::Container) {
         let seams = (&clock, entropy.as_ref());
         let engine = (settings.docker_socket.as_str(), owned.registries);
         let engine = container_runtime(&settings.data_dir, engine, seams, tasks)?;
-        runtimes.push(engine);
+        runtimes.push(with_volumes(engine, &holdings, tasks));
     }
     if settings.kinds.contains(&Kind::Vm) {
         let shim = shim(&settings.data_dir)?;
-        runtimes.push(vm_runtime(
-            &settings.data_dir,
-            settings.vm,
-            shim,
-            (&clock, tasks),
-        ));
+        let machines = vm_runtime(&settings.data_dir, settings.vm, shim, (&clock, tasks));
+        runtimes.push(with_volumes(machines, &holdings, tasks));
     }
     if settings.kinds.contains(&Kind::Compose) {
         let seams = (&clock, entropy.as_ref());

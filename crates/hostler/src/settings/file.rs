@@ -11,6 +11,7 @@ use super::care::{GcFile, PressureFile};
 use super::contracts::{MiaasFile, OrchionFile};
 use super::registries::ContainerFile;
 use super::vm::VmFile;
+use super::volumes::VolumesFile;
 use crate::args::{Dialect, LogFormat};
 use crate::failure::Failure;
 
@@ -50,6 +51,7 @@ pub(crate) struct AgentFile {
     pub(crate) vm: VmFile,
     pub(crate) gc: GcFile,
     pub(crate) pressure: PressureFile,
+    pub(crate) volumes: VolumesFile,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
 }

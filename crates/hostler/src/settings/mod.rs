@@ -10,6 +10,7 @@ mod file;
 mod foreign;
 mod registries;
 mod vm;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -22,6 +23,7 @@ use hostler_kit::telemetry;
 use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
 use hostler_runtime::container::Registries;
 use hostler_runtime::vm::VmSettings;
+use hostler_runtime::volumes::VolumeSettings;
 
 use crate::args::{
     AgentArgs, ClientArgs, CompatArgs, Dialect, LogArgs, LogFormat, OutputArgs, OutputForm,
@@ -35,6 +37,7 @@ pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
 pub(crate) use vm::resolve as machines;
+pub(crate) use volumes::resolve as volumes;
 
 const DEFAULT_ADDR: &str = "http://127.0.0.1:8080";
 /// `up` keeps the screen calm: what troubles single copies is in `ps`, and an engine that is not there is told
@@ -50,6 +53,7 @@ pub(crate) struct UpSettings {
     pub(crate) name: Option<String>,
     pub(crate) docker_socket: String,
     pub(crate) vm: VmSettings,
+    pub(crate) volumes: VolumeSettings,
 }
 
 /// What `server` runs with.
@@ -76,6 +80,7 @@ pub(crate) struct AgentSettings {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) docker_socket: String,
     pub(crate) vm: VmSettings,
+    pub(crate) volumes: VolumeSettings,
     pub(crate) registries: Registries,
     pub(crate) guard: GuardFile,
     pub(crate) reserve: Resources,
@@ -110,6 +115,7 @@ impl UpSettings {
         let data_dir = layers.data_dir(args.data_dir, None)?;
         Ok(Self {
             vm: vm::resolve(Default::default(), environment, &data_dir)?,
+            volumes: layers.volumes(Default::default())?,
             demo: args.demo,
             server: ServerSettings {
                 listen,
@@ -168,6 +174,7 @@ impl AgentSettings {
         Ok(Self {
             care,
             vm: vm::resolve(file.vm, environment, &data_dir)?,
+            volumes: layers.volumes(file.volumes)?,
             target: foreign::target((dialect, server), dialect_file)?,
             persys_insecure: args.persys_insecure,
             data_dir,
@@ -216,6 +223,11 @@ impl Layers<'_> {
     fn text(&self, flag: Option<String>, variable: &str, file: Option<String>) -> Option<String> {
         flag.or_else(|| self.environment.get(variable).map(str::to_owned))
             .or(file)
+    }
+
+    fn volumes(&self, file: volumes::VolumesFile) -> Result<VolumeSettings, Failure> {
+        let told = |name: &str| self.environment.get(&format!("HOSTLER_VOLUMES_{name}"));
+        volumes::resolve(file, |name| told(name).map(str::to_owned))
     }
 
     /// A name that a person gave the node.

@@ -23,3 +23,4 @@ mod spot_nodes;
 mod spot_uplink;
 mod starts;
 mod up;
+mod volumes;

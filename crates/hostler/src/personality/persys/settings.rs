@@ -5,16 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hostler_agent::persys::Admission;
 use hostler_model::spec::Kind;
 use hostler_runtime::vm::VmSettings;
+use hostler_runtime::volumes::VolumeSettings;
 
 use super::file;
 use super::line::{Given, truth};
 use crate::failure::Failure;
-use crate::settings::{Environment, machines};
+use crate::settings::{Environment, machines, volumes};
 
 /// Resolved.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Settings {
     pub(super) data_dir: PathBuf,
     pub(super) docker_socket: String,
     pub(super) vm: VmSettings,
+    pub(super) volumes: VolumeSettings,
     pub(super) kinds: BTreeSet<Kind>,
     pub(super) admission: Admission,
     pub(super) control_stream: bool,
@@ -63,9 +65,11 @@ impl Settings {
         let addr = layers
             .text("PERSYS_GRPC_ADDR")
             .unwrap_or_else(|| "0.0.0.0".to_owned());
-        let data_dir = layers.data_dir()?;
+        let state = layers.state_path()?;
+        let data_dir = data_dir(&state);
         Ok(Self {
             vm: machines(Default::default(), environment, &data_dir)?,
+            volumes: layers.volumes(&state)?,
             grpc: layers.listen(&addr, "PERSYS_GRPC_PORT", 50051)?,
             metrics: layers.listen(&addr, "PERSYS_METRICS_PORT", 8089)?,
             scheduler: layers
@@ -160,21 +164,33 @@ impl Layers<'_> {
         Ok(labels)
     }
 
-    /// The state path names a file; ours is a directory beside it, unless there is a directory of that name.
-    fn data_dir(&self) -> Result<PathBuf, Failure> {
+    fn state_path(&self) -> Result<PathBuf, Failure> {
         let named = self
             .text("PERSYS_STATE_PATH")
             .or_else(|| self.text("PERSYS_STATE_STORE_PATH"));
         let path = PathBuf::from(named.unwrap_or_else(|| "/var/lib/persys/state.db".to_owned()));
-        let path = std::path::absolute(&path).map_err(|error| {
+        std::path::absolute(&path).map_err(|error| {
             Failure::usage(format!("PERSYS_STATE_PATH: {error}"), "set it to a path")
-        })?;
-        if path.is_dir() {
-            return Ok(path);
+        })
+    }
+
+    /// The keys are those of the contract. Local volumes are beside the state, as it has them; images are only had
+    /// of a cluster of which something is said, in the pool `rbd` unless it is another.
+    fn volumes(&self, state: &Path) -> Result<VolumeSettings, Failure> {
+        let told = |name: &str| self.text(&format!("PERSYS_STORAGE_{name}"));
+        let mut settings = volumes(Default::default(), told)?;
+        let beside = match state.parent() {
+            Some(parent) if !state.is_dir() => parent,
+            _ => state,
+        };
+        let local = settings.local_root.take();
+        settings.local_root = local.or_else(|| Some(beside.join("volumes/local")));
+        let ceph = &mut settings.ceph;
+        let is_meant = ceph.user.is_some() || ceph.cluster.is_some() || ceph.keyring.is_some();
+        if ceph.pool.is_none() && is_meant {
+            ceph.pool = Some("rbd".to_owned());
         }
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".d");
-        Ok(path.with_file_name(name))
+        Ok(settings)
     }
 
     fn kinds(&self) -> Result<BTreeSet<Kind>, Failure> {
@@ -273,7 +289,7 @@ impl Layers<'_> {
 }
 
 /// The keys of the file that mean something here.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 35] = [
     "grpc_addr",
     "grpc_port",
     "metrics_port",
@@ -299,7 +315,27 @@ const KNOWN: [&str; 25] = [
     "admission_disk_percent",
     "reconcile_enabled",
     "reconcile_interval",
+    "storage_local_root",
+    "storage_nfs_server",
+    "storage_nfs_export",
+    "storage_nfs_options",
+    "storage_nfs_stage_dir",
+    "storage_ceph_cluster",
+    "storage_ceph_pool",
+    "storage_ceph_user",
+    "storage_ceph_keyring",
+    "storage_ceph_stage_dir",
 ];
+
+/// The state path names a file; ours is a directory beside it, unless there is a directory of that name.
+fn data_dir(state: &Path) -> PathBuf {
+    if state.is_dir() {
+        return state.to_owned();
+    }
+    let mut name = state.file_name().unwrap_or_default().to_os_string();
+    name.push(".d");
+    state.with_file_name(name)
+}
 
 fn key_of(name: &str) -> String {
     name.trim_start_matches("PERSYS_").to_ascii_lowercase()

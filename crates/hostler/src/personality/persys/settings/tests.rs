@@ -184,7 +184,8 @@ fn the_file_counts_less_than_variables_and_what_it_does_not_mean_is_said() {
     );
     assert_eq!((settings.grpc.port(), settings.metrics.port()), (9, 8));
     assert!((settings.admission.cpu - 99.5).abs() < f64::EPSILON);
-    assert_eq!(settings.notes.len(), 2, "{:?}", settings.notes);
+    assert_eq!(settings.notes.len(), 1, "{:?}", settings.notes);
+    assert_eq!(settings.volumes.nfs.server.as_deref(), Some("x"));
 
     let named = resolve("", &[("PERSYS_CONFIG_FILE", path)]).unwrap();
     assert_eq!(named.node_id, "from-file");
@@ -213,6 +214,23 @@ fn a_directory_at_the_state_path_is_taken_as_it_is() {
     let path = home.path().to_str().unwrap();
     let settings = resolve("-insecure", &[("PERSYS_STATE_STORE_PATH", path)]).unwrap();
     assert_eq!(settings.data_dir, home.path());
+    let local = settings.volumes.local_root.unwrap();
+    assert_eq!(local, home.path().join("volumes/local"));
+}
+
+#[test]
+fn storage_is_where_the_contract_has_it() {
+    let usual = resolve("-insecure", &[]).unwrap().volumes;
+    let local = usual.local_root.unwrap();
+    assert_eq!(local.to_str(), Some("/var/lib/persys/volumes/local"));
+    assert_eq!((usual.nfs.server, usual.ceph.pool), (None, None));
+    let told = [
+        ("PERSYS_STORAGE_LOCAL_ROOT", "/srv/local"),
+        ("PERSYS_STORAGE_CEPH_USER", "node"),
+    ];
+    let told = resolve("-insecure", &told).unwrap().volumes;
+    assert_eq!(told.local_root.unwrap().to_str(), Some("/srv/local"));
+    assert_eq!(told.ceph.pool.as_deref(), Some("rbd"));
 }
 
 #[test]
