@@ -92,6 +92,14 @@ failures! {
     DiskTooSmall = "disk-too-small", InvalidSpec, Lasting;
     PoolUnknown = "pool-unknown", InvalidSpec, Lasting;
     VolumesUnsupported = "volumes-unsupported", StorageError, Lasting;
+    VolumeInvalid = "volume-invalid", StorageError, Lasting;
+    VolumeDriverMissing = "volume-driver-missing", StorageError, Lasting;
+    VolumeQuotaUnsupported = "volume-quota-unsupported", StorageError, Lasting;
+    VolumeInUse = "volume-in-use", StorageError, Passing;
+    VolumeProvisionFailed = "volume-provision-failed", StorageError, Passing;
+    VolumeAttachFailed = "volume-attach-failed", StorageError, Passing;
+    VolumeDetachFailed = "volume-detach-failed", StorageError, Passing;
+    VolumeTimeout = "volume-timeout", StorageError, Passing;
     CloudInitInvalid = "cloud-init-invalid", InvalidSpec, Lasting;
     VmBootFailed = "vm-boot-failed", VmBootFailed, Passing;
     AcceleratorMissing = "accelerator-missing", InsufficientResources, Lasting;

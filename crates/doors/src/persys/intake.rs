@@ -38,18 +38,6 @@ pub(super) fn spec(id: &str, told: &control::WorkloadSpec) -> Result<WorkloadSpe
     Ok(spec)
 }
 
-/// What a copy needs of its node: a storage driver is a label there.
-fn need_drivers(spec: &mut WorkloadSpec, volumes: &[ManagedVolume]) -> Result<(), String> {
-    for volume in volumes {
-        let text = format!("{} == true", words::storage_label(&volume.driver));
-        let constraint = text.parse()?;
-        if !spec.placement.constraints.contains(&constraint) {
-            spec.placement.constraints.push(constraint);
-        }
-    }
-    Ok(())
-}
-
 fn check_type(word: &str, workload: &Workload) -> Result<(), String> {
     let is = match workload {
         Workload::Container(_) => Kind::Container,
@@ -81,7 +69,6 @@ fn container(spec: &mut WorkloadSpec, told: &control::ContainerSpec) -> Result<(
         read_only: it.read_only,
     };
     let volumes = volumes(&told.managed_volumes)?;
-    need_drivers(spec, &volumes)?;
     spec.env = told.env.clone();
     spec.ports = told.ports.iter().map(port).collect::<Result<_, _>>()?;
     spec.restart.policy = restart(&told.restart_policy)?;
@@ -165,7 +152,6 @@ fn machine(
         Some(full) => full_vm::ours(&full)?,
         None => reduced(told)?,
     };
-    need_drivers(spec, &vm.volumes)?;
     // What the machine has is what it takes, if nothing else is said.
     if spec.resources.cpu == MilliCpu(0) {
         spec.resources.cpu = MilliCpu(u64::from(vm.cpus.unwrap_or_default()) * 1_000);
@@ -340,10 +326,7 @@ mod tests {
         assert_eq!(spec.resources.memory, Bytes(64 << 20));
         assert_eq!(spec.restart.policy, RestartPolicy::OnFailure);
         assert_eq!(spec.ports[0].protocol, Protocol::Udp);
-        assert_eq!(
-            spec.placement.constraints[0].to_string(),
-            "storage.ceph-rbd == true"
-        );
+        assert_eq!(spec.volumes()[0].driver, "ceph-rbd");
         let container = spec.container.unwrap();
         assert!(container.privileged && container.volumes[0].retain);
         assert_eq!(container.mounts[0].source, "/srv/a:b");

@@ -393,7 +393,6 @@ env: {A: b}
 resources: {cpu: 100m, memory: 64MiB, disk: 1GiB}
 ports: [{host: 8081, target: 80, protocol: udp}]
 restart: {policy: on-failure}
-placement: {constraints: [storage.local == true]}
 ";
         let spec = hostler_model::spec::parse_one(text).unwrap();
         assert_eq!(intake::spec("web", &to_control(&spec).unwrap()), Ok(spec));

@@ -175,7 +175,7 @@ pub(super) fn announcement(
     let drivers = drivers(&has.supported_storage_drivers);
     let mut labels = request.labels;
     labels.insert(SHARD.0.to_owned(), SHARD.1.to_owned());
-    let storage = drivers.iter().map(|driver| words::storage_label(driver));
+    let storage = drivers.iter().map(|driver| ManagedVolume::label(driver));
     labels.extend(storage.map(|label| (label, "true".to_owned())));
     let kinds = kinds(&has.supported_workload_types);
     let said = Said {

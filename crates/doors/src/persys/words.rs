@@ -75,11 +75,6 @@ pub(super) fn storage_driver(word: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-/// The label of a node that has the storage driver.
-pub(super) fn storage_label(driver: &str) -> String {
-    format!("storage.{driver}")
-}
-
 /// Whether the driver is one that specs may name.
 pub(super) fn is_known_driver(driver: &str) -> bool {
     ManagedVolume::DRIVERS.contains(&driver)

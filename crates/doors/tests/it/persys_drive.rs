@@ -648,7 +648,7 @@ async fn managed_volumes_go_where_their_driver_is() {
     plane.apply("near", "", with("ceph_rbd")).await;
     plane.until_status("near", "Running").await;
     let why = get(&plane, "/api/v1/workloads/far/why").await.to_string();
-    assert!(why.contains("storage.nfs"), "{why}");
+    assert!(why.contains("has no storage driver nfs"), "{why}");
     let mut more = crate::persys_world::registration("node-1", &agent.endpoint());
     let capabilities = more.capabilities.as_mut().unwrap();
     capabilities.supported_storage_drivers = vec!["nfs".to_owned()];

@@ -11,6 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use hostler_model::FailureCode;
 use hostler_model::spec::AccessMode;
 use serde::Deserialize;
 
@@ -224,7 +225,7 @@ impl Storage for Ceph {
         let Some(size) = volume.size else {
             let name = &volume.name;
             let message = format!("volume `{name}`: a new image needs a `size`");
-            return Err(refused("volume-invalid", message));
+            return Err(refused(FailureCode::VolumeInvalid, message));
         };
         let create = self.settings.create(&volume.name, size);
         let created = self.tools.run(&create).await;

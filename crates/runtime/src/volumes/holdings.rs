@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hostler_kit::Clock;
 use hostler_model::spec::{Kind, ManagedVolume};
-use hostler_model::{StorageFact, Timestamp, UnitId};
+use hostler_model::{FailureCode, StorageFact, Timestamp, UnitId};
 
 use super::ceph::Ceph;
 use super::local::Local;
@@ -245,14 +245,14 @@ impl Holdings {
             let volume = Volume::of(spec, unit.slot, form);
             if volume.name.is_empty() {
                 let message = format!("`{}` is no name of a volume", spec.name);
-                return Err(refused("volume-invalid", message));
+                return Err(refused(FailureCode::VolumeInvalid, message));
             }
             self.driver(&volume)?.probe().map_err(|note| {
                 let message = format!(
                     "volume `{}`: no storage driver {} here: {note}",
                     spec.name, spec.driver
                 );
-                refused("volume-driver-missing", message)
+                refused(FailureCode::VolumeDriverMissing, message)
             })?;
             volumes.push(Held {
                 volume,
@@ -288,7 +288,7 @@ impl Holdings {
                 "volume `{}` holds the data of copy {} of workload {}; name another, or delete that workload here",
                 held.called, other.slot, other.workload
             );
-            return Err(refused("volume-in-use", message));
+            return Err(refused(FailureCode::VolumeInUse, message));
         }
         held.is_new_owner = known.owners.insert(owner);
         known.is_exclusive = is_exclusive;
@@ -363,7 +363,7 @@ impl Holdings {
         let driver = self.drivers.get(volume.driver.as_str());
         driver.map(AsRef::as_ref).ok_or_else(|| {
             let message = format!("there is no storage driver `{}`", volume.driver);
-            refused("volume-driver-missing", message)
+            refused(FailureCode::VolumeDriverMissing, message)
         })
     }
 
@@ -400,7 +400,7 @@ fn check_free(held: &Held, others: &[Holding]) -> Result<(), RuntimeError> {
         let Some(theirs) = theirs else { continue };
         if theirs.volume.is_exclusive() || held.volume.is_exclusive() {
             let message = format!("volume `{}` is held by unit {}", held.called, other.unit);
-            return Err(refused("volume-in-use", message));
+            return Err(refused(FailureCode::VolumeInUse, message));
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use hostler_model::FailureCode;
 
 use super::tool::{Call, Tools, Trouble};
 use super::{Form, Place, Storage, Volume, attach_failed, detach_failed, filesystem};
@@ -131,7 +132,7 @@ impl Storage for Local {
                 "volume `{}`: only an agent that is root can hold it to its size",
                 volume.name
             );
-            return Err(refused("volume-quota-unsupported", message));
+            return Err(refused(FailureCode::VolumeQuotaUnsupported, message));
         }
         let made = self.provision(volume).await;
         made.map_err(provision_failed(volume))

@@ -33,6 +33,7 @@ mod tool;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use hostler_model::FailureCode;
 use hostler_model::spec::{AccessMode, ManagedVolume};
 use serde::{Deserialize, Serialize};
 
@@ -161,20 +162,20 @@ fn normal(name: &str) -> String {
     name.trim_matches('-').to_owned()
 }
 
-fn refused(code: &'static str, message: String) -> RuntimeError {
+fn refused(code: FailureCode, message: String) -> RuntimeError {
     RuntimeError::Unsatisfiable { code, message }
 }
 
 /// What a tool's trouble is to whoever asked for the volume.
-fn failed(code: &'static str, volume: &Volume, trouble: Trouble) -> RuntimeError {
+fn failed(code: FailureCode, volume: &Volume, trouble: Trouble) -> RuntimeError {
     let name = &volume.name;
     match trouble {
         Trouble::Missing(_) => refused(
-            "volume-driver-missing",
+            FailureCode::VolumeDriverMissing,
             format!("volume `{name}`: {trouble}"),
         ),
         Trouble::TimedOut { .. } => {
-            refused("volume-timeout", format!("volume `{name}`: {trouble}"))
+            refused(FailureCode::VolumeTimeout, format!("volume `{name}`: {trouble}"))
         }
         Trouble::Failed { .. } => refused(code, format!("volume `{name}`: {trouble}")),
         Trouble::Io(source) => crate::disk::error(format!("volume `{name}`"), source),
@@ -182,13 +183,13 @@ fn failed(code: &'static str, volume: &Volume, trouble: Trouble) -> RuntimeError
 }
 
 fn provision_failed(volume: &Volume) -> impl Fn(Trouble) -> RuntimeError + '_ {
-    |trouble| failed("volume-provision-failed", volume, trouble)
+    |trouble| failed(FailureCode::VolumeProvisionFailed, volume, trouble)
 }
 
 fn attach_failed(volume: &Volume) -> impl Fn(Trouble) -> RuntimeError + '_ {
-    |trouble| failed("volume-attach-failed", volume, trouble)
+    |trouble| failed(FailureCode::VolumeAttachFailed, volume, trouble)
 }
 
 fn detach_failed(volume: &Volume) -> impl Fn(Trouble) -> RuntimeError + '_ {
-    |trouble| failed("volume-detach-failed", volume, trouble)
+    |trouble| failed(FailureCode::VolumeDetachFailed, volume, trouble)
 }

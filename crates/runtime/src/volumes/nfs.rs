@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use hostler_model::FailureCode;
 
 use super::tool::{Call, Tools, Trouble};
 use super::{Form, Place, Storage, Volume, attach_failed, detach_failed, filesystem};
@@ -152,7 +153,7 @@ impl Storage for Nfs {
         let name = volume.name.clone();
         if name.is_empty() {
             return Err(refused(
-                "volume-invalid",
+                FailureCode::VolumeInvalid,
                 "a volume without a name".to_owned(),
             ));
         }

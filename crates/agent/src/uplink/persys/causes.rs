@@ -40,8 +40,6 @@ pub(super) const QUOTA: Cause = passing(
 pub(super) const NODE_BUSY: &str = "node-busy";
 pub(super) const NOT_AVAILABLE: Cause =
     passing("RUNTIME_NOT_AVAILABLE", FailureReason::RuntimeError);
-pub(super) const NO_VOLUME: Cause =
-    lasting("STORAGE_PROVISION_FAILED", FailureReason::StorageError);
 pub(super) const CLOUD_INIT: Cause = lasting("CLOUD_INIT_INVALID", FailureReason::InvalidSpec);
 pub(super) const STORAGE: Cause = passing("STORAGE_FAILED", FailureReason::StorageError);
 pub(super) const DRAINING: Cause = passing("NODE_DRAINING", FailureReason::InsufficientResources);
@@ -71,7 +69,15 @@ const fn taxonomy(failure: FailureCode) -> &'static str {
     match failure {
         FailureCode::ImageDigestMismatch => "INVALID_IMAGE",
         FailureCode::RegistryUnauthorized => "IMAGE_PULL_AUTH_FAILED",
-        FailureCode::VolumesUnsupported => NO_VOLUME.code,
+        FailureCode::VolumesUnsupported
+        | FailureCode::VolumeInvalid
+        | FailureCode::VolumeDriverMissing
+        | FailureCode::VolumeQuotaUnsupported
+        | FailureCode::VolumeProvisionFailed => "STORAGE_PROVISION_FAILED",
+        FailureCode::VolumeInUse
+        | FailureCode::VolumeAttachFailed
+        | FailureCode::VolumeDetachFailed
+        | FailureCode::VolumeTimeout => "STORAGE_ATTACH_FAILED",
         FailureCode::CloudInitInvalid => CLOUD_INIT.code,
         FailureCode::PortInUse => "PORT_BIND_CONFLICT",
         FailureCode::DiskFull => "STORAGE_FULL",
@@ -151,8 +157,10 @@ mod tests {
                 "RUNTIME_NOT_AVAILABLE RUNTIME_ERROR again",
                 "RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
                 "RUNTIME_UNHEALTHY RUNTIME_ERROR again",
+                "STORAGE_ATTACH_FAILED STORAGE_ERROR again",
                 "STORAGE_FAILED STORAGE_ERROR lasting",
                 "STORAGE_FULL STORAGE_ERROR again",
+                "STORAGE_PROVISION_FAILED STORAGE_ERROR again",
                 "STORAGE_PROVISION_FAILED STORAGE_ERROR lasting",
                 "VM_BOOT_FAILED VM_BOOT_FAILED again",
             ]

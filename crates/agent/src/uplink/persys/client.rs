@@ -257,8 +257,7 @@ impl Client {
                     .iter()
                     .map(|kind| kind.as_str().to_owned())
                     .collect(),
-                // The node provisions no volumes.
-                supported_storage_drivers: Vec::new(),
+                supported_storage_drivers: core.storage(),
             }),
             labels: super::labels(&core.config, &facts.os, &facts.arch),
             agent_version: core.version(),

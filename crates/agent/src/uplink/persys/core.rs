@@ -130,6 +130,13 @@ impl Workload {
 }
 
 impl Core {
+    /// The storage drivers that work here.
+    pub(super) fn storage(&self) -> Vec<String> {
+        let facts = self.handle.storage().into_iter();
+        let working = facts.filter(|fact| fact.available);
+        working.map(|fact| fact.driver).collect()
+    }
+
     pub(super) fn new(
         config: AgentConfig,
         persys: Persys,

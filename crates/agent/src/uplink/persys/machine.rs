@@ -11,7 +11,7 @@ use hostler_model::{Bytes, MilliCpu};
 use hostler_wire::persys::agent;
 
 use super::causes;
-use super::spec::{No, amount, invalid, name_of, no_volumes};
+use super::spec::{No, amount, invalid, name_of, volumes};
 
 /// Where a scheduler lets its agent make disks.
 const MADE: &str = "/var/lib/libvirt/images/";
@@ -25,7 +25,6 @@ const DEFAULT_NETWORK: &str = "default";
 const IMAGE: &str = "persys.os_image";
 
 pub(super) fn read(id: &str, theirs: &agent::VmSpec) -> Result<WorkloadSpec, No> {
-    no_volumes(&theirs.managed_volumes)?;
     let count = |key: &str, number: i64| amount(key, number).map(|it| (it > 0).then_some(it));
     let cpus = count("vm.vcpus", theirs.vcpus.into())?;
     let memory = count("vm.memory_mb", theirs.memory_mb)?;
@@ -38,6 +37,7 @@ pub(super) fn read(id: &str, theirs: &agent::VmSpec) -> Result<WorkloadSpec, No>
     let image = theirs.metadata.get(IMAGE).cloned().unwrap_or_default();
     let vm = VmSpec {
         image,
+        volumes: volumes(&theirs.managed_volumes)?,
         cpus: cpus.map(|cpus| u32::try_from(cpus).unwrap_or(u32::MAX)),
         memory,
         disks: disks.collect::<Result<_, _>>()?,
@@ -253,9 +253,13 @@ mod tests {
             refused(|it| it.cloud_init = "a\0".to_owned()),
             causes::CLOUD_INIT
         );
-        let volume =
-            |it: &mut agent::VmSpec| it.managed_volumes.push(agent::ManagedVolumeSpec::default());
-        assert_eq!(refused(volume), causes::NO_VOLUME);
+        let volume = |it: &mut agent::VmSpec| {
+            it.managed_volumes.push(agent::ManagedVolumeSpec {
+                size_gb: -1,
+                ..agent::ManagedVolumeSpec::default()
+            });
+        };
+        assert_eq!(refused(volume), causes::INVALID);
         assert_eq!(refused(|it| it.vcpus = -1), causes::INVALID);
         assert_eq!(refused(|it| it.disks[0].size_gb = -1), causes::INVALID);
         assert_eq!(

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hostler_model::spec::{
-    ComposeSpec, ContainerSpec, GitSource, Kind, Mount, PortMapping, Protocol, RestartPolicy,
-    WorkloadSpec,
+    ComposeSpec, ContainerSpec, GitSource, Kind, ManagedVolume, Mount, PortMapping, Protocol,
+    RestartPolicy, WorkloadSpec,
 };
 use hostler_model::{AssignmentId, Bytes, MilliCpu, Timestamp, WorkloadId};
 use hostler_wire::persys::agent;
@@ -122,7 +122,6 @@ fn container(
     if theirs.image.trim().is_empty() {
         return Err(invalid("container.image: no image is named"));
     }
-    no_volumes(&theirs.managed_volumes)?;
     // The image's entrypoint stays; both lists are what it is given.
     let command = theirs.command.iter().chain(&theirs.args).cloned().collect();
     let mut spec = WorkloadSpec::of_container(&name_of(&request.id), theirs.image.trim(), command);
@@ -134,17 +133,39 @@ fn container(
     spec.resources.memory = Bytes(amount("resources.memory_bytes", resources.memory_bytes)?);
     if let Some(container) = &mut spec.container {
         fill(container, request, theirs);
+        container.volumes = volumes(&theirs.managed_volumes)?;
     }
     Ok(spec)
 }
 
-pub(super) fn no_volumes(volumes: &[agent::ManagedVolumeSpec]) -> Result<(), No> {
-    let Some(volume) = volumes.first() else {
-        return Ok(());
+pub(super) fn volumes(theirs: &[agent::ManagedVolumeSpec]) -> Result<Vec<ManagedVolume>, No> {
+    theirs.iter().map(volume).collect()
+}
+
+fn volume(theirs: &agent::ManagedVolumeSpec) -> Result<ManagedVolume, No> {
+    const GIB: u64 = 1 << 30;
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let driver = theirs.driver.trim().to_ascii_lowercase().replace('_', "-");
+    let retain = match theirs.retain_policy.trim().to_ascii_lowercase().as_str() {
+        "" | "delete" => false,
+        "retain" => true,
+        other => {
+            let name = &theirs.name;
+            let message = format!("managed volume `{name}`: no retain_policy is `{other}`");
+            return Err(invalid(message));
+        }
     };
-    let name = &volume.name;
-    let message = format!("managed volume `{name}`: this node provisions no volumes");
-    Err(No::new(causes::NO_VOLUME, message))
+    let size = amount("managed_volumes.size_gb", theirs.size_gb)?;
+    Ok(ManagedVolume {
+        name: theirs.name.clone(),
+        driver: said(&driver).unwrap_or_else(|| ManagedVolume::LOCAL.to_owned()),
+        target: theirs.mount_path.clone(),
+        size: (size > 0).then_some(Bytes(size.saturating_mul(GIB))),
+        access_mode: said(&theirs.access_mode),
+        fs_type: said(&theirs.fs_type),
+        read_only: theirs.read_only,
+        retain,
+    })
 }
 
 fn fill(
@@ -374,13 +395,43 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_here_says_so_with_its_own_cause() {
-        let mut volumes = web();
-        volumes.managed_volumes.push(agent::ManagedVolumeSpec {
-            name: "data".to_owned(),
-            ..agent::ManagedVolumeSpec::default()
-        });
-        assert_eq!(refused(Spec::Container(volumes)).cause, causes::NO_VOLUME);
+    fn managed_volumes_are_ours_and_what_makes_no_sense_in_them_is_refused() {
+        let with = |change: fn(&mut agent::ManagedVolumeSpec)| {
+            let mut volume = agent::ManagedVolumeSpec {
+                name: "data".to_owned(),
+                driver: "Ceph_RBD".to_owned(),
+                size_gb: 3,
+                access_mode: "ReadWriteOnce".to_owned(),
+                mount_path: "/data".to_owned(),
+                retain_policy: "Retain".to_owned(),
+                ..agent::ManagedVolumeSpec::default()
+            };
+            change(&mut volume);
+            let mut container = web();
+            container.managed_volumes.push(volume);
+            read(&request(Spec::Container(container)))
+        };
+        let (_, spec) = with(|_| {}).unwrap();
+        let volume = &spec.volumes()[0];
+        assert_eq!((volume.driver.as_str(), volume.retain), ("ceph-rbd", true));
+        assert_eq!(
+            (volume.size, volume.target.as_str()),
+            (Some(Bytes(3 << 30)), "/data")
+        );
+        let (_, usual) = with(|it| (it.driver, it.size_gb) = (String::new(), 0)).unwrap();
+        assert_eq!(
+            (usual.volumes()[0].driver.as_str(), usual.volumes()[0].size),
+            ("local", None)
+        );
+        for wrong in [
+            with(|it| it.driver = "tape".to_owned()),
+            with(|it| it.mount_path.clear()),
+            with(|it| it.size_gb = -1),
+            with(|it| it.retain_policy = "Burn".to_owned()),
+            with(|it| it.access_mode = "often".to_owned()),
+        ] {
+            assert_eq!(wrong.unwrap_err().cause, causes::INVALID);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use hostler_model::FailureCode;
 
 use super::super::{Form, Place, Storage, Volume, filesystem, refused};
 use crate::RuntimeError;
@@ -96,7 +97,7 @@ impl Storage for Fake {
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError> {
         let mut state = self.state.lock().unwrap();
         if state.stuck.contains(&volume.name) {
-            return Err(refused("volume-attach-failed", "it is stuck".to_owned()));
+            return Err(refused(FailureCode::VolumeAttachFailed, "it is stuck".to_owned()));
         }
         let place = self.place(volume);
         assert!(place.path().exists(), "it was provisioned before");
@@ -111,7 +112,7 @@ impl Storage for Fake {
     async fn detach(&self, volume: &Volume) -> Result<(), RuntimeError> {
         let mut state = self.state.lock().unwrap();
         if state.busy.contains(&volume.name) {
-            return Err(refused("volume-detach-failed", "it is busy".to_owned()));
+            return Err(refused(FailureCode::VolumeDetachFailed, "it is busy".to_owned()));
         }
         state.attached.remove(&volume.name);
         Ok(())
