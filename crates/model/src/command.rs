@@ -24,6 +24,12 @@ pub enum CommandKind {
         #[serde(default)]
         data: bool,
     },
+    /// Tell which containers run that Hostler did not make, and the spec that each would become, as JSON.
+    ListAdoptable {
+        /// Only those of these names; all if there are none.
+        #[serde(default)]
+        names: Vec<String>,
+    },
     /// Move to another rented machine.
     Switch {
         to: SwitchTarget,

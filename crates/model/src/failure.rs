@@ -72,6 +72,9 @@ failures! {
     CommandNotRunnable = "command-not-runnable", InvalidSpec, Lasting;
     ContainerRefused = "container-refused", InvalidSpec, Lasting;
     VmRefused = "vm-refused", InvalidSpec, Lasting;
+    AdoptNotFound = "adopt-not-found", InvalidSpec, Lasting;
+    AdoptNotRunning = "adopt-not-running", InvalidSpec, Lasting;
+    AdoptManaged = "adopt-managed", InvalidSpec, Lasting;
     DeviceNotFound = "device-not-found", InvalidSpec, Lasting;
     NetworkNotFound = "network-not-found", InvalidSpec, Lasting;
     MountNotFound = "mount-not-found", StorageError, Lasting;

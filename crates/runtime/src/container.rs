@@ -12,9 +12,13 @@
 //!   hostler.grace-ms   how long it may take to stop, which the engine knows only in whole seconds
 //! ```
 //!
+//! A container that was adopted has none of these; a record on disk stands for them (see `adopt`).
+//!
 //! The engine's own restart policy is always `no`: it would revive what has moved away. An engine that does
 //! not answer is an error of its own; its containers may well run.
 
+mod adopt;
+mod adoptable;
 mod create;
 pub(crate) mod engine;
 mod exec;
@@ -46,9 +50,11 @@ use hostler_model::{Exit, FailureCode, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Census, Data, Exec, Found, FoundState, Leftovers, NativeHealth, Progress, Runtime,
+    Adoptable, Adoption, Census, Data, Exec, Found, FoundState, Leftovers, NativeHealth, Progress,
+    Runtime,
     RuntimeError, Stats, Unit, UnitStats,
 };
+use adopt::Adoptions;
 use engine::{Attempt as _, Engine, NETWORK_MISSING, readable};
 use found::Changes;
 use images::Images;
@@ -94,6 +100,7 @@ struct Inner {
     pulls: Pulls,
     creations: Semaphore,
     starts: Starts,
+    adoptions: Adoptions,
     owner: String,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -127,6 +134,7 @@ impl ContainerRuntime {
             engine: Engine::at(engine),
             pulls: Pulls::new(registries, patience, images),
             creations: Semaphore::new(CREATIONS_AT_ONCE),
+            adoptions: Adoptions::in_dir(dir.join("adopted")),
             starts: Starts::in_dir(dir),
             owner,
             clock,
@@ -176,6 +184,7 @@ impl Runtime for ContainerRuntime {
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
         unit.check_volumes()?;
         let turn = self.inner.turn(unit.id).await;
+        self.inner.adopt(unit).await?;
         let Some((docker, image)) = self.inner.fetch(unit, progress).await? else {
             return Ok(());
         };
@@ -209,9 +218,9 @@ impl Runtime for ContainerRuntime {
         stopped
     }
 
-    async fn remove(&self, id: UnitId, _data: Data) -> Result<(), RuntimeError> {
+    async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
         let turn = self.inner.turn(id).await;
-        let removed = self.inner.remove(id).await;
+        let removed = self.inner.remove(id, data).await;
         self.inner.changes.forget(id);
         drop(turn);
         if removed.is_ok() {
@@ -248,6 +257,10 @@ impl Runtime for ContainerRuntime {
     }
 
     fn leftovers(&self) -> Option<&dyn Leftovers> {
+        Some(self)
+    }
+
+    fn adoption(&self) -> Option<&dyn Adoption> {
         Some(self)
     }
 
@@ -289,6 +302,13 @@ impl Census for ContainerRuntime {
         Ok(names
             .map(|name| name.trim_start_matches('/').to_owned())
             .collect())
+    }
+}
+
+#[async_trait]
+impl Adoption for ContainerRuntime {
+    async fn adoptable(&self) -> Result<Vec<Adoptable>, RuntimeError> {
+        self.inner.strangers().await
     }
 }
 
@@ -395,15 +415,17 @@ impl Inner {
         exit_of(&seen.found.state).ok_or(RuntimeError::Unkillable(id))
     }
 
-    async fn remove(&self, id: UnitId) -> Result<(), RuntimeError> {
+    async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
         match self.stop(id).await {
             Ok(_) | Err(RuntimeError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
         if let Some(container) = self.find_container(id).await? {
             let docker = self.engine.docker().await?;
+            // Volumes of a container that somebody else made are not ours to delete.
+            let is_adopted = self.adoptions.of_unit(id).await?.is_some();
             let options = RemoveContainerOptions {
-                v: true,
+                v: !is_adopted,
                 force: true,
                 link: false,
             };
@@ -419,6 +441,7 @@ impl Inner {
                 Err(refused) => return Err(refused.of_unit(id)),
             }
         }
+        self.adoptions.end(id, data == Data::Delete).await?;
         self.starts.forget(id).await
     }
 
@@ -478,6 +501,11 @@ const fn exit_of(state: &FoundState) -> Option<Exit> {
         FoundState::Exited { exit, .. } => Some(*exit),
         FoundState::Prepared => Some(Exit::Unknown),
     }
+}
+
+/// Whether the labels are those of a unit of any agent of ours.
+fn is_ours(labels: &HashMap<String, String>) -> bool {
+    labels.keys().any(|key| key.starts_with("hostler."))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -37,8 +37,8 @@ pub use machine::{FakeMachine, Fault};
 use crate::logs::{LogLine, LogQuery};
 use crate::vm::{Interface, Power};
 use crate::{
-    Census, Data, Discarded, Exec, Fencing, Found, Guest, Guests, Leftover, LeftoverKind,
-    Leftovers, NativeHealth, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+    Adoptable, Adoption, Census, Data, Discarded, Exec, Fencing, Found, Guest, Guests, Leftover,
+    LeftoverKind, Leftovers, NativeHealth, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
 };
 
 /// A driver of one kind on a [`FakeMachine`].
@@ -168,6 +168,10 @@ impl Runtime for FakeRuntime {
         has_engine.then_some(self)
     }
 
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        (self.kind == Kind::Container).then_some(self)
+    }
+
     fn exec(&self) -> Option<&dyn Exec> {
         Some(self)
     }
@@ -182,6 +186,13 @@ impl Runtime for FakeRuntime {
 
     fn guests(&self) -> Option<&dyn Guests> {
         (self.kind == Kind::Vm).then_some(self)
+    }
+}
+
+#[async_trait]
+impl Adoption for FakeRuntime {
+    async fn adoptable(&self) -> Result<Vec<Adoptable>, RuntimeError> {
+        Ok(self.machine.strangers())
     }
 }
 

@@ -270,6 +270,11 @@ pub trait Runtime: Send + Sync + 'static {
         None
     }
 
+    /// Whether it can take over what somebody else made.
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        None
+    }
+
     /// Whether it can run commands inside units.
     fn exec(&self) -> Option<&dyn Exec> {
         None
@@ -347,4 +352,31 @@ pub trait Volumes: Send + Sync {
 pub trait Census: Send + Sync {
     /// The names of everything that runs, as the engine has them.
     async fn running(&self) -> Result<Vec<String>, RuntimeError>;
+}
+
+/// Something that runs on the driver's engine, is not ours, and could be.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Adoptable {
+    /// As the engine has it.
+    pub name: String,
+    /// The spec whose first copy takes it over.
+    pub spec: WorkloadSpec,
+    /// What the next copy will not have, each a sentence.
+    pub notes: Vec<String>,
+}
+
+/// What a node answers to the question what it could adopt.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct AdoptableList {
+    pub found: Vec<Adoptable>,
+    /// Those that the node's owner does not let go, by name and with the rule that says so.
+    pub refused: Vec<(String, String)>,
+    /// How many had no room in the answer.
+    pub left_off: usize,
+}
+
+/// Tells what could be taken over. Taking over is part of [`Runtime::prepare`].
+#[async_trait]
+pub trait Adoption: Send + Sync {
+    async fn adoptable(&self) -> Result<Vec<Adoptable>, RuntimeError>;
 }

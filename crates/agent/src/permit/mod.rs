@@ -35,6 +35,8 @@ pub(crate) struct Permit {
     /// Directories below which sources of mounts may lie.
     mounts: Option<Vec<PathBuf>>,
     privileged: bool,
+    /// Whether containers that the fleet did not make may become its own.
+    adopt: bool,
     /// Beyond the usual ones, which are always let; `ALL` is all.
     capabilities: Vec<String>,
     /// Patterns.
@@ -51,6 +53,7 @@ impl Permit {
     pub(crate) fn unwritten() -> Self {
         Self {
             kinds: Some(Kind::ALL.to_vec()),
+            adopt: true,
             ..Self::default()
         }
     }
@@ -104,6 +107,10 @@ impl Permit {
                 "privileged",
                 "it lets no privileged containers".to_owned(),
             ));
+        }
+        if container.adopt.is_some() && !self.adopt {
+            let sentence = "it lets nothing be adopted that the fleet did not make";
+            return Err(refused("adopt", sentence.to_owned()));
         }
         for name in &container.capabilities.add {
             self.judge_capability(name)?;
@@ -292,6 +299,16 @@ mod tests {
                 "container: {image: a, privileged: true}",
             ),
             (
+                "adopt = true",
+                "container: {image: a, adopt: web}",
+                "compose: {file: x}",
+            ),
+            (
+                "adopt = false",
+                "container: {image: a}",
+                "container: {image: a, adopt: web}",
+            ),
+            (
                 "capabilities = ['NET_ADMIN']",
                 "container: {image: a, capabilities: {add: [cap_net_admin, CHOWN]}}",
                 "container: {image: a, capabilities: {add: [SYS_ADMIN]}}",
@@ -377,6 +394,7 @@ mod tests {
             "compose: {file: x}",
             "vm: {image: /a}",
             "container: {image: a, user: root, network: host, mounts: [{source: /, target: /w}]}",
+            "container: {image: a, adopt: web}",
             "container: {image: a, devices: [{source: /dev/kvm}], capabilities: {add: [CHOWN]}}",
         ] {
             assert_eq!(judged(section), "", "{section}");

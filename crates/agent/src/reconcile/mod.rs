@@ -12,6 +12,7 @@
 //! at any point loses nothing: the next agent reads the ledger, observes, and plans.
 
 mod act;
+mod adoption;
 mod drivers;
 mod follow;
 mod health;
@@ -129,7 +130,7 @@ pub(crate) enum Input {
         done: oneshot::Sender<Outcome>,
     },
     /// The first order was carried out by somebody else.
-    OrderCarried(CommandRecord, Outcome),
+    OrderCarried(Box<CommandRecord>, Outcome),
     /// These are not kept any longer, if they have finished.
     CleanUp(BTreeSet<UnitId>),
     Contact(Proof),
@@ -334,7 +335,7 @@ impl Reconciler {
             Input::Command { id, command, done } => self.take_order(Order { id, command, done }),
             Input::OrderBegun(begun) => self.order_begun(begun),
             Input::OrderDone(result) => self.order_done(result),
-            Input::OrderCarried(begun, result) => self.order_carried(begun, result),
+            Input::OrderCarried(begun, result) => self.order_carried(*begun, result),
             Input::CleanUp(units) => {
                 self.clean_up(|unit| units.contains(unit));
             }

@@ -81,12 +81,14 @@ impl Reconciler {
                 )));
             }
         };
-        let result = match begun.command {
-            CommandKind::AcceptIntent { epoch } => self.accept(epoch),
+        let result = match &begun.command {
+            CommandKind::AcceptIntent { epoch } => self.accept(*epoch),
             CommandKind::Cleanup => Ok(self.clean_up(|_| true)),
             CommandKind::Collect { dry_run, data } => {
-                return self.collect(begun, (dry_run, data));
+                let how = (*dry_run, *data);
+                return self.collect(begun, how);
             }
+            CommandKind::ListAdoptable { .. } => return self.list_adoptable(begun),
             CommandKind::Switch { .. } | CommandKind::Terminate { .. } => {
                 Err("this agent does not look after a rented machine".to_owned())
             }
@@ -110,14 +112,18 @@ impl Reconciler {
             }
             if let Ok(words) = told.await {
                 // As above.
-                let _ = sender.send(Input::OrderCarried(begun, Ok(words))).await;
+                let _ = sender.send(Input::OrderCarried(Box::new(begun), Ok(words))).await;
             }
         });
     }
 
     /// Puts the result of the first order on record.
     pub(super) fn order_carried(&self, begun: CommandRecord, result: Outcome) {
-        let (Ok(words) | Err(words)) = &result;
+        let words = match (&begun.command, &result) {
+            // What containers are given may be secret.
+            (CommandKind::ListAdoptable { .. }, Ok(_)) => "listed",
+            (_, Ok(words) | Err(words)) => words,
+        };
         tracing::info!(id = %begun.id, is_done = result.is_ok(), words, "command carried out");
         let record = CommandRecord {
             result: Some(result.clone()),

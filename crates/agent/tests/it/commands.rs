@@ -1,9 +1,14 @@
 //! Commands: their effect at most once, their answer as often as it is asked for.
 
+use hostler_agent::GuardFile;
+use hostler_model::spec::WorkloadSpec;
 use hostler_model::{CommandId, CommandKind};
+use hostler_runtime::{Adoptable, AdoptableList};
 
 use crate::control::{epoch, moment, unit};
 use crate::node::{World, serve};
+
+const SECRET: &str = "hunter2";
 
 #[tokio::test(start_paused = true)]
 async fn a_command_is_done_once_and_answered_the_same_again() {
@@ -116,4 +121,55 @@ async fn an_order_for_a_rented_machine_is_answered_with_no() {
         .until("acknowledged", |state| state.acknowledged.len() == 1)
         .await;
     assert!(!world.control.state().acknowledged[0].done);
+}
+
+/// What a node with two strangers answers that lets go what its guard file says.
+async fn adoptable(guard: &str, names: &[&str]) -> (AdoptableList, String) {
+    let world = World::new();
+    let stranger = |name: &str| {
+        let mut spec = WorkloadSpec::of_container(name, "web:1", Vec::new());
+        spec.env.insert("PASSWORD".to_owned(), SECRET.to_owned());
+        spec.container.as_mut().unwrap().adopt = Some(name.to_owned());
+        Adoptable {
+            name: name.to_owned(),
+            spec,
+            notes: Vec::new(),
+        }
+    };
+    world
+        .machine
+        .set_strangers(vec![stranger("db"), stranger("web")]);
+    let path = world.dir.path().join("guard.toml");
+    std::fs::write(&path, guard).unwrap();
+    let _agent = world
+        .try_start(|config| config.guard = GuardFile::Named(path))
+        .await
+        .unwrap();
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    world.control.order(1, CommandKind::ListAdoptable { names });
+    world
+        .control
+        .until("acknowledged", |state| state.acknowledged.len() == 1)
+        .await;
+    let answer = world.control.state().acknowledged[0].clone();
+    assert!(answer.done, "{}", answer.message);
+    let list = serde_json::from_str(&answer.message).unwrap();
+    (list, answer.message)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_tells_what_could_be_adopted_and_of_what_its_owner_keeps_only_the_name() {
+    let names = |list: &AdoptableList| {
+        let names = list.found.iter().map(|it| it.name.clone());
+        names.collect::<Vec<_>>()
+    };
+    let (all, text) = adoptable("adopt = true\n", &[]).await;
+    assert_eq!(names(&all), ["db", "web"]);
+    assert!(all.refused.is_empty() && text.contains(SECRET));
+    let (one, _) = adoptable("adopt = true\n", &["web", "ghost"]).await;
+    assert_eq!(names(&one), ["web"]);
+    let (none, text) = adoptable("images = ['web:*']\n", &[]).await;
+    assert!(none.found.is_empty() && !text.contains(SECRET), "{text}");
+    assert_eq!(none.refused.len(), 2);
+    assert!(none.refused[1].1.contains("rule `adopt`"), "{none:?}");
 }

@@ -118,6 +118,7 @@ fn nodes() -> Router<Api> {
         .route("/api/v1/nodes/{id}/accept", post(nodes::accept))
         .route("/api/v1/nodes/{id}/cleanup", post(nodes::cleanup))
         .route("/api/v1/nodes/{id}/gc", post(nodes::gc))
+        .route("/api/v1/nodes/{id}/adoptable", post(nodes::adoptable))
         .route("/api/v1/nodes/{id}/commands", get(nodes::commands))
 }
 

@@ -247,6 +247,23 @@ pub(super) async fn gc(
     api.issue(caller, &target, kind).await
 }
 
+/// Asks the node which containers it could adopt, with the spec that each would become. The answer is that of the
+/// command: JSON with `found` and `left_off`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/adoptable", tag = "nodes",
+    params(("id" = String, Path, description = "Id, part of an id, or name")),
+    request_body = api::AdoptableQuery,
+    responses((status = 202, body = api::Command), (status = "default", body = api::Problem)))]
+pub(super) async fn adoptable(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Target(target): Target,
+    Body(query): Body<api::AdoptableQuery>,
+) -> Result<Response, Failure> {
+    let api::AdoptableQuery { names } = query;
+    api.issue(caller, &target, CommandKind::ListAdoptable { names })
+        .await
+}
+
 /// The commands to the node, the newest last.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}/commands", tag = "nodes",
     params(("id" = String, Path, description = "Id, part of an id, or name"), PageQuery),

@@ -24,6 +24,7 @@ use super::{
         nodes::accept,
         nodes::cleanup,
         nodes::gc,
+        nodes::adoptable,
         nodes::commands,
         miaas::register,
         miaas::heartbeat,

@@ -60,9 +60,10 @@ fn item(command: &Command) -> Option<Value> {
             terminate_wait_seconds,
             ..
         } => ("terminate", None, machine, terminate_wait_seconds),
-        CommandKind::AcceptIntent { .. } | CommandKind::Cleanup | CommandKind::Collect { .. } => {
-            return None;
-        }
+        CommandKind::AcceptIntent { .. }
+        | CommandKind::Cleanup
+        | CommandKind::Collect { .. }
+        | CommandKind::ListAdoptable { .. } => return None,
     };
     Some(json!({
         "id": command.id.to_string(),

@@ -92,6 +92,13 @@ async fn every_refusal_is_a_problem_document() {
             "node-not-found",
         ),
         (
+            &Method::POST,
+            "/api/v1/nodes/nobody/adoptable",
+            "{}",
+            404,
+            "node-not-found",
+        ),
+        (
             &Method::DELETE,
             "/api/v1/nodes/nobody",
             "",

@@ -167,6 +167,7 @@ fn wording(kind: &CommandKind) -> String {
         CommandKind::AcceptIntent { .. } => "accept the fleet's intent".to_owned(),
         CommandKind::Collect { dry_run: true, .. } => "say what can be deleted there".to_owned(),
         CommandKind::Collect { .. } => "delete what nothing needs there".to_owned(),
+        CommandKind::ListAdoptable { .. } => "tell which containers it could adopt".to_owned(),
         CommandKind::Cleanup => "clean up after finished copies".to_owned(),
         CommandKind::Switch { to, .. } => match to {
             SwitchTarget::Spot(pool) => format!("switch to the pool {pool}"),

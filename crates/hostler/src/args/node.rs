@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{ClientArgs, OutputArgs, WaitArgs};
+use super::{ClientArgs, ImportOutput, OutputArgs, WaitArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
@@ -26,6 +26,8 @@ pub(crate) enum NodeCommand {
     Accept(NodeTargetArgs),
     /// Delete what nothing on a node needs: images, ended copies, data of deleted workloads
     Gc(NodeGcArgs),
+    /// Show which containers of a node could become workloads, or take them over as they run
+    Adopt(AdoptArgs),
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +99,27 @@ pub(crate) struct NodeRmArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArgs {
+    /// Name, id, or the beginning of an id
+    pub(crate) node: String,
+    /// Which containers, by the engine's names for them [default: all]
+    pub(crate) containers: Vec<String>,
+    /// Take over all of them
+    #[arg(long, conflicts_with = "containers", requires = "apply")]
+    pub(crate) all: bool,
+    /// Take them over
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// How the specs are shown
+    #[arg(short, long, default_value = "yaml")]
+    pub(crate) output: ImportOutput,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

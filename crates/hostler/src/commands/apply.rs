@@ -15,6 +15,7 @@ pub(crate) struct Applying {
     query: ApplyQuery,
     wait: Wait,
     form: OutputForm,
+    expect: Expect,
 }
 
 pub(crate) async fn apply(remote: &Remote<'_>, args: ApplyArgs) -> Result<ExitStatus, Failure> {
@@ -41,7 +42,13 @@ impl Applying {
             },
             wait,
             form: settings::form(output),
+            expect: Expect::Any,
         }
+    }
+
+    /// The same, only if the workloads are as expected.
+    pub(crate) fn expecting(self, expect: Expect) -> Self {
+        Self { expect, ..self }
     }
 }
 
@@ -56,7 +63,7 @@ pub(crate) async fn submit(
         results.extend(
             remote
                 .client
-                .apply(text, applying.query, Expect::Any)
+                .apply(text, applying.query, applying.expect)
                 .await?,
         );
     }

@@ -169,7 +169,7 @@ pub(super) fn text(specs: &[WorkloadSpec]) -> Result<String, Failure> {
     Ok(specs?.join("---\n"))
 }
 
-fn tell(remote: &Remote<'_>, notes: &[String]) {
+pub(super) fn tell(remote: &Remote<'_>, notes: &[String]) {
     for note in notes {
         remote.printer.talk(&format!("note: {note}"));
     }

@@ -1,6 +1,7 @@
 //! One file per verb. A verb gets resolved settings, does its one thing over the API or by composing the
 //! long-running parts, and says how it ended.
 
+mod adopt;
 mod agent;
 mod apply;
 mod completion;

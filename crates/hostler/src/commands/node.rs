@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use hostler_model::{Bytes, MilliCpu};
 use hostler_wire::api::{
-    Assignment, AssignmentFilter, CommandProgress, GcWish, Instance, LabelPatch, Node, NodeFilter,
-    Resources,
+    Assignment, AssignmentFilter, Command as Order, CommandProgress, GcWish, Instance, LabelPatch,
+    Node, NodeFilter, Resources,
 };
 use hostler_wire::client::{Expect, Force};
 
 use super::ps::copies_table;
 use super::rm::confirm;
-use super::{Remote, drain, word};
+use super::{Remote, adopt, drain, word};
 use crate::age;
 use crate::args::{
     ClientArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs, NodeTargetArgs,
@@ -42,6 +42,7 @@ pub(crate) const fn client(command: &NodeCommand) -> &ClientArgs {
         NodeCommand::Drain(args) => &args.client,
         NodeCommand::Rm(args) => &args.client,
         NodeCommand::Gc(args) => &args.client,
+        NodeCommand::Adopt(args) => &args.client,
     }
 }
 
@@ -64,6 +65,7 @@ pub(crate) async fn node(remote: &Remote<'_>, command: NodeCommand) -> Result<Ex
         NodeCommand::Rm(args) => remove(remote, args).await?,
         NodeCommand::Accept(args) => accept(remote, &args.node).await?,
         NodeCommand::Gc(args) => collect(remote, args).await?,
+        NodeCommand::Adopt(args) => return adopt::adopt(remote, args).await,
     }
     Ok(ExitStatus::Done)
 }
@@ -353,7 +355,7 @@ async fn remove(remote: &Remote<'_>, args: NodeRmArgs) -> Result<(), Failure> {
 
 async fn accept(remote: &Remote<'_>, node: &str) -> Result<(), Failure> {
     let order = remote.client.accept(node).await?;
-    match answer(remote, (node, &order.id), ANSWER).await? {
+    match answer(remote, &order, ANSWER).await? {
         Some(_) => remote.printer.data("accepted"),
         None => remote.printer.data(UNANSWERED),
     }
@@ -371,42 +373,40 @@ async fn collect(remote: &Remote<'_>, args: NodeGcArgs) -> Result<(), Failure> {
         data: args.data,
     };
     let order = remote.client.gc(&node.id, wish).await?;
-    match answer(remote, (&node.id, &order.id), ROUND).await? {
+    match answer(remote, &order, ROUND).await? {
         Some(words) => words.lines().for_each(|line| remote.printer.data(line)),
         None => remote.printer.data(UNANSWERED),
     }
     Ok(())
 }
 
-/// The node's answer to an order; none if it does not come in time.
-async fn answer(
+/// What the node says to an order; nothing if it does not answer in that time.
+pub(super) async fn answer(
     remote: &Remote<'_>,
-    (node, order): (&str, &str),
+    order: &Order,
     most: Duration,
 ) -> Result<Option<String>, Failure> {
     let answered = async {
         loop {
-            let commands = remote.client.commands(node).await?;
-            let ours = commands.into_iter().find(|command| command.id == order);
-            if let Some(command) =
-                ours.filter(|command| command.state.word != CommandProgress::Pending)
-            {
-                return Ok::<_, Failure>(command);
+            let orders = remote.client.commands(&order.node).await?;
+            let ours = orders.into_iter().find(|it| it.id == order.id);
+            let state = ours.map(|order| order.state);
+            if let Some(state) = state.filter(|it| it.word != CommandProgress::Pending) {
+                return Ok::<_, Failure>(state);
             }
             tokio::time::sleep(LOOK).await;
         }
     };
-    let Ok(command) = tokio::time::timeout(most, answered).await else {
-        return Ok(None);
-    };
-    let command = command?;
-    if command.state.word == CommandProgress::Failed {
-        return Err(Failure::failed(
-            command.state.message,
-            "`hostler node show` says how it stands",
-        ));
+    match tokio::time::timeout(most, answered).await {
+        Err(_) => Ok(None),
+        Ok(state) => match state? {
+            state if state.word == CommandProgress::Failed => Err(Failure::failed(
+                state.message,
+                "`hostler node show` says how it stands",
+            )),
+            state => Ok(Some(state.message)),
+        },
     }
-    Ok(Some(command.state.message))
 }
 
 #[cfg(test)]

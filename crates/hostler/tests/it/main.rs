@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod adopt;
 mod churn;
 mod crash;
 mod end_to_end;

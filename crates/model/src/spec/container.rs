@@ -69,6 +69,9 @@ pub struct ContainerSpec {
     pub healthcheck: Option<Healthcheck>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogDriver>,
+    /// The name of a container that runs on the node already: the workload's first copy takes it over, as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<String>,
     /// Volumes that the node makes and keeps; only drivers that manage volumes run them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<ManagedVolume>,
@@ -242,6 +245,7 @@ impl ContainerSpec {
             init: false,
             healthcheck: None,
             log: None,
+            adopt: None,
             volumes: Vec::new(),
         }
     }

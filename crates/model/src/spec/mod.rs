@@ -521,6 +521,12 @@ impl WorkloadSpec {
             if self.limits.open_files.is_some() && container.ulimits.contains_key("nofile") {
                 findings.push("container.ulimits: nofile is limits.open_files".to_owned());
             }
+            if container.adopt.is_some() && self.count > 1 {
+                findings.push(format!(
+                    "container.adopt: one container becomes one copy, and `count` is {}",
+                    self.count
+                ));
+            }
         }
         if let Some(compose) = &self.compose {
             compose.check(&self.env, findings);

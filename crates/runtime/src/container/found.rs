@@ -15,6 +15,7 @@ use hostler_kit::{Backoff, SystemEntropy};
 use hostler_model::{Exit, Timestamp, UnitId};
 use tokio::sync::{Notify, watch};
 
+use super::adopt::Record;
 use super::engine::{Attempt as _, readable};
 use super::starts::History;
 use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD, lock};
@@ -130,8 +131,15 @@ impl Changes {
 impl Inner {
     /// Everything of ours that the engine has.
     pub(super) async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
-        let containers = self.list(&format!("{LABEL_OWNER}={}", self.owner)).await?;
-        let looks = containers.into_iter().map(|container| self.look(container));
+        let label = format!("{LABEL_OWNER}={}", self.owner);
+        let containers = self.list("label", vec![label]).await?;
+        let labelled = containers.into_iter().filter_map(|summary| {
+            let unit = summary.labels.as_ref()?.get(LABEL_UNIT)?.parse().ok()?;
+            Some((unit, summary))
+        });
+        let adopted = self.adopted().await?;
+        let looks = labelled.chain(adopted);
+        let looks = looks.map(|(id, container)| self.look(id, container));
         let looks: Vec<_> = futures::stream::iter(looks)
             .buffer_unordered(LOOKS_AT_ONCE)
             .collect()
@@ -143,10 +151,12 @@ impl Inner {
         Ok(found)
     }
 
-    async fn look(&self, summary: ContainerSummary) -> Result<Option<Found>, RuntimeError> {
-        let label = |key: &str| summary.labels.as_ref().and_then(|labels| labels.get(key));
-        let unit = label(LABEL_UNIT).and_then(|text| text.parse::<UnitId>().ok());
-        let (Some(id), Some(container)) = (unit, summary.id.clone()) else {
+    async fn look(
+        &self,
+        id: UnitId,
+        summary: ContainerSummary,
+    ) -> Result<Option<Found>, RuntimeError> {
+        let Some(container) = summary.id.clone() else {
             return Ok(None);
         };
         let word = format!("{container} {:?}", summary.state);
@@ -185,17 +195,29 @@ impl Inner {
     /// The engine's id of the unit's container, if there is one.
     pub(super) async fn find_container(&self, id: UnitId) -> Result<Option<String>, RuntimeError> {
         let known = lock(&self.ids).get(&id).cloned();
+        let known = match known {
+            Some(known) => Some(known),
+            None => self
+                .adoptions
+                .of_unit(id)
+                .await?
+                .and_then(|it| it.container),
+        };
         if let Some(container) = known {
             let docker = self.engine.docker().await?;
             let options = None::<InspectContainerOptions>;
             let answer = readable(|| docker.inspect_container(&container, options.clone())).await;
             match answer.attempt()? {
-                Ok(_) => return Ok(Some(container)),
+                Ok(_) => {
+                    lock(&self.ids).insert(id, container.clone());
+                    return Ok(Some(container));
+                }
                 Err(refused) if refused.is_not_found() => {}
                 Err(refused) => return Err(refused.of_unit(id)),
             }
         }
-        let found = self.list(&format!("{LABEL_UNIT}={id}")).await?;
+        let label = format!("{LABEL_UNIT}={id}");
+        let found = self.list("label", vec![label]).await?;
         let container = found.into_iter().find_map(|summary| {
             let owner = summary
                 .labels
@@ -211,9 +233,14 @@ impl Inner {
         Ok(container)
     }
 
-    async fn list(&self, label: &str) -> Result<Vec<ContainerSummary>, RuntimeError> {
+    /// All containers of which one of the values holds.
+    pub(super) async fn list(
+        &self,
+        filter: &str,
+        values: Vec<String>,
+    ) -> Result<Vec<ContainerSummary>, RuntimeError> {
         let docker = self.engine.docker().await?;
-        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let filters = HashMap::from([(filter.to_owned(), values)]);
         let options = ListContainersOptions {
             all: true,
             filters: Some(filters),
@@ -234,8 +261,10 @@ impl Inner {
         let answer = readable(|| docker.inspect_container(container, options.clone())).await;
         let answer = answer.or_refused(|refused| refused.of_unit(id))?;
         let history = self.starts.history(id).await?;
-        // Without our labels it is no unit of ours, whatever its name.
-        inspected(id, answer, &history).ok_or(RuntimeError::NotFound(id))
+        let adopted = self.adoptions.of_unit(id).await?;
+        let adopted = adopted.filter(|record| record.container == answer.id);
+        // Without our labels or a record it is no unit of ours, whatever its name.
+        inspected(id, answer, &history, adopted.as_ref()).ok_or(RuntimeError::NotFound(id))
     }
 
     /// Begins to listen to the engine's events, once.
@@ -265,13 +294,8 @@ impl Inner {
             return false;
         };
         // From a second that is surely past on: what happens before the engine has the request is told too.
-        let filters = HashMap::from([
-            ("type".to_owned(), vec!["container".to_owned()]),
-            (
-                "label".to_owned(),
-                vec![format!("{LABEL_OWNER}={}", self.owner)],
-            ),
-        ]);
+        // Those of everybody: an adopted container has no label to ask for.
+        let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned()])]);
         let since = self.now().as_millis() / 1000;
         let options = EventsOptions {
             since: Some(since.to_string()),
@@ -293,29 +317,32 @@ impl Inner {
             {
                 continue;
             }
-            let attributes = event
-                .actor
-                .and_then(|actor| actor.attributes)
-                .unwrap_or_default();
-            if let Some(id) = attributes
-                .get(LABEL_UNIT)
-                .and_then(|text| text.parse().ok())
-            {
+            let actor = event.actor.unwrap_or_default();
+            if let Some(id) = self.unit_of(&actor).await {
                 self.changes.forget(id);
+                self.changes.touch();
             }
-            self.changes.touch();
         }
         true
     }
 }
 
-fn inspected(id: UnitId, answer: ContainerInspectResponse, history: &History) -> Option<Inspected> {
+fn inspected(
+    id: UnitId,
+    answer: ContainerInspectResponse,
+    history: &History,
+    adopted: Option<&Record>,
+) -> Option<Inspected> {
     let config = answer.config.unwrap_or_default();
     let labels = config.labels.unwrap_or_default();
-    let workload = labels
-        .get(LABEL_WORKLOAD)
-        .and_then(|text| text.parse().ok());
-    let grace = labels.get(LABEL_GRACE).and_then(|text| text.parse().ok());
+    let label = |key: &str| labels.get(key);
+    let (workload, grace) = match adopted {
+        Some(record) => (Some(record.workload), Some(record.grace_ms)),
+        None => (
+            label(LABEL_WORKLOAD).and_then(|text| text.parse().ok()),
+            label(LABEL_GRACE).and_then(|text| text.parse().ok()),
+        ),
+    };
     let grace = Duration::from_millis(grace.unwrap_or(DEFAULT_GRACE_MILLIS));
     let state = answer.state.unwrap_or_default();
     let started_at = state.started_at.as_deref().and_then(moment);

@@ -4,8 +4,7 @@
 //! A start is on record before the engine is asked. One that the engine never carried out is told apart by
 //! the engine's own moment of the last start, which is earlier.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostler_model::{Timestamp, UnitId};
@@ -90,7 +89,7 @@ impl Starts {
 
     pub(crate) async fn forget(&self, id: UnitId) -> Result<(), RuntimeError> {
         let path = self.path(id);
-        disk::off_thread("forget the starts", move || remove_file(&path)).await
+        disk::off_thread("forget the starts", move || disk::gone(std::fs::remove_file(&path))).await
     }
 
     fn path(&self, id: UnitId) -> PathBuf {
@@ -119,13 +118,6 @@ impl History {
             .iter()
             .find(|start| start.run == run)
             .map(|start| start.at)
-    }
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 use crate::logs::{LogLine, LogQuery, Run, Stream};
 use crate::{
-    Data, Discarded, Found, FoundState, Leftover, LeftoverKind, NativeVerdict, RuntimeError, Unit,
-    UnitStats,
+    Adoptable, Data, Discarded, Found, FoundState, Leftover, LeftoverKind, NativeVerdict,
+    RuntimeError, Unit, UnitStats,
 };
 
 /// What survives when a driver is dropped.
@@ -59,6 +59,8 @@ struct Inner {
     lacks: BTreeMap<Kind, String>,
     /// Whose drivers do not say whether they can work.
     mutes: BTreeSet<Kind>,
+    /// What somebody else runs.
+    strangers: Vec<Adoptable>,
     /// What runs on the container engine beside ours; none if it does not tell.
     containers: Option<Vec<String>>,
     /// Goes up with every change.
@@ -175,6 +177,15 @@ impl FakeMachine {
     pub fn set_containers(&self, names: &[&str]) {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         self.lock().containers = Some(names);
+    }
+
+    /// What runs on the container engine that could be adopted.
+    pub fn set_strangers(&self, strangers: Vec<Adoptable>) {
+        self.lock().strangers = strangers;
+    }
+
+    pub(super) fn strangers(&self) -> Vec<Adoptable> {
+        self.lock().strangers.clone()
     }
 
     /// As told, unless it was told nothing.

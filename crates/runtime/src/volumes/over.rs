@@ -21,8 +21,8 @@ use super::record::{Holding, Phase};
 use super::{Attached, Holdings};
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Census, Data, Exec, Fencing, Found, FoundState, Guests, NativeHealth, Progress, Runtime,
-    RuntimeError, Stats, Unit, Volumes, disk,
+    Adoption, Census, Data, Exec, Fencing, Found, FoundState, Guests, Leftovers, NativeHealth,
+    Progress, Runtime, RuntimeError, Stats, Unit, Volumes, disk,
 };
 
 /// A runtime driver, and what its units hold.
@@ -172,6 +172,14 @@ impl Runtime for WithVolumes {
 
     fn native_health(&self) -> Option<&dyn NativeHealth> {
         self.inner.runtime.native_health()
+    }
+
+    fn leftovers(&self) -> Option<&dyn Leftovers> {
+        self.inner.runtime.leftovers()
+    }
+
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        self.inner.runtime.adoption()
     }
 
     fn volumes(&self) -> Option<&dyn Volumes> {

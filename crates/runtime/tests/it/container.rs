@@ -52,6 +52,11 @@ impl Yard {
         self.dir.path()
     }
 
+    /// How many containers are on record as adopted.
+    pub(crate) fn records(&self) -> usize {
+        std::fs::read_dir(self.dir.path().join("adopted")).map_or(0, Iterator::count)
+    }
+
     pub(crate) fn filter(&self) -> String {
         format!("label=hostler.owner={}", self.owner)
     }

@@ -26,9 +26,9 @@ pub use assignment::{
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
 pub use job::Job;
 pub use node::{
-    Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState, GcWish, Instance,
-    LabelPatch, Lease, Metrics, Node, NodeFacts, NodeFilter, NodeState, NodeStatus, Resources,
-    RuntimeFact, StorageFact,
+    AdoptableQuery, Capabilities, Command, CommandProgress, CommandState, DiskFact, DrainState,
+    GcWish, Instance, LabelPatch, Lease, Metrics, Node, NodeFacts, NodeFilter, NodeState,
+    NodeStatus, Resources, RuntimeFact, StorageFact,
 };
 pub use problem::Problem;
 pub use status::{Check, Health, Live, Ready, SessionVersions, Version};

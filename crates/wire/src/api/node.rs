@@ -262,6 +262,15 @@ pub struct GcWish {
     pub data: bool,
 }
 
+/// Which containers of a node are asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptableQuery {
+    /// Their names; all that Hostler did not make if there are none.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
 /// A durable order to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Command {

@@ -4,7 +4,7 @@ use reqwest::Method;
 
 use super::call::expecting;
 use super::{Client, ClientError, Expect};
-use crate::api::{Command, GcWish, LabelPatch, Node, NodeFilter};
+use crate::api::{AdoptableQuery, Command, GcWish, LabelPatch, Node, NodeFilter};
 
 /// Nodes of one page.
 const PAGE: usize = 500;
@@ -83,6 +83,16 @@ impl Client {
     pub async fn gc(&self, node: &str, wish: GcWish) -> Result<Command, ClientError> {
         let request = self.request(Method::POST, &["api", "v1", "nodes", node, "gc"]);
         self.call(request.query(&wish)).await
+    }
+
+    /// Orders the node to tell which containers it could adopt; the answer is the order's, as JSON.
+    pub async fn adoptable(
+        &self,
+        node: &str,
+        query: &AdoptableQuery,
+    ) -> Result<Command, ClientError> {
+        let request = self.request(Method::POST, &["api", "v1", "nodes", node, "adoptable"]);
+        self.call(request.json(query)).await
     }
 
     /// The orders of a node, the newest last.

@@ -188,6 +188,7 @@ pub(in crate::api) fn command(command: &Command) -> api::Command {
         CommandKind::AcceptIntent { .. } => "accept-intent",
         CommandKind::Cleanup => "cleanup",
         CommandKind::Collect { .. } => "collect",
+        CommandKind::ListAdoptable { .. } => "list-adoptable",
         CommandKind::Switch { .. } => "switch",
         CommandKind::Terminate { .. } => "terminate",
     };

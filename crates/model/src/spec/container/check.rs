@@ -19,12 +19,25 @@ const HEX_OF_DIGEST: usize = 64;
 
 type Findings = Vec<String>;
 
+/// As engines have names, and ids.
+fn is_container_name(name: &str) -> bool {
+    let is_inner = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(is_inner)
+}
+
 impl ContainerSpec {
     pub(in crate::spec) fn check(&self, findings: &mut Findings) {
         self.check_image(findings);
         self.check_places(findings);
         self.check_network(findings);
         self.check_rights(findings);
+        if self
+            .adopt
+            .as_deref()
+            .is_some_and(|name| !is_container_name(name))
+        {
+            findings.push("container.adopt: is no name of a container".to_owned());
+        }
         if self.shm_size.is_some_and(|size| size.0 == 0) {
             findings.push("container.shm_size: 0 is no size".to_owned());
         }
