@@ -81,7 +81,10 @@ impl Session {
             match self.next().await? {
                 FromServer::BeatAck(_) => return Ok(()),
                 FromServer::Resend(_) => bail!("the server wants everything again"),
-                FromServer::Intent(_) | FromServer::Command(_) | FromServer::Open(_) => {}
+                FromServer::Intent(_)
+                | FromServer::Command(_)
+                | FromServer::Open(_)
+                | FromServer::Unwanted(_) => {}
                 other @ (FromServer::Welcome(_) | FromServer::Refused(_)) => {
                     bail!("unexpected: {other:?}")
                 }

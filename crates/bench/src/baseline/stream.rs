@@ -80,6 +80,7 @@ fn answer(message: FromNode) -> Option<FromServer> {
             sequence: beat.sequence,
         })),
         FromNode::Facts(_)
+        | FromNode::Kept(_)
         | FromNode::Observed(_)
         | FromNode::Acknowledge(_)
         | FromNode::Held(_)
