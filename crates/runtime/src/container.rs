@@ -420,6 +420,8 @@ impl Inner {
             Ok(_) | Err(RuntimeError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
+        // The records first: an agent that dies in between is led back here by the container, by a record it is not.
+        self.starts.forget(id).await?;
         if let Some(container) = self.find_container(id).await? {
             let docker = self.engine.docker().await?;
             // Volumes of a container that somebody else made are not ours to delete.
@@ -441,8 +443,7 @@ impl Inner {
                 Err(refused) => return Err(refused.of_unit(id)),
             }
         }
-        self.adoptions.end(id, data == Data::Delete).await?;
-        self.starts.forget(id).await
+        self.adoptions.end(id, data == Data::Delete).await
     }
 
     /// Sends a signal. Answers whether there was something to send it to.

@@ -450,7 +450,22 @@ impl Drop for OwnEngine {
             self.docker(&["rm", "-f", container]);
         }
         self.end();
-        // The daemon leaves its directories mounted, which would keep them from being deleted.
+        self.unmount();
+    }
+}
+
+impl OwnEngine {
+    /// The machine goes down under it: what the engine keeps in memory and in the folder of running things is lost.
+    /// What it runs, told by the engine's folder, ends by the given deed, when the engine can see it no more.
+    pub(crate) fn lose_power(&mut self, end_all: impl FnOnce(&str)) {
+        self.kill();
+        end_all(&self.dir.path().display().to_string());
+        self.unmount();
+        std::fs::remove_dir_all(self.dir.path().join("exec")).unwrap();
+    }
+
+    /// The daemon leaves its directories mounted, which would keep them from being deleted.
+    fn unmount(&self) {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
         let below = self.dir.path().to_str().unwrap();

@@ -10,14 +10,16 @@ use std::time::Duration;
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{Exit, UnitId};
 use hostler_runtime::{Data, FoundState, Runtime, RuntimeError, Unit, contract};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::container::{OwnEngine, busybox, driver as container_driver};
 use crate::vm::Lab;
-use crate::{Home, compose, example, kill, quiet, shell, until};
+use crate::{Home, compose, example, is_alive, quiet, shell, until};
 
 const FEW: u64 = 3;
+/// Of a reconcile, as an agent tries: an engine may be busy for a while with what nobody waits for any more.
+const MOST_TRIES: u32 = 120;
 
 /// How many rounds; a night has more.
 #[expect(
@@ -145,11 +147,15 @@ async fn play(ground: &mut dyn Ground) {
             );
             assert!(is_over, "{what}: {state:?}");
         }
-        // An engine may still be busy with what nobody waits for any more; an agent tries again too.
-        until(&format!("what is wanted runs: {what}"), async || {
-            reconcile(&*driver, &wanted).await.is_ok()
-        })
-        .await;
+        let mut last = reconcile(&*driver, &wanted).await;
+        for _ in 0..MOST_TRIES {
+            if last.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            last = reconcile(&*driver, &wanted).await;
+        }
+        last.unwrap_or_else(|error| panic!("{what}: {error}"));
         let expected: BTreeMap<String, usize> = wanted
             .iter()
             .map(|unit| (unit.id.to_string(), ground.parts()))
@@ -243,8 +249,9 @@ fn cut_power_of_processes(dir: &Path, made: &[UnitId]) {
 
 /// Kills a process and waits until it is over.
 fn end(pid: i32) {
-    kill(pid, Signal::KILL);
-    while crate::is_alive(pid) {
+    while is_alive(pid) {
+        // It may end by itself meanwhile.
+        let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -424,23 +431,18 @@ impl Ground for OnEngine {
     }
 
     fn cut_power(&mut self, _: &[UnitId]) {
-        let listed = self.engine.docker(&["ps", "-q", "--no-trunc"]);
-        let ids = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let firsts: Vec<i32> = ids
-            .lines()
-            .filter_map(|id| {
-                let told = self
-                    .engine
-                    .docker(&["inspect", "--format", "{{.State.Pid}}", id]);
-                String::from_utf8_lossy(&told.stdout).trim().parse().ok()
-            })
-            .collect();
-        self.engine.kill();
-        let shims = |line: &str, _: &str| {
-            line.contains("containerd-shim") && ids.lines().any(|id| line.contains(id))
-        };
-        processes(shims).into_iter().for_each(end);
-        firsts.into_iter().for_each(end);
+        self.engine.lose_power(|below| {
+            // What the engine was just starting for nobody is among them.
+            let shims =
+                processes(|line, _| line.contains("containerd-shim") && line.contains(below));
+            for shim in shims {
+                let kept = format!("/proc/{shim}/task/{shim}/children");
+                let children = std::fs::read_to_string(kept).unwrap_or_default();
+                end(shim);
+                let pids = children.split_whitespace();
+                pids.filter_map(|pid| pid.parse().ok()).for_each(end);
+            }
+        });
         self.engine.start();
     }
 }
