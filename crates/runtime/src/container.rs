@@ -392,6 +392,11 @@ impl Inner {
             .await;
         match started.attempt()? {
             Ok(()) => Ok(()),
+            // It can never be started: it is made anew.
+            Err(refused) if refused.is_stuck() => {
+                self.delete(id, &container).await?;
+                Err(RuntimeError::NotFound(id))
+            }
             Err(refused) => Err(refused.of_start(id, &seen)),
         }
     }
@@ -423,27 +428,28 @@ impl Inner {
         // The records first: an agent that dies in between is led back here by the container, by a record it is not.
         self.starts.forget(id).await?;
         if let Some(container) = self.find_container(id).await? {
-            let docker = self.engine.docker().await?;
-            // Volumes of a container that somebody else made are not ours to delete.
-            let is_adopted = self.adoptions.of_unit(id).await?.is_some();
-            let options = RemoveContainerOptions {
-                v: !is_adopted,
-                force: true,
-                link: false,
-            };
-            match docker
-                .remove_container(&container, Some(options))
-                .await
-                .attempt()?
-            {
-                Ok(()) => {}
-                Err(refused) if refused.is_not_found() => {}
-                // Somebody else removes it already.
-                Err(refused) if refused.is_conflict() => self.wait_until_gone(id).await?,
-                Err(refused) => return Err(refused.of_unit(id)),
-            }
+            self.delete(id, &container).await?;
         }
         self.adoptions.end(id, data == Data::Delete).await
+    }
+
+    async fn delete(&self, id: UnitId, container: &str) -> Result<(), RuntimeError> {
+        let docker = self.engine.docker().await?;
+        // Volumes of a container that somebody else made are not ours to delete.
+        let is_adopted = self.adoptions.of_unit(id).await?.is_some();
+        let options = RemoveContainerOptions {
+            v: !is_adopted,
+            force: true,
+            link: false,
+        };
+        let removed = docker.remove_container(container, Some(options)).await;
+        match removed.attempt()? {
+            Ok(()) => Ok(()),
+            Err(refused) if refused.is_not_found() => Ok(()),
+            // Somebody else removes it already.
+            Err(refused) if refused.is_conflict() => self.wait_until_gone(id).await,
+            Err(refused) => Err(refused.of_unit(id)),
+        }
     }
 
     /// Sends a signal. Answers whether there was something to send it to.

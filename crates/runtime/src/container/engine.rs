@@ -235,6 +235,11 @@ impl Refused {
         }
     }
 
+    /// Whether what an engine that was killed had begun to start is in the way of every later start.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.message.starts_with("task ") && self.message.ends_with(": already exists")
+    }
+
     /// What it means for the start of a container.
     pub(super) fn of_start(self, id: UnitId, seen: &Inspected) -> RuntimeError {
         start_failure(&self.message, &seen.ports, &seen.program).unwrap_or_else(|| self.of_unit(id))
