@@ -35,7 +35,7 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,7 +54,9 @@ use crate::container::registry::Registries;
 use crate::container::starts::Starts;
 use crate::logs::{LogLine, LogQuery};
 use crate::whose::Whose;
-use crate::{Data, Found, Leftovers, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats};
+use crate::{
+    Data, Found, Judge, Judged, Leftovers, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+};
 
 pub use file::{Files, resolve};
 use program::Program;
@@ -101,6 +103,7 @@ struct Inner {
     starts: Starts,
     places: Places,
     owner: String,
+    judge: OnceLock<Arc<dyn Judge>>,
     programs: Programs,
     env: Vec<(String, String)>,
     /// When a program was looked for last, by uptime, and what was found.
@@ -137,6 +140,7 @@ impl ComposeRuntime {
             starts: Starts::in_dir(places.starts()),
             places,
             owner: config.owner,
+            judge: OnceLock::new(),
             programs: config.programs,
             env,
             program: Mutex::default(),
@@ -239,6 +243,17 @@ impl Runtime for ComposeRuntime {
 
     fn leftovers(&self) -> Option<&dyn Leftovers> {
         Some(self)
+    }
+
+    fn judged(&self) -> Option<&dyn Judged> {
+        Some(self)
+    }
+}
+
+impl Judged for ComposeRuntime {
+    fn judge_by(&self, judge: Arc<dyn Judge>) {
+        // The first one stays.
+        let _ = self.inner.judge.set(judge);
     }
 }
 

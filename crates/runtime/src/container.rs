@@ -392,8 +392,10 @@ impl Inner {
             .await;
         match started.attempt()? {
             Ok(()) => Ok(()),
-            // It can never be started: it is made anew.
-            Err(refused) if refused.is_stuck() => {
+            // It can never be started: it is made anew, unless somebody else made it.
+            Err(refused)
+                if refused.is_stuck() && self.adoptions.of_unit(id).await?.is_none() =>
+            {
                 self.delete(id, &container).await?;
                 Err(RuntimeError::NotFound(id))
             }

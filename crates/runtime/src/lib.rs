@@ -7,6 +7,7 @@
 //!
 //! A unit outlives the agent: no way of stopping the agent takes its units along.
 
+pub mod asks;
 pub mod compose;
 pub mod container;
 #[cfg(any(test, feature = "contract"))]
@@ -32,6 +33,7 @@ use hostler_model::{
     Exit, FailureCode, Part, RuntimeFact, StorageFact, Timestamp, UnitId, WorkloadId,
 };
 
+pub use asks::{Asks, Judge, Judged};
 pub use exec::{Exec, ExecCommand, ExecDone, Execution};
 pub use leftovers::{Discarded, Leftover, LeftoverKind, Leftovers};
 pub use logs::{LogLine, LogQuery, Run, Stream};
@@ -262,6 +264,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Whether it has things on the disk beside its units.
     fn leftovers(&self) -> Option<&dyn Leftovers> {
+        None
+    }
+
+    /// Whether it reads what units ask for from files of theirs.
+    fn judged(&self) -> Option<&dyn Judged> {
         None
     }
 

@@ -34,13 +34,13 @@ impl Places {
         own.chain(self.known.values().cloned()).collect()
     }
 
-    /// Where that driver's things lie; the agent's own directory unless it says otherwise.
-    pub(super) async fn of(&mut self, kind: Kind) -> PathBuf {
-        self.ask().await;
+    /// Where that driver's things lie, as far as was asked; the agent's own directory unless it says otherwise.
+    pub(super) fn of(&self, kind: Kind) -> PathBuf {
         self.known.get(&kind).unwrap_or(&self.data_dir).clone()
     }
 
-    async fn ask(&mut self) {
+    /// Asks whoever has not answered yet.
+    pub(super) async fn ask(&mut self) {
         for runtime in &self.runtimes {
             let kind = runtime.kind();
             let Some(leftovers) = runtime

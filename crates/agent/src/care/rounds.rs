@@ -215,6 +215,7 @@ impl Rounds {
     async fn look(&mut self) -> Found {
         let mut found = Found::default();
         let mut kept = BTreeSet::new();
+        self.places.ask().await;
         let runtimes = self.runtimes.clone();
         for (kind, runtime) in &runtimes {
             let Some(leftovers) = runtime.leftovers() else {
@@ -225,42 +226,38 @@ impl Rounds {
                 Ok(Ok(things)) => {
                     kept.extend(things.iter().filter_map(whose));
                     let items = things.into_iter().map(|thing| item(*kind, thing));
-                    found.put(self.disk_of(*kind).await, items);
+                    found.put(self.disk_of(*kind), items);
                 }
                 Ok(Err(error)) => found.silent.push(format!("{kind}: {error}")),
                 Err(_) => found.silent.push(format!("{kind}: no answer in time")),
             }
         }
-        let finished = self.finished();
-        for item in finished {
-            let What::Finished { kind, .. } = item.what else {
-                continue;
-            };
-            found.put(self.disk_of(kind).await, std::iter::once(item));
+        for (kind, item) in self.finished() {
+            found.put(self.disk_of(kind), std::iter::once(item));
         }
         self.kept.send_replace(kept);
         found
     }
 
     /// Units that have ended for good and are still on the disk.
-    fn finished(&self) -> Vec<Item> {
+    fn finished(&self) -> Vec<(Kind, Item)> {
         let picture = self.picture.borrow();
-        let finished = picture.finished.iter();
-        let item = |(unit, (kind, at)): (&UnitId, &(Kind, Timestamp))| Item {
-            what: What::Finished {
-                unit: *unit,
-                kind: *kind,
-            },
-            bytes: 0,
-            made_at: *at,
-            used_at: *at,
-            needed: None,
+        let item = |(unit, (kind, at)): (&UnitId, &(Kind, Timestamp))| {
+            let (unit, kind) = (*unit, *kind);
+            let item = Item {
+                what: What::Finished { unit, kind },
+                bytes: 0,
+                made_at: *at,
+                used_at: *at,
+                needed: None,
+            };
+            (kind, item)
         };
-        finished.map(item).collect()
+        picture.finished.iter().map(item).collect()
     }
 
-    async fn disk_of(&mut self, kind: Kind) -> (u64, PathBuf, Option<Share>) {
-        let place = self.places.of(kind).await;
+    fn disk_of(&self, kind: Kind) -> (u64, PathBuf, Option<Share>) {
+        let place = self.places.of(kind);
         match self.machine.file_system(&place) {
             Some(file_system) => (file_system.id, place, Some(file_system.bytes)),
             None => (0, place, None),

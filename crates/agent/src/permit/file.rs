@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use hostler_model::FailureCode;
 use hostler_model::spec::WorkloadSpec;
-use hostler_runtime::RuntimeError;
+use hostler_runtime::{Asks, Judge, RuntimeError};
 
 use super::Permit;
 
@@ -64,10 +65,7 @@ impl Guardian {
             let judging = tokio::task::spawn_blocking(move || guardian.judge_now(&spec));
             judging.await.unwrap_or_else(|error| Err(error.to_string()))
         };
-        judged.map_err(|message| RuntimeError::Unsatisfiable {
-            code: FailureCode::RefusedByNode,
-            message,
-        })
+        judged.map_err(not_wanted)
     }
 
     fn judge_now(&self, spec: &WorkloadSpec) -> Result<(), String> {
@@ -76,6 +74,12 @@ impl Guardian {
             return rules.judge(spec, Path::to_owned);
         }
         rules.judge(spec, real)
+    }
+
+    fn judge_asks(&self, asks: &[Asks]) -> Result<(), String> {
+        let rules = self.rules()?;
+        let mut asks = asks.iter();
+        asks.try_for_each(|asks| rules.judge_asks(asks, real))
     }
 
     fn rules(&self) -> Result<Arc<Permit>, String> {
@@ -113,6 +117,28 @@ impl Guardian {
             rules: rules.clone(),
         });
         rules
+    }
+}
+
+/// The guardian, for drivers that know only from files of their units what those ask for.
+pub(crate) struct Bench(pub(crate) Arc<Guardian>);
+
+#[async_trait]
+impl Judge for Bench {
+    async fn judge(&self, asks: Vec<Asks>) -> Result<(), RuntimeError> {
+        let guardian = Arc::clone(&self.0);
+        let judging = tokio::task::spawn_blocking(move || guardian.judge_asks(&asks));
+        judging
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()))
+            .map_err(not_wanted)
+    }
+}
+
+fn not_wanted(message: String) -> RuntimeError {
+    RuntimeError::Unsatisfiable {
+        code: FailureCode::RefusedByNode,
+        message,
     }
 }
 

@@ -9,14 +9,15 @@ mod file;
 
 use std::path::{Component, Path, PathBuf};
 
-use hostler_model::spec::{Capabilities, ContainerSpec, Kind, WorkloadSpec};
+use hostler_model::spec::{Capabilities, ContainerSpec, Kind, VmSpec, WorkloadSpec};
+use hostler_runtime::Asks;
 use serde::Deserialize;
 
 pub use file::GuardFile;
-pub(crate) use file::Guardian;
+pub(crate) use file::{Bench, Guardian};
 
-/// The kinds that a file which names none lets: those whose specs are judged in full. What a compose project or a
-/// machine asks for stands elsewhere, so that its kind has to be named.
+/// The kinds that a file which names none lets: those that were always judged in full. Projects and machines have to
+/// be named, and are judged by what they ask for then, too.
 const JUDGED_IN_FULL: [Kind; 2] = [Kind::Process, Kind::Container];
 
 /// What engines give containers by themselves.
@@ -77,52 +78,86 @@ impl Permit {
         if let Some(process) = &spec.process {
             self.judge_user(process.user.as_deref())?;
         }
-        match &spec.container {
-            Some(container) => self.judge_container(container, real),
-            None => Ok(()),
+        if spec.container.as_ref().is_some_and(|it| it.adopt.is_some()) && !self.adopt {
+            let sentence = "it lets nothing be adopted that the fleet did not make";
+            return Err(refused("adopt", sentence.to_owned()));
+        }
+        match (&spec.container, &spec.vm) {
+            (Some(container), _) => self.judge_asks(&asks_of(container), real),
+            (None, Some(vm)) => self.judge_vm(vm, real),
+            (None, None) => Ok(()),
         }
     }
 
-    fn judge_container(
+    /// Judges what one container asks for.
+    pub(crate) fn judge_asks(
         &self,
-        container: &ContainerSpec,
+        asks: &Asks,
         real: impl Fn(&Path) -> PathBuf,
     ) -> Result<(), Refusal> {
-        let image = &container.image;
-        if let Some(images) = &self.images {
-            let names = names_of(image);
-            if !images
-                .iter()
-                .any(|pattern| names.iter().any(|name| is_like(pattern, name)))
-            {
-                return Err(refused(
-                    "images",
-                    format!("image `{image}` is none of {}", images.join(", ")),
-                ));
-            }
+        match &asks.image {
+            Some(image) => self.judge_image(image)?,
+            None => listed("images", &self.images, "an image that the node builds")?,
         }
-        self.judge_user(container.user.as_deref())?;
-        if container.privileged && !self.privileged {
+        self.judge_user(asks.user.as_deref())?;
+        if asks.privileged && !self.privileged {
             return Err(refused(
                 "privileged",
                 "it lets no privileged containers".to_owned(),
             ));
         }
-        if container.adopt.is_some() && !self.adopt {
-            let sentence = "it lets nothing be adopted that the fleet did not make";
-            return Err(refused("adopt", sentence.to_owned()));
-        }
-        for name in &container.capabilities.add {
+        for name in &asks.capabilities {
             self.judge_capability(name)?;
         }
-        for mount in &container.mounts {
-            self.judge_mount(&mount.source, &real)?;
+        for mount in &asks.mounts {
+            self.judge_mount(mount, &real)?;
         }
-        for device in &container.devices {
-            listed("devices", &self.devices, &device.source)?;
+        for device in &asks.devices {
+            listed("devices", &self.devices, device)?;
         }
-        let network = container.network.as_deref().unwrap_or("bridge");
-        listed("networks", &self.networks, network)
+        for network in &asks.networks {
+            listed("networks", &self.networks, network)?;
+        }
+        Ok(())
+    }
+
+    fn judge_image(&self, image: &str) -> Result<(), Refusal> {
+        let Some(images) = &self.images else {
+            return Ok(());
+        };
+        let names = names_of(image);
+        let is_named = |pattern: &String| names.iter().any(|name| is_like(pattern, name));
+        if images.iter().any(is_named) {
+            return Ok(());
+        }
+        let images = images.join(", ");
+        Err(refused(
+            "images",
+            format!("image `{image}` is none of {images}"),
+        ))
+    }
+
+    /// Images by their names and, where they are paths, by where they lie; bridges as networks. A guest without a
+    /// bridge is in `user`.
+    fn judge_vm(&self, vm: &VmSpec, real: impl Fn(&Path) -> PathBuf) -> Result<(), Refusal> {
+        let of_disks = vm.disks.iter().filter_map(|disk| disk.image.as_ref());
+        let boot = [&vm.kernel, &vm.initrd].into_iter().flatten();
+        let files = std::iter::once(&vm.image).chain(boot).chain(of_disks);
+        for file in files.filter(|file| !file.is_empty()) {
+            let name = file.strip_prefix("file://").unwrap_or(file);
+            listed("images", &self.images, name)?;
+            if name.starts_with('/') {
+                self.judge_mount(name, &real)?;
+            }
+        }
+        let bridges = vm
+            .networks
+            .iter()
+            .map(|it| it.bridge.as_deref().unwrap_or("user"));
+        for network in bridges.chain(vm.networks.is_empty().then_some("user")) {
+            listed("networks", &self.networks, network)?;
+        }
+        Ok(())
     }
 
     fn judge_user(&self, user: Option<&str>) -> Result<(), Refusal> {
@@ -165,6 +200,27 @@ impl Permit {
         let allowed: Vec<_> = mounts.iter().map(|it| it.display().to_string()).collect();
         let sentence = format!("`{source}` lies in none of {}", allowed.join(", "));
         Err(refused("mounts", sentence))
+    }
+}
+
+fn asks_of(container: &ContainerSpec) -> Asks {
+    let network = container.network.as_deref().unwrap_or("bridge");
+    Asks {
+        image: Some(container.image.clone()),
+        user: container.user.clone(),
+        privileged: container.privileged,
+        capabilities: container.capabilities.add.clone(),
+        mounts: container
+            .mounts
+            .iter()
+            .map(|it| it.source.clone())
+            .collect(),
+        devices: container
+            .devices
+            .iter()
+            .map(|it| it.source.clone())
+            .collect(),
+        networks: vec![network.to_owned()],
     }
 }
 
@@ -366,6 +422,34 @@ mod tests {
                 "{rules}, {refused}: {told:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_machine_is_judged_by_its_images_and_its_bridges() {
+        let judged = |rules: &str, vm: &str| {
+            judged(
+                &format!("kinds = ['vm']\n{rules}"),
+                &format!("vm: {{{vm}}}"),
+            )
+        };
+        assert_eq!(judged("images = ['debian*']", "image: debian-12"), "");
+        assert!(judged("images = ['debian*']", "image: fedora").contains("rule `images`"));
+        assert_eq!(judged("mounts = ['/srv']", "image: /srv/a.img"), "");
+        for vm in [
+            "image: /etc/a.img",
+            "image: 'file:///etc/a'",
+            "image: x, kernel: /boot/k",
+        ] {
+            assert!(
+                judged("mounts = ['/srv']", vm).contains("rule `mounts`"),
+                "{vm}"
+            );
+        }
+        let disk = "image: x, disks: [{image: /etc/shadow}]";
+        assert!(judged("mounts = ['/srv']", disk).contains("rule `mounts`"));
+        let bridged = "image: x, networks: [{bridge: br0}]";
+        assert!(judged("networks = ['user']", bridged).contains("rule `networks`"));
+        assert_eq!(judged("networks = ['user']", "image: x"), "");
     }
 
     #[test]

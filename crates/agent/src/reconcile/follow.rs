@@ -187,7 +187,7 @@ impl Reconciler {
             is_in_doubt: false,
             since: known
                 .filter(is_same_life)
-                .map_or(self.now().wall, |known| known.since),
+                .map_or_else(|| self.now().wall, |known| known.since),
         }
     }
 

@@ -46,7 +46,7 @@ use crate::ledger::{CommandRecord, Fleet, Ledger};
 use crate::machine::Machine;
 use crate::meter::{self, Figures};
 use crate::notes::{Doing, Moment, Note};
-use crate::permit::Guardian;
+use crate::permit::{Bench, Guardian};
 use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
 use crate::probe::{self, Abilities};
 use crate::show::{self, Picture};
@@ -246,6 +246,10 @@ pub(crate) fn start(
         picture: shown,
         runtimes: Arc::clone(&runtimes),
     };
+    let guardian = Arc::new(Guardian::new(config.guard.clone()));
+    for judged in runtimes.values().filter_map(|runtime| runtime.judged()) {
+        judged.judge_by(Arc::new(Bench(Arc::clone(&guardian))));
+    }
     let started = Proof {
         uptime: parts.clock.uptime(),
         asleep: parts.machine.asleep(),
@@ -277,7 +281,7 @@ pub(crate) fn start(
         started,
         contact: None,
         preparations: BTreeMap::new(),
-        guardian: Arc::new(Guardian::new(config.guard.clone())),
+        guardian,
         care: sights,
         wake: None,
         picture,

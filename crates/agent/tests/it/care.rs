@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hostler_agent::{AgentConfig, FileSystem, Share};
 use hostler_model::spec::{Kind, RestartPolicy};
-use hostler_model::{CommandKind, Timestamp, UnitId};
+use hostler_model::{Bytes, CommandKind, MilliCpu, Resources, Timestamp, UnitId};
 use hostler_runtime::{Leftover, LeftoverKind};
 use hostler_wire::session::v1;
 
@@ -310,4 +310,25 @@ async fn an_engine_that_does_not_answer_is_told_and_loses_nothing() {
     );
     world.machine.set_down(None);
     assert_eq!(images(&world).await, ["old"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reserved_for_the_machine_is_not_offered_to_the_fleet() {
+    let world = World::new();
+    let reserving = |config: &mut AgentConfig| {
+        config.reserved = Resources {
+            cpu: MilliCpu(500),
+            memory: Bytes(1 << 30),
+            disk: Bytes(10 << 30),
+        };
+    };
+    let _agent = world.try_start(reserving).await.unwrap();
+    world
+        .control
+        .until("a hello", |state| !state.hellos.is_empty())
+        .await;
+    let offered = world.control.state().hellos[0].capacity.unwrap();
+    assert_eq!(offered.milli_cpu, 3500);
+    assert_eq!(offered.memory_bytes, 7 << 30);
+    assert_eq!(offered.disk_bytes, 90 << 30);
 }

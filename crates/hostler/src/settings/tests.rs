@@ -155,7 +155,14 @@ fn labels_of_all_layers_come_together() {
     let variables = [("HOSTLER_LABELS", "zone=b,disk=ssd"), ("HOME", "/home/ada")];
     let (_etc, environment) = with_file("agent.toml", text, &variables);
     let settings = agent(
-        &["--label", "disk=nvme", "--reserve-memory", "1GiB"],
+        &[
+            "--label",
+            "disk=nvme",
+            "--reserve-memory",
+            "1GiB",
+            "--reserve-disk",
+            "2GiB",
+        ],
         &environment,
     )
     .unwrap();
@@ -169,6 +176,7 @@ fn labels_of_all_layers_come_together() {
     assert_eq!(settings.name.as_deref(), Some("box"));
     assert_eq!(settings.reserve.cpu, MilliCpu(250));
     assert_eq!(settings.reserve.memory, Bytes(1 << 30));
+    assert_eq!(settings.reserve.disk, Bytes(2 << 30));
 }
 
 #[test]

@@ -78,6 +78,9 @@ impl Inner {
         }
         progress("reading the compose file".to_owned());
         let resolved = self.resolve(&program, &project).await?;
+        if let Some(judge) = self.judge.get() {
+            judge.judge(project.asks(&resolved).await?).await?;
+        }
         project.record.services = resolved.services(project.record.env.get("COMPOSE_PROFILES"));
         project
             .write_override(resolved.covered(unit, &self.owner))

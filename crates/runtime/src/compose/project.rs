@@ -17,14 +17,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use hostler_model::spec::RestartPolicy;
 use hostler_model::{AssignmentId, UnitId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use crate::{RuntimeError, Unit, disk};
+use super::resolved::Resolved;
+use crate::{Asks, RuntimeError, Unit, disk};
 
 const RECORD: &str = "unit.json";
 const COMPOSE: &str = "compose.yaml";
@@ -290,6 +291,26 @@ impl Project {
         } else {
             self.dir.join(ENV)
         }
+    }
+
+    /// What the services ask of the node; what the project brings along itself is no part of it.
+    pub(super) async fn asks(&self, resolved: &Resolved) -> Result<Vec<Asks>, RuntimeError> {
+        let mut asks = resolved.asks();
+        let own = [self.data.clone(), self.checkout()];
+        disk::off_thread("follow the project's mounts", move || {
+            let own = own.map(|dir| fs::canonicalize(&dir).unwrap_or(dir));
+            // A link that the project has made may lead anywhere.
+            let is_own = |mount: &String| {
+                let lead = fs::canonicalize(mount).unwrap_or_else(|_| PathBuf::from(mount));
+                let goes_up = lead.components().any(|it| it == Component::ParentDir);
+                !goes_up && own.iter().any(|dir| lead.starts_with(dir))
+            };
+            for of_service in &mut asks {
+                of_service.mounts.retain(|mount| !is_own(mount));
+            }
+            Ok(asks)
+        })
+        .await
     }
 
     /// The services that are to have a container.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::project::Service;
 use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
-use crate::{RuntimeError, Unit};
+use crate::{Asks, RuntimeError, Unit};
 
 const LOG_BYTES: &str = "8m";
 const LOG_FILES: &str = "4";
@@ -24,6 +24,10 @@ const LOG_FILES: &str = "4";
 pub(super) struct Resolved {
     version: Option<String>,
     services: BTreeMap<String, ResolvedService>,
+    volumes: BTreeMap<String, Option<ResolvedVolume>>,
+    networks: BTreeMap<String, Option<ResolvedNetwork>>,
+    secrets: BTreeMap<String, Option<ResolvedFile>>,
+    configs: BTreeMap<String, Option<ResolvedFile>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,6 +43,40 @@ struct ResolvedService {
     profiles: Vec<String>,
     pull_policy: Option<String>,
     logging: Option<Value>,
+    user: Option<Value>,
+    privileged: Option<bool>,
+    cap_add: Vec<String>,
+    devices: Vec<Value>,
+    volumes: Vec<Value>,
+    network_mode: Option<String>,
+    networks: Option<Value>,
+    // Each of these takes a wall between the container and the node away.
+    pid: Option<String>,
+    ipc: Option<String>,
+    userns_mode: Option<String>,
+    security_opt: Vec<String>,
+    device_cgroup_rules: Vec<String>,
+    cgroup_parent: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ResolvedVolume {
+    driver_opts: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ResolvedNetwork {
+    external: Option<Value>,
+    name: Option<String>,
+    driver: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ResolvedFile {
+    file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -181,6 +219,103 @@ impl ResolvedService {
         }
         over
     }
+}
+
+/// What the services ask of the node.
+impl Resolved {
+    pub(super) fn asks(&self) -> Vec<Asks> {
+        self.services
+            .values()
+            .map(|service| self.asks_of(service))
+            .collect()
+    }
+
+    fn asks_of(&self, service: &ResolvedService) -> Asks {
+        let is_node = |mode: &Option<String>| mode.as_deref() == Some("host");
+        let mounts = service
+            .volumes
+            .iter()
+            .filter_map(|volume| self.mount(volume));
+        let files = self.secrets.values().chain(self.configs.values()).flatten();
+        let files = files.filter_map(|it| it.file.clone());
+        Asks {
+            image: service.image.clone().filter(|_| service.build.is_none()),
+            user: service.user.as_ref().map(plain),
+            privileged: service.privileged == Some(true)
+                || is_node(&service.pid)
+                || is_node(&service.ipc)
+                || is_node(&service.userns_mode)
+                || service.cgroup_parent.is_some()
+                || !service.device_cgroup_rules.is_empty()
+                || service
+                    .security_opt
+                    .iter()
+                    .any(|it| !it.starts_with("no-new-privileges")),
+            capabilities: service.cap_add.clone(),
+            mounts: mounts.chain(files).collect(),
+            devices: service.devices.iter().map(source).collect(),
+            networks: self.networks_of(service),
+        }
+    }
+
+    /// The node's path behind a volume, also behind a named one that is a path by its driver's options.
+    fn mount(&self, volume: &Value) -> Option<String> {
+        let source = source(volume);
+        if source.starts_with(['/', '.', '~']) {
+            return Some(source);
+        }
+        let named = self.volumes.get(&source)?.as_ref()?;
+        named.driver_opts.get("device").map(plain)
+    }
+
+    /// The node's own networks that it is in; a network of the project's own counts as a bridge.
+    fn networks_of(&self, service: &ResolvedService) -> Vec<String> {
+        if let Some(mode) = &service.network_mode {
+            return match mode.split_once(':') {
+                // It is in the network of another service, which is judged itself.
+                Some(("service", _)) => Vec::new(),
+                _ => vec![mode.clone()],
+            };
+        }
+        let names: Vec<String> = match &service.networks {
+            Some(Value::Array(list)) => list.iter().map(plain).collect(),
+            Some(Value::Object(map)) => map.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let of = |name: &String| match self.networks.get(name).and_then(Option::as_ref) {
+            Some(it)
+                if it
+                    .external
+                    .as_ref()
+                    .is_some_and(|it| *it != Value::Bool(false)) =>
+            {
+                it.name.clone().unwrap_or_else(|| name.clone())
+            }
+            Some(it) => it.driver.clone().unwrap_or_else(|| BRIDGE.to_owned()),
+            None => BRIDGE.to_owned(),
+        };
+        if names.is_empty() {
+            return vec![of(&"default".to_owned())];
+        }
+        names.iter().map(of).collect()
+    }
+}
+
+const BRIDGE: &str = "bridge";
+
+/// Of a volume or a device in either of its forms.
+fn source(value: &Value) -> String {
+    match value {
+        Value::Object(map) => map.get("source").map(plain).unwrap_or_default(),
+        Value::String(text) => text.split(':').next().unwrap_or_default().to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A span as compose writes it, such as `1m30s` or `500ms`, in milliseconds.
@@ -366,6 +501,52 @@ mod tests {
         let over: Value = serde_json::from_str(&read.covered(&unit(), "node")).unwrap();
         assert_eq!(over["services"]["a"]["stop_grace_period"], "2s");
         assert_eq!(over["services"]["c"].get("stop_grace_period"), None);
+    }
+
+    #[test]
+    fn what_services_ask_of_the_node_is_read_in_either_form() {
+        let of = |service: &str| {
+            let text = format!(
+                "services: {{w: {{image: a, {service}}}}}\nvolumes: {{data: {{}}, etc: {{driver_opts: {{device: /etc}}}}}}\n\
+                 networks: {{out: {{external: true, name: lan}}, own: {{}}}}\n"
+            );
+            Resolved::read(&text).unwrap().asks().remove(0)
+        };
+        let mounts = |volumes: &str| of(&format!("volumes: [{volumes}]")).mounts;
+        assert_eq!(mounts("'data:/d:rw', '/srv/x:/x:ro'"), ["/srv/x"]);
+        assert_eq!(
+            mounts("{type: bind, source: /srv/y, target: /y}, {type: tmpfs, target: /t}"),
+            ["/srv/y"]
+        );
+        assert_eq!(mounts("'etc:/e'"), ["/etc"], "a volume that is a path");
+        for wall in [
+            "privileged: true",
+            "pid: host",
+            "ipc: host",
+            "userns_mode: host",
+            "security_opt: ['seccomp:unconfined']",
+            "cgroup_parent: /",
+            "device_cgroup_rules: ['a *:* rwm']",
+        ] {
+            assert!(of(wall).privileged, "{wall}");
+        }
+        assert!(!of("security_opt: ['no-new-privileges:true']").privileged);
+        assert_eq!(of("user: 1000").user.as_deref(), Some("1000"));
+        assert_eq!(
+            of("devices: ['/dev/kvm:/dev/kvm:rwm']").devices,
+            ["/dev/kvm"]
+        );
+        assert_eq!(
+            of("devices: [{source: /dev/x, target: /y}]").devices,
+            ["/dev/x"]
+        );
+        assert_eq!(of("network_mode: host").networks, ["host"]);
+        assert_eq!(
+            of("networks: {out: null, own: null}").networks,
+            ["lan", "bridge"]
+        );
+        assert_eq!(of("cap_add: [NET_ADMIN]").networks, ["bridge"]);
+        assert_eq!(of("build: {context: /x}").image, None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use hostler_model::{AssignmentId, Timestamp};
+use hostler_model::AssignmentId;
 
 use super::{Inner, VmRuntime, disks};
 use crate::{Discarded, Leftover, LeftoverKind, Leftovers, Runtime as _, RuntimeError, disk};
@@ -39,8 +39,8 @@ impl Leftovers for VmRuntime {
                 },
                 name,
                 bytes: disk::off_thread("measure disks", bytes).await?,
-                made_at: whose.map_or(Timestamp::default(), |owned| owned.made_at),
-                used_at: whose.map_or(Timestamp::default(), |owned| owned.used_at),
+                made_at: whose.map(|owned| owned.made_at).unwrap_or_default(),
+                used_at: whose.map(|owned| owned.used_at).unwrap_or_default(),
                 needed: None,
             });
         }

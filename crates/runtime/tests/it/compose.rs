@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,8 +16,8 @@ use hostler_model::{Exit, RuntimeFact, UnitId};
 use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
 use hostler_runtime::contract::{self, Behaviour};
 use hostler_runtime::{
-    Data, Discarded, Found, FoundState, LeftoverKind, LogLine, LogQuery, Progress, Run, Runtime,
-    RuntimeError, Unit,
+    Asks, Data, Discarded, Found, FoundState, Judge, LeftoverKind, LogLine, LogQuery, Progress,
+    Run, Runtime, RuntimeError, Unit,
 };
 
 use crate::container::engine;
@@ -485,6 +485,54 @@ async fn the_next_generation_finds_the_volumes_and_a_deletion_removes_them() {
     assert_eq!(docker(&["volume", "ls", "-q", "--filter", &name]), "");
     assert_eq!(docker(&["network", "ls", "-q", "--filter", &name]), "");
     assert_eq!(yard.left(), Vec::<PathBuf>::new());
+}
+
+/// Lets nothing that sees a path of the node, and writes down what was asked for.
+struct Strict(Mutex<Vec<Asks>>);
+
+#[async_trait]
+impl Judge for Strict {
+    async fn judge(&self, asks: Vec<Asks>) -> Result<(), RuntimeError> {
+        let is_open = asks.iter().any(|asks| !asks.mounts.is_empty());
+        *self.0.lock().unwrap() = asks;
+        let refused = || RuntimeError::Unsatisfiable {
+            code: "refused-by-node",
+            message: "no mounts".to_owned(),
+        };
+        if is_open { Err(refused()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs compose"]
+async fn what_a_project_asks_for_is_judged_before_anything_of_it_is_made() {
+    let yard = Yard::new();
+    let driver = yard.driver();
+    let strict = Arc::new(Strict(Mutex::default()));
+    let judge: Arc<dyn Judge> = Arc::clone(&strict) as _;
+    driver.judged().unwrap().judge_by(judge);
+    let of = |mounts: &str| services(&[service("web", IDLE, mounts)]);
+    let unit = prepared(&driver, of(", user: '7', volumes: ['./here:/here']")).await;
+    let asks = strict.0.lock().unwrap().clone();
+    assert_eq!(asks[0].user.as_deref(), Some("7"));
+    assert_eq!(asks[0].image.as_deref(), Some("busybox:local"));
+    assert_eq!(asks[0].networks, ["none"]);
+    assert!(asks[0].mounts.is_empty(), "its own directory is its own");
+    driver.remove(unit.id, Data::Delete).await.unwrap();
+    let error = refused(&driver, of(", volumes: ['/etc:/etc:ro']")).await;
+    assert_eq!(error.code(), "refused-by-node");
+    assert_eq!(strict.0.lock().unwrap()[0].mounts, ["/etc"]);
+    // A link that a copy has left in its own directory leads out of it.
+    let unit = contract::unit(of(", volumes: ['./link:/x']"));
+    let data = yard
+        .dir
+        .path()
+        .join(unit.id.assignment.to_string())
+        .join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::os::unix::fs::symlink("/etc", data.join("link")).unwrap();
+    let error = driver.prepare(&unit, &quiet).await.unwrap_err();
+    assert_eq!(error.code(), "refused-by-node");
 }
 
 #[tokio::test]

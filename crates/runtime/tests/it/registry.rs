@@ -12,7 +12,7 @@ use hostler_model::spec::{PullPolicy, WorkloadSpec};
 use hostler_runtime::container::{
     ContainerConfig, ContainerRuntime, Login, Registries, Registry as Known,
 };
-use hostler_runtime::{Data, Runtime as _, RuntimeError, contract};
+use hostler_runtime::{Data, Discarded, LeftoverKind, Runtime as _, RuntimeError, contract};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -258,6 +258,72 @@ async fn an_image_of_a_registry_runs_and_one_that_it_has_not_is_told_apart_from_
     let error = yard.run(&tag).await.unwrap_err();
     assert_eq!(error.code(), "image-unavailable", "{error}");
     yard.run(&web).await.expect("it is here already");
+}
+
+#[tokio::test]
+#[ignore = "needs docker-registry"]
+async fn only_images_that_were_pulled_and_that_nothing_uses_are_told_and_go() {
+    let registry = Registry::start(false);
+    for name in ["ours:1", "named:1", "used:1", "theirs:1", "shared:1"] {
+        if name == "shared:1" {
+            registry.push(name);
+        } else {
+            registry.push_large(name);
+        }
+    }
+    let image = |name: &str| format!("{}/{name}", registry.address);
+    let (yard, other) = (
+        Yard::new(Registries::default()),
+        Yard::new(Registries::default()),
+    );
+    docker(&["pull", &image("theirs:1")], None);
+    for name in ["ours:1", "named:1", "used:1", "theirs:1", "shared:1"] {
+        yard.run(&image(name)).await.unwrap();
+    }
+    let alias = image("alias:1");
+    docker(&["tag", &image("named:1"), &alias], None);
+    let create = ["create", "--network", "none", &image("used:1"), "true"];
+    let foreign = docker(&create, None).trim().to_owned();
+    let told = async |yard: &Yard| {
+        let leftovers = yard.driver.leftovers().unwrap().leftovers().await.unwrap();
+        let told = leftovers.into_iter().map(|it| (it.name, it.needed));
+        told.collect::<BTreeMap<String, Option<String>>>()
+    };
+    assert_eq!(told(&other).await.len(), 0, "another agent pulled nothing");
+    let ours = told(&yard).await;
+    let need = |name: &str| ours[&image(name)].clone().unwrap_or_default();
+    assert_eq!(ours.len(), 4, "not what was here before: {ours:?}");
+    assert_eq!(need("ours:1"), "");
+    assert_eq!(need("named:1"), format!("somebody has named it {alias}"));
+    assert_eq!(need("used:1"), "a container is made of it");
+    assert!(need("shared:1").contains("busybox:local"), "{ours:?}");
+    let discard = async |yard: &Yard, name: &str| {
+        let leftovers = yard.driver.leftovers().unwrap();
+        let image = image(name);
+        leftovers
+            .discard(LeftoverKind::Image, &image)
+            .await
+            .unwrap()
+    };
+    for name in ["named:1", "used:1", "shared:1"] {
+        assert!(
+            matches!(discard(&yard, name).await, Discarded::Stays(_)),
+            "{name}"
+        );
+    }
+    for name in ["ours:1", "theirs:1"] {
+        assert_eq!(discard(&yard, name).await, Discarded::Gone, "{name}");
+    }
+    let has = async |name: &str| yard.driver.has_image(&image(name)).await.unwrap();
+    assert!(!has("ours:1").await, "it is gone");
+    for name in ["named:1", "used:1", "theirs:1", "shared:1"] {
+        assert!(has(name).await, "{name}");
+    }
+    docker(&["rm", &foreign], None);
+    docker(&["rmi", &alias], None);
+    yard.run(&image("ours:1"))
+        .await
+        .expect("it is pulled again");
 }
 
 #[tokio::test]
