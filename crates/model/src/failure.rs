@@ -123,6 +123,10 @@ failures! {
     RefusedByNode = "refused-by-node", InvalidSpec, Lasting;
     UnitNotFound = "unit-not-found", RuntimeError, Passing;
     UnitNotRunning = "unit-not-running", RuntimeError, Passing;
+    PartNotFound = "part-not-found", InvalidSpec, Lasting;
+    FileNotFound = "file-not-found", InvalidSpec, Lasting;
+    CopyFailed = "copy-failed", StorageError, Passing;
+    ForwardUnsupported = "forward-unsupported", InvalidSpec, Lasting;
     LogNotFound = "log-not-found", RuntimeError, Passing;
     UnitUnkillable = "unit-unkillable", RuntimeError, Passing;
     NodeIo = "node-io", RuntimeError, Passing;

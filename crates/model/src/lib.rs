@@ -9,6 +9,7 @@ mod alias;
 mod assignment;
 mod command;
 mod digest;
+mod errand;
 mod event;
 mod failure;
 mod id;
@@ -34,6 +35,7 @@ pub use assignment::{
 };
 pub use command::{Command, CommandKind, CommandState, SwitchTarget};
 pub use digest::{digest, unit_digest};
+pub use errand::{Errand, ExecCommand, Task, TerminalSize};
 pub use event::{Event, EventKind, Level, Subject};
 pub use failure::{FailureCode, FailureReason};
 pub use id::{

@@ -73,6 +73,26 @@ codes! {
         NodeUnreachable = "node-unreachable",
         /// There is no log of that run.
         LogNotFound = "log-not-found",
+        /// No command can be run inside units of this kind.
+        ExecUnsupported = "exec-unsupported",
+        /// The ports of this unit cannot be reached from its node.
+        ForwardUnsupported = "forward-unsupported",
+        /// No files can be copied from and to units of this kind.
+        CopyUnsupported = "copy-unsupported",
+        /// Nothing of the copy runs.
+        UnitNotRunning = "unit-not-running",
+        /// The copy has no such part, or several and none was named.
+        PartNotFound = "part-not-found",
+        /// The command cannot be begun.
+        CommandNotRunnable = "command-not-runnable",
+        /// Nothing of the copy listens on the port.
+        PortUnreachable = "port-unreachable",
+        /// The copy has no such file or directory.
+        FileNotFound = "file-not-found",
+        /// The files could not be read or written.
+        CopyFailed = "copy-failed",
+        /// The node's owner forbids it.
+        RefusedByNode = "refused-by-node",
         /// The caller did not say who it is.
         Unauthenticated = "unauthenticated",
         /// The caller may not do this.

@@ -20,6 +20,7 @@
 
 mod drive;
 mod end;
+mod errands;
 mod file;
 mod found;
 mod git;
@@ -55,10 +56,11 @@ use crate::container::starts::Starts;
 use crate::logs::{LogLine, LogQuery};
 use crate::whose::Whose;
 use crate::{
-    Data, Found, Judge, Judged, Leftovers, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+    Data, Exec, Files, Found, Judge, Judged, Leftovers, Ports, Progress, Runtime, RuntimeError,
+    Stats, Unit, UnitStats,
 };
 
-pub use file::{Files, resolve};
+pub use file::{FileSet, resolve};
 use program::Program;
 pub use program::Programs;
 use project::Places;
@@ -246,6 +248,18 @@ impl Runtime for ComposeRuntime {
     }
 
     fn judged(&self) -> Option<&dyn Judged> {
+        Some(self)
+    }
+
+    fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
+    }
+
+    fn ports(&self) -> Option<&dyn Ports> {
         Some(self)
     }
 }

@@ -21,7 +21,8 @@ mod adopt;
 mod adoptable;
 mod create;
 pub(crate) mod engine;
-mod exec;
+pub(crate) mod exec;
+mod files;
 pub(crate) mod found;
 pub(crate) mod images;
 mod leftovers;
@@ -50,8 +51,8 @@ use hostler_model::{Exit, FailureCode, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Adoptable, Adoption, Census, Data, Exec, Found, FoundState, Leftovers, NativeHealth, Progress,
-    Runtime,
+    Adoptable, Adoption, Census, Data, Exec, Files, Found, FoundState, Leftovers, NativeHealth, Ports,
+    Progress, Runtime,
     RuntimeError, Stats, Unit, UnitStats,
 };
 use adopt::Adoptions;
@@ -265,6 +266,14 @@ impl Runtime for ContainerRuntime {
     }
 
     fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
+    }
+
+    fn ports(&self) -> Option<&dyn Ports> {
         Some(self)
     }
 

@@ -10,10 +10,14 @@ use futures::StreamExt as _;
 use hostler_kit::{Entropy as _, SystemEntropy};
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{AssignmentId, Exit, Timestamp, UnitId, WorkloadId};
+use tokio::io::AsyncWriteExt as _;
 
-use crate::exec::{self, ExecCommand};
-use crate::logs::{LogLine, LogQuery, Run};
-use crate::{Data, Discarded, Found, FoundState, LeftoverKind, Runtime, RuntimeError, Unit};
+use crate::exec::{self, Exec, Execution, Input};
+use crate::logs::{LogLine, LogQuery, Run, Stream};
+use crate::{
+    Data, Discarded, ExecCommand, Found, FoundState, LeftoverKind, Runtime, RuntimeError,
+    TerminalSize, Unit,
+};
 
 /// Long enough for the slowest machine; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +46,10 @@ pub enum Behaviour {
     Obliging(u8),
     /// Ignores the stop signal.
     Stubborn,
+    /// Writes what it reads, until its input ends.
+    Echo,
+    /// Writes the size of its terminal, at first and for each line that it reads.
+    Sizes,
 }
 
 /// Runs the whole suite.
@@ -172,6 +180,8 @@ pub fn script(behaviour: &Behaviour) -> String {
         Behaviour::Print(lines) => format!("trap 'exit 0' TERM; {}{idle}", print(lines)),
         Behaviour::Obliging(code) => format!("trap 'exit {code}' TERM; echo ready; {idle}"),
         Behaviour::Stubborn => format!("trap '' TERM; echo ready; {idle}"),
+        Behaviour::Echo => "exec cat".to_owned(),
+        Behaviour::Sizes => "stty size; while read line; do stty size; done".to_owned(),
     }
 }
 
@@ -195,6 +205,8 @@ pub fn fake_spec(behaviour: &Behaviour) -> WorkloadSpec {
         Behaviour::Print(lines) => words("print", lines),
         Behaviour::Obliging(code) => words("obliging", &[code.to_string()]),
         Behaviour::Stubborn => words("stubborn", &[]),
+        Behaviour::Echo => words("cat", &[]),
+        Behaviour::Sizes => words("sizes", &[]),
     };
     WorkloadSpec::of_process("contract", command)
 }
@@ -666,6 +678,12 @@ async fn commands_run_inside_a_running_unit(subject: &Subject) {
     let span = Duration::from_millis(300);
     let endless = run(Behaviour::Forever, span, 64).await.expect("begins");
     assert_eq!(endless.exit, Exit::TimedOut);
+    input_reaches_a_command(inside, waiting.id, command(Behaviour::Echo)).await;
+    a_terminal_has_a_size(inside, waiting.id, command(Behaviour::Sizes)).await;
+    let nobody = command(print());
+    let nobody = inside.begin(waiting.id, Some("nobody"), &nobody).await;
+    let code = nobody.err().expect("there is no such part").code();
+    assert_eq!(code, "part-not-found");
 
     let found = find(&*runtime, waiting.id)
         .await
@@ -680,4 +698,76 @@ async fn commands_run_inside_a_running_unit(subject: &Subject) {
 
 fn must<T>(answer: Result<T, RuntimeError>, what: &str) -> T {
     answer.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+async fn input_reaches_a_command(inside: &dyn Exec, id: UnitId, command: ExecCommand) {
+    let without = exec::run(inside, id, &command, (PATIENCE, 64)).await;
+    let without = without.expect("runs");
+    assert_eq!((without.exit, without.output.len()), (Exit::Code(0), 0));
+    let command = ExecCommand {
+        input: true,
+        ..command
+    };
+    let mut execution = inside.begin(id, None, &command).await.expect("begins");
+    let mut input = execution.input().expect("it has an input");
+    assert!(execution.input().is_none(), "there is one input");
+    // More than any pipe holds, so that it only comes through beside the output.
+    let sent: Vec<u8> = (0..400_000_u32).flat_map(u32::to_le_bytes).collect();
+    let writing = async {
+        input.write_all(&sent).await.expect("it reads");
+        input.shutdown().await.expect("the input ends");
+        drop(input);
+    };
+    let reading = async {
+        let mut got = Vec::new();
+        while let Some((stream, piece)) = execution.output().await.expect("it writes") {
+            assert_eq!(stream, Stream::Stdout);
+            got.extend(piece);
+        }
+        got
+    };
+    let both = futures::future::join(writing, reading);
+    let ((), got) = tokio::time::timeout(PATIENCE, both)
+        .await
+        .expect("all of it comes through");
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+    assert_eq!(execution.end().await.expect("it ends"), Exit::Code(0));
+}
+
+async fn a_terminal_has_a_size(inside: &dyn Exec, id: UnitId, command: ExecCommand) {
+    let size = |rows, columns| TerminalSize { rows, columns };
+    let command = ExecCommand {
+        input: true,
+        terminal: Some(size(24, 80)),
+        ..command
+    };
+    let mut execution = inside.begin(id, None, &command).await.expect("begins");
+    let mut input = execution.input().expect("it has an input");
+    shows(&mut *execution, &mut input, "24 80").await;
+    execution.resize(size(40, 132)).await.expect("resizes");
+    shows(&mut *execution, &mut input, "40 132").await;
+    input.shutdown().await.expect("the input ends");
+    drop(input);
+    let ended = tokio::time::timeout(PATIENCE, execution.end()).await;
+    let exit = ended.expect("it ends").expect("an exit");
+    assert!(exit != Exit::Unknown, "how a command ends is known");
+}
+
+/// Asks again until the size is shown: a new terminal may need a moment to have it.
+async fn shows(execution: &mut dyn Execution, input: &mut Input, size: &str) {
+    let mut shown = String::new();
+    let reading = async {
+        while !shown.lines().any(|line| line.trim() == size) {
+            match tokio::time::timeout(GLANCE, execution.output()).await {
+                Ok(piece) => {
+                    let (stream, piece) = piece.expect("it writes").expect("it goes on");
+                    assert_eq!(stream, Stream::Stdout, "a terminal has one output");
+                    shown += &String::from_utf8_lossy(&piece);
+                }
+                Err(_) => input.write_all(b"\n").await.expect("it reads"),
+            }
+        }
+    };
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    read.unwrap_or_else(|_| panic!("never shown: {size}, but {shown}"));
 }

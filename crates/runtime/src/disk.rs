@@ -36,13 +36,13 @@ pub(crate) fn error(context: impl Into<String>, source: io::Error) -> RuntimeErr
     }
 }
 
-/// Lets the async runtime wait until the handle is readable.
+/// Lets the async runtime wait until the handle is ready for that.
 #[expect(
     deprecated,
     reason = "the constructor is unsound for types whose descriptor may change; an owned one does not"
 )]
-pub(crate) fn readiness(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(handle, Interest::READABLE)
+pub(crate) fn readiness(handle: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(handle, interest)
 }
 
 /// Whether a record's text makes no sense, as after a power cut.

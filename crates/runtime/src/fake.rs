@@ -17,9 +17,12 @@
 //! ```
 //!
 //! A command inside a unit is one of the same words, or one that the machine was told of
-//! ([`FakeMachine::set_command`]); what runs until it is stopped never ends there.
+//! ([`FakeMachine::set_command`]); what runs until it is stopped never ends there. Two more have an input, and end
+//! with it: `cat` writes what it reads, and `sizes` writes the size of its terminal, at first and for each piece that
+//! it reads. Files in units are kept as the archives in which they came.
 
 mod exec;
+mod files;
 mod machine;
 
 use std::sync::Arc;
@@ -37,8 +40,9 @@ pub use machine::{FakeMachine, Fault};
 use crate::logs::{LogLine, LogQuery};
 use crate::vm::{Interface, Power};
 use crate::{
-    Adoptable, Adoption, Census, Data, Discarded, Exec, Fencing, Found, Guest, Guests, Leftover,
-    LeftoverKind, Leftovers, NativeHealth, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+    Adoptable, Adoption, Census, Data, Discarded, Exec, Fencing, Files, Found, Guest, Guests,
+    Leftover, LeftoverKind, Leftovers, NativeHealth, Ports, Progress, Runtime, RuntimeError, Stats,
+    Unit, UnitStats,
 };
 
 /// A driver of one kind on a [`FakeMachine`].
@@ -173,6 +177,14 @@ impl Runtime for FakeRuntime {
     }
 
     fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
+    }
+
+    fn ports(&self) -> Option<&dyn Ports> {
         Some(self)
     }
 

@@ -16,6 +16,7 @@ mod disk;
 pub mod exec;
 #[cfg(any(test, feature = "contract"))]
 pub mod fake;
+mod files;
 pub mod leftovers;
 pub mod logs;
 pub mod process;
@@ -34,7 +35,9 @@ use hostler_model::{
 };
 
 pub use asks::{Asks, Judge, Judged};
-pub use exec::{Exec, ExecCommand, ExecDone, Execution};
+pub use exec::{Exec, ExecDone, Execution, Input};
+pub use files::{Archive, Files, Ports};
+pub use hostler_model::{ExecCommand, TerminalSize};
 pub use leftovers::{Discarded, Leftover, LeftoverKind, Leftovers};
 pub use logs::{LogLine, LogQuery, Run, Stream};
 pub use volumes::{Attached, Place};
@@ -289,6 +292,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Whether its units can have managed volumes.
     fn volumes(&self) -> Option<&dyn Volumes> {
+        None
+    }
+
+    /// Whether it can copy files from and to units.
+    fn files(&self) -> Option<&dyn Files> {
+        None
+    }
+
+    /// Whether it knows where on the node a unit's ports are.
+    fn ports(&self) -> Option<&dyn Ports> {
         None
     }
 

@@ -16,10 +16,12 @@
 //! ```
 
 mod exec;
+mod files;
 mod journal;
 mod program;
 mod recover;
 mod runs;
+mod terminal;
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,8 +43,8 @@ use tokio::sync::{Notify, Semaphore};
 use crate::disk;
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Data, Exec, Fencing, Found, FoundState, Place, Progress, Runtime, RuntimeError, Stats, Unit,
-    UnitStats,
+    Data, Exec, Fencing, Files, Found, FoundState, Place, Ports, Progress, Runtime, RuntimeError,
+    Stats, Unit, UnitStats,
 };
 
 pub use program::place;
@@ -267,6 +269,14 @@ impl Runtime for ProcessRuntime {
     }
 
     fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
+    }
+
+    fn ports(&self) -> Option<&dyn Ports> {
         Some(self)
     }
 }

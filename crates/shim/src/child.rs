@@ -12,8 +12,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hostler_model::spec::{ProcessSpec, Seccomp};
-use rustix::process::{Pid, Resource, Rlimit};
+use hostler_model::ExecCommand;
+use hostler_model::spec::ProcessSpec;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::launch::Launch;
 use super::{Failure, Unsatisfiable, env_file};
@@ -60,7 +62,8 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
         .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    furnish(&mut command, launch.as_mut(), record, (process, dir))?;
+    let working_dir = furnish(&mut command, launch.as_mut(), record, (process, dir))?;
+    command.current_dir(working_dir);
     Ok(Prepared {
         program: program.clone(),
         command,
@@ -70,31 +73,92 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
     })
 }
 
-/// Another command with the user, directory and environment of the unit's own. It cannot be kept apart as that is.
-pub(super) fn prepare_words(
-    words: &[String],
+/// Another command with the user, directory, environment and limits of the unit's own, as far as it asks for no others.
+pub(super) fn prepare_command(
+    asked: &ExecCommand,
     record: &UnitRecord,
     dir: &UnitDir,
-) -> Result<Prepared, Failure> {
+) -> Result<(Prepared, Place), Failure> {
     let spec = &record.spec;
     let process = spec.process.as_ref().ok_or_else(no_program)?;
-    let (program, arguments) = words.split_first().ok_or_else(no_program)?;
-    if !process.isolation.is_none() || process.seccomp != Seccomp::Off {
-        return Err(Failure::Unsatisfiable {
-            code: Unsatisfiable::IsolationRefused,
-            message: "no command can be run inside a process that is kept apart".to_owned(),
-        });
-    }
+    let (program, arguments) = asked.words.split_first().ok_or_else(no_program)?;
+    let mut launch = Launch::of(process, String::new(), &record.mounts);
     let mut command = Command::new(program);
     command.args(arguments);
-    furnish(&mut command, None, record, (process, dir))?;
-    Ok(Prepared {
+    let working_dir = furnish(&mut command, launch.as_mut(), record, (process, dir))?;
+    if let Some(user) = &asked.user {
+        let identity = identity(user)?;
+        command.env("HOME", identity.home.as_deref().unwrap_or("/"));
+        set_identity(&mut command, launch.as_mut(), Some(identity), Vec::new());
+    }
+    command.envs(&asked.env);
+    let place = match &asked.directory {
+        Some(directory) => Place::Named(directory.clone()),
+        None => Place::open(&working_dir)?,
+    };
+    let prepared = Prepared {
         program: program.clone(),
         command,
-        launch: None,
+        launch,
         open_files: spec.limits.open_files,
         no_new_privileges: process.no_new_privileges,
-    })
+    };
+    Ok((prepared, place))
+}
+
+/// What ends a command early.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Tie {
+    /// Whoever waits for it, by a signal.
+    None,
+    /// The end of the process that started it, too.
+    Parent,
+}
+
+impl Tie {
+    fn take_on(self) -> Result<(), Failure> {
+        match self {
+            Self::None => Ok(()),
+            // Taking on another user takes it off again, so it comes late.
+            Self::Parent => rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+                .map_err(|error| Failure::Io {
+                    context: "tie the command to whoever waits for it".to_owned(),
+                    errno: error.raw_os_error(),
+                }),
+        }
+    }
+}
+
+/// Where a command begins.
+pub(super) enum Place {
+    /// The unit's own directory. What the unit mounts may hide its name, as from the unit itself.
+    Own(OwnedFd),
+    /// Another, as the unit sees it.
+    Named(String),
+}
+
+impl Place {
+    fn open(path: &str) -> Result<Self, Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty());
+        opened.map(Self::Own).map_err(|error| missing(path, error))
+    }
+
+    fn enter(&self) -> Result<(), Failure> {
+        match self {
+            Self::Own(directory) => {
+                rustix::process::fchdir(directory).map_err(|error| missing("its own", error))
+            }
+            Self::Named(path) => rustix::process::chdir(path).map_err(|error| missing(path, error)),
+        }
+    }
+}
+
+fn missing(path: &str, error: rustix::io::Errno) -> Failure {
+    Failure::Unsatisfiable {
+        code: Unsatisfiable::WorkingDirMissing,
+        message: format!("there is no directory `{path}` for the command: {error}"),
+    }
 }
 
 fn no_program() -> Failure {
@@ -104,21 +168,20 @@ fn no_program() -> Failure {
     }
 }
 
-/// Directory, environment and user.
+/// Environment, user, and the directory that is the unit's own.
 fn furnish(
     command: &mut Command,
     launch: Option<&mut Launch>,
     record: &UnitRecord,
     (process, dir): (&ProcessSpec, &UnitDir),
-) -> Result<(), Failure> {
+) -> Result<String, Failure> {
     let identity = process.user.as_deref().map(identity).transpose()?;
     let groups = groups(process)?;
     let working_dir = working_dir(process, dir, identity.as_ref())?;
-    command.current_dir(&working_dir);
     let of_copy = (identity.as_ref(), working_dir.as_str());
     set_environment(command, record, process, of_copy)?;
     set_identity(command, launch, identity, groups);
-    Ok(())
+    Ok(working_dir)
 }
 
 /// Whoever starts the program takes on its user: the launcher, or the spawn.
@@ -194,27 +257,50 @@ fn child(mut child: std::process::Child) -> io::Result<Child> {
 }
 
 impl Prepared {
-    /// Becomes it, with the input and outputs of this process. Answers only if that fails.
-    pub(super) fn exec(mut self) -> io::Error {
-        if self.no_new_privileges
-            && let Err(error) = rustix::thread::set_no_new_privs(true)
-        {
-            return error.into();
+    /// Becomes it, with the input and outputs of this process, among the namespaces of the unit's process if there is
+    /// one to join. Answers only if that fails.
+    pub(super) fn exec(mut self, place: &Place, beside: Option<Pid>, tie: Tie) -> Failure {
+        // A missing directory would look like a missing program, so it is entered before.
+        let ready = self
+            .limit(beside)
+            .and_then(|()| place.enter())
+            .and_then(|()| tie.take_on());
+        if let Err(failure) = ready {
+            return failure;
+        }
+        let error = self
+            .command
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            .exec();
+        Failure::Command {
+            program: self.program,
+            errno: super::errno(&error),
+        }
+    }
+
+    fn limit(&self, beside: Option<Pid>) -> Result<(), Failure> {
+        let failed = |context: &str, error: rustix::io::Errno| Failure::Io {
+            context: context.to_owned(),
+            errno: error.raw_os_error(),
+        };
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true)
+                .map_err(|error| failed("give up new privileges", error))?;
         }
         if let Some(most) = self.open_files {
             let limit = Rlimit {
                 current: Some(most),
                 maximum: Some(most),
             };
-            if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
-                return error.into();
-            }
+            rustix::process::setrlimit(Resource::Nofile, limit)
+                .map_err(|error| failed("limit open files", error))?;
         }
-        self.command
-            .stdin(Stdio::inherit())
-            .stdout(Stdio::inherit())
-            .stderr(Stdio::inherit())
-            .exec()
+        match &self.launch {
+            Some(launch) => launch.confine(beside),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 //!   shim ──spawn──► launcher ──order read──► confined ──exec──► the program      (the socket closes: it began)
 //!                                   └──────refused──────┴──► failure on the socket, end
 //! ```
+//!
+//! A command inside the unit takes the same on, but joins the namespaces of the unit's process (see `command`).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
@@ -25,8 +27,8 @@ use hostler_model::spec::{
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
-use rustix::process::{Gid, Resource, Rlimit, Uid};
-use rustix::thread::UnshareFlags;
+use rustix::process::{Gid, Pid, Resource, Rlimit, Uid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Unsatisfiable, filter};
@@ -113,7 +115,7 @@ impl Launch {
         let Ok(report) = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3) else {
             return ExitCode::FAILURE;
         };
-        let failure = match self.confine() {
+        let failure = match self.confine(None) {
             Ok(()) => self.exec(),
             Err(failure) => failure,
         };
@@ -123,9 +125,13 @@ impl Launch {
         ExitCode::FAILURE
     }
 
-    /// The order matters: the user's rights are the last that go, and the filter could refuse what comes before.
-    fn confine(&self) -> Result<(), Failure> {
-        self.separate()?;
+    /// Takes everything on: namespaces of its own, or those of a process that has them already. The order matters: the
+    /// user's rights are the last that go, and the filter could refuse what comes before.
+    pub(super) fn confine(&self, beside: Option<Pid>) -> Result<(), Failure> {
+        match beside {
+            None => self.separate()?,
+            Some(process) => self.join(process)?,
+        }
         self.limit()?;
         if let Some(bits) = self.umask {
             rustix::process::umask(Mode::from_bits_truncate(bits));
@@ -171,6 +177,34 @@ impl Launch {
         Ok(())
     }
 
+    /// All but the pid namespace, which a process cannot enter itself. Mounts come last: they hide the rest.
+    fn join(&self, process: Pid) -> Result<(), Failure> {
+        let Isolation {
+            tmp,
+            pid,
+            ipc,
+            uts,
+            network,
+        } = self.isolation;
+        let spaces = [
+            (ipc, NameSpace::Ipc),
+            (uts, NameSpace::HostName),
+            (network != ProcessNetwork::Host, NameSpace::Network),
+            (tmp || pid || !self.mounts.is_empty(), NameSpace::Mounts),
+        ];
+        let spaces = spaces.iter().filter(|(is_own, _)| *is_own);
+        let opened: io::Result<Vec<_>> = spaces.map(|(_, space)| space.open(process)).collect();
+        let joined = opened.and_then(|opened| {
+            opened.iter().try_for_each(|(space, kind)| {
+                Ok(rustix::thread::move_into_link_name_space(
+                    space.as_fd(),
+                    Some(*kind),
+                )?)
+            })
+        });
+        joined.map_err(not_joined)
+    }
+
     fn limit(&self) -> Result<(), Failure> {
         let refused = |what: String| {
             move |error: rustix::io::Errno| Failure::Unsatisfiable {
@@ -206,6 +240,49 @@ impl Launch {
             program: program.to_owned(),
             errno: super::errno(&error),
         }
+    }
+}
+
+/// A namespace of another process that can be joined.
+#[derive(Debug, Clone, Copy)]
+enum NameSpace {
+    Ipc,
+    HostName,
+    Network,
+    Mounts,
+    Pids,
+}
+
+impl NameSpace {
+    fn open(self, process: Pid) -> io::Result<(std::fs::File, LinkNameSpaceType)> {
+        let (name, kind) = match self {
+            Self::Ipc => ("ipc", LinkNameSpaceType::InterProcessCommunication),
+            Self::HostName => ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
+            Self::Network => ("net", LinkNameSpaceType::Network),
+            Self::Mounts => ("mnt", LinkNameSpaceType::Mount),
+            Self::Pids => ("pid", LinkNameSpaceType::ProcessID),
+        };
+        let path = format!("/proc/{}/ns/{name}", process.as_raw_nonzero());
+        Ok((std::fs::File::open(path)?, kind))
+    }
+}
+
+/// What this process starts from now on is in the pid namespace of that one.
+pub(super) fn join_pids(process: Pid) -> Result<(), Failure> {
+    let joined = NameSpace::Pids.open(process).and_then(|(space, kind)| {
+        Ok(rustix::thread::move_into_link_name_space(
+            space.as_fd(),
+            Some(kind),
+        )?)
+    });
+    joined.map_err(not_joined)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn not_joined(error: io::Error) -> Failure {
+    Failure::Unsatisfiable {
+        code: Unsatisfiable::IsolationRefused,
+        message: format!("the unit's namespaces cannot be entered: {error}"),
     }
 }
 

@@ -47,7 +47,7 @@ use rustix::process::Signal;
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
-pub use command::COMMAND_VARIABLE;
+pub use command::{COMMAND_VARIABLE, CommandOrder};
 pub use orders::{Order, send};
 
 use cgroup::{Bounds, Cgroups};
@@ -130,8 +130,8 @@ struct RunOf {
 /// runtime of its own; it is synchronous and takes over the whole process.
 #[must_use]
 pub fn main(unit_dir: &Path) -> ExitCode {
-    if let Some(words) = command::asked() {
-        return command::become_it(unit_dir, &words);
+    if let Some(order) = command::asked() {
+        return command::become_it(unit_dir, &order);
     }
     let begun = match told() {
         Ok(Told::Launch(launch)) => return launch.run(),

@@ -60,7 +60,7 @@ pub(super) const fn status(code: Code) -> StatusCode {
     match code {
         Code::BadRequest | Code::VersionUnsupported => StatusCode::BAD_REQUEST,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::Forbidden | Code::RefusedByNode => StatusCode::FORBIDDEN,
         Code::NodeNotFound
         | Code::WorkloadNotFound
         | Code::AssignmentNotFound
@@ -69,6 +69,8 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::ReplicaNotFound
         | Code::RevisionNotFound
         | Code::LogNotFound
+        | Code::PartNotFound
+        | Code::FileNotFound
         | Code::RouteNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::Ambiguous
@@ -83,14 +85,20 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::RolloutHeld
         | Code::WorkloadDeleting
         | Code::NoPlacement
+        | Code::UnitNotRunning
         | Code::StaleReport => StatusCode::CONFLICT,
         Code::NodeGone => StatusCode::GONE,
         Code::RevisionConflict => StatusCode::PRECONDITION_FAILED,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::SpecInvalid | Code::NameInvalid | Code::DriverUnsupported => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        Code::NodeUnreachable => StatusCode::BAD_GATEWAY,
+        Code::SpecInvalid
+        | Code::NameInvalid
+        | Code::DriverUnsupported
+        | Code::ExecUnsupported
+        | Code::ForwardUnsupported
+        | Code::CopyUnsupported
+        | Code::CommandNotRunnable
+        | Code::CopyFailed => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::NodeUnreachable | Code::PortUnreachable => StatusCode::BAD_GATEWAY,
         Code::NotLeader | Code::StoreUnavailable | Code::Overloaded => {
             StatusCode::SERVICE_UNAVAILABLE
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hostler_model::spec::{WorkloadSpec, near_name};
 use hostler_runtime::RuntimeError;
-use hostler_runtime::compose::{Files, Programs, resolve};
+use hostler_runtime::compose::{FileSet, Programs, resolve};
 
 use super::Remote;
 use super::apply::{Applying, submit};
@@ -76,7 +76,7 @@ async fn containers(environment: &Environment, args: &ImportArgs) -> Result<Impo
         .chain(&args.over)
         .cloned()
         .collect();
-    let files = Files {
+    let files = FileSet {
         files: &files,
         env_files: &args.env_files,
         profiles: &args.profiles,

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What `compose config` is asked about.
 #[derive(Debug, Clone, Copy)]
-pub struct Files<'a> {
+pub struct FileSet<'a> {
     /// The compose files, each over the ones before.
     pub files: &'a [PathBuf],
     /// Where variables are, in place of `.env` beside the first file.
@@ -27,7 +27,7 @@ pub struct Files<'a> {
 pub async fn resolve(
     programs: &Programs,
     env: &[(String, String)],
-    files: Files<'_>,
+    files: FileSet<'_>,
 ) -> Result<String, RuntimeError> {
     let found = program::find(programs, env).await;
     let program = found.ok_or_else(program::missing)?;

@@ -245,7 +245,7 @@ impl Refused {
         start_failure(&self.message, &seen.ports, &seen.program).unwrap_or_else(|| self.of_unit(id))
     }
 
-    pub(super) fn unsatisfiable(self, code: FailureCode) -> RuntimeError {
+    pub(crate) fn unsatisfiable(self, code: FailureCode) -> RuntimeError {
         RuntimeError::Unsatisfiable {
             code,
             message: self.message,

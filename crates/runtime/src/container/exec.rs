@@ -1,28 +1,35 @@
-//! Commands inside a container, and the healthcheck that its image brings: both are the engine's own.
+//! Commands inside a container, and the healthcheck that its image brings: both are the engine's own. The driver of
+//! compose projects runs its commands through here, too.
 //!
 //! The engine cannot be told to kill a command. One that nobody waits for any more is killed by its number on the
 //! node where that is possible; else it goes on until it ends by itself, with the container at the latest.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use bollard::models::HealthStatusEnum;
-use bollard::query_parameters::InspectContainerOptions;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::{ExecConfig, HealthStatusEnum};
+use bollard::query_parameters::{InspectContainerOptions, ResizeExecOptions};
 use futures::StreamExt as _;
+use hostler_kit::Tasks;
 use hostler_model::{Exit, FailureCode, UnitId};
 use rustix::process::{Pid, Signal};
 
-use super::engine::Attempt as _;
-use super::{ContainerRuntime, Inner};
-use crate::exec::not_running;
+use super::ContainerRuntime;
+use super::engine::{Attempt as _, Refused};
+use crate::exec::{Input, Typed, no_parts, not_running};
 use crate::{
     Exec, ExecCommand, Execution, FoundState, NativeHealth, NativeVerdict, RuntimeError, Stream,
+    TerminalSize,
 };
+
+const RESIZE_TRIES: u32 = 10;
+const RESIZE_PAUSE: Duration = Duration::from_millis(20);
+const END_PAUSE: Duration = Duration::from_millis(50);
 
 type Output = Pin<Box<dyn futures::Stream<Item = Result<LogOutput, Error>> + Send>>;
 
@@ -31,62 +38,160 @@ impl Exec for ContainerRuntime {
     async fn begin(
         &self,
         id: UnitId,
+        part: Option<&str>,
         command: &ExecCommand,
     ) -> Result<Box<dyn Execution>, RuntimeError> {
-        let inner = &self.inner;
-        let container = inner.container(id).await?;
-        let seen = inner.inspect(id, &container).await?;
-        if !matches!(seen.found.state, FoundState::Running { .. }) {
-            return Err(not_running(id));
+        let place = self.running(id, part).await?;
+        place.begin(&self.inner.tasks, command).await
+    }
+}
+
+impl ContainerRuntime {
+    /// The unit's container.
+    pub(super) async fn place(
+        &self,
+        id: UnitId,
+        part: Option<&str>,
+    ) -> Result<Place, RuntimeError> {
+        no_parts(part)?;
+        Ok(Place {
+            unit: id,
+            container: self.inner.container(id).await?,
+            docker: self.inner.engine.docker().await?,
+        })
+    }
+
+    /// The same, if it runs.
+    pub(super) async fn running(
+        &self,
+        id: UnitId,
+        part: Option<&str>,
+    ) -> Result<Place, RuntimeError> {
+        let place = self.place(id, part).await?;
+        let seen = self.inner.inspect(id, &place.container).await?;
+        match seen.found.state {
+            FoundState::Running { .. } => Ok(place),
+            FoundState::Prepared | FoundState::Exited { .. } => Err(not_running(id)),
         }
-        let docker = inner.engine.docker().await?;
-        let options = CreateExecOptions {
+    }
+}
+
+/// A container of a unit, in which something is to be done.
+pub(crate) struct Place {
+    pub(crate) unit: UnitId,
+    pub(crate) docker: Docker,
+    pub(crate) container: String,
+}
+
+impl Place {
+    pub(crate) async fn begin(
+        self,
+        tasks: &Tasks,
+        command: &ExecCommand,
+    ) -> Result<Box<dyn Execution>, RuntimeError> {
+        let has_terminal = command.terminal.is_some();
+        let env = command
+            .env
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"));
+        let size = command
+            .terminal
+            .map(|it| vec![it.rows.into(), it.columns.into()]);
+        let options = ExecConfig {
+            attach_stdin: Some(command.input),
             attach_stdout: Some(true),
-            attach_stderr: Some(true),
+            attach_stderr: Some(!has_terminal),
+            tty: Some(has_terminal),
+            console_size: size,
             cmd: Some(command.words.clone()),
-            ..CreateExecOptions::default()
+            env: Some(env.collect()),
+            user: command.user.clone(),
+            working_dir: command.directory.clone(),
+            ..ExecConfig::default()
         };
-        let created = docker.create_exec(&container, options).await.attempt()?;
-        let exec = created.map_err(|refused| {
-            if refused.is_conflict() {
-                not_running(id)
-            } else {
-                refused.of_unit(id)
+        let created = self.docker.create_exec(&self.container, options).await;
+        let exec = created.or_refused(|refused| self.not_begun(refused))?;
+        let options = StartExecOptions {
+            tty: has_terminal,
+            ..StartExecOptions::default()
+        };
+        let started = self.docker.start_exec(&exec.id, Some(options)).await;
+        let started =
+            started.or_refused(|refused| refused.unsatisfiable(FailureCode::CommandNotRunnable))?;
+        let (output, input) = match started {
+            // When its connection is half closed, the engine leaves a terminal altogether.
+            StartExecResults::Attached { output, input } if has_terminal => {
+                (Some(output), Some(Box::pin(Typed(input)) as Input))
             }
-        })?;
-        let options = StartExecOptions::default();
-        let started = docker.start_exec(&exec.id, Some(options)).await.attempt()?;
-        let started = started.map_err(|refused| RuntimeError::Unsatisfiable {
-            code: FailureCode::CommandNotRunnable,
-            message: refused.message,
-        })?;
-        let output = match started {
-            StartExecResults::Attached { output, .. } => Some(output),
-            StartExecResults::Detached => None,
+            StartExecResults::Attached { output, input } => (Some(output), Some(input as Input)),
+            StartExecResults::Detached => (None, None),
         };
-        Ok(Box::new(Command {
-            inner: Arc::clone(inner),
-            docker,
-            container,
+        let mut begun = Command {
+            docker: self.docker,
+            tasks: tasks.clone(),
+            container: self.container,
             exec: exec.id,
+            input: input.filter(|_| command.input),
             output,
+            has_terminal,
             has_ended: false,
-        }))
+        };
+        // Engines before 1.42 begin every terminal without a size.
+        if let Some(size) = command.terminal {
+            begun.resize(size).await?;
+        }
+        Ok(Box::new(begun))
+    }
+
+    fn not_begun(&self, refused: Refused) -> RuntimeError {
+        if refused.is_conflict() {
+            not_running(self.unit)
+        } else if refused.is_not_found() {
+            RuntimeError::NotFound(self.unit)
+        } else {
+            refused.unsatisfiable(FailureCode::CommandNotRunnable)
+        }
     }
 }
 
 /// A command under way.
 struct Command {
-    inner: Arc<Inner>,
     docker: Docker,
+    tasks: Tasks,
     container: String,
     exec: String,
+    input: Option<Input>,
     output: Option<Output>,
+    has_terminal: bool,
     has_ended: bool,
 }
 
 #[async_trait]
 impl Execution for Command {
+    fn input(&mut self) -> Option<Input> {
+        self.input.take()
+    }
+
+    async fn resize(&mut self, size: TerminalSize) -> Result<(), RuntimeError> {
+        if !self.has_terminal {
+            return Ok(());
+        }
+        let size = ResizeExecOptions {
+            h: i32::from(size.rows),
+            w: i32::from(size.columns),
+        };
+        // The engine answers the start before the command has its terminal, and one that has just ended has none any
+        // more, which is no failure of anybody.
+        for _ in 0..RESIZE_TRIES {
+            let resized = self.docker.resize_exec(&self.exec, size.clone()).await;
+            if resized.attempt()?.is_ok() {
+                break;
+            }
+            tokio::time::sleep(RESIZE_PAUSE).await;
+        }
+        Ok(())
+    }
+
     async fn output(&mut self) -> Result<Option<(Stream, Vec<u8>)>, RuntimeError> {
         let Some(output) = &mut self.output else {
             return Ok(None);
@@ -101,9 +206,17 @@ impl Execution for Command {
     }
 
     async fn end(&mut self) -> Result<Exit, RuntimeError> {
+        self.input = None;
         // The engine closes the output when the command ends.
         while self.output().await?.is_some() {}
-        let ended = self.docker.inspect_exec(&self.exec).await.or_down()?;
+        let ended = loop {
+            let seen = self.docker.inspect_exec(&self.exec).await.or_down()?;
+            if seen.running != Some(true) {
+                break seen;
+            }
+            // It has closed its outputs, or is about to be told as ended.
+            tokio::time::sleep(END_PAUSE).await;
+        };
         self.has_ended = true;
         let code = ended.exit_code.and_then(|code| i32::try_from(code).ok());
         Ok(code.map_or(Exit::Unknown, Exit::Code))
@@ -117,13 +230,11 @@ impl Drop for Command {
         }
         let (docker, container) = (self.docker.clone(), self.container.clone());
         let exec = std::mem::take(&mut self.exec);
-        self.inner
-            .tasks
-            .spawn_until_stop("kill a command", async move {
-                if let Err(why) = kill(&docker, &container, &exec).await {
-                    tracing::debug!(container, why, "a command goes on inside the container");
-                }
-            });
+        self.tasks.spawn_until_stop("kill a command", async move {
+            if let Err(why) = kill(&docker, &container, &exec).await {
+                tracing::debug!(container, why, "a command goes on inside the container");
+            }
+        });
     }
 }
 

@@ -54,6 +54,8 @@ struct Inner {
     parts: BTreeMap<UnitId, Vec<Part>>,
     /// How commands inside units end and what they say, by their program.
     commands: BTreeMap<String, (Exit, String)>,
+    /// Archives by the unit and the path at which they were unpacked.
+    files: BTreeMap<(UnitId, String), Vec<u8>>,
     native: Option<NativeVerdict>,
     /// What kinds lack although their engine answers.
     lacks: BTreeMap<Kind, String>,
@@ -242,6 +244,14 @@ impl FakeMachine {
             }
             unit.unit.spec = Arc::new(spec);
         }
+    }
+
+    pub(super) fn file(&self, id: UnitId, path: &str) -> Option<Vec<u8>> {
+        self.lock().files.get(&(id, path.to_owned())).cloned()
+    }
+
+    pub(super) fn set_file(&self, id: UnitId, path: &str, archive: Vec<u8>) {
+        self.lock().files.insert((id, path.to_owned()), archive);
     }
 
     pub(super) fn command(&self, program: &str) -> Option<(Exit, String)> {

@@ -354,7 +354,7 @@ fn watch(dir: &UnitDir) -> io::Result<AsyncFd<OwnedFd>> {
         | WatchFlags::DELETE
         | WatchFlags::DELETE_SELF;
     inotify::add_watch(&queue, dir.runs(), what)?;
-    disk::readiness(queue)
+    disk::readiness(queue, tokio::io::Interest::READABLE)
 }
 
 /// Completes when something changed, or after a glance's time.

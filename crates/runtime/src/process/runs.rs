@@ -312,7 +312,7 @@ enum Settle {
 
 /// A process handle becomes readable when the process ends.
 async fn wait_for_end(handle: OwnedFd) -> io::Result<()> {
-    let handle = disk::readiness(handle)?;
+    let handle = disk::readiness(handle, tokio::io::Interest::READABLE)?;
     handle.readable().await?.retain_ready();
     Ok(())
 }

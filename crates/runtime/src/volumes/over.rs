@@ -21,8 +21,8 @@ use super::record::{Holding, Phase};
 use super::{Attached, Holdings};
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Adoption, Census, Data, Exec, Fencing, Found, FoundState, Guests, Leftovers, NativeHealth,
-    Progress, Runtime, RuntimeError, Stats, Unit, Volumes, disk,
+    Adoption, Census, Data, Exec, Fencing, Files, Found, FoundState, Guests, Judged, Leftovers,
+    NativeHealth, Ports, Progress, Runtime, RuntimeError, Stats, Unit, Volumes, disk,
 };
 
 /// A runtime driver, and what its units hold.
@@ -180,6 +180,18 @@ impl Runtime for WithVolumes {
 
     fn adoption(&self) -> Option<&dyn Adoption> {
         self.inner.runtime.adoption()
+    }
+
+    fn judged(&self) -> Option<&dyn Judged> {
+        self.inner.runtime.judged()
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.inner.runtime.files()
+    }
+
+    fn ports(&self) -> Option<&dyn Ports> {
+        self.inner.runtime.ports()
     }
 
     fn volumes(&self) -> Option<&dyn Volumes> {

@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_kit::{SystemClock, Tasks};
 use hostler_model::spec::{ComposeSpec, Kind, RestartPolicy, WorkloadSpec};
-use hostler_model::{Exit, RuntimeFact, UnitId};
+use hostler_model::{Exit, FailureCode, RuntimeFact, UnitId};
 use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
 use hostler_runtime::contract::{self, Behaviour};
 use hostler_runtime::{
@@ -496,7 +496,7 @@ impl Judge for Strict {
         let is_open = asks.iter().any(|asks| !asks.mounts.is_empty());
         *self.0.lock().unwrap() = asks;
         let refused = || RuntimeError::Unsatisfiable {
-            code: "refused-by-node",
+            code: FailureCode::RefusedByNode,
             message: "no mounts".to_owned(),
         };
         if is_open { Err(refused()) } else { Ok(()) }

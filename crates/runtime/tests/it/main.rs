@@ -10,6 +10,7 @@ mod compose_git;
 mod compose_survival;
 mod container;
 mod engine;
+mod errands;
 mod limits;
 mod options;
 mod podman;

@@ -166,6 +166,7 @@ fn line_of(behaviour: &Behaviour) -> String {
         Behaviour::Print(lines) => format!("hostler.say={} hostler.end=wait", lines.join(",")),
         Behaviour::Obliging(_) => "hostler.say=ready hostler.end=wait".to_owned(),
         Behaviour::Stubborn => "hostler.say=ready hostler.end=ignore".to_owned(),
+        Behaviour::Echo | Behaviour::Sizes => unreachable!("no command runs inside a guest"),
     }
 }
 
