@@ -10,7 +10,7 @@ fn with_volume(mut spec: WorkloadSpec, driver: &str) -> WorkloadSpec {
     let volume = format!("{{name: data, target: /data, driver: {driver}}}");
     let text = format!("name: x\nprocess: {{command: [a], volumes: [{volume}]}}");
     if let Some(process) = &mut spec.process {
-        process.volumes = parse_one(&text).unwrap().volumes().to_vec();
+        process.volumes = parse_one(&text).expect("a spec").volumes().to_vec();
     }
     spec
 }
@@ -28,7 +28,7 @@ fn nodes(world: &World, workload: WorkloadId) -> Vec<String> {
     let copies = world.copies(workload).into_iter();
     let copies = copies.filter(|copy| copy.is_wanted());
     copies
-        .map(|copy| world.state.node(copy.node).unwrap().name.clone())
+        .map(|copy| world.state.node(copy.node).expect("its node").name.clone())
         .collect()
 }
 

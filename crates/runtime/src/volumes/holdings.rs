@@ -37,8 +37,10 @@ pub struct Holdings {
     /// Claims are made one at a time.
     claims: tokio::sync::Mutex<()>,
     /// One step at a time on each volume.
-    turns: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<(String, String), Turn>>,
 }
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// What becomes of a unit's volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -155,32 +155,29 @@ async fn a_volume_holds_no_more_than_its_size_until_it_grows() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-#[tokio::test]
-async fn volumes_of_a_server_pass_the_suite_over_recorded_tools() {
-    let tools = Recorded::new();
-    let remake = || tools.nfs();
+/// Directories and disks alike; nothing stays mounted or mapped.
+async fn passes_over(tools: &Recorded, remake: &dyn Fn() -> Arc<dyn Storage>) {
     for form in [Form::Directory, Form::Disk] {
         let subject = Subject {
-            remake: &remake,
+            remake,
             reboot: &|| tools.reboot(),
         };
         passes(subject, &volume("data", form, Some(1 << 20))).await;
     }
     assert!(tools.mounted().is_empty(), "{:?}", tools.mounted());
+    assert!(tools.mapped().is_empty(), "{:?}", tools.mapped());
+}
+
+#[tokio::test]
+async fn volumes_of_a_server_pass_the_suite_over_recorded_tools() {
+    let tools = Recorded::new();
+    passes_over(&tools, &|| tools.nfs()).await;
 }
 
 #[tokio::test]
 async fn images_of_a_cluster_pass_the_suite_over_recorded_tools() {
     let tools = Recorded::new();
-    let remake = || tools.ceph();
-    for form in [Form::Directory, Form::Disk] {
-        let subject = Subject {
-            remake: &remake,
-            reboot: &|| tools.reboot(),
-        };
-        passes(subject, &volume("data", form, Some(1 << 20))).await;
-    }
-    assert!(tools.mounted().is_empty(), "{:?}", tools.mounted());
+    passes_over(&tools, &|| tools.ceph()).await;
 }
 
 #[tokio::test]
