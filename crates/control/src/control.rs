@@ -13,9 +13,9 @@ use futures::stream::BoxStream;
 use hostler_fleet::{Reply, State, Verb};
 use hostler_kit::{Clock, Tasks};
 use hostler_model::{
-    Actor, Assignment, AssignmentId, Command, CommandState, Desired, Event, FleetId, IntentItem,
-    NodeId, ObservedUnit, Refusal, ReplicaId, StoreEpoch, Timestamp, UnitUsage, Usage, Workload,
-    WorkloadId,
+    Actor, Assignment, AssignmentId, Command, CommandState, Desired, Errand, Event, FleetId,
+    IntentItem, NodeId, ObservedUnit, Refusal, ReplicaId, StoreEpoch, Timestamp, UnitUsage, Usage,
+    Workload, WorkloadId,
 };
 use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,7 +29,8 @@ use crate::owner::Owner;
 use crate::shared::Shared;
 use crate::{
     Attachment, Check, ControlConfig, Link, LiveNode, LogRecord, LogRequest, MetricsSnapshot,
-    Parts, Readiness, StartError, SyncBeat, WorkloadUsage, attachment, keepers, logs, refusals,
+    Parts, Readiness, StartError, SyncBeat, Tunnel, WorkloadUsage, attachment, keepers, logs,
+    refusals, tunnel,
 };
 
 /// One control plane.
@@ -370,6 +371,18 @@ impl Control {
         query: LogRequest,
     ) -> Result<BoxStream<'static, Result<LogRecord, Refusal>>, Refusal> {
         logs::open(self, assignment, query).await
+    }
+
+    /// Begins an errand inside a copy, and gives the tunnel to it.
+    ///
+    /// # Errors
+    /// `assignment-not-found`, `node-unreachable`, and every refusal of the node.
+    pub async fn errand(
+        &self,
+        assignment: AssignmentId,
+        errand: Errand,
+    ) -> Result<Tunnel, Refusal> {
+        tunnel::open(self, assignment, errand).await
     }
 
     // --- metrics

@@ -35,11 +35,13 @@ mod load;
 mod logs;
 mod metrics;
 mod owner;
+mod reach;
 mod records;
 mod refusals;
 mod shared;
 mod spacing;
 mod syncs;
+mod tunnel;
 
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -51,6 +53,7 @@ pub use link::{Link, LogRecord, LogRequest, LogStream};
 pub use live::LiveNode;
 pub use metrics::{Histogram, MetricsSnapshot, VerbCount, WorkloadUsage};
 pub use syncs::SyncBeat;
+pub use tunnel::{Said, Told, Tunnel, Tunnels};
 
 /// The pure core, for the doors: they import no other room for its words.
 pub use hostler_fleet as fleet;

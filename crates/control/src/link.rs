@@ -4,6 +4,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_model::{Refusal, Timestamp, UnitId};
 
+use crate::Tunnels;
+
 /// The way to one node.
 #[async_trait]
 pub trait Link: Send + Sync + 'static {
@@ -20,6 +22,11 @@ pub trait Link: Send + Sync + 'static {
         unit: UnitId,
         query: LogRequest,
     ) -> Result<BoxStream<'static, Result<LogRecord, Refusal>>, Refusal>;
+
+    /// Whether it can do errands inside the node's copies.
+    fn tunnels(&self) -> Option<&dyn Tunnels> {
+        None
+    }
 }
 
 /// What to read of a copy's log.

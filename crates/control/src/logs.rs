@@ -14,6 +14,7 @@ use hostler_model::{AssignmentId, Code, NodeId, Refusal, Timestamp, UnitId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::reach::Reached;
 use crate::{Control, Link, LogRecord, LogRequest, LogStream, refusals};
 
 type Records = BoxStream<'static, Result<LogRecord, Refusal>>;
@@ -30,16 +31,12 @@ pub(crate) async fn open(
     assignment: AssignmentId,
     query: LogRequest,
 ) -> Result<Records, Refusal> {
-    let (unit, node, name) = {
-        let view = control.view();
-        let copy = view
-            .assignment(assignment)
-            .ok_or_else(|| not_found(assignment))?;
-        let name = view.node(copy.node).map(|node| node.name.clone());
-        (copy.unit(), copy.node, name.unwrap_or_default())
-    };
-    let entry = control.shared.live.get(node);
-    let link = entry.and_then(|entry| entry.lock().session().map(|s| Arc::clone(&s.link)));
+    let Reached {
+        unit,
+        node,
+        name,
+        link,
+    } = Reached::find(control, assignment)?;
     let source = match from_node(control, link, (unit, &name), query).await {
         Ok(source) => source,
         Err(refusal) if refusal.code == Code::NodeUnreachable && !query.follow => {
@@ -183,13 +180,4 @@ impl Relay {
         }
         told
     }
-}
-
-fn not_found(assignment: AssignmentId) -> Refusal {
-    let sentence = format!("there is no copy {assignment}");
-    Refusal::new(
-        Code::AssignmentNotFound,
-        sentence,
-        "list the copies with `hostler ps`",
-    )
 }

@@ -1,6 +1,6 @@
 //! The shell's own refusals, each in one place so that a code always comes with the same sentence.
 
-use hostler_model::{Code, NodeId, Refusal};
+use hostler_model::{Code, NodeId, Refusal, Task};
 
 pub(crate) fn not_leader() -> Refusal {
     let sentence = "this server does not decide now; nothing was changed";
@@ -75,4 +75,10 @@ pub(crate) fn unreachable(name: &str) -> Refusal {
 pub(crate) fn no_such_replica(node: NodeId) -> Refusal {
     let sentence = format!("node {node} has no such replica that stands by");
     Refusal::new(Code::ReplicaNotFound, sentence, "list its replicas")
+}
+
+pub(crate) fn no_tunnels(name: &str, task: &Task) -> Refusal {
+    let sentence = format!("the agent of node {name} has no way for this");
+    let advice = "run Hostler's own agent there, or do it on the node itself";
+    Refusal::new(task.unsupported(), sentence, advice)
 }

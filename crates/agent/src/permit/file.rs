@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use hostler_model::FailureCode;
+use hostler_model::{FailureCode, Task};
 use hostler_model::spec::WorkloadSpec;
 use hostler_runtime::{Asks, Judge, RuntimeError};
 
@@ -58,28 +58,32 @@ impl Guardian {
         self: &Arc<Self>,
         spec: &Arc<WorkloadSpec>,
     ) -> Result<(), RuntimeError> {
+        let spec = Arc::clone(spec);
+        self.by_rules(move |rules| match rules.needs_paths() {
+            true => rules.judge(&spec, real),
+            false => rules.judge(&spec, Path::to_owned),
+        })
+        .await
+    }
+
+    /// Whether the node's owner lets it be done inside what runs here.
+    pub(crate) async fn judge_task(self: &Arc<Self>, task: &Task) -> Result<(), RuntimeError> {
+        let task = task.clone();
+        self.by_rules(move |rules| rules.judge_task(&task)).await
+    }
+
+    async fn by_rules(
+        self: &Arc<Self>,
+        judge: impl FnOnce(&Permit) -> Result<(), String> + Send + 'static,
+    ) -> Result<(), RuntimeError> {
         let judged = if self.file == GuardFile::Nowhere {
-            Permit::unwritten().judge(spec, Path::to_owned)
+            judge(&Permit::unwritten())
         } else {
-            let (guardian, spec) = (Arc::clone(self), Arc::clone(spec));
-            let judging = tokio::task::spawn_blocking(move || guardian.judge_now(&spec));
+            let guardian = Arc::clone(self);
+            let judging = tokio::task::spawn_blocking(move || judge(&*guardian.rules()?));
             judging.await.unwrap_or_else(|error| Err(error.to_string()))
         };
         judged.map_err(not_wanted)
-    }
-
-    fn judge_now(&self, spec: &WorkloadSpec) -> Result<(), String> {
-        let rules = self.rules()?;
-        if !rules.needs_paths() {
-            return rules.judge(spec, Path::to_owned);
-        }
-        rules.judge(spec, real)
-    }
-
-    fn judge_asks(&self, asks: &[Asks]) -> Result<(), String> {
-        let rules = self.rules()?;
-        let mut asks = asks.iter();
-        asks.try_for_each(|asks| rules.judge_asks(asks, real))
     }
 
     fn rules(&self) -> Result<Arc<Permit>, String> {
@@ -126,12 +130,9 @@ pub(crate) struct Bench(pub(crate) Arc<Guardian>);
 #[async_trait]
 impl Judge for Bench {
     async fn judge(&self, asks: Vec<Asks>) -> Result<(), RuntimeError> {
-        let guardian = Arc::clone(&self.0);
-        let judging = tokio::task::spawn_blocking(move || guardian.judge_asks(&asks));
-        judging
+        self.0
+            .by_rules(move |rules| asks.iter().try_for_each(|asks| rules.judge_asks(asks, real)))
             .await
-            .unwrap_or_else(|error| Err(error.to_string()))
-            .map_err(not_wanted)
     }
 }
 

@@ -10,6 +10,7 @@ mod file;
 use std::path::{Component, Path, PathBuf};
 
 use hostler_model::spec::{Capabilities, ContainerSpec, Kind, VmSpec, WorkloadSpec};
+use hostler_model::{ExecCommand, Task};
 use hostler_runtime::Asks;
 use serde::Deserialize;
 
@@ -44,6 +45,27 @@ pub(crate) struct Permit {
     devices: Option<Vec<String>>,
     /// Patterns; who names no network is in `bridge`.
     networks: Option<Vec<String>>,
+    /// What may be done inside what runs.
+    inside: Option<Vec<Inside>>,
+}
+
+/// One kind of errand each, by its word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Inside {
+    Exec,
+    Forward,
+    Copy,
+}
+
+impl Inside {
+    const fn of(task: &Task) -> Self {
+        match task {
+            Task::Exec(_) => Self::Exec,
+            Task::Forward { .. } => Self::Forward,
+            Task::ReadFiles { .. } | Task::WriteFiles { .. } => Self::Copy,
+        }
+    }
 }
 
 /// A rule that does not let it, in a sentence.
@@ -86,6 +108,22 @@ impl Permit {
             (Some(container), _) => self.judge_asks(&asks_of(container), real),
             (None, Some(vm)) => self.judge_vm(vm, real),
             (None, None) => Ok(()),
+        }
+    }
+
+    /// Judges what is to be done inside something that runs.
+    pub(crate) fn judge_task(&self, task: &Task) -> Result<(), Refusal> {
+        let inside = Inside::of(task);
+        if self.inside.as_ref().is_some_and(|it| !it.contains(&inside)) {
+            let word = format!("{inside:?}").to_lowercase();
+            return Err(refused("inside", format!("it lets no {word}")));
+        }
+        match task {
+            // Whoever names no user is the unit's, which was judged.
+            Task::Exec(ExecCommand {
+                user: Some(user), ..
+            }) => self.judge_user(Some(user)),
+            _ => Ok(()),
         }
     }
 
@@ -450,6 +488,39 @@ mod tests {
         let bridged = "image: x, networks: [{bridge: br0}]";
         assert!(judged("networks = ['user']", bridged).contains("rule `networks`"));
         assert_eq!(judged("networks = ['user']", "image: x"), "");
+    }
+
+    #[test]
+    fn what_is_done_inside_is_let_as_listed_and_by_no_other_user() {
+        let judged = |rules: &str, task: &Task| {
+            let permit: Permit = toml::from_str(rules).unwrap();
+            permit.judge_task(task).err().unwrap_or_default()
+        };
+        let exec = |user: Option<&str>| {
+            Task::Exec(ExecCommand {
+                user: user.map(str::to_owned),
+                ..ExecCommand::default()
+            })
+        };
+        let path = "/".to_owned();
+        let tasks = [
+            exec(None),
+            Task::Forward { port: 1 },
+            Task::ReadFiles { path: path.clone() },
+            Task::WriteFiles { path },
+        ];
+        for (index, task) in tasks.iter().enumerate() {
+            assert_eq!(judged("", task), "");
+            assert!(judged("inside = []", task).contains("rule `inside`"));
+            let forwards = judged("inside = ['forward']", task).is_empty();
+            assert_eq!(forwards, index == 1, "{task:?}");
+            let copies = judged("inside = ['copy']", task).is_empty();
+            assert_eq!(copies, index > 1, "{task:?}");
+        }
+        assert_eq!(judged("users = ['1000']", &exec(None)), "");
+        assert_eq!(judged("users = ['1000']", &exec(Some("1000"))), "");
+        assert!(judged("users = ['1000']", &exec(Some("0"))).contains("rule `users`"));
+        assert!(toml::from_str::<Permit>("inside = ['everything']").is_err());
     }
 
     #[test]

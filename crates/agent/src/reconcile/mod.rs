@@ -70,6 +70,8 @@ pub(crate) struct Handle {
     pub(crate) pressure: watch::Receiver<care::Shown>,
     /// Care's rounds.
     pub(crate) care: Sights,
+    /// Says what the node's owner lets be done.
+    pub(crate) guardian: Arc<Guardian>,
 }
 
 impl Handle {
@@ -237,6 +239,7 @@ pub(crate) fn start(
     let runtimes = Arc::new(runtimes);
     let figures = meter::start(parts, &runtimes, shown.clone());
     let sights = Rounds::start(config, parts, shown.clone(), sender.clone());
+    let guardian = Arc::new(Guardian::new(config.guard.clone()));
     let handle = Handle {
         abilities: probe::start(&parts.tasks, &runtimes, &shown),
         figures,
@@ -245,8 +248,8 @@ pub(crate) fn start(
         inputs: sender.clone(),
         picture: shown,
         runtimes: Arc::clone(&runtimes),
+        guardian: Arc::clone(&guardian),
     };
-    let guardian = Arc::new(Guardian::new(config.guard.clone()));
     for judged in runtimes.values().filter_map(|runtime| runtime.judged()) {
         judged.judge_by(Arc::new(Bench(Arc::clone(&guardian))));
     }

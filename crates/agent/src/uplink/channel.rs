@@ -15,6 +15,9 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection without beats is asked after this long for a sign of life, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
+/// Streams that one connection without beats may carry at once.
+pub(crate) const MOST_STREAMS: u32 = 64;
+
 /// How a connection is known to be alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SignsOfLife {
@@ -29,8 +32,13 @@ pub(crate) async fn connect(
     dial: &Arc<dyn Dial>,
     life: SignsOfLife,
 ) -> Result<Channel, String> {
-    // Everything is small or flows slowly here; large windows would only hold memory.
+    // Everything is small or flows slowly here; large windows would only hold memory. But of many streams none is to
+    // hold up the others when its reader is slow.
     const WINDOW: u32 = 256 * 1024;
+    let connection_window = match life {
+        SignsOfLife::Beats => WINDOW,
+        SignsOfLife::Pings => MOST_STREAMS * WINDOW,
+    };
     let endpoint = Endpoint::from_shared(server.origin())
         .and_then(|endpoint| {
             endpoint.user_agent(concat!("hostler-agent/", env!("CARGO_PKG_VERSION")))
@@ -38,7 +46,7 @@ pub(crate) async fn connect(
         .map_err(|error| chain(&error))?
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW);
+        .initial_connection_window_size(connection_window);
     let endpoint = match life {
         SignsOfLife::Beats => endpoint,
         SignsOfLife::Pings => endpoint

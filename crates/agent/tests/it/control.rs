@@ -76,6 +76,8 @@ pub(crate) struct State {
     /// Workloads that were deleted.
     pub(crate) unknown: BTreeSet<String>,
     pub(crate) bulk: Vec<BulkFrame>,
+    /// Where the answers of the transfer under way go.
+    answers: Option<mpsc::UnboundedSender<Result<BulkFrame, Status>>>,
     /// The last version of the intent that was sent.
     pub(crate) version: u64,
     sessions: Vec<mpsc::UnboundedSender<Result<ServerMessage, Status>>>,
@@ -136,6 +138,7 @@ impl Control {
             kept: Vec::new(),
             unknown: BTreeSet::new(),
             bulk: Vec::new(),
+            answers: None,
             version: 0,
             sessions: Vec::new(),
         };
@@ -237,11 +240,32 @@ impl Control {
             follow,
             ..v1::LogRequest::default()
         };
-        let request = Some(v1::open::Request::Logs(request));
+        self.open(v1::open::Request::Logs(request));
+    }
+
+    /// Asks for an errand; what comes is gathered in `bulk` anew.
+    pub(crate) fn ask_errand(&self, unit: UnitId, errand: v1::errand::Errand) {
+        self.state().bulk.clear();
+        self.open(v1::open::Request::Errand(v1::Errand {
+            unit: Some(wire(unit)),
+            part: String::new(),
+            errand: Some(errand),
+        }));
+    }
+
+    fn open(&self, request: v1::open::Request) {
         self.state().send(ToNode::Open(v1::Open {
             ticket: "ticket-1".into(),
-            request,
+            request: Some(request),
         }));
+    }
+
+    /// Says a word of the errand under way.
+    pub(crate) fn say(&self, frame: bulk_frame::Frame) {
+        let frame = BulkFrame { frame: Some(frame) };
+        let state = self.state();
+        let answers = state.answers.as_ref().expect("an errand is under way");
+        answers.send(Ok(frame)).expect("it is heard");
     }
 
     fn changed(&self) {
@@ -460,6 +484,7 @@ impl Session for Door {
         let control = Arc::clone(&self.0);
         self.1.spawn_until_stop("double transfer", async move {
             let mut frames = request.into_inner();
+            control.state().answers = Some(sender);
             while let Ok(Some(frame)) = frames.message().await {
                 let is_end = matches!(frame.frame, Some(bulk_frame::Frame::End(_)));
                 control.state().bulk.push(frame);
@@ -468,7 +493,7 @@ impl Session for Door {
                     break;
                 }
             }
-            drop(sender);
+            control.state().answers = None;
         });
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
             receiver,

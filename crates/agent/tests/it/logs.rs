@@ -6,7 +6,7 @@ use hostler_wire::session::v1::bulk_frame::Frame;
 use crate::control::{State, unit};
 use crate::node::{World, program};
 
-fn frames(state: &State) -> Vec<&Frame> {
+pub(crate) fn frames(state: &State) -> Vec<&Frame> {
     state
         .bulk
         .iter()
@@ -17,15 +17,15 @@ fn frames(state: &State) -> Vec<&Frame> {
 fn texts(state: &State) -> Vec<String> {
     let lines = frames(state).into_iter().filter_map(|frame| match frame {
         Frame::LogLines(lines) => Some(&lines.lines),
-        Frame::Ticket(_) | Frame::End(_) => None,
+        _ => None,
     });
     lines.flatten().map(|line| line.text.clone()).collect()
 }
 
-fn end(state: &State) -> Option<String> {
+pub(crate) fn end(state: &State) -> Option<String> {
     frames(state).into_iter().find_map(|frame| match frame {
         Frame::End(end) => Some(end.code.clone()),
-        Frame::Ticket(_) | Frame::LogLines(_) => None,
+        _ => None,
     })
 }
 

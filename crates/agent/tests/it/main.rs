@@ -18,6 +18,7 @@ mod plane;
 mod abilities;
 mod care;
 mod commands;
+mod errands;
 mod failures;
 mod guarding;
 mod health;

@@ -40,7 +40,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What one HTTP/2 stream, and one connection, may send ahead of our reading.
 const STREAM_WINDOW: u32 = 128 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// A node's transfers share a connection, and none is to hold up the others when its reader is slow.
+const CONNECTION_WINDOW: u32 = 80 * STREAM_WINDOW;
 /// What one HTTP/2 stream may hold that the peer has not read.
 const SEND_BUFFER: usize = 64 << 10;
 const STREAMS_PER_CONNECTION: u32 = 128;

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hostler_control::fleet::NodeAnnouncement;
-use hostler_control::{LogRecord, LogRequest, LogStream};
+use hostler_control::{LogRecord, LogRequest, LogStream, Said, Told};
 use hostler_model::spec::Kind;
 use hostler_model::{
-    AliasKey, Bytes, Code, Contract, CrashLoop, Disk, Exit, Health, Intent, IntentItem, MilliCpu,
-    NodeFacts, ObservedUnit, Part, PartState, Pressure, Refusal, Resources, RuntimeFact, StopCause,
-    StorageFact, Timestamp, UnitId, UnitState, UnitUsage, Usage,
+    AliasKey, Bytes, Code, Contract, CrashLoop, Disk, Errand, ExecCommand, Exit, Health, Intent,
+    IntentItem, MilliCpu, NodeFacts, ObservedUnit, Part, PartState, Pressure, Refusal, Resources,
+    RuntimeFact, StopCause, StorageFact, Task, TerminalSize, Timestamp, UnitId, UnitState,
+    UnitUsage, Usage,
 };
 use hostler_wire::session::v1;
 
@@ -260,6 +261,62 @@ pub(super) fn log_request(unit: UnitId, query: LogRequest) -> v1::LogRequest {
         has_tail: query.tail.is_some(),
         since_ms: query.since.map_or(0, Timestamp::as_millis),
         follow: query.follow,
+    }
+}
+
+pub(super) fn errand(unit: UnitId, errand: Errand) -> v1::Errand {
+    let task = match errand.task {
+        Task::Exec(command) => v1::errand::Errand::Exec(exec_command(command)),
+        Task::Forward { port } => v1::errand::Errand::Forward(port.into()),
+        Task::ReadFiles { path } => v1::errand::Errand::ReadFiles(path),
+        Task::WriteFiles { path } => v1::errand::Errand::WriteFiles(path),
+    };
+    v1::Errand {
+        unit: Some(unit_id(unit)),
+        part: errand.part.unwrap_or_default(),
+        errand: Some(task),
+    }
+}
+
+fn exec_command(command: ExecCommand) -> v1::ExecCommand {
+    v1::ExecCommand {
+        words: command.words,
+        input: command.input,
+        terminal: command.terminal.map(terminal_size),
+        user: command.user.unwrap_or_default(),
+        env: command.env.into_iter().collect(),
+        directory: command.directory.unwrap_or_default(),
+    }
+}
+
+fn terminal_size(size: TerminalSize) -> v1::TerminalSize {
+    v1::TerminalSize {
+        rows: size.rows.into(),
+        columns: size.columns.into(),
+    }
+}
+
+pub(super) fn said(said: Said) -> v1::BulkFrame {
+    let frame = match said {
+        Said::Bytes(bytes) => v1::bulk_frame::Frame::Bytes(bytes.into()),
+        Said::EndOfBytes => v1::bulk_frame::Frame::EndOfBytes(v1::EndOfBytes {}),
+        Said::Resize(size) => v1::bulk_frame::Frame::Resize(terminal_size(size)),
+    };
+    v1::BulkFrame { frame: Some(frame) }
+}
+
+/// A word of an errand; none for what says nothing here.
+pub(super) fn told(frame: v1::bulk_frame::Frame) -> Option<Told> {
+    match frame {
+        v1::bulk_frame::Frame::Bytes(bytes) => Some(Told::Bytes(bytes.into())),
+        v1::bulk_frame::Frame::ErrorBytes(bytes) => Some(Told::ErrorBytes(bytes.into())),
+        v1::bulk_frame::Frame::EndOfBytes(_) => Some(Told::EndOfBytes),
+        v1::bulk_frame::Frame::Exited(of) => Some(Told::Exited(exit(Some(of)))),
+        v1::bulk_frame::Frame::Ticket(_)
+        | v1::bulk_frame::Frame::LogLines(_)
+        | v1::bulk_frame::Frame::End(_)
+        | v1::bulk_frame::Frame::Begun(_)
+        | v1::bulk_frame::Frame::Resize(_) => None,
     }
 }
 

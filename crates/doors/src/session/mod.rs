@@ -4,7 +4,7 @@
 //!   node ── Control stream ──► greet ─► listen ─┬─ beat, at once ─────────────► Attachment
 //!                                               └─ observed, results, queued ─► Attachment (may wait for a commit)
 //!   node ◄── answers ────────────────────────────── deliver ◄── wake ────────── Control (intent, commands)
-//!   node ── Bulk stream, with a ticket ──────────────────────────────────────► whoever asked for a log
+//!   node ── Bulk stream, with a ticket ──────────────────────────────────────► whoever asked for a log or an errand
 //! ```
 //!
 //! - [`SessionDoor`] is the gRPC service. `stream` holds one conversation, `listen` reads its node, and
@@ -25,6 +25,8 @@ mod tickets;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use hostler_control::Control;
 use hostler_kit::Entropy;
 use hostler_wire::session::MAX_MESSAGE_BYTES;
@@ -41,6 +43,8 @@ use self::tickets::{Tickets, Transfer};
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// Answers that wait for a node to read them.
 const ANSWERS: usize = 32;
+/// Words of an errand that wait for its node; more make who says them wait.
+const SAID: usize = 2;
 
 /// The gRPC service of the session contract.
 pub struct SessionDoor {
@@ -70,7 +74,7 @@ impl SessionDoor {
 #[tonic::async_trait]
 impl Session for SessionDoor {
     type ControlStream = ReceiverStream<Result<ServerMessage, Status>>;
-    type BulkStream = ReceiverStream<Result<BulkFrame, Status>>;
+    type BulkStream = BoxStream<'static, Result<BulkFrame, Status>>;
 
     async fn control(
         &self,
@@ -96,15 +100,10 @@ impl Session for SessionDoor {
                 "the first frame of a transfer is its ticket",
             ));
         };
-        // The answer stays open, and empty, for as long as somebody reads the transfer.
-        let (open, answers) = mpsc::channel(1);
-        self.tickets.redeem(
-            &ticket,
-            Transfer {
-                frames,
-                _open: open,
-            },
-        )?;
-        Ok(Response::new(ReceiverStream::new(answers)))
+        // The answer stays open for as long as somebody reads the transfer. Only errands say anything there.
+        let (said, answers) = mpsc::channel(SAID);
+        self.tickets.redeem(&ticket, Transfer { frames, said })?;
+        let answers = ReceiverStream::new(answers).map(|said| Ok(convert::said(said)));
+        Ok(Response::new(answers.boxed()))
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hostler_control::Said;
 use hostler_kit::Entropy;
 use hostler_wire::session::v1::BulkFrame;
 use tokio::sync::{mpsc, oneshot};
@@ -20,8 +21,8 @@ pub(super) struct Tickets {
 /// A bulk stream that has shown its ticket.
 pub(super) struct Transfer {
     pub frames: Streaming<BulkFrame>,
-    /// Dropping it ends the answer's side, which tells the node that nobody reads any more.
-    pub _open: mpsc::Sender<Result<BulkFrame, Status>>,
+    /// The answer's side. Dropping it tells the node that nobody reads any more.
+    pub said: mpsc::Sender<Said>,
 }
 
 /// One ticket and the place where its transfer will arrive.

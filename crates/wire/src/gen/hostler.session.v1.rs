@@ -545,20 +545,75 @@ pub struct Acknowledge {
     pub message: ::prost::alloc::string::String,
 }
 /// Please open a bulk transfer.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Open {
     #[prost(string, tag = "1")]
     pub ticket: ::prost::alloc::string::String,
-    #[prost(oneof = "open::Request", tags = "2")]
+    #[prost(oneof = "open::Request", tags = "2, 3")]
     pub request: ::core::option::Option<open::Request>,
 }
 /// Nested message and enum types in `Open`.
 pub mod open {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Request {
         #[prost(message, tag = "2")]
         Logs(super::LogRequest),
+        #[prost(message, tag = "3")]
+        Errand(super::Errand),
     }
+}
+/// What somebody wants done inside a unit. The node answers with Begun or End; from then on bytes flow both ways.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Errand {
+    #[prost(message, optional, tag = "1")]
+    pub unit: ::core::option::Option<UnitId>,
+    /// One of its parts; empty where there is only one.
+    #[prost(string, tag = "2")]
+    pub part: ::prost::alloc::string::String,
+    #[prost(oneof = "errand::Errand", tags = "3, 4, 5, 6")]
+    pub errand: ::core::option::Option<errand::Errand>,
+}
+/// Nested message and enum types in `Errand`.
+pub mod errand {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Errand {
+        #[prost(message, tag = "3")]
+        Exec(super::ExecCommand),
+        /// The port to connect to.
+        #[prost(uint32, tag = "4")]
+        Forward(u32),
+        /// Files as a tar stream: of this path, or into this directory.
+        #[prost(string, tag = "5")]
+        ReadFiles(::prost::alloc::string::String),
+        #[prost(string, tag = "6")]
+        WriteFiles(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExecCommand {
+    #[prost(string, repeated, tag = "1")]
+    pub words: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub input: bool,
+    /// Only with a terminal.
+    #[prost(message, optional, tag = "3")]
+    pub terminal: ::core::option::Option<TerminalSize>,
+    #[prost(string, tag = "4")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub env: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, tag = "6")]
+    pub directory: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TerminalSize {
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRequest {
@@ -579,7 +634,7 @@ pub struct LogRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BulkFrame {
-    #[prost(oneof = "bulk_frame::Frame", tags = "1, 2, 3")]
+    #[prost(oneof = "bulk_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub frame: ::core::option::Option<bulk_frame::Frame>,
 }
 /// Nested message and enum types in `BulkFrame`.
@@ -593,8 +648,30 @@ pub mod bulk_frame {
         /// The end; an empty code means that all is well.
         #[prost(message, tag = "3")]
         End(super::End),
+        /// Of errands. The node has begun it.
+        #[prost(message, tag = "4")]
+        Begun(super::Begun),
+        /// To the node: input. From the node: output. At most 32 KiB.
+        #[prost(bytes, tag = "5")]
+        Bytes(::prost::alloc::vec::Vec<u8>),
+        /// From the node, of a command without a terminal.
+        #[prost(bytes, tag = "6")]
+        ErrorBytes(::prost::alloc::vec::Vec<u8>),
+        /// No more bytes come from this side.
+        #[prost(message, tag = "7")]
+        EndOfBytes(super::EndOfBytes),
+        /// To the node: the terminal has another size.
+        #[prost(message, tag = "8")]
+        Resize(super::TerminalSize),
+        /// From the node: how the command ended; End follows.
+        #[prost(message, tag = "9")]
+        Exited(super::Exit),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Begun {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndOfBytes {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogLines {
     #[prost(message, repeated, tag = "1")]

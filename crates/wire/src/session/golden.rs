@@ -416,6 +416,62 @@ fn bulk_transfers_have_their_bytes() {
 }
 
 #[test]
+fn errands_have_their_bytes() {
+    let size = TerminalSize {
+        rows: 2,
+        columns: 3,
+    };
+    let command = ExecCommand {
+        words: vec!["a".into(), "b".into()],
+        input: true,
+        terminal: Some(size),
+        user: "u".into(),
+        env: [("k".into(), "v".into())].into(),
+        directory: "d".into(),
+    };
+    golden(
+        &command,
+        b"\x0a\x01a\x0a\x01b\x10\x01\x1a\x04\x08\x02\x10\x03\x22\x01u\x2a\x06\x0a\x01k\x12\x01v\x32\x01d",
+    );
+    let tasks: [(errand::Errand, &[u8]); 4] = [
+        (errand::Errand::Exec(ExecCommand::default()), b"\x1a\x00"),
+        (errand::Errand::Forward(80), b"\x20\x50"),
+        (errand::Errand::ReadFiles("r".into()), b"\x2a\x01r"),
+        (errand::Errand::WriteFiles("w".into()), b"\x32\x01w"),
+    ];
+    for (task, bytes) in tasks {
+        let errand = Errand {
+            unit: unit(),
+            part: "p".into(),
+            errand: Some(task),
+        };
+        let expected = [b"\x0a\x05\x0a\x01a\x10\x07\x12\x01p", bytes].concat();
+        golden(&errand, &expected);
+    }
+    let open = Open {
+        ticket: "t".into(),
+        request: Some(open::Request::Errand(Errand::default())),
+    };
+    golden(&open, b"\x0a\x01t\x1a\x00");
+    let frames: [(bulk_frame::Frame, &[u8]); 6] = [
+        (bulk_frame::Frame::Begun(Begun {}), b"\x22\x00"),
+        (bulk_frame::Frame::Bytes(b"o".to_vec()), b"\x2a\x01o"),
+        (bulk_frame::Frame::ErrorBytes(b"e".to_vec()), b"\x32\x01e"),
+        (bulk_frame::Frame::EndOfBytes(EndOfBytes {}), b"\x3a\x00"),
+        (bulk_frame::Frame::Resize(size), b"\x42\x04\x08\x02\x10\x03"),
+        (
+            bulk_frame::Frame::Exited(Exit {
+                exit: Some(exit::Exit::Code(3)),
+            }),
+            b"\x4a\x02\x08\x03",
+        ),
+    ];
+    for (frame, bytes) in frames {
+        golden(&BulkFrame { frame: Some(frame) }, bytes);
+    }
+}
+
+#[test]
 fn every_message_of_the_streams_has_its_tag() {
     use node_message::Message as Node;
     use server_message::Message as Server;

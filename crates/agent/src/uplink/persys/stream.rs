@@ -214,6 +214,7 @@ mod tests {
             runtimes,
             pressure: watch::channel(None).1,
             care: crate::care::Sights::unseen(),
+            guardian: Arc::new(crate::permit::Guardian::new(crate::GuardFile::Nowhere)),
         };
         let alive = Arc::new(watch::Sender::new(()));
         let core = Core::new(config, Persys::new("node-1"), parts, handle, alive);

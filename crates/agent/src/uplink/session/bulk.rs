@@ -1,7 +1,7 @@
-//! Bulk transfers: logs, on a second connection, so that they never stand in the way of a beat.
+//! Bulk transfers: logs and errands, on a second connection, so that they never stand in the way of a beat.
 //!
 //! The connection is opened when the first transfer is asked for and kept for a while after the last. A
-//! transfer is as slow as its reader: it holds one batch of lines and no more.
+//! transfer is as slow as its reader: it holds one batch of lines, or one piece, and no more.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,21 +11,23 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use hostler_kit::Tasks;
-use hostler_model::UnitId;
+use hostler_model::{Code, UnitId};
 use hostler_runtime::{LogLine, LogQuery, Runtime, RuntimeError};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::bulk_frame::Frame;
 use hostler_wire::session::v1::session_client::SessionClient;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::convert;
+use super::errands::{Asked, carry_out};
 use crate::dial::{Dial, Server};
-use crate::uplink::channel::{SignsOfLife, connect, failure};
+use crate::uplink::channel::{MOST_STREAMS, SignsOfLife, connect, failure};
 
-/// Transfers at once; a control plane that asks for more gets none.
-const MOST_TRANSFERS: usize = 32;
+/// Logs, and errands, at once; a control plane that asks for more gets none.
+const MOST_TRANSFERS: usize = MOST_STREAMS as usize / 2;
 /// Bytes of lines in one frame; the longest line fits beside it into one message.
 const BATCH_BYTES: usize = 60 * 1024;
 /// What a line costs in a frame beside its text.
@@ -35,15 +37,27 @@ const WAITING_FRAMES: usize = 2;
 /// How long the connection is kept when it is not used.
 const KEPT: Duration = Duration::from_secs(60);
 /// How long the other side may take to close a transfer that has ended.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Lines = BoxStream<'static, Result<LogLine, RuntimeError>>;
 
 /// The second connection.
 pub(super) struct Bulk {
     line: Arc<Line>,
-    transfers: Arc<Semaphore>,
+    logs: Arc<Semaphore>,
+    /// They may last for days, and logs are not to wait for that.
+    errands: Arc<Semaphore>,
     tasks: Tasks,
+}
+
+/// What a transfer is to bring.
+pub(super) enum Job {
+    /// A log; without a source, only the news that there is none.
+    Logs {
+        source: Option<(UnitId, Arc<dyn Runtime>)>,
+        query: LogQuery,
+    },
+    Errand(Box<Asked>),
 }
 
 struct Line {
@@ -64,29 +78,30 @@ impl Bulk {
         };
         Self {
             line: Arc::new(line),
-            transfers: Arc::new(Semaphore::new(MOST_TRANSFERS)),
+            logs: Arc::new(Semaphore::new(MOST_TRANSFERS)),
+            errands: Arc::new(Semaphore::new(MOST_TRANSFERS)),
             tasks,
         }
     }
 
-    /// Sends a log for a ticket; without a source, only the news that there is none.
-    pub(super) fn send_logs(
-        &self,
-        ticket: String,
-        source: Option<(UnitId, Arc<dyn Runtime>)>,
-        query: LogQuery,
-    ) {
-        let Ok(permit) = Arc::clone(&self.transfers).try_acquire_owned() else {
+    /// Does what a ticket is for.
+    pub(super) fn open(&self, ticket: String, job: Job) {
+        let (name, room) = match &job {
+            Job::Logs { .. } => ("log transfer", &self.logs),
+            Job::Errand(_) => ("errand", &self.errands),
+        };
+        let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
             tracing::warn!(
+                name,
                 most = MOST_TRANSFERS,
                 "too many transfers at once; leaving one out"
             );
             return;
         };
         let (line, tasks) = (Arc::clone(&self.line), self.tasks.clone());
-        self.tasks.spawn_until_stop("log transfer", async move {
-            if let Err(problem) = transfer(&line, ticket, source, query).await {
-                tracing::debug!(problem, "log transfer ended early");
+        self.tasks.spawn_until_stop(name, async move {
+            if let Err(problem) = Box::pin(transfer(&line, ticket, job)).await {
+                tracing::debug!(name, problem, "transfer ended early");
             }
             drop(permit);
             let uses = line.uses.load(Ordering::Relaxed);
@@ -122,29 +137,39 @@ impl Line {
     }
 }
 
-async fn transfer(
-    line: &Line,
-    ticket: String,
-    source: Option<(UnitId, Arc<dyn Runtime>)>,
-    query: LogQuery,
-) -> Result<(), String> {
+async fn transfer(line: &Line, ticket: String, job: Job) -> Result<(), String> {
     let (sender, frames) = mpsc::channel(WAITING_FRAMES);
     let mut client = SessionClient::new(line.channel().await?);
-    let call = async {
-        let mut answers = client.bulk(ReceiverStream::new(frames)).await?.into_inner();
-        while answers.message().await?.is_some() {}
-        Ok::<(), tonic::Status>(())
+    let opening = async {
+        let answers = client.bulk(ReceiverStream::new(frames)).await?;
+        Ok::<_, tonic::Status>(answers.into_inner())
     };
-    let (mut call, mut feeding) = (pin!(call), pin!(feed(sender, ticket, source, query)));
-    // The call ends early when the reader has had enough; the feeding is then dropped, which only closes
-    // its files.
-    let ended = tokio::select! {
-        biased;
-        ended = &mut call => ended,
-        () = &mut feeding => match tokio::time::timeout(CLOSE_TIMEOUT, call).await {
-            Ok(ended) => ended,
-            Err(_) => Ok(()),
-        },
+    let ended = match job {
+        Job::Logs { source, query } => {
+            let call = async { listen(opening.await?).await };
+            let (mut call, mut feeding) = (pin!(call), pin!(feed(sender, ticket, source, query)));
+            // The call ends early when the reader has had enough; the feeding is then dropped, which only closes
+            // its files.
+            tokio::select! {
+                biased;
+                ended = &mut call => ended,
+                () = &mut feeding => match tokio::time::timeout(CLOSE_TIMEOUT, call).await {
+                    Ok(ended) => ended,
+                    Err(_) => Ok(()),
+                },
+            }
+        }
+        Job::Errand(asked) => {
+            // There is room for the first frame.
+            let _ = send(&sender, Frame::Ticket(ticket)).await;
+            match opening.await {
+                Ok(words) => {
+                    carry_out(*asked, words, sender).await;
+                    Ok(())
+                }
+                Err(status) => Err(status),
+            }
+        }
     };
     match ended {
         Ok(()) => Ok(()),
@@ -154,6 +179,12 @@ async fn transfer(
             Err(failure(&status))
         }
     }
+}
+
+/// Waits until the other side ends the call; it says nothing.
+async fn listen(mut answers: Streaming<v1::BulkFrame>) -> Result<(), tonic::Status> {
+    while answers.message().await?.is_some() {}
+    Ok(())
 }
 
 /// Sends the ticket, the lines and the end.
@@ -181,7 +212,7 @@ async fn feed(
 }
 
 /// The reader has gone.
-struct Gone;
+pub(super) struct Gone;
 
 async fn send_lines(
     sender: &mpsc::Sender<v1::BulkFrame>,
@@ -231,14 +262,19 @@ async fn gather(
     }
 }
 
-fn end_of(error: &RuntimeError) -> v1::End {
+pub(super) fn end_of(error: &RuntimeError) -> v1::End {
     v1::End {
-        code: error.code().to_owned(),
+        // A driver has no other reason not to know it.
+        code: match error {
+            RuntimeError::NotFound(_) => Code::UnitNotRunning.as_str(),
+            other => other.code(),
+        }
+        .to_owned(),
         message: error.to_string(),
     }
 }
 
-async fn send(sender: &mpsc::Sender<v1::BulkFrame>, frame: Frame) -> Result<(), Gone> {
+pub(super) async fn send(sender: &mpsc::Sender<v1::BulkFrame>, frame: Frame) -> Result<(), Gone> {
     sender
         .send(v1::BulkFrame { frame: Some(frame) })
         .await

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
-    AssignmentId, CrashLoop, Exit, FleetId, Health, Intent, IntentItem, NodeFacts, NodeId,
-    ObservedUnit, Part, Resources, RuntimeFact, StopCause, StorageFact, StoreEpoch, Timestamp,
-    UnitId, UnitState, UnitUsage, Usage, WorkloadId,
+    AssignmentId, CrashLoop, Errand, ExecCommand, Exit, FleetId, Health, Intent, IntentItem,
+    NodeFacts, NodeId, ObservedUnit, Part, Resources, RuntimeFact, StopCause, StorageFact,
+    StoreEpoch, Task, TerminalSize, Timestamp, UnitId, UnitState, UnitUsage, Usage, WorkloadId,
 };
 use hostler_runtime::{LogLine, LogQuery, Run, Stream};
 use hostler_wire::session::v1;
@@ -212,7 +212,7 @@ fn state(state: &UnitState) -> v1::unit_state::State {
     }
 }
 
-const fn exit(exit: Exit) -> v1::Exit {
+pub(super) const fn exit(exit: Exit) -> v1::Exit {
     let exit = match exit {
         Exit::Code(code) => v1::exit::Exit::Code(code),
         Exit::Signal(signal) => v1::exit::Exit::Signal(signal),
@@ -265,6 +265,41 @@ pub(super) fn intent(stop_cause: &str) -> Intent {
         }
     };
     Intent::Stop { cause }
+}
+
+/// An errand, unless it is one that this agent does not know.
+pub(super) fn errand(asked: v1::Errand) -> Option<Errand> {
+    let task = match asked.errand? {
+        v1::errand::Errand::Exec(command) => Task::Exec(ExecCommand {
+            words: command.words,
+            input: command.input,
+            terminal: command.terminal.as_ref().map(terminal_size),
+            user: some(command.user),
+            env: command.env.into_iter().collect(),
+            directory: some(command.directory),
+        }),
+        v1::errand::Errand::Forward(port) => Task::Forward {
+            port: port.try_into().ok()?,
+        },
+        v1::errand::Errand::ReadFiles(path) => Task::ReadFiles { path },
+        v1::errand::Errand::WriteFiles(path) => Task::WriteFiles { path },
+    };
+    Some(Errand {
+        part: some(asked.part),
+        task,
+    })
+}
+
+pub(super) fn terminal_size(size: &v1::TerminalSize) -> TerminalSize {
+    let within = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    TerminalSize {
+        rows: within(size.rows),
+        columns: within(size.columns),
+    }
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }
 
 pub(super) fn log_query(request: &v1::LogRequest) -> LogQuery {

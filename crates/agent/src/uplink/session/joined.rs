@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use hostler_model::{ObservedUnit, UnitId, UnitState, WorkloadId};
+use hostler_runtime::Runtime;
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
 use hostler_wire::session::v1::server_message::Message as In;
@@ -17,6 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tonic::Streaming;
 
+use super::bulk::Job;
+use super::errands::Asked;
 use super::gather::{Gather, Gathered};
 use super::{Ended, Uplink, convert, next_of, parts};
 use crate::guard::Speaker;
@@ -256,22 +259,37 @@ impl<'a> Session<'a> {
     }
 
     fn open(&self, open: v1::Open) {
-        let Some(v1::open::Request::Logs(request)) = open.request else {
-            tracing::warn!("asked for a transfer that this agent does not know");
-            return;
+        let job = match open.request {
+            Some(v1::open::Request::Logs(request)) => Job::Logs {
+                source: self.source(request.unit.clone()),
+                query: convert::log_query(&request),
+            },
+            Some(v1::open::Request::Errand(request)) => {
+                let place = self.source(request.unit.clone());
+                let Some(errand) = convert::errand(request) else {
+                    tracing::warn!("asked for an errand that this agent does not know");
+                    return;
+                };
+                Job::Errand(Box::new(Asked {
+                    place,
+                    errand,
+                    guardian: Arc::clone(&self.uplink.handle.guardian),
+                }))
+            }
+            None => {
+                tracing::warn!("asked for a transfer that this agent does not know");
+                return;
+            }
         };
-        let unit = convert::read_unit_id(request.unit.clone()).ok();
-        let picture = self.uplink.handle.picture.borrow();
-        let kind = unit
-            .and_then(|unit| picture.units.get(&unit))
-            .map(|observed| observed.kind);
-        let runtime = kind
-            .and_then(|kind| self.uplink.handle.runtimes.get(&kind))
-            .map(Arc::clone);
-        let query = convert::log_query(&request);
-        self.uplink
-            .bulk
-            .send_logs(open.ticket, unit.zip(runtime), query);
+        self.uplink.bulk.open(open.ticket, job);
+    }
+
+    /// A unit that is here, and its driver.
+    fn source(&self, unit: Option<v1::UnitId>) -> Option<(UnitId, Arc<dyn Runtime>)> {
+        let unit = convert::read_unit_id(unit).ok()?;
+        let kind = self.uplink.handle.picture.borrow().units.get(&unit)?.kind;
+        let runtime = self.uplink.handle.runtimes.get(&kind)?;
+        Some((unit, Arc::clone(runtime)))
     }
 
     /// The answer to a beat proves contact as of the moment the beat was sent. It counts only with the

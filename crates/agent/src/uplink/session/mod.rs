@@ -10,6 +10,7 @@
 
 mod bulk;
 mod convert;
+mod errands;
 mod gather;
 mod joined;
 mod open;
