@@ -27,7 +27,7 @@ const IMPURE: [&str; 8] = [
 const LARGE: [&str; 5] = ["tokio", "bollard", "hyper", "tracing", "regex"];
 
 /// All that `wire` may use: it is shipped to programs of other people.
-const FOR_WIRE: [&str; 13] = [
+const FOR_WIRE: [&str; 15] = [
     "bytes",
     "eventsource-stream",
     "futures",
@@ -38,6 +38,8 @@ const FOR_WIRE: [&str; 13] = [
     "serde",
     "serde_json",
     "thiserror",
+    "tokio",
+    "tokio-tungstenite",
     "tonic",
     "tonic-prost",
     "utoipa",

@@ -8,6 +8,7 @@
 mod assignments;
 mod convert;
 mod cors;
+mod errands;
 mod errors;
 mod events;
 mod gate;
@@ -24,6 +25,7 @@ mod refuse;
 mod server;
 mod socket;
 mod take;
+mod tunnel;
 mod workloads;
 
 use std::ops::Deref;
@@ -169,6 +171,12 @@ fn streams() -> Router<Api> {
         .route("/api/v1/workloads/{id}/logs", get(logs::of_workload))
         .route("/api/v1/assignments/{id}/logs", get(logs::of_assignment))
         .route("/ws/logs", get(miaas::tail))
+        .route("/api/v1/assignments/{id}/exec", get(errands::exec))
+        .route("/api/v1/assignments/{id}/forward", get(errands::forward))
+        .route(
+            "/api/v1/assignments/{id}/files",
+            get(errands::read_files).put(errands::write_files),
+        )
 }
 
 fn about() -> Router<Api> {

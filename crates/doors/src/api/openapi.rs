@@ -6,7 +6,8 @@ use http::header;
 use utoipa::OpenApi;
 
 use super::{
-    assignments, errors, events, jobs, logs, metrics, miaas, nodes, plan, server, workloads,
+    assignments, errands, errors, events, jobs, logs, metrics, miaas, nodes, plan, server,
+    workloads,
 };
 
 #[derive(OpenApi)]
@@ -52,6 +53,10 @@ use super::{
         events::events,
         logs::of_workload,
         logs::of_assignment,
+        errands::exec,
+        errands::forward,
+        errands::read_files,
+        errands::write_files,
         server::root,
         server::version,
         server::live,

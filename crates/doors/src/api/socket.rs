@@ -1,4 +1,5 @@
-//! WebSockets that tell a log. The client says nothing; what it says all the same is not read.
+//! WebSockets, and room for them. Those that tell a log are carried here: the client says nothing; what it says all the
+//! same is not read. Those of errands are carried in `tunnel`.
 //!
 //! ```text
 //!   asked ──room?──► upgraded ──► telling ──end──► 1000      ──problem──► 1011
@@ -17,7 +18,7 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::Response;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use hostler_control::Control;
+use hostler_control::{Control, Tunnel};
 use hostler_model::{Code, Refusal};
 use hostler_wire::api::{self, LogLine, LogStream};
 use http::header;
@@ -27,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::logs::Part;
 use super::refuse::Failure;
+use super::tunnel;
 
 /// Sockets that are open at once; an upgraded connection counts for no other limit.
 const MOST_SOCKETS: usize = 256;
@@ -35,6 +37,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(api::stream::KEEP_ALIVE_SECONDS
 const SEND_PATIENCE: Duration = Duration::from_secs(60);
 /// The client has nothing to say beyond pongs.
 const MOST_HEARD: usize = 1024;
+/// The largest message of one that sends bytes.
+const MOST_TALKED: usize = 64 << 10;
 /// What waits to be written to the connection.
 const WRITE_BYTES: usize = 16 << 10;
 
@@ -74,10 +78,10 @@ pub(super) struct Close {
 }
 
 impl Close {
-    const NORMAL: u16 = 1000;
-    const AWAY: u16 = 1001;
+    pub(super) const NORMAL: u16 = 1000;
+    pub(super) const AWAY: u16 = 1001;
     pub(super) const POLICY: u16 = 1008;
-    const ERROR: u16 = 1011;
+    pub(super) const ERROR: u16 = 1011;
     /// What is asked for does not exist: 404 in the range that is ours to define.
     pub(super) const UNKNOWN: u16 = 4404;
     /// A control frame has no more.
@@ -92,7 +96,7 @@ impl Close {
         Self { code, reason }
     }
 
-    fn frame(self) -> Message {
+    pub(super) fn frame(self) -> Message {
         Message::Close(Some(CloseFrame {
             code: self.code,
             reason: self.reason.into(),
@@ -114,20 +118,36 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Socket {
     }
 }
 
-impl Socket {
-    /// Takes its room, if there is any.
-    pub(super) fn enter(self, room: &Room) -> Result<Entered, Failure> {
-        let permit = Arc::clone(&room.0).try_acquire_owned();
-        let permit = permit.map_err(|_| {
-            let sentence = format!("{MOST_SOCKETS} sockets are open already");
+impl Room {
+    /// Takes room for one, if there is any.
+    pub(super) fn take(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let permit = Arc::clone(&self.0).try_acquire_owned();
+        permit.map_err(|_| {
+            let sentence = format!("{MOST_SOCKETS} sockets and copies are open already");
             let advice = "close some, or read the stream of events instead";
             Failure(Refusal::new(Code::Overloaded, sentence, advice))
-        })?;
+        })
+    }
+}
+
+impl Socket {
+    /// Takes its room, if there is any, for a client that says nothing.
+    pub(super) fn enter(self, room: &Room) -> Result<Entered, Failure> {
+        self.enter_hearing(room, MOST_HEARD)
+    }
+
+    /// The same for one that sends bytes.
+    pub(super) fn enter_talking(self, room: &Room) -> Result<Entered, Failure> {
+        self.enter_hearing(room, MOST_TALKED)
+    }
+
+    fn enter_hearing(self, room: &Room, most: usize) -> Result<Entered, Failure> {
+        let permit = room.take()?;
         Ok(Entered {
             upgrade: self
                 .0
-                .max_message_size(MOST_HEARD)
-                .max_frame_size(MOST_HEARD)
+                .max_message_size(most)
+                .max_frame_size(most)
                 .write_buffer_size(WRITE_BYTES),
             permit,
         })
@@ -147,6 +167,18 @@ impl Entered {
             let told = tell(socket, parts, form, tasks.clone());
             tasks.spawn("log socket", async move {
                 told.await;
+                drop(permit);
+            });
+        })
+    }
+
+    /// Carries a tunnel to its end.
+    pub(super) fn carry(self, tunnel: Tunnel, form: tunnel::Form, control: &Control) -> Response {
+        let (permit, tasks) = (self.permit, control.tasks().clone());
+        self.upgrade.on_upgrade(async move |socket| {
+            let carried = tunnel::carry(socket, tunnel, form, tasks.clone());
+            tasks.spawn("errand socket", async move {
+                carried.await;
                 drop(permit);
             });
         })

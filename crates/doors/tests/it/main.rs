@@ -4,6 +4,7 @@
 mod client;
 mod deployments;
 mod discoveries;
+mod errands;
 mod foreign;
 mod fuzz;
 mod jobs;

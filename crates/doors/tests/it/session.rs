@@ -92,7 +92,7 @@ impl Node {
         .await;
     }
 
-    async fn beat(&self, sequence: u64, observed_digest: u64) {
+    pub(crate) async fn beat(&self, sequence: u64, observed_digest: u64) {
         let usage = Some(v1::Usage {
             cpu_percent: 12.5,
             ..v1::Usage::default()

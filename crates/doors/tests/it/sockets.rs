@@ -23,7 +23,7 @@ use crate::server::{DEADLINE, Server};
 
 type Opened = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-fn request(server: &Server, path: &str, origin: Option<&str>) -> Request {
+pub(crate) fn request(server: &Server, path: &str, origin: Option<&str>) -> Request {
     let mut request = format!("ws://{}{path}", server.addr)
         .into_client_request()
         .expect("a request");

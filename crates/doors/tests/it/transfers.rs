@@ -12,7 +12,7 @@ use crate::session::{Node, observed, running};
 use crate::streams::Sse;
 
 /// A node with one running copy, and its intent.
-async fn with_a_copy(server: &Server) -> (Node, v1::IntentItem) {
+pub(crate) async fn with_a_copy(server: &Server) -> (Node, v1::IntentItem) {
     server.apply("web", 1).await;
     let (mut node, _) = Node::join(server, "box").await;
     let mut intent = HashMap::new();
@@ -36,7 +36,7 @@ fn line(text: &str) -> v1::LogLine {
     }
 }
 
-fn frame(frame: bulk_frame::Frame) -> v1::BulkFrame {
+pub(crate) fn frame(frame: bulk_frame::Frame) -> v1::BulkFrame {
     v1::BulkFrame { frame: Some(frame) }
 }
 

@@ -8,6 +8,7 @@
 
 mod apply;
 mod assignment;
+mod errand;
 mod event;
 mod job;
 mod node;
@@ -23,6 +24,7 @@ pub use assignment::{
     Assignment, AssignmentFilter, AssignmentState, Claims, CrashLoop, Intent, Outcome, Part, Port,
     StateWord, UnitUsage,
 };
+pub use errand::{ErrandExit, ErrandWord, ExecQuery, FilesQuery, ForwardQuery, output};
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};
 pub use job::Job;
 pub use node::{
@@ -61,6 +63,8 @@ pub mod media {
     /// A spec; JSON is YAML too.
     pub const YAML: &str = "application/yaml";
     pub const PROBLEM: &str = "application/problem+json";
+    /// Files of a copy.
+    pub const TAR: &str = "application/x-tar";
     pub const EVENT_STREAM: &str = "text/event-stream";
 }
 

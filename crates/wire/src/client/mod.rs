@@ -4,6 +4,7 @@
 //! [`KEEP_ALIVE_SECONDS`](crate::api::stream::KEEP_ALIVE_SECONDS). Reconnecting is the caller's business.
 
 mod call;
+mod errands;
 mod nodes;
 mod streams;
 mod workloads;
@@ -14,6 +15,7 @@ use reqwest::Url;
 
 use crate::api::{Health, Problem, Ready, Version, stream};
 
+pub use errands::{ErrandMessage, ErrandReceiver, ErrandSender, MOST_BYTES};
 pub use nodes::Force;
 pub use streams::{Happening, Stream};
 
@@ -82,15 +84,7 @@ impl Client {
         if !token.is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(refused("its token has characters that no token has".into()));
         }
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            // The address is the control plane's own; a proxy of the web is none of its business.
-            .no_proxy()
-            .build()
-            .map_err(|error| refused(error.to_string()))?;
+        let http = http_client(Some(SILENCE_TIMEOUT)).map_err(refused)?;
         Ok(Self {
             http,
             base,
@@ -142,6 +136,19 @@ impl ClientError {
             Self::Address { .. } | Self::Protocol { .. } => false,
         }
     }
+}
+
+fn http_client(silence: Option<Duration>) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        // The address is the control plane's own; a proxy of the web is none of its business.
+        .no_proxy();
+    if let Some(silence) = silence {
+        builder = builder.read_timeout(silence);
+    }
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// The root of the API at an address that a person wrote.

@@ -121,7 +121,7 @@ impl Client {
         }
     }
 
-    fn interrupted(&self) -> ClientError {
+    pub(super) fn interrupted(&self) -> ClientError {
         ClientError::Interrupted {
             addr: self.addr().to_owned(),
         }
