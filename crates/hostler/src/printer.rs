@@ -82,6 +82,21 @@ impl Printer {
         }
     }
 
+    /// What a command inside a copy writes: to stdout, as it is.
+    pub(crate) fn bytes(&self, bytes: &[u8]) {
+        let mut data = lock(&self.data);
+        if data.write_all(bytes).and_then(|()| data.flush()).is_err() {
+            self.is_closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The same of its error output, to stderr.
+    pub(crate) fn error_bytes(&self, bytes: &[u8]) {
+        let mut talk = lock(&self.talk);
+        // When nobody listens there is nothing to be done about it.
+        let _ = talk.write_all(bytes).and_then(|()| talk.flush());
+    }
+
     fn write(&self, text: std::fmt::Arguments<'_>) {
         let mut data = lock(&self.data);
         if data.write_fmt(text).and_then(|()| data.flush()).is_err() {

@@ -22,6 +22,8 @@ pub(crate) enum ExitStatus {
     DataInUse,
     /// Another server decides now.
     NotLeading,
+    /// `exec`: as the command inside the copy ended.
+    Command(u8),
 }
 
 impl ExitStatus {
@@ -39,6 +41,7 @@ impl ExitStatus {
             Self::DataNewer => 12,
             Self::DataInUse => 13,
             Self::NotLeading => 14,
+            Self::Command(code) => code,
         }
     }
 }

@@ -125,7 +125,8 @@ async fn what_is_not_here_or_does_not_run_is_told_so() {
         .await;
     assert_eq!(end(&world.control.state()).unwrap(), "unit-not-running");
     world.control.stop(unit(1, 1), "stopped");
-    world.control.until_shown(unit(1, 1), "gone").await;
+    let is_gone = |state: &State| state.gone.contains(&unit(1, 1));
+    world.control.until("it is gone", is_gone).await;
     assert_eq!(refused(&world, exec(&["cat"])).await, "unit-not-running");
 }
 

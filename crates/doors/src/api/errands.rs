@@ -89,7 +89,10 @@ pub(super) async fn read_files(
         part: query.part,
         task: Task::ReadFiles { path },
     };
-    let Tunnel { said, told } = begin(&api, &target, errand).await?;
+    let Tunnel { said, mut told } = begin(&api, &target, errand).await?;
+    // What goes wrong at once is still a refusal.
+    let first = told.try_next().await?;
+    let told = stream::iter(first.map(Ok)).chain(told).boxed();
     // Both ends of the tunnel live as long as the body is read.
     let held = (said, permit, api.control.tasks().clone());
     let pieces = stream::try_unfold((told, held), async |(mut told, held)| {

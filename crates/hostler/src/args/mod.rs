@@ -1,6 +1,7 @@
 //! The command line as it is typed: one file per noun. Everything here is `Option` or text; what it means
 //! together with environment and files is decided in `settings`.
 
+mod errand;
 mod fleet;
 mod import;
 mod job;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use errand::{CpArgs, ErrandCommand, ExecArgs, PortForwardArgs};
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
 pub(crate) use job::{JobCommand, JobLsArgs, JobRerunArgs};
@@ -85,6 +87,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Read what a workload writes
     Logs(LogsArgs),
+    #[command(flatten)]
+    Errand(ErrandCommand),
     /// Stop a workload and keep it
     Stop(StopArgs),
     /// Start a stopped workload

@@ -4,12 +4,16 @@
 mod adopt;
 mod agent;
 mod apply;
+mod archive;
 mod completion;
+mod copy;
+mod cp;
 mod demo;
 mod desired;
 mod doctor;
 mod drain;
 mod events;
+mod exec;
 mod explain;
 mod history;
 mod import;
@@ -18,6 +22,7 @@ mod logs;
 mod node;
 mod pieces;
 mod plan;
+mod port_forward;
 mod ps;
 mod reopen;
 mod rm;
@@ -26,6 +31,7 @@ mod run;
 mod server;
 mod show;
 mod specs;
+mod terminal;
 mod up;
 mod version;
 mod wait;
@@ -38,7 +44,7 @@ use hostler_model::Timestamp;
 use hostler_wire::client::Client;
 use serde::Serialize;
 
-use crate::args::{ClientArgs, Command};
+use crate::args::{ClientArgs, Command, ErrandCommand};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{AgentSettings, ClientSettings, Environment, ServerSettings, UpSettings};
@@ -95,6 +101,10 @@ pub(crate) fn execute(
         Command::Logs(args) => ask.remote(args.client.clone(), async |remote| {
             logs::logs(&remote, args).await
         }),
+        Command::Errand(command) => {
+            let client = command.client().clone();
+            ask.remote(client, async |remote| errand(&remote, command).await)
+        }
         Command::Stop(args) => ask.remote(args.client.clone(), async |remote| {
             desired::stop(&remote, args).await
         }),
@@ -139,6 +149,14 @@ pub(crate) fn execute(
             printer.text(&hostler_doors::openapi());
             Ok(ExitStatus::Done)
         }
+    }
+}
+
+async fn errand(remote: &Remote<'_>, command: ErrandCommand) -> Result<ExitStatus, Failure> {
+    match command {
+        ErrandCommand::Exec(args) => exec::exec(remote, args).await,
+        ErrandCommand::PortForward(args) => port_forward::port_forward(remote, args).await,
+        ErrandCommand::Cp(args) => cp::cp(remote, args).await,
     }
 }
 

@@ -37,6 +37,11 @@ fn the_page_on_exit_codes_is_true() {
 }
 
 #[test]
+fn the_page_on_what_is_done_inside_a_copy_is_true() {
+    check("exec.md");
+}
+
+#[test]
 fn the_page_on_rollouts_is_true() {
     check("rollouts.md");
 }

@@ -7,6 +7,7 @@ mod adopt;
 mod churn;
 mod crash;
 mod end_to_end;
+mod errands;
 mod every_kind;
 mod fleet;
 mod foreign;
