@@ -66,7 +66,7 @@ pub(crate) enum Command {
     /// Run the control plane
     Server(ServerArgs),
     /// Run this machine's agent
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
 
     /// Run one workload, described by flags
     Run(Box<RunArgs>),

@@ -74,7 +74,7 @@ pub(crate) fn execute(
             server::server(ServerSettings::resolve(args, environment)?, printer)
         }
         Command::Agent(args) => {
-            let settings = AgentSettings::resolve(args, environment)?;
+            let settings = AgentSettings::resolve(*args, environment)?;
             agent::agent(settings, environment, printer)
         }
         Command::Run(args) => ask.remote(args.client.clone(), async |remote| {

@@ -18,7 +18,7 @@ fn agent(line: &[&str], environment: &Environment) -> Result<AgentSettings, Fail
     let Command::Agent(args) = Cli::try_parse_from(words).unwrap().command else {
         unreachable!()
     };
-    AgentSettings::resolve(args, environment)
+    AgentSettings::resolve(*args, environment)
 }
 
 fn with_file(
