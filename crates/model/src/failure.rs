@@ -126,6 +126,9 @@ failures! {
     PartNotFound = "part-not-found", InvalidSpec, Lasting;
     FileNotFound = "file-not-found", InvalidSpec, Lasting;
     CopyFailed = "copy-failed", StorageError, Passing;
+    ExecUnsupported = "exec-unsupported", InvalidSpec, Lasting;
+    CopyUnsupported = "copy-unsupported", InvalidSpec, Lasting;
+    PortUnreachable = "port-unreachable", NetworkError, Passing;
     ForwardUnsupported = "forward-unsupported", InvalidSpec, Lasting;
     LogNotFound = "log-not-found", RuntimeError, Passing;
     UnitUnkillable = "unit-unkillable", RuntimeError, Passing;

@@ -51,9 +51,8 @@ use hostler_model::{Exit, FailureCode, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
 use crate::{
-    Adoptable, Adoption, Census, Data, Exec, Files, Found, FoundState, Leftovers, NativeHealth, Ports,
-    Progress, Runtime,
-    RuntimeError, Stats, Unit, UnitStats,
+    Adoptable, Adoption, Census, Data, Exec, Files, Found, FoundState, Leftovers, NativeHealth,
+    Ports, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
 };
 use adopt::Adoptions;
 use engine::{Attempt as _, Engine, NETWORK_MISSING, readable};
@@ -402,9 +401,7 @@ impl Inner {
         match started.attempt()? {
             Ok(()) => Ok(()),
             // It can never be started: it is made anew, unless somebody else made it.
-            Err(refused)
-                if refused.is_stuck() && self.adoptions.of_unit(id).await?.is_none() =>
-            {
+            Err(refused) if refused.is_stuck() && self.adoptions.of_unit(id).await?.is_none() => {
                 self.delete(id, &container).await?;
                 Err(RuntimeError::NotFound(id))
             }

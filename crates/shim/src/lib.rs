@@ -41,8 +41,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use hostler_model::{FailureCode, Timestamp};
 use hostler_model::spec::WorkloadSpec;
+use hostler_model::{FailureCode, Timestamp};
 use rustix::process::Signal;
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};

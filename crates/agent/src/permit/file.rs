@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use hostler_model::{FailureCode, Task};
 use hostler_model::spec::WorkloadSpec;
+use hostler_model::{FailureCode, Task};
 use hostler_runtime::{Asks, Judge, RuntimeError};
 
 use super::Permit;
@@ -131,7 +131,10 @@ pub(crate) struct Bench(pub(crate) Arc<Guardian>);
 impl Judge for Bench {
     async fn judge(&self, asks: Vec<Asks>) -> Result<(), RuntimeError> {
         self.0
-            .by_rules(move |rules| asks.iter().try_for_each(|asks| rules.judge_asks(asks, real)))
+            .by_rules(move |rules| {
+                asks.iter()
+                    .try_for_each(|asks| rules.judge_asks(asks, real))
+            })
             .await
     }
 }

@@ -112,7 +112,9 @@ impl Reconciler {
             }
             if let Ok(words) = told.await {
                 // As above.
-                let _ = sender.send(Input::OrderCarried(Box::new(begun), Ok(words))).await;
+                let _ = sender
+                    .send(Input::OrderCarried(Box::new(begun), Ok(words)))
+                    .await;
             }
         });
     }

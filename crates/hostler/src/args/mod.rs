@@ -18,7 +18,8 @@ pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, Serve
 pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
 pub(crate) use job::{JobCommand, JobLsArgs, JobRerunArgs};
 pub(crate) use node::{
-    AdoptArgs, DrainArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs, NodeTargetArgs,
+    AdoptArgs, DrainArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs,
+    NodeTargetArgs,
 };
 pub(crate) use workload::{
     ApplyArgs, HistoryArgs, LogsArgs, PlanArgs, PortText, PromoteArgs, PsArgs, RestartArgs, RmArgs,

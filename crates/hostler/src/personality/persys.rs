@@ -28,8 +28,8 @@ use hostler_runtime::container::Registries;
 
 use crate::commands::single_thread;
 use crate::compose::{
-    Signals, compose_runtime, container_runtime, holdings, shim, shut_down, usual_guard, vm_runtime,
-    with_volumes,
+    Signals, compose_runtime, container_runtime, holdings, shim, shut_down, usual_guard,
+    vm_runtime, with_volumes,
 };
 use crate::failure::Failure;
 use crate::printer::Printer;

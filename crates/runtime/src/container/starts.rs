@@ -89,7 +89,10 @@ impl Starts {
 
     pub(crate) async fn forget(&self, id: UnitId) -> Result<(), RuntimeError> {
         let path = self.path(id);
-        disk::off_thread("forget the starts", move || disk::gone(std::fs::remove_file(&path))).await
+        disk::off_thread("forget the starts", move || {
+            disk::gone(std::fs::remove_file(&path))
+        })
+        .await
     }
 
     fn path(&self, id: UnitId) -> PathBuf {

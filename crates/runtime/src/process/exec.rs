@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hostler_model::{Exit, UnitId};
-use hostler_shim::{COMMAND_VARIABLE, CommandOrder};
 use hostler_shim::record::UnitDir;
+use hostler_shim::{COMMAND_VARIABLE, CommandOrder};
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStderr};

@@ -174,9 +174,10 @@ fn failed(code: FailureCode, volume: &Volume, trouble: Trouble) -> RuntimeError 
             FailureCode::VolumeDriverMissing,
             format!("volume `{name}`: {trouble}"),
         ),
-        Trouble::TimedOut { .. } => {
-            refused(FailureCode::VolumeTimeout, format!("volume `{name}`: {trouble}"))
-        }
+        Trouble::TimedOut { .. } => refused(
+            FailureCode::VolumeTimeout,
+            format!("volume `{name}`: {trouble}"),
+        ),
         Trouble::Failed { .. } => refused(code, format!("volume `{name}`: {trouble}")),
         Trouble::Io(source) => crate::disk::error(format!("volume `{name}`"), source),
     }

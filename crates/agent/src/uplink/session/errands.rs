@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream;
 use futures::{Stream, StreamExt as _};
-use hostler_model::{Code, Errand, ExecCommand, Task, TerminalSize, UnitId};
+use hostler_model::{Errand, ExecCommand, FailureCode, Task, TerminalSize, UnitId};
 use hostler_runtime::{Archive, Execution, Input, Runtime, RuntimeError, Stream as Output};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::bulk_frame::Frame;
@@ -289,29 +289,33 @@ fn archive(words: In) -> Archive<io::Error> {
 
 fn not_here() -> RuntimeError {
     RuntimeError::Unsatisfiable {
-        code: Code::UnitNotRunning.as_str(),
+        code: FailureCode::UnitNotRunning,
         message: "the copy is not on its node yet, or not any more".to_owned(),
     }
 }
 
 fn unsupported(runtime: &dyn Runtime, task: &Task) -> RuntimeError {
     let kind = runtime.kind();
-    let message = match task {
-        Task::Exec(_) => format!("no command can be run inside a {kind}"),
-        Task::Forward { .. } => format!("the ports of a {kind} cannot be reached this way"),
-        Task::ReadFiles { .. } | Task::WriteFiles { .. } => {
-            format!("no files can be copied from and to a {kind}")
-        }
+    let (code, message) = match task {
+        Task::Exec(_) => (
+            FailureCode::ExecUnsupported,
+            format!("no command can be run inside a {kind}"),
+        ),
+        Task::Forward { .. } => (
+            FailureCode::ForwardUnsupported,
+            format!("the ports of a {kind} cannot be reached this way"),
+        ),
+        Task::ReadFiles { .. } | Task::WriteFiles { .. } => (
+            FailureCode::CopyUnsupported,
+            format!("no files can be copied from and to a {kind}"),
+        ),
     };
-    RuntimeError::Unsatisfiable {
-        code: task.unsupported().as_str(),
-        message,
-    }
+    RuntimeError::Unsatisfiable { code, message }
 }
 
 fn no_listener(port: u16, why: &io::Error) -> RuntimeError {
     RuntimeError::Unsatisfiable {
-        code: Code::PortUnreachable.as_str(),
+        code: FailureCode::PortUnreachable,
         message: format!("nothing of the copy answers on port {port}: {why}"),
     }
 }

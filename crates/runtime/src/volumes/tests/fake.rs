@@ -97,7 +97,10 @@ impl Storage for Fake {
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError> {
         let mut state = self.state.lock().unwrap();
         if state.stuck.contains(&volume.name) {
-            return Err(refused(FailureCode::VolumeAttachFailed, "it is stuck".to_owned()));
+            return Err(refused(
+                FailureCode::VolumeAttachFailed,
+                "it is stuck".to_owned(),
+            ));
         }
         let place = self.place(volume);
         assert!(place.path().exists(), "it was provisioned before");
@@ -112,7 +115,10 @@ impl Storage for Fake {
     async fn detach(&self, volume: &Volume) -> Result<(), RuntimeError> {
         let mut state = self.state.lock().unwrap();
         if state.busy.contains(&volume.name) {
-            return Err(refused(FailureCode::VolumeDetachFailed, "it is busy".to_owned()));
+            return Err(refused(
+                FailureCode::VolumeDetachFailed,
+                "it is busy".to_owned(),
+            ));
         }
         state.attached.remove(&volume.name);
         Ok(())
