@@ -47,8 +47,7 @@ fn named(path: &Path) -> Result<Vec<(String, String)>, Failure> {
 fn joined(texts: Vec<String>) -> Vec<String> {
     let mut requests: Vec<String> = Vec::new();
     for text in texts {
-        let fits =
-            |last: &&mut String| last.len() + text.len() + BETWEEN.len() + 1 <= MAX_SPEC_BYTES;
+        let fits = |last: &&mut String| last.len() + text.len() + BETWEEN.len() < MAX_SPEC_BYTES;
         let Some(last) = requests.last_mut().filter(fits) else {
             requests.push(text);
             continue;

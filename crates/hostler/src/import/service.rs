@@ -56,19 +56,14 @@ pub(super) fn spec(name: &str, keys: &mut Keys<'_>, file: &Value) -> Option<Work
     }
     let mut container = container(&image, keys, file);
     container.healthcheck = healthcheck(keys);
-    if let Some(check) = container
-        .healthcheck
-        .as_ref()
-        .filter(|check| !check.disabled)
-    {
+    let checks = container.healthcheck.as_ref();
+    if let Some(check) = checks.filter(|check| !check.disabled) {
+        let usual = HealthSpec::default();
         spec.health = Some(HealthSpec {
             native: true,
-            interval_ms: check
-                .interval_ms
-                .unwrap_or(HealthSpec::default().interval_ms)
-                .max(100),
+            interval_ms: check.interval_ms.unwrap_or(usual.interval_ms).max(100),
             start_period_ms: check.start_period_ms.unwrap_or_default(),
-            ..HealthSpec::default()
+            ..usual
         });
     }
     spec.container = Some(container);
