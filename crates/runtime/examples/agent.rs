@@ -71,6 +71,7 @@ async fn main() {
             workload_name: wanted.spec.name.clone(),
             slot: 0,
             spec: Arc::new(wanted.spec),
+            volumes: Vec::new(),
         };
         runtime.prepare(&unit, &|_| {}).await.expect("prepare");
         runtime.start(unit.id).await.expect("start");

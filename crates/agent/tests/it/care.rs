@@ -251,17 +251,15 @@ async fn a_control_plane_of_another_life_deletes_no_data_that_is_older_than_it()
     world.pass(A_WHILE).await;
     agent.stop().await;
     // Nothing runs here, so that the guard against mass stops has nothing to hold back.
-    let lives: [(&str, &dyn Fn(&mut State)); 2] = [
-        ("an older copy of the store", &|state| {
-            state.run = (8, 20);
-            state.revision = 20;
-        }),
-        ("a restored store", &|state| state.epoch = epoch(2)),
-    ];
-    for (what, begin) in lives {
+    for what in ["an older copy of the store", "a restored store"] {
         {
             let mut state = world.control.state();
-            begin(&mut state);
+            if what == "a restored store" {
+                state.epoch = epoch(2);
+            } else {
+                state.run = (8, 20);
+                state.revision = 20;
+            }
             state.unknown.insert(workload(unit(1, 1)));
             state.kept.clear();
         }

@@ -64,10 +64,7 @@ pub(crate) fn execute(
     environment: &Environment,
     printer: &Printer,
 ) -> Result<ExitStatus, Failure> {
-    let ask = Ask {
-        environment,
-        printer,
-    };
+    let ask = Ask::new(environment, printer);
     match command {
         Command::Up(args) => up::up(UpSettings::resolve(args, environment)?, printer),
         Command::Server(args) => {
@@ -166,6 +163,13 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
+    const fn new(environment: &'a Environment, printer: &'a Printer) -> Self {
+        Self {
+            environment,
+            printer,
+        }
+    }
+
     /// Runs a verb that talks to a server, on one thread.
     fn remote<F>(
         &self,
