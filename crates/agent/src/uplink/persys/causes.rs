@@ -158,6 +158,7 @@ mod tests {
                 "RUNTIME_RESOURCE_MISSING RUNTIME_ERROR again",
                 "RUNTIME_UNHEALTHY RUNTIME_ERROR again",
                 "STORAGE_ATTACH_FAILED STORAGE_ERROR again",
+                "STORAGE_FAILED STORAGE_ERROR again",
                 "STORAGE_FAILED STORAGE_ERROR lasting",
                 "STORAGE_FULL STORAGE_ERROR again",
                 "STORAGE_PROVISION_FAILED STORAGE_ERROR again",
