@@ -52,6 +52,8 @@ pub enum LeftoverKind {
         /// None where nothing says whose it is.
         workload: Option<WorkloadId>,
     },
+    /// A managed volume with what copies of that workload stored. The name is that of its storage driver and its own.
+    Volume { workload: WorkloadId },
 }
 
 /// What became of a discard.
@@ -70,6 +72,7 @@ impl LeftoverKind {
             Self::Image => "image",
             Self::Debris => "debris",
             Self::Data { .. } => "data",
+            Self::Volume { .. } => "volume",
         }
     }
 }

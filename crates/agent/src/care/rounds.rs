@@ -330,7 +330,11 @@ impl Found {
 fn whose(thing: &Leftover) -> Option<WorkloadId> {
     match thing.kind {
         LeftoverKind::Data { workload, .. } if thing.needed.is_none() => workload,
-        LeftoverKind::Data { .. } | LeftoverKind::Image | LeftoverKind::Debris => None,
+        LeftoverKind::Volume { workload } if thing.needed.is_none() => Some(workload),
+        LeftoverKind::Data { .. }
+        | LeftoverKind::Volume { .. }
+        | LeftoverKind::Image
+        | LeftoverKind::Debris => None,
     }
 }
 

@@ -132,40 +132,19 @@ impl Rules<'_> {
         if let Some(why) = &item.needed {
             return Verdict::Stays(why.clone());
         }
-        let is_young = self.now.since(item.used_at) < self.budget.min_age;
-        let young = || {
-            let least = span(self.budget.min_age);
-            Verdict::Stays(format!("{}, and it stays for {least}", self.age(item)))
-        };
         match &item.what {
             What::Leftover {
                 kind: LeftoverKind::Data { workload, .. },
                 ..
-            } => {
-                let Some(workload) = workload else {
-                    return Verdict::Stays("nothing says whose it is".to_owned());
-                };
-                let is_unknown = self.unwanted.contains(workload);
-                let is_deleted = is_unknown && item.made_at >= self.trusted_since;
-                if is_deleted || self.demand == (Demand::All { data: true }) {
-                    match (is_young, is_deleted) {
-                        (true, _) => young(),
-                        (false, true) => Verdict::Goes("its workload was deleted".to_owned()),
-                        (false, false) => {
-                            Verdict::Goes("no copy here uses it, and it was asked for".to_owned())
-                        }
-                    }
-                } else if is_unknown {
-                    Verdict::Stays(
-                        "it is older than what this control plane surely knows".to_owned(),
-                    )
-                } else {
-                    Verdict::Stays(
-                        "its workload is still there, and this may be its only copy".to_owned(),
-                    )
-                }
-            }
-            _ if is_young => young(),
+            } => match workload {
+                Some(workload) => self.judge_data(item, *workload),
+                None => Verdict::Stays("nothing says whose it is".to_owned()),
+            },
+            What::Leftover {
+                kind: LeftoverKind::Volume { workload },
+                ..
+            } => self.judge_data(item, *workload),
+            _ if self.is_young(item) => self.young(item),
             What::Leftover {
                 kind: LeftoverKind::Debris,
                 ..
@@ -176,6 +155,35 @@ impl Rules<'_> {
             }
             | What::Finished { .. } => Verdict::Waits,
         }
+    }
+
+    /// What copies of a workload stored: it is nowhere else.
+    fn judge_data(&self, item: &Item, workload: WorkloadId) -> Verdict {
+        let is_unknown = self.unwanted.contains(&workload);
+        let is_deleted = is_unknown && item.made_at >= self.trusted_since;
+        let stays = |why: &str| Verdict::Stays(why.to_owned());
+        if is_deleted || self.demand == (Demand::All { data: true }) {
+            match (self.is_young(item), is_deleted) {
+                (true, _) => self.young(item),
+                (false, true) => Verdict::Goes("its workload was deleted".to_owned()),
+                (false, false) => {
+                    Verdict::Goes("no copy here uses it, and it was asked for".to_owned())
+                }
+            }
+        } else if is_unknown {
+            stays("it is older than what this control plane surely knows")
+        } else {
+            stays("its workload is still there, and this may be its only copy")
+        }
+    }
+
+    fn is_young(&self, item: &Item) -> bool {
+        self.now.since(item.used_at) < self.budget.min_age
+    }
+
+    fn young(&self, item: &Item) -> Verdict {
+        let least = span(self.budget.min_age);
+        Verdict::Stays(format!("{}, and it stays for {least}", self.age(item)))
     }
 
     fn age(&self, item: &Item) -> String {

@@ -99,6 +99,9 @@ pub(super) fn name(what: &What) -> String {
                     workload: Some(workload),
                     ..
                 } => format!("{driver} data {name} of workload {workload}"),
+                LeftoverKind::Volume { workload } => {
+                    format!("volume {name} of workload {workload}")
+                }
                 LeftoverKind::Data { .. } | LeftoverKind::Image | LeftoverKind::Debris => {
                     format!("{driver} {} {name}", kind.as_str())
                 }

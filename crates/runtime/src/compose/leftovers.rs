@@ -38,6 +38,7 @@ impl Leftovers for ComposeRuntime {
                 Err(refused) => Ok(Discarded::Stays(refused.message)),
             },
             LeftoverKind::Data { assignment, .. } => self.inner.discard_data(assignment).await,
+            LeftoverKind::Volume { .. } => Ok(Discarded::Gone),
         }
     }
 }

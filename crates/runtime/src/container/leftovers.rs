@@ -24,7 +24,9 @@ impl Leftovers for ContainerRuntime {
                 let docker = self.inner.engine.docker().await?;
                 self.inner.pulls.images().discard(&docker, name).await
             }
-            LeftoverKind::Debris | LeftoverKind::Data { .. } => Ok(Discarded::Gone),
+            LeftoverKind::Debris | LeftoverKind::Data { .. } | LeftoverKind::Volume { .. } => {
+                Ok(Discarded::Gone)
+            }
         }
     }
 }

@@ -31,11 +31,11 @@ pub struct HoldingsConfig {
 
 /// Who holds which volume on this node; shared by all runtime drivers.
 pub struct Holdings {
-    records: Records,
-    drivers: BTreeMap<&'static str, Arc<dyn Storage>>,
+    pub(super) records: Records,
+    pub(super) drivers: BTreeMap<&'static str, Arc<dyn Storage>>,
     clock: Arc<dyn Clock>,
     /// Claims are made one at a time.
-    claims: tokio::sync::Mutex<()>,
+    pub(super) claims: tokio::sync::Mutex<()>,
     /// One step at a time on each volume.
     turns: Mutex<HashMap<(String, String), Turn>>,
 }
@@ -227,7 +227,7 @@ impl Holdings {
         let mut known = Vec::new();
         for held in &mut holding.volumes {
             check_free(held, &others)?;
-            known.push(self.entitle(held, holding.owner).await?);
+            known.push(self.entitle(held, (holding.owner, kind)).await?);
         }
         self.records.save_holding(&holding).await?;
         for (held, known) in holding.volumes.iter().zip(known) {
@@ -279,7 +279,11 @@ impl Holdings {
     }
 
     /// Enters the copy among the volume's owners, unless it is another's.
-    async fn entitle(&self, held: &mut Held, owner: Owner) -> Result<Known, RuntimeError> {
+    async fn entitle(
+        &self,
+        held: &mut Held,
+        (owner, kind): (Owner, Kind),
+    ) -> Result<Known, RuntimeError> {
         let mut known = self.records.known(&held.volume).await?;
         let mut others = known.owners.iter().filter(|other| **other != owner);
         let is_exclusive = held.volume.is_exclusive();
@@ -293,8 +297,17 @@ impl Holdings {
             return Err(refused(FailureCode::VolumeInUse, message));
         }
         held.is_new_owner = known.owners.insert(owner);
-        known.is_exclusive = is_exclusive;
-        Ok(known)
+        let now = self.now();
+        let is_first = known.volume.is_none();
+        Ok(Known {
+            is_exclusive,
+            volume: Some(held.volume.clone()),
+            kind: Some(kind),
+            is_retained: held.retain,
+            made_at: if is_first { now } else { known.made_at },
+            used_at: now,
+            ..known
+        })
     }
 
     async fn bring(&self, holding: &mut Holding) -> Result<Vec<Attached>, RuntimeError> {
@@ -350,7 +363,12 @@ impl Holdings {
         };
         let claims = self.claims.lock().await;
         let mut known = self.records.known(volume).await?;
-        if disowns && known.owners.remove(&holding.owner) {
+        let is_owned = known.owners.contains(&holding.owner);
+        if disowns {
+            known.owners.remove(&holding.owner);
+        }
+        if is_owned {
+            known.used_at = self.now();
             self.records.save_known(volume, known.clone()).await?;
         }
         drop(claims);
@@ -361,7 +379,7 @@ impl Holdings {
         Ok(())
     }
 
-    fn driver(&self, volume: &Volume) -> Result<&dyn Storage, RuntimeError> {
+    pub(super) fn driver(&self, volume: &Volume) -> Result<&dyn Storage, RuntimeError> {
         let driver = self.drivers.get(volume.driver.as_str());
         driver.map(AsRef::as_ref).ok_or_else(|| {
             let message = format!("there is no storage driver `{}`", volume.driver);
@@ -369,7 +387,7 @@ impl Holdings {
         })
     }
 
-    async fn turn(&self, volume: &Volume) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(super) async fn turn(&self, volume: &Volume) -> tokio::sync::OwnedMutexGuard<()> {
         let key = (volume.driver.clone(), volume.name.clone());
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -386,7 +404,7 @@ impl Holdings {
 }
 
 impl Holding {
-    fn holds(&self, volume: &Volume) -> bool {
+    pub(super) fn holds(&self, volume: &Volume) -> bool {
         let mut volumes = self.volumes.iter().map(|held| &held.volume);
         volumes.any(|held| held.driver == volume.driver && held.name == volume.name)
     }

@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use hostler_model::FailureCode;
 use super::tool::{Call, Tools, Trouble};
 use super::{Form, Place, Storage, Volume, attach_failed, detach_failed, filesystem};
 use super::{provision_failed, refused};
-use crate::RuntimeError;
+use crate::{RuntimeError, disk};
 
 pub(super) struct Local {
     root: PathBuf,
@@ -166,6 +167,12 @@ impl Storage for Local {
             gone.await
         };
         deleted.await.map_err(detach_failed(volume))
+    }
+
+    fn usage(&self, volume: &Volume) -> u64 {
+        let dir = self.dir(volume).map_or(0, |dir| disk::usage(&dir));
+        let image = self.image(volume).and_then(fs::metadata);
+        dir + image.map_or(0, |image| image.blocks() * 512)
     }
 }
 

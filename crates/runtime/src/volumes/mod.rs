@@ -22,6 +22,7 @@
 mod ceph;
 mod filesystem;
 mod holdings;
+mod leftovers;
 mod local;
 mod nfs;
 mod over;
@@ -124,6 +125,11 @@ trait Storage: Send + Sync {
 
     /// Deletes a detached volume with its data.
     async fn delete(&self, volume: &Volume) -> Result<(), RuntimeError>;
+
+    /// What a detached volume takes of the node's own disk. Blocks.
+    fn usage(&self, _volume: &Volume) -> u64 {
+        0
+    }
 }
 
 impl Volume {

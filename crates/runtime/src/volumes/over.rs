@@ -57,6 +57,14 @@ impl WithVolumes {
             inner: Arc::new(inner),
         }
     }
+
+    pub(super) fn runtime(&self) -> &dyn Runtime {
+        self.inner.runtime.as_ref()
+    }
+
+    pub(super) fn holdings(&self) -> &Holdings {
+        &self.inner.holdings
+    }
 }
 
 #[async_trait]
@@ -175,7 +183,7 @@ impl Runtime for WithVolumes {
     }
 
     fn leftovers(&self) -> Option<&dyn Leftovers> {
-        self.inner.runtime.leftovers()
+        Some(self)
     }
 
     fn adoption(&self) -> Option<&dyn Adoption> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hostler_model::spec::Kind;
 use hostler_model::{Timestamp, UnitId, WorkloadId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::filesystem::{self, absent_is_fine};
@@ -68,6 +69,15 @@ pub(super) struct Known {
     pub(super) owners: BTreeSet<Owner>,
     /// The owner shares it with nobody.
     pub(super) is_exclusive: bool,
+    /// As it was claimed last; none before that.
+    pub(super) volume: Option<Volume>,
+    /// The runtime driver whose unit claimed it last.
+    pub(super) kind: Option<Kind>,
+    /// It outlives its workload.
+    pub(super) is_retained: bool,
+    /// When it was claimed first, and of use last.
+    pub(super) made_at: Timestamp,
+    pub(super) used_at: Timestamp,
 }
 
 /// The directory of the records.
@@ -134,6 +144,12 @@ impl Records {
         disk::off_thread("read whose a volume is", read).await
     }
 
+    /// Every volume that somebody owns.
+    pub(super) async fn all_known(&self) -> Result<Vec<Known>, RuntimeError> {
+        let known = self.dir.join("known");
+        disk::off_thread("read whose volumes are", move || read_all(&known)).await
+    }
+
     /// What nobody owns is not known.
     pub(super) async fn save_known(
         &self,
@@ -156,23 +172,17 @@ fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
     disk::write_durably(path, record)
 }
 
-fn read_all(units: &Path) -> io::Result<Vec<Holding>> {
-    let entries = match fs::read_dir(units) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut holdings = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
+fn read_all<T: DeserializeOwned>(dir: &Path) -> io::Result<Vec<T>> {
+    let mut records = Vec::new();
+    for (path, _) in disk::entries(dir)? {
         if path.extension().is_some_and(|ending| ending == "json") {
-            holdings.extend(read_named(&path)?);
+            records.extend(read_named(&path)?);
         }
     }
-    Ok(holdings)
+    Ok(records)
 }
 
-fn read_named(path: &Path) -> io::Result<Option<Holding>> {
+fn read_named<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     disk::read(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

@@ -172,6 +172,9 @@ fn any_item() -> impl Strategy<Value = Item> {
             assignment: AssignmentId::mint(NOW, n),
             workload: whose.map(workload),
         }),
+        (6..9_u128).prop_map(|whose| LeftoverKind::Volume {
+            workload: workload(whose)
+        }),
     ];
     let needed = prop::option::of(Just("something uses it".to_owned()));
     (kind, "[a-f]", 0..30_u64, 0..200_u64, needed).prop_map(
@@ -198,8 +201,13 @@ proptest! {
         for (item, why) in &sorted.goes {
             prop_assert!(item.needed.is_none() && !why.is_empty());
             prop_assert!(NOW.since(item.used_at) >= BUDGET.min_age);
-            if let What::Leftover { kind: LeftoverKind::Data { workload: whose, .. }, .. } = &item.what {
-                let is_deleted = *whose == Some(workload(7));
+            let whose = match &item.what {
+                What::Leftover { kind: LeftoverKind::Data { workload: whose, .. }, .. } => Some(*whose),
+                What::Leftover { kind: LeftoverKind::Volume { workload: whose }, .. } => Some(Some(*whose)),
+                What::Leftover { .. } | What::Finished { .. } => None,
+            };
+            if let Some(whose) = whose {
+                let is_deleted = whose == Some(workload(7));
                 let is_asked = demand == Demand::All { data: true } && whose.is_some();
                 prop_assert!(is_deleted || is_asked);
             }

@@ -14,7 +14,7 @@ use super::super::{Holdings, Storage, WithVolumes};
 use super::fake::Fake;
 use crate::contract::{self, Subject};
 use crate::fake::{FakeMachine, FakeRuntime, Fault};
-use crate::{Data, FoundState, Runtime, RuntimeError, Unit};
+use crate::{Data, Discarded, FoundState, LeftoverKind, Runtime, RuntimeError, Unit};
 
 /// A machine with a runtime driver and storage, which outlive the agent.
 struct Node {
@@ -332,4 +332,57 @@ async fn a_removal_that_an_agent_did_not_finish_is_found_and_finished() {
     driver.remove(unit.id, Data::Keep).await.unwrap();
     node.assert_is_bare();
     assert!(driver.observe().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_copy_left_behind_is_told_with_its_owner_and_goes_once_nothing_needs_it() {
+    let node = Node::new();
+    let driver = node.driver();
+    let leftovers = driver.leftovers().unwrap();
+    let (moved, other) = (unit(&[DATA]), unit(&[KEPT]));
+    for unit in [&moved, &other] {
+        driver.prepare(unit, &quiet).await.unwrap();
+        driver.start(unit.id).await.unwrap();
+    }
+    let kind = LeftoverKind::Volume {
+        workload: moved.workload,
+    };
+    let in_use = leftovers.discard(kind, "local.data").await.unwrap();
+    assert_eq!(in_use, Discarded::Stays("a unit uses it".to_owned()));
+
+    for unit in [&moved, &other] {
+        driver.remove(unit.id, Data::Keep).await.unwrap();
+    }
+    let told = leftovers.leftovers().await.unwrap();
+    let told: Vec<_> = told
+        .iter()
+        .filter(|it| matches!(it.kind, LeftoverKind::Volume { .. }))
+        .map(|it| (it.kind, it.name.as_str(), it.needed.is_some()))
+        .collect();
+    let kept = LeftoverKind::Volume {
+        workload: other.workload,
+    };
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.contains(&(kind, "local.data", false)), "{told:?}");
+    assert!(told.contains(&(kept, "local.kept", true)), "{told:?}");
+
+    // Another workload's word deletes nothing of it.
+    let strange = leftovers.discard(kept, "local.data").await.unwrap();
+    assert_eq!(strange, Discarded::Gone);
+    assert_eq!(node.local.volumes().len(), 2);
+    let retained = leftovers.discard(kept, "local.kept").await.unwrap();
+    assert!(matches!(retained, Discarded::Stays(_)), "{retained:?}");
+    let gone = leftovers.discard(kind, "local.data").await.unwrap();
+    assert_eq!(gone, Discarded::Gone);
+    assert_eq!(node.local.volumes().len(), 1);
+    assert_eq!(
+        leftovers
+            .leftovers()
+            .await
+            .unwrap()
+            .iter()
+            .filter(|it| it.kind == kind)
+            .count(),
+        0
+    );
 }
