@@ -10,13 +10,16 @@
 //! hierarchies by which systemd tells services apart (`systemd`, `unified`). A machine on which nothing may
 //! be written here runs units without limits, and [`Cgroups::note`] says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use hostler_model::UnitId;
 use hostler_model::spec::WorkloadSpec;
+
+use crate::kernel::{self, Stat};
+use crate::record::ProcessName;
 
 /// Where the kernel shows them.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -174,6 +177,20 @@ impl Cgroups {
         self.move_here(&id.to_string())
     }
 
+    /// Moves this process to those of the unit, in every hierarchy in which they have a cgroup of their own.
+    pub fn join(&self, id: UnitId) -> io::Result<()> {
+        let mut joined = Ok(());
+        for dir in self.dirs(id) {
+            let file = dir.join("cgroup.procs");
+            let is_lived_in = fs::read_to_string(&file).is_ok_and(|text| !text.trim().is_empty());
+            let here = fs::write(&file, "0");
+            if is_lived_in {
+                joined = joined.and(here);
+            }
+        }
+        joined
+    }
+
     /// Moves this process to the other shims.
     pub fn leave(&self) -> io::Result<()> {
         self.move_here(SHIMS)
@@ -187,6 +204,21 @@ impl Cgroups {
             all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         }
         all
+    }
+
+    /// What lives of the unit: in its cgroup, or with its mark.
+    pub fn living(&self, id: UnitId) -> Vec<ProcessName> {
+        let lives = |stat: &Stat| !matches!(stat.state, b'Z' | b'X');
+        let inside = self.processes(id).into_iter();
+        let inside = inside.filter_map(|pid| Some((pid, kernel::stat(pid).filter(lives)?)));
+        let found: BTreeMap<i32, u64> = inside
+            .chain(kernel::marked(id))
+            .map(|(pid, stat)| (pid, stat.start_ticks))
+            .collect();
+        found
+            .into_iter()
+            .map(|(pid, ticks)| ProcessName { pid, ticks })
+            .collect()
     }
 
     /// Kills everything in the unit's cgroup at once, where the kernel can (v2, 5.14).
@@ -407,6 +439,7 @@ mod tests {
         fs::write(dir.join("pids.current"), "2\n").unwrap();
         let blocks = "8:0 rbytes=5 wbytes=7 rios=1 wios=1\n8:16 rbytes=50 wbytes=70\n";
         fs::write(dir.join("io.stat"), blocks).unwrap();
+        cgroups.join(unit()).unwrap();
         fs::write(dir.join("cgroup.procs"), "11\n12\n").unwrap();
         assert_eq!(cgroups.memory_kills(unit()), 2);
         let expected = Usage {
@@ -444,6 +477,10 @@ mod tests {
         assert_eq!(text(dir("pids").join("pids.max")), "40");
         cgroups.enter(unit()).unwrap();
         assert_eq!(text(dir("systemd").join("cgroup.procs")), "0");
+        fs::write(dir("cpu").join("cgroup.procs"), "11\n").unwrap();
+        fs::remove_dir_all(dir("memory")).unwrap();
+        cgroups.join(unit()).unwrap();
+        assert_eq!(text(dir("cpu").join("cgroup.procs")), "0");
     }
 
     #[test]

@@ -4,19 +4,21 @@
 //! files is inherited, so the shim sets it on itself for the moment of the spawn; that nothing may gain privileges
 //! it takes on for good, for it needs none. What the shim must not have itself is the launcher's business.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hostler_model::ExecCommand;
 use hostler_model::spec::ProcessSpec;
-use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use hostler_model::{ExecCommand, UnitId};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::process::{Pid, Resource, Rlimit, Signal, Uid};
 
+use super::command::COMMAND_VARIABLE;
 use super::launch::Launch;
 use super::{Failure, Unsatisfiable, env_file};
 use crate::kernel::UNIT_VARIABLE;
@@ -39,6 +41,8 @@ pub(super) struct Prepared {
     launch: Option<Launch>,
     open_files: Option<u64>,
     no_new_privileges: bool,
+    /// Who is to own the inputs and outputs that were made for it.
+    owner: Option<u32>,
 }
 
 /// Turns the spec into a command, or says what the machine cannot give.
@@ -64,13 +68,28 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
         .stderr(Stdio::piped());
     let working_dir = furnish(&mut command, launch.as_mut(), record, (process, dir))?;
     command.current_dir(working_dir);
+    if let Some(launch) = launch.as_mut() {
+        hand_over_environment(&mut command, launch, record.unit);
+    }
     Ok(Prepared {
         program: program.clone(),
         command,
         launch,
         open_files: spec.limits.open_files,
         no_new_privileges: process.no_new_privileges,
+        owner: None,
     })
+}
+
+/// The launcher has the unit's mark alone, so that it is found as the program is.
+fn hand_over_environment(command: &mut Command, launch: &mut Launch, unit: UnitId) {
+    // All of it was text before.
+    let text = |it: &OsStr| it.to_string_lossy().into_owned();
+    launch.environment = command
+        .get_envs()
+        .filter_map(|(key, value)| Some((text(key), text(value?))))
+        .collect();
+    command.env_clear().env(UNIT_VARIABLE, unit.to_string());
 }
 
 /// Another command with the user, directory, environment and limits of the unit's own, as far as it asks for no others.
@@ -86,8 +105,10 @@ pub(super) fn prepare_command(
     let mut command = Command::new(program);
     command.args(arguments);
     let working_dir = furnish(&mut command, launch.as_mut(), record, (process, dir))?;
+    let mut owner = process.user.as_deref().map(identity).transpose()?;
     if let Some(user) = &asked.user {
         let identity = identity(user)?;
+        owner = Some(identity.clone());
         command.env("HOME", identity.home.as_deref().unwrap_or("/"));
         set_identity(&mut command, launch.as_mut(), Some(identity), Vec::new());
     }
@@ -102,6 +123,7 @@ pub(super) fn prepare_command(
         launch,
         open_files: spec.limits.open_files,
         no_new_privileges: process.no_new_privileges,
+        owner: owner.map(|owner| owner.uid),
     };
     Ok((prepared, place))
 }
@@ -260,6 +282,7 @@ impl Prepared {
     /// Becomes it, with the input and outputs of this process, among the namespaces of the unit's process if there is
     /// one to join. Answers only if that fails.
     pub(super) fn exec(mut self, place: &Place, beside: Option<Pid>, tie: Tie) -> Failure {
+        self.own_streams();
         // A missing directory would look like a missing program, so it is entered before.
         let ready = self
             .limit(beside)
@@ -277,6 +300,22 @@ impl Prepared {
         Failure::Command {
             program: self.program,
             errno: super::errno(&error),
+        }
+    }
+
+    /// Terminals and pipes belong to whom the command runs as, so that it can open them by name too. One that cannot be
+    /// given is usable all the same.
+    fn own_streams(&self) {
+        let Some(owner) = self.owner.filter(|_| rustix::process::geteuid().is_root()) else {
+            return;
+        };
+        let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+        for stream in [input.as_fd(), output.as_fd(), error.as_fd()] {
+            let is_pipe = rustix::fs::fstat(stream)
+                .is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Fifo);
+            if is_pipe || stream.is_terminal() {
+                let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(owner)), None);
+            }
         }
     }
 
@@ -397,6 +436,47 @@ fn set_environment(
     }
     command
         .envs(&record.spec.env)
-        .env(UNIT_VARIABLE, record.unit.to_string());
+        .env(UNIT_VARIABLE, record.unit.to_string())
+        // An order to this program is nothing that a spec could give.
+        .env_remove(COMMAND_VARIABLE);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use hostler_model::spec::WorkloadSpec;
+    use hostler_model::{AssignmentId, Timestamp, WorkloadId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_spec_puts_into_the_environment_steers_no_launcher() {
+        let home = tempfile::tempdir().unwrap();
+        let mut spec = WorkloadSpec::of_process("one", vec!["true".to_owned()]);
+        spec.process.as_mut().unwrap().umask = Some("022".to_owned());
+        spec.process.as_mut().unwrap().working_dir = Some("/".to_owned());
+        let env = [("LD_PRELOAD", "/evil.so"), (COMMAND_VARIABLE, "{}")];
+        spec.env = BTreeMap::from(env.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let record = UnitRecord {
+            unit: UnitId {
+                assignment: AssignmentId::mint(Timestamp::from_millis(1), 2),
+                generation: 3,
+            },
+            workload: WorkloadId::mint(Timestamp::from_millis(1), 2),
+            workload_name: "one".to_owned(),
+            slot: 0,
+            spec: Arc::new(spec),
+            mounts: Vec::new(),
+        };
+        let prepared = prepare(&record, &UnitDir::at(home.path())).unwrap();
+        let keys: Vec<_> = prepared.command.get_envs().map(|(key, _)| key).collect();
+        assert_eq!(keys, [UNIT_VARIABLE]);
+        let of_program = prepared.launch.unwrap().environment;
+        assert_eq!(of_program["LD_PRELOAD"], "/evil.so");
+        assert!(of_program.contains_key(UNIT_VARIABLE) && of_program.contains_key("PATH"));
+        assert!(!of_program.contains_key(COMMAND_VARIABLE));
+    }
 }

@@ -76,13 +76,17 @@ fn attempt(unit_dir: &Path, order: &CommandOrder) -> Result<ExitStatus, (u8, Str
     };
     let (prepared, place) =
         child::prepare_command(&order.command, &record, &dir).map_err(exit_of)?;
-    let beside = unit_process(&record, &dir).map_err(not_runnable)?;
     if !order.is_inner {
         // Where the unit has no cgroup, as the driver's note says, there is none to enter.
-        let _ = Cgroups::detect(Path::new(cgroup::ROOT)).enter(record.unit);
-        if let Some(process) = beside.filter(|_| isolation(&record).is_some_and(|it| it.pid)) {
-            return start_inner(order, process).map_err(exit_of);
-        }
+        let joined = Cgroups::detect(Path::new(cgroup::ROOT)).join(record.unit);
+        joined.map_err(|error| not_runnable(format!("cannot enter the unit's cgroup: {error}")))?;
+    }
+    // Only now: whoever sees the unit's end finds this process in its cgroup, and kills it.
+    let beside = unit_process(&record, &dir).map_err(not_runnable)?;
+    if !order.is_inner
+        && let Some(process) = beside.filter(|_| isolation(&record).is_some_and(|it| it.pid))
+    {
+        return start_inner(order, process).map_err(exit_of);
     }
     if order.command.terminal.is_some() {
         take_terminal()
@@ -96,18 +100,23 @@ fn attempt(unit_dir: &Path, order: &CommandOrder) -> Result<ExitStatus, (u8, Str
     Err(exit_of(prepared.exec(&place, beside, tie)))
 }
 
-/// The process whose namespaces are to be joined, if it has any of its own.
+/// The process whose namespaces are to be joined, if it has any of its own. In a unit that has ended nothing begins.
 fn unit_process(record: &UnitRecord, dir: &UnitDir) -> Result<Option<Pid>, String> {
     let is_isolated = isolation(record).is_some_and(|isolation| !isolation.is_none());
-    if !is_isolated && record.mounts.is_empty() {
-        return Ok(None);
-    }
+    let is_apart = is_isolated || !record.mounts.is_empty();
     let gone = |error: io::Error| format!("cannot find the unit's process: {error}");
     let run = dir.latest_run().map_err(gone)?;
     let name: Option<ProcessName> = disk::read(&dir.child_file(run)).map_err(gone)?;
-    let process = name.and_then(|name| Some((name, Pid::from_raw(name.pid)?)));
-    match process {
-        Some((name, pid)) if kernel::name_of(pid) == Some(name) => Ok(Some(pid)),
+    // Its number stays taken for a while after its end.
+    let lives = |name: ProcessName| {
+        kernel::stat(name.pid).is_some_and(|stat| {
+            stat.start_ticks == name.ticks && !matches!(stat.state, b'Z' | b'X')
+        })
+    };
+    match name {
+        // A disk that was full then has no record of it.
+        None if !is_apart => Ok(None),
+        Some(name) if lives(name) => Ok(Pid::from_raw(name.pid).filter(|_| is_apart)),
         _ => Err("the unit's process has ended".to_owned()),
     }
 }
@@ -172,4 +181,44 @@ fn as_it_ended(status: ExitStatus) -> ExitCode {
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     ExitCode::from(code.unwrap_or(NOT_RUNNABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hostler_model::spec::WorkloadSpec;
+    use hostler_model::{AssignmentId, Timestamp, UnitId, WorkloadId};
+
+    use super::*;
+
+    #[test]
+    fn nothing_begins_in_a_unit_that_has_ended() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = UnitDir::at(home.path());
+        let at = Timestamp::from_millis(1);
+        let record = UnitRecord {
+            unit: UnitId {
+                assignment: AssignmentId::mint(at, 2),
+                generation: 3,
+            },
+            workload: WorkloadId::mint(at, 2),
+            workload_name: "one".to_owned(),
+            slot: 0,
+            spec: Arc::new(WorkloadSpec::of_process("one", vec!["true".to_owned()])),
+            mounts: Vec::new(),
+        };
+        std::fs::create_dir(dir.runs()).unwrap();
+        std::fs::write(dir.start_file(1), "").unwrap();
+        assert_eq!(unit_process(&record, &dir), Ok(None), "of no record");
+        let me = kernel::name_of(rustix::process::getpid()).unwrap();
+        disk::write_whole(&dir.child_file(1), &me).unwrap();
+        assert_eq!(unit_process(&record, &dir), Ok(None), "it lives");
+        let earlier = ProcessName {
+            ticks: me.ticks + 1,
+            ..me
+        };
+        disk::write_whole(&dir.child_file(1), &earlier).unwrap();
+        assert!(unit_process(&record, &dir).is_err());
+    }
 }

@@ -33,10 +33,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, Unsatisfiable, filter};
 
-/// What the launcher is told. Its environment and its directory are the program's already.
+/// What the launcher is told. Its directory is the program's already; its environment is not: it begins as root, and
+/// what a spec says must steer neither it nor the loader of its libraries.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) command: Vec<String>,
+    pub(super) environment: BTreeMap<String, String>,
     /// User, group and supplementary groups; none leaves all as they are.
     pub(super) identity: Option<(u32, u32, Vec<u32>)>,
     umask: Option<u32>,
@@ -60,6 +62,7 @@ impl Launch {
             && mounts.is_empty();
         (!is_plain).then(|| Self {
             command: spec.command.clone(),
+            environment: BTreeMap::new(),
             identity: None,
             umask: spec.umask_bits(),
             nice: spec.nice,
@@ -71,7 +74,7 @@ impl Launch {
         })
     }
 
-    /// Starts the launcher with what `command` says of environment, directory and output. Answers once the
+    /// Starts the launcher with what `command` says of directory and output. Answers once the
     /// program runs in its place.
     pub(super) fn spawn(&self, mut command: Command) -> Result<Child, Failure> {
         let failed = |context: &str| {
@@ -234,6 +237,8 @@ impl Launch {
         };
         let error = Command::new(program)
             .args(arguments)
+            .env_clear()
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .exec();
         Failure::Command {

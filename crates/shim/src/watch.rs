@@ -26,6 +26,8 @@ use crate::record::{ExitRecord, ProcessName};
 
 /// Between two looks at killed processes that have not ended yet.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+/// Looks for commands that others started in the unit; one that the kernel holds must not hold up the end.
+const MOST_LOOKS: u32 = 400;
 /// Between two tries to record an exit on a disk that does not take it.
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
 const READ_BYTES: usize = 32 * 1024;
@@ -311,6 +313,23 @@ impl Watch<'_> {
                         ticks: stat.start_ticks,
                     });
                 }
+            }
+            std::thread::sleep(SWEEP_PAUSE);
+        }
+        self.kill_commands();
+    }
+
+    /// Commands inside the unit are no children of this process, and not every kernel kills a cgroup at once.
+    fn kill_commands(&self) {
+        let me = kernel::name_of(rustix::process::getpid());
+        for _ in 0..MOST_LOOKS {
+            let mut left = self.run.cgroups.living(self.run.record.unit);
+            left.retain(|name| Some(*name) != me);
+            if left.is_empty() {
+                return;
+            }
+            for name in left {
+                let _ = kernel::kill(name);
             }
             std::thread::sleep(SWEEP_PAUSE);
         }

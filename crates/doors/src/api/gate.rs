@@ -122,16 +122,35 @@ fn keep_pages_out(request: &Request) -> Result<(), Failure> {
     );
     // What comes over a socket a browser shows to any page that opened it: no rule of sharing holds there.
     let is_socket = request.headers().contains_key(header::UPGRADE);
-    if (is_write || is_socket) && !is_same_origin(request.headers()) {
-        let sentence = "a page of another site may neither change this fleet nor open its streams";
+    let is_of_files = is_of_files(request.uri().path());
+    if ((is_write || is_socket) && !is_same_origin(request.headers()))
+        || (is_of_files && is_under_foreign_name(request.headers()))
+    {
+        let sentence =
+            "a page of another site may neither change this fleet nor read its streams and files";
         let advice = "use the command line, or a client that sends no `Origin`";
         return Err(Failure(Refusal::new(Code::Forbidden, sentence, advice)));
     }
     Ok(())
 }
 
+/// Where files of copies are read and written.
+fn is_of_files(path: &str) -> bool {
+    path.starts_with("/api/v1/assignments/") && path.ends_with("/files")
+}
+
+/// Whoever owns the name of a page can point it here once the page is open. The page then reads from what its browser
+/// takes for its own site, so that no origin is named. But a browser always says which encodings it takes, whatever the
+/// page wants; command lines do not, and may know this server by any name.
+fn is_under_foreign_name(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ACCEPT_ENCODING) && !host_of(headers).is_some_and(is_own_name)
+}
+
+fn host_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::HOST)?.to_str().ok()
+}
+
 fn is_same_origin(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(origin) = headers.get(header::ORIGIN) else {
         return true;
     };
@@ -139,7 +158,7 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
         .to_str()
         .ok()
         .and_then(|origin| origin.split_once("://"));
-    let (Some((_, authority)), Some(host)) = (authority, text(header::HOST)) else {
+    let (Some((_, authority)), Some(host)) = (authority, host_of(headers)) else {
         return false;
     };
     authority == host && is_own_name(host)
@@ -186,6 +205,30 @@ mod tests {
                 expected,
                 "{origin:?} {host}"
             );
+        }
+    }
+
+    #[test]
+    fn no_page_reads_files_under_a_name_that_others_could_point_here() {
+        let files = "/api/v1/assignments/x/files?path=/etc";
+        for (path, host, encodings, expected) in [
+            (files, "evil.example:8080", Some("gzip"), false),
+            (files, "evil.example:8080", None, true),
+            (files, "127.0.0.1:8080", Some("gzip"), true),
+            (files, "localhost:8080", Some("gzip"), true),
+            ("/api/v1/nodes", "evil.example:8080", Some("gzip"), true),
+        ] {
+            let mut request = Request::new(axum::body::Body::empty());
+            *request.uri_mut() = path.parse().unwrap();
+            *request.headers_mut() = headers(None, host);
+            if let Some(encodings) = encodings {
+                let encodings = HeaderValue::from_static(encodings);
+                request
+                    .headers_mut()
+                    .insert(header::ACCEPT_ENCODING, encodings);
+            }
+            let passes = keep_pages_out(&request).is_ok();
+            assert_eq!(passes, expected, "{path} {host} {encodings:?}");
         }
     }
 

@@ -29,6 +29,8 @@ use super::socket::Close;
 const KEEP_ALIVE: Duration = Duration::from_secs(stream::KEEP_ALIVE_SECONDS);
 /// How long a client may take to read the last word.
 const LAST_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a client may take to answer a close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How bytes for the client are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,23 +43,28 @@ pub(super) enum Form {
 
 /// Carries words both ways until the errand or the client ends.
 pub(super) async fn carry(socket: WebSocket, tunnel: Tunnel, form: Form, tasks: Tasks) {
-    let (mut to_client, from_client) = socket.split();
+    let (mut to_client, mut from_client) = socket.split();
     let Tunnel { said, told } = tunnel;
     // The first that completes ends the tunnel; what the other held is of no use then.
     let close = tokio::select! {
         biased;
         close = tell(&mut to_client, told, form) => close,
-        close = hear(from_client, said) => close,
+        close = hear(&mut from_client, said) => close,
         () = tasks.stopping() => Some(Close::new(Close::AWAY, "the server stops")),
     };
     if let Some(close) = close {
         // A client that has gone needs no close.
         let _ = tokio::time::timeout(LAST_PATIENCE, to_client.send(close.frame())).await;
+        // A connection that ends with something unread takes along what the client has not read yet.
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, async {
+            while let Some(Ok(_)) = from_client.next().await {}
+        })
+        .await;
     }
 }
 
 /// Hands on what the client says. Answers once it has nothing to say any more, with what it is to be told.
-async fn hear(mut from: SplitStream<WebSocket>, said: mpsc::Sender<Said>) -> Option<Close> {
+async fn hear(from: &mut SplitStream<WebSocket>, said: mpsc::Sender<Said>) -> Option<Close> {
     while let Some(Ok(message)) = from.next().await {
         match heard(message) {
             Ok(ControlFlow::Continue(words)) => {

@@ -78,18 +78,23 @@ pub(crate) async fn unpack(
         let inlet = Inlet {
             receiver,
             piece: Bytes::new(),
+            is_over: false,
         };
         place(inlet, &target)
     });
     let mut broken = None;
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| {
+        let piece = piece.map(Some).map_err(|error| {
             broken = Some(error);
             io::ErrorKind::UnexpectedEof.into()
         });
         if sender.send(piece).await.is_err() {
             break;
         }
+    }
+    if broken.is_none() {
+        // Whoever has stopped taking it has said why, or will.
+        let _ = sender.send(Ok(None)).await;
     }
     drop(sender);
     let unpacked = unpacking.await;
@@ -187,7 +192,17 @@ fn place(inlet: Inlet, target: &Path) -> Result<(), Failure> {
             "remove it, or choose another name",
         ));
     }
-    fs::rename(aside.0.join(name), target).map_err(|error| unwritable(target, &error))
+    let whole = aside.0.join(name);
+    let about = fs::symlink_metadata(&whole).map_err(|error| unwritable(target, &error))?;
+    if !about.is_dir() {
+        return fs::rename(&whole, target).map_err(|error| unwritable(target, &error));
+    }
+    // Nobody moves a directory into which they may not write, so its mode comes last.
+    let mode = about.permissions();
+    fs::set_permissions(&whole, fs::Permissions::from_mode(mode.mode() | 0o700))
+        .and_then(|()| fs::rename(&whole, target))
+        .and_then(|()| fs::set_permissions(target, mode))
+        .map_err(|error| unwritable(target, &error))
 }
 
 /// A directory of ours that goes with what is left in it.
@@ -205,8 +220,22 @@ impl Aside {
 
 impl Drop for Aside {
     fn drop(&mut self) {
+        open_up(&self.0);
         // What cannot be removed has nothing to do with what was asked for.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Lets a tree be removed, whatever modes its archive gave it.
+fn open_up(directory: &Path) {
+    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|it| it.is_dir()) {
+            open_up(&entry.path());
+        }
     }
 }
 
@@ -245,6 +274,10 @@ fn unpack_into(inlet: Inlet, aside: &Path) -> Result<OsString, Failure> {
     for directory in directories.iter_mut().rev() {
         unpack(directory)?;
     }
+    drop(directories);
+    // An archive says where it ends, but only the end of the stream says that nothing went wrong on the way.
+    let rest = io::copy(&mut archive.into_inner(), &mut io::sink());
+    rest.map_err(|error| wrong(&error))?;
     first.ok_or_else(|| wrong("it is empty"))
 }
 
@@ -300,18 +333,21 @@ impl Write for Outlet {
     }
 }
 
-/// Where a thread reads what the network brings.
+/// Where a thread reads what the network brings. Without the word that nothing more comes it has broken off.
 struct Inlet {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    receiver: mpsc::Receiver<io::Result<Option<Bytes>>>,
     piece: Bytes,
+    is_over: bool,
 }
 
 impl Read for Inlet {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
+        while self.piece.is_empty() && !self.is_over {
             match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece?,
-                None => return Ok(0),
+                Some(Ok(Some(piece))) => self.piece = piece,
+                Some(Ok(None)) => self.is_over = true,
+                Some(Err(error)) => return Err(error),
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
         let count = self.piece.len().min(into.len());
@@ -420,6 +456,44 @@ mod tests {
             );
             assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{index}");
             assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "{index}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_behind_the_archives_own_end_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let whole = archive(&[
+            ("a", EntryType::Directory, ""),
+            ("a/b", EntryType::Directory, ""),
+            ("a/b/page", EntryType::Regular, "hello"),
+        ]);
+        let broken = ClientError::Interrupted {
+            addr: "there".to_owned(),
+        };
+        let pieces = stream::iter([Ok(Bytes::from(whole)), Err(broken)]).boxed();
+        let failure = unpack(pieces, home.path().join("target")).await;
+        assert!(failure.unwrap_err().sentence.contains("broke off"));
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_given_up_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let whole = archive(&[("a", EntryType::Regular, "hello")]);
+        let pieces = stream::iter([Ok(Bytes::from(whole))]);
+        let pieces = pieces.chain(stream::pending()).boxed();
+        let target = home.path().join("target");
+        let mut unpacking = Box::pin(unpack(pieces, target.clone()));
+        let left = || fs::read_dir(home.path()).unwrap().count();
+        while left() == 0 {
+            assert!(futures::poll!(&mut unpacking).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(unpacking);
+        // Its thread cleans up behind itself.
+        while left() > 0 {
+            assert!(!target.exists());
+            tokio::task::yield_now().await;
         }
     }
 

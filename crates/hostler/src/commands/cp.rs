@@ -8,10 +8,23 @@ use hostler_wire::api::FilesQuery;
 
 use super::{Remote, archive, copy};
 use crate::args::CpArgs;
+use crate::compose::Signals;
 use crate::failure::Failure;
 use crate::status::ExitStatus;
 
 pub(crate) async fn cp(remote: &Remote<'_>, args: CpArgs) -> Result<ExitStatus, Failure> {
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        biased;
+        done = Box::pin(copy_between(remote, args)) => done,
+        () = signals.stop() => Err(Failure::failed(
+            "the copy was interrupted",
+            "here nothing of it is left; in the copy, what has arrived stays",
+        )),
+    }
+}
+
+async fn copy_between(remote: &Remote<'_>, args: CpArgs) -> Result<ExitStatus, Failure> {
     let part = args.part;
     match (Place::read(&args.source), Place::read(&args.destination)) {
         (Place::Inside(source), Place::Here(destination)) => {

@@ -64,9 +64,8 @@ fn window_changes() -> Result<Signal, Failure> {
     })
 }
 
-/// Writes what the command writes, until it has ended.
+/// Writes what the command writes, until it has ended; nothing comes behind that.
 async fn hear(mut receiver: ErrandReceiver, printer: &Printer) -> Result<ExitStatus, Failure> {
-    let mut status = None;
     while let Some(message) = receiver.next().await? {
         match message {
             ErrandMessage::Bytes(bytes) => match bytes.split_first() {
@@ -74,7 +73,9 @@ async fn hear(mut receiver: ErrandReceiver, printer: &Printer) -> Result<ExitSta
                 Some((_, bytes)) => printer.bytes(bytes),
                 None => {}
             },
-            ErrandMessage::Word(ErrandWord::Exit(exit)) => status = Some(exit),
+            ErrandMessage::Word(ErrandWord::Exit(exit)) => {
+                return status_of(&exit).ok_or_else(unknown);
+            }
             ErrandMessage::Word(_) => {}
         }
         if printer.is_closed() {
@@ -82,22 +83,21 @@ async fn hear(mut receiver: ErrandReceiver, printer: &Printer) -> Result<ExitSta
             return Ok(ExitStatus::Done);
         }
     }
-    let unknown = || {
-        Failure::failed(
-            "nobody saw how the command ended",
-            "look what it has done, and run it again",
-        )
-    };
-    match status.ok_or_else(unknown)? {
-        ErrandExit {
-            code: Some(code), ..
-        } => Ok(ExitStatus::Command(code_of(code))),
-        ErrandExit {
-            signal: Some(signal),
-            ..
-        } => Ok(ExitStatus::Command(code_of(SIGNALLED + signal))),
-        ErrandExit { .. } => Err(unknown()),
-    }
+    Err(unknown())
+}
+
+fn status_of(exit: &ErrandExit) -> Option<ExitStatus> {
+    let code = exit
+        .code
+        .or_else(|| exit.signal.map(|signal| SIGNALLED + signal))?;
+    Some(ExitStatus::Command(code_of(code)))
+}
+
+fn unknown() -> Failure {
+    Failure::failed(
+        "nobody saw how the command ended",
+        "look what it has done, and run it again",
+    )
 }
 
 fn code_of(code: i32) -> u8 {

@@ -25,6 +25,13 @@ use crate::{Archive, Exec as _, ExecCommand, Execution, Files, Ports, RuntimeErr
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// What is kept of the words of `tar`.
 const MOST_WORDS: usize = 1024;
+/// The exit of a `tar` that has packed all, but not everything as it was at one moment.
+const CHANGED: i32 = 1;
+/// Its words for that: a log that grows is copied as far as it went.
+const CHANGES: [&str; 2] = [
+    "file changed as we read it",
+    "File removed before we read it",
+];
 
 #[async_trait]
 impl Files for ProcessRuntime {
@@ -38,7 +45,9 @@ impl Files for ProcessRuntime {
         self.test(id, "-e", path).await?;
         let (directory, name) = split(path);
         let name = format!("./{name}");
-        let command = words(&["tar", "-cf", "-", "-C", &directory, &name]);
+        let mut command = words(&["tar", "-cf", "-", "-C", &directory, &name]);
+        // What it says is understood.
+        command.env.insert("LC_ALL".to_owned(), "C".to_owned());
         let packing = Packing {
             execution: self.begin(id, None, &command).await?,
             words: Vec::new(),
@@ -108,8 +117,10 @@ impl Packing {
                 Some((Stream::Stdout, piece)) => return Ok(Some((piece.into(), Some(self)))),
                 Some((_, piece)) => keep(&mut self.words, &piece),
                 None => {
-                    finish(&mut *self.execution, self.words).await?;
-                    return Ok(None);
+                    return match self.execution.end().await? {
+                        Exit::Code(CHANGED) if tells_of_changes(&self.words) => Ok(None),
+                        exit => ended(exit, &self.words).map(|()| None),
+                    };
                 }
             }
         }
@@ -121,13 +132,27 @@ async fn finish(execution: &mut dyn Execution, mut words: Vec<u8>) -> Result<(),
     while let Some((_, piece)) = execution.output().await? {
         keep(&mut words, &piece);
     }
-    match execution.end().await? {
-        Exit::Code(0) => Ok(()),
-        exit => {
-            let words = String::from_utf8_lossy(&words);
-            Err(copy_failed(&format!("tar: {exit}: {words}")))
-        }
+    ended(execution.end().await?, &words)
+}
+
+fn ended(exit: Exit, words: &[u8]) -> Result<(), RuntimeError> {
+    if exit.is_success() {
+        return Ok(());
     }
+    let words = String::from_utf8_lossy(words);
+    Err(copy_failed(&format!("tar: {exit}: {words}")))
+}
+
+/// Whether every line that was kept whole is of a file that changed meanwhile.
+fn tells_of_changes(words: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(words);
+    let whole: &str = match text.rsplit_once('\n') {
+        // The last line may be cut off where no more is kept.
+        Some((whole, _)) if words.len() == MOST_WORDS => whole,
+        _ => &text,
+    };
+    let mut lines = whole.lines().filter(|line| !line.is_empty()).peekable();
+    lines.peek().is_some() && lines.all(|line| CHANGES.iter().any(|change| line.ends_with(*change)))
 }
 
 fn keep(words: &mut Vec<u8>, piece: &[u8]) {
@@ -182,6 +207,18 @@ impl Ports for ProcessRuntime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_change_while_they_are_packed_are_no_failure() {
+        let changed = b"tar: ./log/a: file changed as we read it\n";
+        let removed = b"tar: ./log/b: File removed before we read it\n";
+        assert!(tells_of_changes(changed));
+        assert!(tells_of_changes(&[&changed[..], removed].concat()));
+        assert!(tells_of_changes(&changed.repeat(100)[..MOST_WORDS]));
+        let denied = b"tar: ./log/c: Cannot open: Permission denied\n";
+        assert!(!tells_of_changes(&[&changed[..], denied].concat()));
+        assert!(!tells_of_changes(b""));
+    }
 
     #[test]
     fn a_path_is_packed_by_its_last_name() {

@@ -134,6 +134,25 @@ async fn a_command_has_the_environment_and_directory_that_it_asks_for() {
 }
 
 #[tokio::test]
+async fn a_command_ends_with_its_unit() {
+    let home = Home::new();
+    let driver = home.driver();
+    let unit = started(&driver, shell("exec sleep 1000")).await;
+    let command = words("echo up; exec sleep 1000");
+    let mut execution = driver
+        .exec()
+        .unwrap()
+        .begin(unit.id, None, &command)
+        .await
+        .unwrap();
+    let (_, piece) = execution.output().await.unwrap().unwrap();
+    assert_eq!(piece, b"up\n");
+    driver.stop(unit.id).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, execution.end()).await;
+    assert_eq!(ended.unwrap().unwrap(), Exit::Signal(9));
+}
+
+#[tokio::test]
 async fn a_terminal_is_the_commands_own_and_closing_it_ends_what_it_started() {
     let home = Home::new();
     let driver = home.driver();

@@ -26,7 +26,7 @@ use super::errands::{Asked, carry_out};
 use crate::dial::{Dial, Server};
 use crate::uplink::channel::{MOST_STREAMS, SignsOfLife, connect, failure};
 
-/// Logs, and errands, at once; a control plane that asks for more gets none.
+/// Logs, and errands, at once; a control plane that asks for more is refused.
 const MOST_TRANSFERS: usize = MOST_STREAMS as usize / 2;
 /// Bytes of lines in one frame; the longest line fits beside it into one message.
 const BATCH_BYTES: usize = 60 * 1024;
@@ -36,8 +36,8 @@ const LINE_ENVELOPE_BYTES: usize = 32;
 const WAITING_FRAMES: usize = 2;
 /// How long the connection is kept when it is not used.
 const KEPT: Duration = Duration::from_secs(60);
-/// How long the other side may take to close a transfer that has ended.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the other side may take to hear that there is no room for a transfer.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Lines = BoxStream<'static, Result<LogLine, RuntimeError>>;
 
@@ -90,14 +90,15 @@ impl Bulk {
             Job::Logs { .. } => ("log transfer", &self.logs),
             Job::Errand(_) => ("errand", &self.errands),
         };
-        let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
+        let permit = Arc::clone(room).try_acquire_owned().ok();
+        if permit.is_none() {
             tracing::warn!(
                 name,
                 most = MOST_TRANSFERS,
-                "too many transfers at once; leaving one out"
+                "too many transfers at once; refusing one"
             );
-            return;
-        };
+        }
+        let job = permit.is_some().then_some(job);
         let (line, tasks) = (Arc::clone(&self.line), self.tasks.clone());
         self.tasks.spawn_until_stop(name, async move {
             if let Err(problem) = Box::pin(transfer(&line, ticket, job)).await {
@@ -137,7 +138,8 @@ impl Line {
     }
 }
 
-async fn transfer(line: &Line, ticket: String, job: Job) -> Result<(), String> {
+/// Without a job it only says that there is no room for it.
+async fn transfer(line: &Line, ticket: String, job: Option<Job>) -> Result<(), String> {
     let (sender, frames) = mpsc::channel(WAITING_FRAMES);
     let mut client = SessionClient::new(line.channel().await?);
     let opening = async {
@@ -145,21 +147,15 @@ async fn transfer(line: &Line, ticket: String, job: Job) -> Result<(), String> {
         Ok::<_, tonic::Status>(answers.into_inner())
     };
     let ended = match job {
-        Job::Logs { source, query } => {
-            let call = async { listen(opening.await?).await };
-            let (mut call, mut feeding) = (pin!(call), pin!(feed(sender, ticket, source, query)));
-            // The call ends early when the reader has had enough; the feeding is then dropped, which only closes
-            // its files.
-            tokio::select! {
-                biased;
-                ended = &mut call => ended,
-                () = &mut feeding => match tokio::time::timeout(CLOSE_TIMEOUT, call).await {
-                    Ok(ended) => ended,
-                    Err(_) => Ok(()),
-                },
-            }
+        None => {
+            let refusing = tell(opening, refuse(sender, ticket));
+            let refused = tokio::time::timeout(REFUSAL_TIMEOUT, refusing).await;
+            refused.unwrap_or(Ok(()))
         }
-        Job::Errand(asked) => {
+        Some(Job::Logs { source, query }) => {
+            tell(opening, feed(sender, ticket, source, query)).await
+        }
+        Some(Job::Errand(asked)) => {
             // There is room for the first frame.
             let _ = send(&sender, Frame::Ticket(ticket)).await;
             match opening.await {
@@ -178,6 +174,33 @@ async fn transfer(line: &Line, ticket: String, job: Job) -> Result<(), String> {
             line.forget().await;
             Err(failure(&status))
         }
+    }
+}
+
+/// Feeds a call on which only this side says something, and waits until it has ended, however slow its reader is.
+async fn tell(
+    opening: impl Future<Output = Result<Streaming<v1::BulkFrame>, tonic::Status>>,
+    feeding: impl Future<Output = ()>,
+) -> Result<(), tonic::Status> {
+    let call = async { listen(opening.await?).await };
+    let (mut call, mut feeding) = (pin!(call), pin!(feeding));
+    // The call ends early when the reader has had enough; the feeding is then dropped, which only closes its files.
+    tokio::select! {
+        biased;
+        ended = &mut call => ended,
+        () = &mut feeding => call.await,
+    }
+}
+
+/// Sends the ticket, and why nothing else comes.
+async fn refuse(sender: mpsc::Sender<v1::BulkFrame>, ticket: String) {
+    let end = v1::End {
+        code: Code::Overloaded.as_str().to_owned(),
+        message: format!("the node has {MOST_TRANSFERS} such transfers under way already"),
+    };
+    if send(&sender, Frame::Ticket(ticket)).await.is_ok() {
+        // A reader that has gone needs no end.
+        let _ = send(&sender, Frame::End(end)).await;
     }
 }
 

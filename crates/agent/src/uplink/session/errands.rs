@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::bulk::{CLOSE_TIMEOUT, Gone, end_of, send};
+use super::bulk::{Gone, end_of, send};
 use super::convert;
 use crate::permit::Guardian;
 
@@ -82,8 +82,9 @@ pub(super) async fn carry_out(asked: Asked, mut frames: Streaming<v1::BulkFrame>
     tokio::select! {
         biased;
         () = &mut doing => {
-            // Whoever leaves first takes words with it that are still under way: the end, above all.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, hearing).await;
+            // Whoever leaves first takes words with it that are still under way: the end, above all. A slow reader
+            // takes its time; one that is gone ends the stream with its connection.
+            hearing.await;
         }
         () = &mut hearing => doing.await,
     }
