@@ -83,7 +83,7 @@ impl Permit {
 
     /// Whether the rules need to know where paths lead.
     pub(crate) const fn needs_paths(&self) -> bool {
-        self.mounts.is_some()
+        self.mounts.is_some() || self.devices.is_some() || self.images.is_some()
     }
 
     /// Judges a spec. `real` says where a path of the node leads, links followed.
@@ -151,7 +151,7 @@ impl Permit {
             self.judge_mount(mount, &real)?;
         }
         for device in &asks.devices {
-            listed("devices", &self.devices, device)?;
+            leads_to_listed("devices", &self.devices, device, &real)?;
         }
         for network in &asks.networks {
             listed("networks", &self.networks, network)?;
@@ -183,7 +183,7 @@ impl Permit {
         let files = std::iter::once(&vm.image).chain(boot).chain(of_disks);
         for file in files.filter(|file| !file.is_empty()) {
             let name = file.strip_prefix("file://").unwrap_or(file);
-            listed("images", &self.images, name)?;
+            leads_to_listed("images", &self.images, name, &real)?;
             if name.starts_with('/') {
                 self.judge_mount(name, &real)?;
             }
@@ -231,8 +231,9 @@ impl Permit {
             return Ok(());
         };
         let place = real(Path::new(source));
-        let goes_up = place.components().any(|it| it == Component::ParentDir);
-        if !goes_up && mounts.iter().any(|allowed| place.starts_with(allowed)) {
+        // The name of an engine's volume is no place.
+        let is_place = source.starts_with('/') && !goes_up(&place);
+        if is_place && mounts.iter().any(|allowed| place.starts_with(allowed)) {
             return Ok(());
         }
         let allowed: Vec<_> = mounts.iter().map(|it| it.display().to_string()).collect();
@@ -270,6 +271,27 @@ fn listed(rule: &str, patterns: &Option<Vec<String>>, name: &str) -> Result<(), 
         }
         _ => Ok(()),
     }
+}
+
+/// As [`listed`]; a path is judged by where it leads, and patterns cannot tell what `..` makes of one.
+fn leads_to_listed(
+    rule: &str,
+    patterns: &Option<Vec<String>>,
+    name: &str,
+    real: impl Fn(&Path) -> PathBuf,
+) -> Result<(), Refusal> {
+    let path = Path::new(name);
+    if patterns.is_none() || !path.is_absolute() {
+        return listed(rule, patterns, name);
+    }
+    if goes_up(path) {
+        return Err(refused(rule, format!("`{name}` has a `..` in it")));
+    }
+    listed(rule, patterns, &real(path).to_string_lossy())
+}
+
+fn goes_up(path: &Path) -> bool {
+    path.components().any(|it| it == Component::ParentDir)
 }
 
 fn refused(rule: &str, sentence: String) -> Refusal {
@@ -438,6 +460,16 @@ mod tests {
                 "container: {image: a, devices: [{source: /dev/sda}]}",
             ),
             (
+                "devices = ['/dev/dri/**']",
+                "container: {image: a, devices: [{source: /dev/dri/by-path/x}]}",
+                "container: {image: a, devices: [{source: /dev/dri/../sda}]}",
+            ),
+            (
+                "devices = ['/srv/**']",
+                "container: {image: a, devices: [{source: /srv/x}, {source: /srv/y}]}",
+                "container: {image: a, devices: [{source: /srv/link/sda}]}",
+            ),
+            (
                 "networks = ['bridge', 'none']",
                 "container: {image: a}",
                 "container: {image: a, network: host}",
@@ -472,6 +504,11 @@ mod tests {
         };
         assert_eq!(judged("images = ['debian*']", "image: debian-12"), "");
         assert!(judged("images = ['debian*']", "image: fedora").contains("rule `images`"));
+        for path in ["/srv/../etc/shadow", "/srv/link/shadow"] {
+            let vm = format!("image: {path}");
+            let told = judged("images = ['/srv/**']", &vm);
+            assert!(told.contains("rule `images`"), "{path}: {told}");
+        }
         assert_eq!(judged("mounts = ['/srv']", "image: /srv/a.img"), "");
         for vm in [
             "image: /etc/a.img",

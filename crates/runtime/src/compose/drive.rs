@@ -18,7 +18,7 @@ use super::project::Project;
 use super::resolved::{NeededImage, Resolved, invalid, missing_variables};
 use super::state::{self, Piece};
 use crate::container::engine::{Attempt as _, Refused, mount_failure, start_failure};
-use crate::{FoundState, Progress, RuntimeError, Unit};
+use crate::{FoundState, Progress, RuntimeError, Unit, disk};
 
 const CONFIG_PATIENCE: Duration = Duration::from_secs(120);
 const BUILD_PATIENCE: Duration = Duration::from_secs(3600);
@@ -77,8 +77,9 @@ impl Inner {
             (text, _) => project.write_text(text.unwrap_or_default()).await?,
         }
         progress("reading the compose file".to_owned());
-        let resolved = self.resolve(&program, &project).await?;
+        let mut resolved = self.resolve(&program, &project).await?;
         if let Some(judge) = self.judge.get() {
+            note_env_files(&project, &mut resolved).await?;
             judge.judge(project.asks(&resolved).await?).await?;
         }
         project.record.services = resolved.services(project.record.env.get("COMPOSE_PROFILES"));
@@ -292,6 +293,16 @@ impl Inner {
         }
         cause
     }
+}
+
+/// What is judged beside what compose makes of the files.
+async fn note_env_files(project: &Project, resolved: &mut Resolved) -> Result<(), RuntimeError> {
+    for file in project.files() {
+        let given = tokio::fs::read_to_string(&file).await;
+        let given = given.map_err(|error| disk::error("read the compose file", error))?;
+        resolved.note_env_files(&given, &project.directory());
+    }
+    Ok(())
 }
 
 /// Why services do not start, by the engine's word on each, or by how they ended.

@@ -5,6 +5,7 @@
 //! that cannot fill the disk.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use hostler_model::FailureCode;
 use hostler_model::spec::WorkloadSpec;
@@ -28,6 +29,22 @@ pub(super) struct Resolved {
     networks: BTreeMap<String, Option<ResolvedNetwork>>,
     secrets: BTreeMap<String, Option<ResolvedFile>>,
     configs: BTreeMap<String, Option<ResolvedFile>>,
+    /// Files that variables come from, as the file that was given names them.
+    #[serde(skip)]
+    env_files: Vec<String>,
+}
+
+/// The file as it was given, as far as compose does not repeat it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Given {
+    services: BTreeMap<String, Option<GivenService>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct GivenService {
+    env_file: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,11 +74,27 @@ struct ResolvedService {
     security_opt: Vec<String>,
     device_cgroup_rules: Vec<String>,
     cgroup_parent: Option<String>,
+    /// The engine's socket, with which one is root of the node.
+    use_api_socket: Option<bool>,
+    /// `container:…` has what a container of anybody sees.
+    volumes_from: Vec<String>,
+    post_start: Vec<Hook>,
+    pre_stop: Vec<Hook>,
+}
+
+/// A command inside the service's container, which may have rights that the service has not.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Hook {
+    user: Option<Value>,
+    privileged: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ResolvedVolume {
+    external: Option<Value>,
+    name: Option<String>,
     driver_opts: BTreeMap<String, Value>,
 }
 
@@ -168,6 +201,28 @@ impl Resolved {
 }
 
 impl ResolvedService {
+    /// The node's paths that it is built from.
+    fn read_paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        if let Some(build) = &self.build {
+            let of = |key: &str| build.get(key);
+            let parts = [
+                of("context").or(Some(build)),
+                of("dockerfile"),
+                of("additional_contexts"),
+            ];
+            for part in parts.into_iter().flatten() {
+                texts(part, &mut paths);
+            }
+        }
+        // In a list, additional contexts have their names before them.
+        let paths = paths.into_iter().map(|it| match it.split_once("=/") {
+            Some((name, rest)) if !name.contains('/') => format!("/{rest}"),
+            _ => it,
+        });
+        paths.filter(|it| it.starts_with('/')).collect()
+    }
+
     fn has_containers(&self) -> bool {
         let replicas = self.deploy.as_ref().and_then(|it| it.replicas.as_ref());
         let count = replicas.or(self.scale.as_ref());
@@ -224,10 +279,42 @@ impl ResolvedService {
 /// What the services ask of the node.
 impl Resolved {
     pub(super) fn asks(&self) -> Vec<Asks> {
-        self.services
-            .values()
-            .map(|service| self.asks_of(service))
-            .collect()
+        let mut asks = Vec::new();
+        for service in self.services.values() {
+            let own = self.asks_of(service);
+            let hooks = service.post_start.iter().chain(&service.pre_stop);
+            let of_hooks = hooks.map(|hook| Asks {
+                user: hook.user.as_ref().map(plain).or_else(|| own.user.clone()),
+                privileged: own.privileged || hook.privileged == Some(true),
+                ..own.clone()
+            });
+            let of_hooks: Vec<_> = of_hooks.collect();
+            asks.push(own);
+            asks.extend(of_hooks);
+        }
+        asks
+    }
+
+    /// Notes which files the services' variables come from: compose repeats what is in them, and not where they are.
+    pub(super) fn note_env_files(&mut self, given: &str, dir: &Path) {
+        let Ok(given) = serde_saphyr::from_str::<Given>(given) else {
+            self.env_files.push(UNKNOWN_FILE.to_owned());
+            return;
+        };
+        let mut named = Vec::new();
+        for service in given.services.values().flatten() {
+            match &service.env_file {
+                Some(Value::Array(list)) => named.extend(list.iter().map(path_of)),
+                Some(one) => named.push(path_of(one)),
+                None => {}
+            }
+        }
+        let place = |name: String| match name.contains('$') {
+            // Where it leads is not known here.
+            true => format!("{UNKNOWN_FILE} {name}"),
+            false => dir.join(name).to_string_lossy().into_owned(),
+        };
+        self.env_files.extend(named.into_iter().map(place));
     }
 
     fn asks_of(&self, service: &ResolvedService) -> Asks {
@@ -238,6 +325,7 @@ impl Resolved {
             .filter_map(|volume| self.mount(volume));
         let files = self.secrets.values().chain(self.configs.values()).flatten();
         let files = files.filter_map(|it| it.file.clone());
+        let files = files.chain(self.env_files.iter().cloned());
         Asks {
             image: service.image.clone().filter(|_| service.build.is_none()),
             user: service.user.as_ref().map(plain),
@@ -246,13 +334,18 @@ impl Resolved {
                 || is_node(&service.ipc)
                 || is_node(&service.userns_mode)
                 || service.cgroup_parent.is_some()
+                || service.use_api_socket == Some(true)
+                || service
+                    .volumes_from
+                    .iter()
+                    .any(|it| it.starts_with("container:"))
                 || !service.device_cgroup_rules.is_empty()
                 || service
                     .security_opt
                     .iter()
                     .any(|it| !it.starts_with("no-new-privileges")),
             capabilities: service.cap_add.clone(),
-            mounts: mounts.chain(files).collect(),
+            mounts: mounts.chain(files).chain(service.read_paths()).collect(),
             devices: service.devices.iter().map(source).collect(),
             networks: self.networks_of(service),
         }
@@ -265,6 +358,11 @@ impl Resolved {
             return Some(source);
         }
         let named = self.volumes.get(&source)?.as_ref()?;
+        if is_external(named.external.as_ref()) {
+            // No path, so that it lies below none that the owner lets.
+            let name = named.name.as_ref().unwrap_or(&source);
+            return Some(format!("external volume {name}"));
+        }
         named.driver_opts.get("device").map(plain)
     }
 
@@ -283,12 +381,7 @@ impl Resolved {
             _ => Vec::new(),
         };
         let of = |name: &String| match self.networks.get(name).and_then(Option::as_ref) {
-            Some(it)
-                if it
-                    .external
-                    .as_ref()
-                    .is_some_and(|it| *it != Value::Bool(false)) =>
-            {
+            Some(it) if is_external(it.external.as_ref()) => {
                 it.name.clone().unwrap_or_else(|| name.clone())
             }
             Some(it) => it.driver.clone().unwrap_or_else(|| BRIDGE.to_owned()),
@@ -302,6 +395,35 @@ impl Resolved {
 }
 
 const BRIDGE: &str = "bridge";
+/// No path, so that it lies below none that the owner lets.
+const UNKNOWN_FILE: &str = "file of variables";
+
+fn is_external(external: Option<&Value>) -> bool {
+    external.is_some_and(|it| *it != Value::Bool(false))
+}
+
+/// Of a file of variables in either of its forms.
+fn path_of(value: &Value) -> String {
+    plain(value.get("path").unwrap_or(value))
+}
+
+/// The texts in a value, however deep.
+fn texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Array(list) => {
+            for it in list {
+                texts(it, found);
+            }
+        }
+        Value::Object(map) => {
+            for it in map.values() {
+                texts(it, found);
+            }
+        }
+        _ => {}
+    }
+}
 
 /// Of a volume or a device in either of its forms.
 fn source(value: &Value) -> String {
@@ -547,6 +669,63 @@ mod tests {
         );
         assert_eq!(of("cap_add: [NET_ADMIN]").networks, ["bridge"]);
         assert_eq!(of("build: {context: /x}").image, None);
+    }
+
+    #[test]
+    fn what_goes_around_the_walls_of_a_service_counts_as_asked_for() {
+        let all = |service: &str| {
+            let text = format!(
+                "services: {{w: {{image: a, user: app, {service}}}}}\n\
+                 volumes: {{theirs: {{external: true, name: other}}, own: {{name: x_own}}}}\n"
+            );
+            Resolved::read(&text).unwrap().asks()
+        };
+        for wall in ["use_api_socket: true", "volumes_from: ['container:db']"] {
+            assert!(all(wall)[0].privileged, "{wall}");
+        }
+        assert!(!all("volumes_from: [db, 'x:ro'], use_api_socket: false")[0].privileged);
+        let hooks = all(
+            "post_start: [{command: a, user: root}], pre_stop: [{command: b, privileged: true}]",
+        );
+        let hooks = hooks
+            .iter()
+            .map(|it| (it.user.as_deref().unwrap(), it.privileged));
+        let expected = [("app", false), ("root", false), ("app", true)];
+        assert_eq!(hooks.collect::<Vec<_>>(), expected);
+
+        let mounts = |service: &str| all(service).remove(0).mounts;
+        assert_eq!(
+            mounts("volumes: ['theirs:/t', 'own:/o']"),
+            ["external volume other"]
+        );
+        assert_eq!(mounts("build: /etc"), ["/etc"]);
+        assert_eq!(mounts("build: {context: /etc, args: {P: /x}}"), ["/etc"]);
+        assert_eq!(
+            mounts("build: {context: ., additional_contexts: {a: /a, b: 'https://b/c'}}"),
+            ["/a"]
+        );
+        assert_eq!(
+            mounts("build: {context: ., additional_contexts: ['a=/a', 'b=docker-image://b']}"),
+            ["/a"]
+        );
+    }
+
+    #[test]
+    fn files_of_variables_are_asked_for_as_the_given_file_names_them() {
+        let mounts = |env_file: &str| {
+            let mut read = Resolved::read("services: {w: {image: a}}").unwrap();
+            let given = format!("services: {{w: {{image: a, env_file: {env_file}}}, x: null}}");
+            read.note_env_files(&given, Path::new("/own"));
+            read.asks().remove(0).mounts
+        };
+        assert_eq!(mounts("/etc/e"), ["/etc/e"]);
+        assert_eq!(mounts("['../e', b]"), ["/own/../e", "/own/b"]);
+        assert_eq!(mounts("[{path: /e, required: false}]"), ["/e"]);
+        assert_eq!(
+            mounts("'/srv/${WHERE}'"),
+            ["file of variables /srv/${WHERE}"]
+        );
+        assert_eq!(mounts("["), ["file of variables"], "it cannot be read");
     }
 
     #[test]

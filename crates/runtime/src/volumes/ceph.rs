@@ -2,12 +2,16 @@
 //!
 //! ```text
 //!   create ──► map ──► /dev/rbd0 ──formatted if blank──► mounted at <stage>/<name>
-//!                          └── the disk itself, for a machine
+//!                          └── <stage>/<name>.dev, a link to the disk itself, for a machine
 //! ```
+//!
+//! A machine's command is on record, and the device may have another name after a reboot: the link is what stays.
 //!
 //! An image that one copy may write to is mapped with the cluster's exclusive lock, so that a node which was cut off
 //! and another cannot both write.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -108,17 +112,35 @@ impl Ceph {
 
     async fn attach(&self, volume: &Volume) -> Result<Place, Trouble> {
         let device = self.map(volume).await?;
-        if volume.form == Form::Disk {
-            return Ok(Place::Device(device));
-        }
-        let mounted = self.mount(volume, &device).await;
-        if mounted.is_err() {
+        let placed = match volume.form {
+            Form::Disk => self.point(volume, &device).map(Place::Device),
+            Form::Directory => {
+                let mounted = self.mount(volume, &device).await;
+                mounted.map(Place::Directory)
+            }
+        };
+        if placed.is_err() {
             // Another node could not have it while it is mapped here.
             if let Err(trouble) = self.unmap(volume).await {
                 tracing::warn!(volume = volume.name, %trouble, "the image stays mapped");
             }
         }
-        mounted.map(Place::Directory)
+        placed
+    }
+
+    /// Names hold no dots: no volume is called so.
+    fn link(&self, volume: &Volume) -> std::io::Result<PathBuf> {
+        Ok(self.at(volume)?.with_extension("dev"))
+    }
+
+    /// Lets the volume's link point to the device.
+    fn point(&self, volume: &Volume, device: &Path) -> Result<PathBuf, Trouble> {
+        let link = self.link(volume)?;
+        let beside = link.with_extension("new");
+        filesystem::absent_is_fine(fs::remove_file(&beside))?;
+        symlink(device, &beside)?;
+        fs::rename(&beside, &link)?;
+        Ok(link)
     }
 
     async fn mount(&self, volume: &Volume, device: &Path) -> Result<PathBuf, Trouble> {
@@ -241,6 +263,7 @@ impl Storage for Ceph {
     async fn detach(&self, volume: &Volume) -> Result<(), RuntimeError> {
         let detached = async {
             filesystem::unmount(&self.tools, &self.at(volume)?).await?;
+            filesystem::absent_is_fine(fs::remove_file(self.link(volume)?))?;
             self.unmap(volume).await
         };
         detached.await.map_err(detach_failed(volume))
@@ -260,6 +283,25 @@ impl Storage for Ceph {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_finds_its_disk_at_one_path_whatever_the_device_is_called() {
+        let home = tempfile::tempdir().unwrap();
+        let stage = home.path().join("stage");
+        let ceph = Ceph::new(CephSettings::default(), stage, Tools::default());
+        let volume = Volume {
+            driver: "ceph-rbd".to_owned(),
+            name: "data".to_owned(),
+            form: Form::Disk,
+            size: Some(MEBIBYTE),
+            fs_type: "ext4".to_owned(),
+            access: AccessMode::ReadWriteOnce,
+        };
+        let first = ceph.point(&volume, Path::new("/dev/rbd0")).unwrap();
+        let again = ceph.point(&volume, Path::new("/dev/rbd1")).unwrap();
+        assert_eq!(first, again);
+        assert_eq!(fs::read_link(again).unwrap(), Path::new("/dev/rbd1"));
+    }
 
     #[test]
     fn every_call_names_the_cluster_the_user_and_the_image() {

@@ -2,14 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::tool::{Call, Tools, Trouble};
 
-/// How `blkid` ends where it finds nothing.
-const BLANK: i32 = 2;
+/// How `blkid` ends where it finds nothing, and also where it cannot read.
+const NOTHING: i32 = 2;
+/// So much of a disk has to be zeros before it counts as blank.
+const START: u64 = 1 << 20;
 /// What a file system has before anybody has written to it.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -43,15 +45,32 @@ pub(super) async fn ensure(tools: &Tools, disk: &Path, usual: &str) -> Result<St
     if let Some(found) = look(tools, disk).await? {
         return Ok(found);
     }
+    let read = disk.to_owned();
+    let is_blank = tools
+        .files("read the disk", move || is_blank(&read))
+        .await?;
+    if !is_blank {
+        return Err(Trouble::Unfit(format!(
+            "{} has no file system that is known, and is not blank",
+            disk.display()
+        )));
+    }
     tools.run(&format_call(disk, usual)).await?;
     Ok(usual.to_owned())
 }
 
-/// The file system on the disk; none if it is blank. What holds anything else is never formatted.
+/// Whether its beginning can be read, and nothing has been written there.
+fn is_blank(disk: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    fs::File::open(disk)?.take(START).read_to_end(&mut start)?;
+    Ok(!start.is_empty() && start.iter().all(|byte| *byte == 0))
+}
+
+/// The file system on the disk; none if nothing is found there. What is found to be anything else is an error.
 async fn look(tools: &Tools, disk: &Path) -> Result<Option<String>, Trouble> {
     let call = look_call(disk);
     let answer = tools.ask(&call).await?;
-    if answer.code() == Some(BLANK) {
+    if answer.code() == Some(NOTHING) {
         return Ok(None);
     }
     if !answer.is_success() {
@@ -69,10 +88,14 @@ async fn look(tools: &Tools, disk: &Path) -> Result<Option<String>, Trouble> {
 
 /// Mounts, unless that is done already.
 pub(super) async fn mount(tools: &Tools, call: &Call, at: &Path) -> Result<(), Trouble> {
-    make_dir(at)?;
+    // First: a look at what is mounted from a server that hangs would not end.
     if tools.is_mounted(at)? {
         return Ok(());
     }
+    let dir = at.to_owned();
+    tools
+        .files("make the mount point", move || make_dir(&dir))
+        .await?;
     tools.run(call).await.map(drop)
 }
 

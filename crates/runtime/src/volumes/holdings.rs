@@ -3,7 +3,8 @@
 //!
 //! Two rules keep data safe. While a unit holds a volume that one copy may use, no other unit gets it: neither one of
 //! another workload nor a newer generation of the same copy. And what a copy has written stays its own while no unit
-//! holds it, until the copy is gone for good: a volume of another workload is never taken over, and never deleted.
+//! holds it, until the copy is gone for good: a volume of another workload is never taken over, and never deleted. Nor
+//! is one that this node has not made itself, or that is not on its own disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -264,6 +265,7 @@ impl Holdings {
                 retain: spec.retain,
                 is_new: false,
                 is_new_owner: false,
+                is_ours: false,
             });
         }
         Ok(Holding {
@@ -296,7 +298,9 @@ impl Holdings {
             );
             return Err(refused(FailureCode::VolumeInUse, message));
         }
+        check_form(held, &known)?;
         held.is_new_owner = known.owners.insert(owner);
+        held.is_ours = known.is_ours;
         let now = self.now();
         let is_first = known.volume.is_none();
         Ok(Known {
@@ -317,13 +321,26 @@ impl Holdings {
             let _turn = self.turn(&volume).await;
             let driver = self.driver(&volume)?;
             if driver.provision(&volume).await? {
-                holding.volumes[number].is_new = true;
+                let held = &mut holding.volumes[number];
+                (held.is_new, held.is_ours) = (true, true);
                 self.records.save_holding(holding).await?;
+                self.note_made(&volume).await?;
             }
             let place = driver.attach(&volume).await?;
             attached.push(holding.volumes[number].attached(place));
         }
         Ok(attached)
+    }
+
+    /// Puts on record that this node made it.
+    async fn note_made(&self, volume: &Volume) -> Result<(), RuntimeError> {
+        let _claims = self.claims.lock().await;
+        let known = self.records.known(volume).await?;
+        let known = Known {
+            is_ours: true,
+            ..known
+        };
+        self.records.save_known(volume, known).await
     }
 
     /// Lets go of one volume after the other. Each is off the record once that is done.
@@ -359,10 +376,11 @@ impl Holdings {
             Ending::TakeBack => (held.is_new_owner, held.is_new),
             Ending::Delete => (true, !held.retain),
             // Elsewhere the data is not this node's: another node may have the copy next.
-            Ending::Keep => (volume.driver != ManagedVolume::LOCAL, false),
+            Ending::Keep => (!volume.is_local(), false),
         };
         let claims = self.claims.lock().await;
         let mut known = self.records.known(volume).await?;
+        let may_go = volume.is_local() && (held.is_ours || known.is_ours);
         let is_owned = known.owners.contains(&holding.owner);
         if disowns {
             known.owners.remove(&holding.owner);
@@ -373,7 +391,7 @@ impl Holdings {
         }
         drop(claims);
         // Whoever claims it now waits for the turn, and makes it anew.
-        if deletes && known.owners.is_empty() && !has_others {
+        if deletes && may_go && known.owners.is_empty() && !has_others {
             driver.delete(volume).await?;
         }
         Ok(())
@@ -408,6 +426,23 @@ impl Holding {
         let mut volumes = self.volumes.iter().map(|held| &held.volume);
         volumes.any(|held| held.driver == volume.driver && held.name == volume.name)
     }
+}
+
+/// Whether its owners have used it as this unit would.
+fn check_form(held: &Held, known: &Known) -> Result<(), RuntimeError> {
+    let was = known.volume.as_ref().map(|volume| volume.form);
+    if !held.volume.is_local() || was.is_none_or(|form| form == held.volume.form) {
+        return Ok(());
+    }
+    let (is, wanted) = match held.volume.form {
+        Form::Disk => ("a directory", "a machine's disk"),
+        Form::Directory => ("a machine's disk", "a directory"),
+    };
+    let message = format!(
+        "volume `{}` is {is} with data here and cannot be {wanted}; name another",
+        held.called
+    );
+    Err(refused(FailureCode::VolumeProvisionFailed, message))
 }
 
 /// Whether no unit holds it that does not share, and this one need not.

@@ -47,9 +47,10 @@ impl Holdings {
                 continue;
             };
             let needed = needed(&known, volume, &holdings);
-            let bytes = match needed {
-                Some(_) => 0,
-                None => self.usage(volume).await?,
+            let frees = needed.is_none() && known.may_go(volume);
+            let bytes = match frees {
+                true => self.usage(volume).await?,
+                false => 0,
             };
             for workload in known.workloads() {
                 left.push(Leftover {
@@ -73,8 +74,8 @@ impl Holdings {
         disk::off_thread("measure a volume", move || Ok(driver.usage(&volume))).await
     }
 
-    /// Takes the workload off the owners; the last one takes the data along. The record goes last: what is broken off is
-    /// found again.
+    /// Takes the workload off the owners; the last one takes along what this node made. The record goes last: what is
+    /// broken off is found again.
     async fn discard(&self, workload: WorkloadId, name: &str) -> Result<Discarded, RuntimeError> {
         let known = self.records.all_known().await?;
         let volumes = known.into_iter().filter_map(|known| known.volume);
@@ -87,7 +88,7 @@ impl Holdings {
         if let Some(why) = why {
             return Ok(Discarded::Stays(why));
         }
-        if known.workloads() == [workload] {
+        if known.workloads() == [workload] && known.may_go(&volume) {
             let driver = self.driver(&volume)?;
             driver.detach(&volume).await?;
             driver.delete(&volume).await?;
@@ -125,6 +126,11 @@ fn needed(known: &Known, volume: &Volume, holdings: &[Holding]) -> Option<String
 }
 
 impl Known {
+    /// Whether the data may be deleted at all.
+    fn may_go(&self, volume: &Volume) -> bool {
+        self.is_ours && volume.is_local()
+    }
+
     fn workloads(&self) -> Vec<WorkloadId> {
         let mut workloads: Vec<_> = self.owners.iter().map(|owner| owner.workload).collect();
         workloads.dedup();

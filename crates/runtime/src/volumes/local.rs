@@ -84,6 +84,10 @@ impl Local {
         let (dir, image) = (self.dir(volume)?, self.image(volume)?);
         let has_image = image.try_exists()?;
         match (volume.size, volume.form) {
+            (_, Form::Disk) if !is_empty(&dir)? => Err(Trouble::Unfit(format!(
+                "{} is a directory with data in it and cannot be a machine's disk",
+                dir.display()
+            ))),
             (Some(size), Form::Disk) => Ok(filesystem::make_image(&image, size)?),
             (Some(size), Form::Directory) if has_image => {
                 self.grow(volume, &image, size).await?;
@@ -158,10 +162,15 @@ impl Storage for Local {
     async fn delete(&self, volume: &Volume) -> Result<(), RuntimeError> {
         let deleted = async {
             let (dir, image) = (self.dir(volume)?, self.image(volume)?);
-            // Never into what is mounted.
-            filesystem::unmount_if_mounted(&self.tools, &dir).await?;
+            let has_dir = volume.form == Form::Directory;
+            if has_dir {
+                // Never into what is mounted.
+                filesystem::unmount_if_mounted(&self.tools, &dir).await?;
+            }
             let gone = self.tools.files("delete the volume", move || {
-                filesystem::absent_is_fine(fs::remove_dir_all(&dir))?;
+                if has_dir {
+                    filesystem::absent_is_fine(fs::remove_dir_all(&dir))?;
+                }
                 filesystem::absent_is_fine(fs::remove_file(&image))
             });
             gone.await

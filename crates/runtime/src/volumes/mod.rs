@@ -12,6 +12,9 @@
 //!   remove    leaving on record ──► the runtime removes ──► detach ──► deleted, or kept ──► the claim is forgotten
 //! ```
 //!
+//! Deleted is only what this node made on its own disk. Data on a server or in a cluster may be in use on other nodes,
+//! and what was there before it was claimed is a person's: both stay.
+//!
 //! On disk, all written whole:
 //!
 //! ```text
@@ -150,6 +153,11 @@ impl Volume {
         }
     }
 
+    /// Whether it is this node's alone. Of what is elsewhere, no node knows who else uses it.
+    fn is_local(&self) -> bool {
+        self.driver == ManagedVolume::LOCAL
+    }
+
     /// Whether nobody else may hold it at the same time.
     fn is_exclusive(&self) -> bool {
         self.access == AccessMode::ReadWriteOnce
@@ -184,7 +192,9 @@ fn failed(code: FailureCode, volume: &Volume, trouble: Trouble) -> RuntimeError 
             FailureCode::VolumeTimeout,
             format!("volume `{name}`: {trouble}"),
         ),
-        Trouble::Failed { .. } => refused(code, format!("volume `{name}`: {trouble}")),
+        Trouble::Failed { .. } | Trouble::Unfit(_) => {
+            refused(code, format!("volume `{name}`: {trouble}"))
+        }
         Trouble::Io(source) => crate::disk::error(format!("volume `{name}`"), source),
     }
 }

@@ -3,7 +3,8 @@
 //! The runtime's own record of a unit and what the unit holds are two things, and an agent may die between them:
 //!
 //! ```text
-//!   held, and the runtime has no such unit      it was being prepared: taken back, or kept if it was ready once
+//!   held, and the runtime has no such unit      it was being prepared: taken back; or it was removed behind our back:
+//!                                               let go of, and its data stays
 //!   leaving, and the runtime has no such unit   found as exited, so that it is removed again
 //! ```
 
@@ -34,8 +35,6 @@ struct Inner {
     runtime: Arc<dyn Runtime>,
     holdings: Arc<Holdings>,
     tasks: Tasks,
-    /// Units that were prepared by this agent: what they hold is no leftover.
-    ours: Mutex<HashSet<UnitId>>,
     /// One verb at a time for each unit.
     verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -50,7 +49,6 @@ impl WithVolumes {
             runtime,
             holdings,
             tasks,
-            ours: Mutex::default(),
             verbs: Mutex::default(),
         };
         Self {
@@ -82,7 +80,6 @@ impl Runtime for WithVolumes {
             return self.inner.runtime.prepare(unit, progress).await;
         }
         let turn = self.inner.turn(unit.id).await;
-        lock(&self.inner.ours).insert(unit.id);
         progress("attaching volumes".to_owned());
         let (volumes, _turn) = self.inner.attach(unit, turn).await?;
         let with_places = Unit {
@@ -114,7 +111,6 @@ impl Runtime for WithVolumes {
         self.inner.runtime.remove(id, data).await?;
         self.inner.holdings.release(id).await?;
         drop(turn);
-        lock(&self.inner.ours).remove(&id);
         lock(&self.inner.verbs).remove(&id);
         Ok(())
     }
@@ -237,23 +233,33 @@ impl Inner {
         attached.await.unwrap_or_else(lost)
     }
 
-    /// Lets go of what an agent that died has left, unless a verb works on the unit: that will.
+    /// Lets go of what the runtime has no unit for, unless a verb works on the unit: that will.
     fn settle(self: &Arc<Self>, id: UnitId) {
         let inner = Arc::clone(self);
         let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
         let Ok(turn) = turn.try_lock_owned() else {
             return;
         };
-        if lock(&self.ours).contains(&id) {
-            return;
-        }
         self.tasks.spawn("let go of volumes", async move {
             let _turn = turn;
-            match inner.holdings.release(id).await {
-                Ok(()) => tracing::info!(unit = %id, "volumes that an agent left are released"),
+            match inner.release_unknown(id).await {
+                Ok(true) => {
+                    tracing::info!(unit = %id, "volumes that nothing runs with are released")
+                }
+                Ok(false) => {}
                 Err(error) => tracing::warn!(unit = %id, %error, "volumes are not released"),
             }
         });
+    }
+
+    /// Looks once more first, now that no verb comes between: the unit may have got ready since it was not found.
+    async fn release_unknown(&self, id: UnitId) -> Result<bool, RuntimeError> {
+        let found = self.runtime.observe().await?;
+        if found.iter().any(|unit| unit.id == id) {
+            return Ok(false);
+        }
+        self.holdings.release(id).await?;
+        Ok(true)
     }
 }
 

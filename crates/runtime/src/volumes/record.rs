@@ -54,6 +54,9 @@ pub(super) struct Held {
     pub(super) is_new: bool,
     /// It was not the copy's before.
     pub(super) is_new_owner: bool,
+    /// Made by this node, for this unit or an earlier one of the owners.
+    #[serde(default)]
+    pub(super) is_ours: bool,
 }
 
 /// The copy whose data a volume holds.
@@ -75,6 +78,9 @@ pub(super) struct Known {
     pub(super) kind: Option<Kind>,
     /// It outlives its workload.
     pub(super) is_retained: bool,
+    /// Made by this node. What was there before is a person's.
+    #[serde(default)]
+    pub(super) is_ours: bool,
     /// When it was claimed first, and of use last.
     pub(super) made_at: Timestamp,
     pub(super) used_at: Timestamp,

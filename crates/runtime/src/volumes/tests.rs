@@ -225,6 +225,29 @@ async fn an_image_is_formatted_once_and_only_while_it_is_blank() {
     assert_eq!(error.code(), "volume-attach-failed");
     assert_eq!(of("mkfs.ext4"), 1);
     assert!(tools.mapped().is_empty(), "nothing stays mapped");
+
+    // Nor is that formatted of which nothing is known and that is not blank.
+    tools.write_strange("data");
+    let error = driver.attach(&data).await.unwrap_err();
+    assert_eq!(error.code(), "volume-attach-failed");
+    assert!(error.to_string().contains("is not blank"), "{error}");
+    assert_eq!(of("mkfs.ext4"), 1);
+    assert!(tools.mapped().is_empty(), "nothing stays mapped");
+}
+
+#[tokio::test]
+async fn a_machine_s_disk_never_takes_the_place_of_a_directory_nor_takes_it_along() {
+    let home = tempfile::tempdir().unwrap();
+    let driver = Local::at(home.path().join("local"), Tools::default());
+    let files = volume("data", Form::Directory, None);
+    Storage::provision(&driver, &files).await.unwrap();
+    let dir = directory(Storage::attach(&driver, &files).await.unwrap());
+    fs::write(dir.join("note"), "kept").unwrap();
+    let disk = volume("data", Form::Disk, Some(1 << 20));
+    let error = Storage::provision(&driver, &disk).await.unwrap_err();
+    assert_eq!(error.code(), "volume-provision-failed");
+    driver.delete(&disk).await.unwrap();
+    assert_eq!(fs::read_to_string(dir.join("note")).unwrap(), "kept");
 }
 
 #[tokio::test]

@@ -58,6 +58,9 @@ pub(super) enum Trouble {
     TimedOut { call: String, patience: Duration },
     #[error("`{call}`: {said}")]
     Failed { call: String, said: String },
+    /// What is there is no such volume.
+    #[error("{0}")]
+    Unfit(String),
     #[error("{0}")]
     Io(#[from] io::Error),
 }

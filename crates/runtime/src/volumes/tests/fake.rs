@@ -56,6 +56,11 @@ impl Fake {
         names
     }
 
+    /// A person makes it, for whatever it is.
+    pub(super) fn put(&self, volume: &str) {
+        fs::create_dir(self.home.path().join(volume)).unwrap();
+    }
+
     pub(super) fn set_stuck(&self, volume: &str) {
         self.state.lock().unwrap().stuck.insert(volume.to_owned());
     }

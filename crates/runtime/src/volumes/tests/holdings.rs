@@ -58,8 +58,10 @@ impl Node {
 
     fn assert_is_bare(&self) {
         assert!(self.records().is_empty(), "{:?}", self.records());
+        // What is elsewhere stays there.
+        let local = self.local.volumes();
+        assert!(local.is_empty(), "{local:?}");
         for storage in [&self.local, &self.nfs] {
-            assert!(storage.volumes().is_empty(), "{:?}", storage.volumes());
             assert!(storage.attached().is_empty(), "{:?}", storage.attached());
         }
         let known = std::fs::read_dir(self.home.path().join("volumes/known"));
@@ -91,6 +93,9 @@ const DATA: &str = r#"{"name":"data","target":"/data"}"#;
 const KEPT: &str = r#"{"name":"kept","target":"/kept","retain":true}"#;
 const SHARED: &str =
     r#"{"name":"pool","target":"/p","driver":"nfs","access_mode":"ReadWriteMany"}"#;
+
+const SHARED_HERE: &str = r#"{"name":"pool","target":"/p","access_mode":"ReadWriteMany"}"#;
+const ELSEWHERE: &str = r#"{"name":"data","target":"/d","driver":"nfs"}"#;
 
 fn next_generation(unit: &Unit) -> Unit {
     Unit {
@@ -194,12 +199,12 @@ async fn another_workload_never_gets_what_a_copy_has_written() {
 async fn a_shared_volume_goes_with_the_last_that_has_it() {
     let node = Node::new();
     let driver = node.driver();
-    let (one, two) = (unit(&[SHARED]), unit(&[SHARED]));
+    let (one, two) = (unit(&[SHARED_HERE]), unit(&[SHARED_HERE]));
     for unit in [&one, &two] {
         driver.prepare(unit, &quiet).await.unwrap();
     }
     driver.remove(one.id, Data::Delete).await.unwrap();
-    assert_eq!(node.nfs.attached(), ["pool"]);
+    assert_eq!(node.local.attached(), ["pool"]);
     driver.remove(two.id, Data::Delete).await.unwrap();
     node.assert_is_bare();
 }
@@ -208,12 +213,73 @@ async fn a_shared_volume_goes_with_the_last_that_has_it() {
 async fn data_elsewhere_is_nobodys_here_once_the_copy_moves() {
     let node = Node::new();
     let driver = node.driver();
-    let text = r#"{"name":"data","target":"/d","driver":"nfs"}"#;
-    let moved = unit(&[text]);
+    let moved = unit(&[ELSEWHERE]);
     driver.prepare(&moved, &quiet).await.unwrap();
     driver.remove(moved.id, Data::Keep).await.unwrap();
     assert_eq!(node.nfs.volumes(), ["data"], "the next node needs it");
-    driver.prepare(&unit(&[text]), &quiet).await.unwrap();
+    driver.prepare(&unit(&[ELSEWHERE]), &quiet).await.unwrap();
+}
+
+#[tokio::test]
+async fn data_elsewhere_is_never_deleted_because_other_nodes_may_use_it() {
+    let node = Node::new();
+    let driver = node.driver();
+    let unit = unit(&[ELSEWHERE]);
+    node.machine.fail_prepare(Fault::Image, 1);
+    assert!(driver.prepare(&unit, &quiet).await.is_err());
+    assert_eq!(node.nfs.volumes(), ["data"], "it came to nothing");
+    driver.prepare(&unit, &quiet).await.unwrap();
+    driver.remove(unit.id, Data::Delete).await.unwrap();
+    assert_eq!(node.nfs.volumes(), ["data"]);
+    node.assert_is_bare();
+}
+
+#[tokio::test]
+async fn what_was_there_before_it_was_claimed_is_never_deleted() {
+    let node = Node::new();
+    let driver = node.driver();
+    node.local.put("data");
+    let first = unit(&[DATA]);
+    driver.prepare(&first, &quiet).await.unwrap();
+    driver.remove(first.id, Data::Delete).await.unwrap();
+    assert_eq!(node.local.volumes(), ["data"]);
+
+    let second = unit(&[DATA]);
+    driver.prepare(&second, &quiet).await.unwrap();
+    driver.remove(second.id, Data::Keep).await.unwrap();
+    let kind = LeftoverKind::Volume {
+        workload: second.workload,
+    };
+    let leftovers = driver.leftovers().unwrap();
+    let gone = leftovers.discard(kind, "local.data").await.unwrap();
+    assert_eq!(gone, Discarded::Gone);
+    assert_eq!(node.local.volumes(), ["data"]);
+    // Nobody owns it any more.
+    driver.prepare(&unit(&[DATA]), &quiet).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_unit_that_was_removed_behind_our_back_gives_its_volumes_back_and_its_data_stays() {
+    let node = Node::new();
+    let driver = node.driver();
+    let unit = unit(&[DATA]);
+    driver.prepare(&unit, &quiet).await.unwrap();
+    assert_eq!(driver.observe().await.unwrap().len(), 1);
+    let runtime = FakeRuntime::new(Arc::clone(&node.machine), Kind::Process);
+    runtime.remove(unit.id, Data::Keep).await.unwrap();
+    assert!(driver.observe().await.unwrap().is_empty());
+    for _ in 0..6000 {
+        if node.records().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(node.local.attached().is_empty());
+    assert_eq!(node.local.volumes(), ["data"]);
+    driver
+        .prepare(&next_generation(&unit), &quiet)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -52,7 +52,8 @@ rbd)
     create) echo >"$state/images/$name" ;;
     map)
         [ -e "$state/images/$name" ] || exit 2
-        echo >"$state/mapped/$name"
+        cat "$state/written/$name" >"$state/mapped/$name" 2>/dev/null ||
+            head -c 4096 /dev/zero >"$state/mapped/$name"
         echo "$state/mapped/$name"
         ;;
     device)
@@ -94,6 +95,7 @@ impl Recorded {
             "content",
             "images",
             "mapped",
+            "written",
             "server/srv/volumes",
         ] {
             fs::create_dir_all(recorded.path(dir)).unwrap();
@@ -169,6 +171,12 @@ impl Recorded {
 
     pub(super) fn write_partitions(&self, image: &str) {
         fs::write(self.path("fs").join(image), "PTTYPE=gpt\n").unwrap();
+    }
+
+    /// The image holds something that `blkid` does not know, or cannot read.
+    pub(super) fn write_strange(&self, image: &str) {
+        let _ = fs::remove_file(self.path("fs").join(image));
+        fs::write(self.path("written").join(image), "kept").unwrap();
     }
 
     pub(super) fn fail(&self, program: &str, with: Option<&str>) {
