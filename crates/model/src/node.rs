@@ -270,6 +270,14 @@ impl Node {
             .any(|runtime| runtime.kind == kind && runtime.available)
     }
 
+    /// Whether the node's agent has still to say what it knows of the kind: ours says it of every kind, but slow
+    /// drivers answer later than it connects. One that cannot work is known.
+    #[must_use]
+    pub fn awaits_driver(&self, kind: Kind) -> bool {
+        let mut runtimes = self.facts.runtimes.iter();
+        self.contract == Contract::Session && runtimes.all(|runtime| runtime.kind != kind)
+    }
+
     /// Whether the node can run a copy of it. Only agents of ours know what a job is, whatever drivers others have.
     #[must_use]
     pub fn can_run_copy(&self, spec: &WorkloadSpec) -> bool {

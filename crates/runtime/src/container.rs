@@ -10,6 +10,7 @@
 //!   hostler.unit       <assignment>.<generation>
 //!   hostler.workload   the workload's id
 //!   hostler.grace-ms   how long it may take to stop, which the engine knows only in whole seconds
+//!   hostler.volumes    `kept`, if it mounts volumes by their names
 //! ```
 //!
 //! A container that was adopted has none of these; a record on disk stands for them (see `adopt`).
@@ -40,8 +41,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::query_parameters::{
-    CreateContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
-    StartContainerOptions, StatsOptions, WaitContainerOptions,
+    CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
+    RemoveContainerOptions, StartContainerOptions, StatsOptions, WaitContainerOptions,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -67,6 +68,7 @@ const LABEL_OWNER: &str = "hostler.owner";
 const LABEL_UNIT: &str = "hostler.unit";
 const LABEL_WORKLOAD: &str = "hostler.workload";
 const LABEL_GRACE: &str = "hostler.grace-ms";
+const LABEL_VOLUMES: &str = "hostler.volumes";
 /// Containers that are created at once.
 const CREATIONS_AT_ONCE: usize = 8;
 /// How long a killed container may take to be gone.
@@ -89,6 +91,9 @@ pub struct ContainerConfig {
     /// The watch over the engine's events belongs to this family.
     pub tasks: Tasks,
 }
+
+/// Whose turn it is to do something with a unit, for as long as it is held.
+type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 /// Runs containers.
 pub struct ContainerRuntime {
@@ -184,7 +189,7 @@ impl Runtime for ContainerRuntime {
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
         unit.check_volumes()?;
         let turn = self.inner.turn(unit.id).await;
-        self.inner.adopt(unit).await?;
+        let turn = self.inner.take_over(unit, turn).await?;
         let Some((docker, image)) = self.inner.fetch(unit, progress).await? else {
             return Ok(());
         };
@@ -321,9 +326,27 @@ impl Adoption for ContainerRuntime {
 }
 
 impl Inner {
-    async fn turn(&self, id: UnitId) -> tokio::sync::OwnedMutexGuard<()> {
+    async fn turn(&self, id: UnitId) -> Turn {
         let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
         turn.lock_owned().await
+    }
+
+    /// Adopts what the spec names, if it names something: to the end, from the engine to the record, even if who asked
+    /// goes meanwhile. The turn comes back when it is done.
+    async fn take_over(self: &Arc<Self>, unit: &Unit, turn: Turn) -> Result<Turn, RuntimeError> {
+        let spec = unit.spec.container.as_ref();
+        if spec.is_none_or(|spec| spec.adopt.is_none()) {
+            return Ok(turn);
+        }
+        let (inner, unit) = (Arc::clone(self), unit.clone());
+        let (sender, adopted) = oneshot::channel();
+        self.tasks.spawn("adopt a container", async move {
+            let answer = inner.adopt(&unit).await;
+            // Whoever asked may have gone, and the turn ends here.
+            let _ = sender.send(answer.map(|()| turn));
+        });
+        let lost = |_| Err(engine::down("the adoption was broken off".to_owned()));
+        adopted.await.unwrap_or_else(lost)
     }
 
     fn now(&self) -> Timestamp {
@@ -401,7 +424,7 @@ impl Inner {
         match started.attempt()? {
             Ok(()) => Ok(()),
             // It can never be started: it is made anew, unless somebody else made it.
-            Err(refused) if refused.is_stuck() && self.adoptions.of_unit(id).await?.is_none() => {
+            Err(refused) if refused.is_stuck() && !self.adoptions.has(&container).await? => {
                 self.delete(id, &container).await?;
                 Err(RuntimeError::NotFound(id))
             }
@@ -443,10 +466,8 @@ impl Inner {
 
     async fn delete(&self, id: UnitId, container: &str) -> Result<(), RuntimeError> {
         let docker = self.engine.docker().await?;
-        // Volumes of a container that somebody else made are not ours to delete.
-        let is_adopted = self.adoptions.of_unit(id).await?.is_some();
         let options = RemoveContainerOptions {
-            v: !is_adopted,
+            v: self.owns_volumes(&docker, container).await?,
             force: true,
             link: false,
         };
@@ -458,6 +479,23 @@ impl Inner {
             Err(refused) if refused.is_conflict() => self.wait_until_gone(id).await,
             Err(refused) => Err(refused.of_unit(id)),
         }
+    }
+
+    /// Whether the container's nameless volumes go with it. Those of one that somebody else made are not ours to
+    /// delete, and Podman takes even one that was given by its name for the container's own.
+    async fn owns_volumes(&self, docker: &Docker, container: &str) -> Result<bool, RuntimeError> {
+        if self.adoptions.has(container).await? {
+            return Ok(false);
+        }
+        if !self.engine.is_podman().await? {
+            return Ok(true);
+        }
+        let options = None::<InspectContainerOptions>;
+        let answer = readable(|| docker.inspect_container(container, options.clone())).await;
+        // One that is not there has nothing to keep.
+        let config = answer.attempt()?.ok().and_then(|seen| seen.config);
+        let labels = config.and_then(|config| config.labels);
+        Ok(labels.is_none_or(|labels| !labels.contains_key(LABEL_VOLUMES)))
     }
 
     /// Sends a signal. Answers whether there was something to send it to.
@@ -539,7 +577,7 @@ async fn check_network(docker: &Docker, network: &str) -> Result<(), RuntimeErro
 /// Podman makes a mount's source that is not there, where Docker refuses it.
 async fn check_mounts(unit: &Unit) -> Result<(), RuntimeError> {
     let mounts = unit.spec.container.iter().flat_map(|spec| &spec.mounts);
-    for mount in mounts {
+    for mount in mounts.filter(|mount| !mount.is_volume()) {
         if !tokio::fs::try_exists(&mount.source).await.unwrap_or(true) {
             return Err(RuntimeError::Unsatisfiable {
                 code: FailureCode::MountNotFound,

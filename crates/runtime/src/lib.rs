@@ -383,6 +383,21 @@ pub struct Adoptable {
     pub spec: WorkloadSpec,
     /// What the next copy will not have, each a sentence.
     pub notes: Vec<String>,
+    /// Whether it has of the node what no spec can say, such as the node's processes.
+    #[serde(default)]
+    pub shares_node: bool,
+}
+
+impl Adoptable {
+    /// The spec by which a node's owner judges it: what it shares with the node beyond that counts as privileges.
+    #[must_use]
+    pub fn judged(&self) -> WorkloadSpec {
+        let mut spec = self.spec.clone();
+        if let Some(container) = &mut spec.container {
+            container.privileged |= self.shares_node;
+        }
+        spec
+    }
 }
 
 /// What a node answers to the question what it could adopt.

@@ -11,7 +11,7 @@ use hostler_model::{Exit, UnitId, WorkloadId};
 use hostler_runtime::{FoundState, Runtime, RuntimeError, Unit};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Input, Reconciler};
+use super::{Input, Reconciler, adoption};
 use crate::ledger::Finished;
 use crate::notes::{Doing, Seen};
 use crate::plan::{self, Step, StopReason};
@@ -104,7 +104,8 @@ impl Reconciler {
             let preparing = async {
                 let begun = clock.uptime();
                 let progress = progress_of(unit, sender.clone());
-                let answer = match guardian.judge(&wanted.spec).await {
+                let judged = adoption::judge(&guardian, &*runtime, &wanted.spec).await;
+                let answer = match judged {
                     Ok(()) => runtime.prepare(&wanted, &progress).await,
                     Err(refused) => Err(refused),
                 };

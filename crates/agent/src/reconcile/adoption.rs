@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_model::CommandKind;
-use hostler_model::spec::Kind;
+use hostler_model::spec::{Kind, WorkloadSpec};
 use hostler_runtime::{AdoptableList, Runtime, RuntimeError};
 
 use super::orders::Outcome;
@@ -45,6 +45,27 @@ impl Reconciler {
     }
 }
 
+/// Whether the node's owner lets the spec run, and what it would take over: that is judged by what it is, whatever the
+/// spec says of it.
+pub(super) async fn judge(
+    guardian: &Arc<Guardian>,
+    runtime: &dyn Runtime,
+    spec: &Arc<WorkloadSpec>,
+) -> Result<(), RuntimeError> {
+    guardian.judge(spec).await?;
+    let container = spec.container.as_ref();
+    let name = container.and_then(|container| container.adopt.as_deref());
+    let Some((name, adoption)) = name.zip(runtime.adoption()) else {
+        return Ok(());
+    };
+    let found = adoption.adoptable().await?;
+    match found.iter().find(|it| it.name == name) {
+        Some(found) => guardian.judge(&Arc::new(found.judged())).await,
+        // The driver says why there is none to take, or has taken it before.
+        None => Ok(()),
+    }
+}
+
 async fn list(
     runtimes: &BTreeMap<Kind, Arc<dyn Runtime>>,
     names: &[String],
@@ -63,7 +84,7 @@ async fn list(
             continue;
         }
         // Of what the owner keeps, nothing but the name leaves the node.
-        match guardian.judge(&Arc::new(it.spec.clone())).await {
+        match guardian.judge(&Arc::new(it.judged())).await {
             Ok(()) => list.found.push(it),
             Err(error) => list.refused.push((it.name, error.to_string())),
         }
@@ -102,6 +123,7 @@ mod tests {
             name: format!("c{number}"),
             spec: WorkloadSpec::of_container("c", &"x".repeat(1000), Vec::new()),
             notes: Vec::new(),
+            shares_node: false,
         };
         let found = (0..200).map(adoptable).collect();
         let text = bounded(AdoptableList {

@@ -134,6 +134,7 @@ async fn adoptable(guard: &str, names: &[&str]) -> (AdoptableList, String) {
             name: name.to_owned(),
             spec,
             notes: Vec::new(),
+            shares_node: false,
         }
     };
     world

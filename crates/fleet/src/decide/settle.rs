@@ -283,6 +283,11 @@ impl<'d, 's> Chunk<'d, 's> {
         let node = state.node(copy.node);
         let is_alive = node.is_some_and(|node| !node.is_gone() && node.liveness == Liveness::Alive);
         let is_firm = state.footing(copy.node) == Footing::Firm;
+        let kind = self.mould.spec.runs_on();
+        if is_firm && node.is_some_and(|node| node.awaits_driver(kind)) {
+            // Its data is there, and so may its driver be: what the node says next wakes the placement.
+            return false;
+        }
         let may_start_here = is_alive && (is_firm || !copy.is_finished());
         match node {
             Some(node) if may_start_here && self.fits_in_place(copy, node) => self.renew(copy),

@@ -2,7 +2,7 @@
 
 use hostler_fleet::{Expect, Verb, why};
 use hostler_model::spec::{WorkloadSpec, parse_one};
-use hostler_model::{Desired, StorageFact, WorkloadId};
+use hostler_model::{Desired, NodeFacts, StorageFact, WorkloadId};
 
 use crate::world::{World, hello, resources, spec};
 
@@ -56,6 +56,37 @@ fn a_copy_goes_back_to_the_node_that_has_its_data() {
     let web = world.apply(spec("web", 2));
     world.run();
     assert!(world.state.workload(web).unwrap().homes.is_empty());
+}
+
+#[test]
+fn an_outdated_copy_stays_with_its_data_until_its_agent_has_said_what_it_can_do() {
+    let mut world = World::with_nodes(2);
+    let db = world.apply(with_volume(spec("db", 1), "local"));
+    world.run();
+    let home = world.node(&nodes(&world, db)[0]);
+    let facts = world.state.node(home).expect("its node").facts.clone();
+    let tell = |world: &mut World, facts: NodeFacts| {
+        let facts = Box::new(facts);
+        world.must(&Verb::Discover { node: home, facts });
+        world.run();
+    };
+    // Its agent has just begun, and no driver has answered yet.
+    let early = NodeFacts {
+        runtimes: Vec::new(),
+        ..facts.clone()
+    };
+    tell(&mut world, early);
+    let before = world.copies(db);
+    let mut next = with_volume(spec("db", 1), "local");
+    next.env.insert("GREETING".to_owned(), "hello".to_owned());
+    world.apply(next);
+    world.run();
+    assert_eq!(world.copies(db), before, "it neither moves nor changes");
+
+    tell(&mut world, facts);
+    let after = world.copies(db);
+    assert_eq!((after.len(), after[0].node), (1, home));
+    assert!(after[0].generation > before[0].generation);
 }
 
 #[test]

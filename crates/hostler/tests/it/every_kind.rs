@@ -146,6 +146,12 @@ fn machine() -> PathBuf {
     PathBuf::from(std::env::var(MACHINE).expect("the lane names its kernel"))
 }
 
+/// How often the container was started with the volume that this node has for it.
+fn visits(data_dir: &Path) -> usize {
+    let log = std::fs::read_to_string(data_dir.join("volumes/local/visits/log"));
+    log.unwrap_or_default().lines().count()
+}
+
 /// The networks or volumes of an agent's projects, by their names.
 fn engine(data_dir: &Path, what: &str) -> Vec<String> {
     let Some(owner) = owner(data_dir) else {
@@ -196,6 +202,7 @@ fn one_directory_of_every_kind_applies_updates_rolls_back_moves_and_goes() {
     yard.play("Apply");
     yard.assert_well("one", first);
     yard.assert_started(1);
+    assert_eq!(visits(&yard.fleet.agent_dir()), 1);
     yard.assert_jobs(first);
 
     yard.play("Update");
@@ -204,6 +211,11 @@ fn one_directory_of_every_kind_applies_updates_rolls_back_moves_and_goes() {
 
     yard.play("Roll back");
     yard.assert_well("one", first);
+    assert_eq!(
+        visits(&yard.fleet.agent_dir()),
+        3,
+        "updates keep the volume"
+    );
     yard.assert_jobs(first);
 
     yard.fleet.add_second("two");
@@ -212,6 +224,7 @@ fn one_directory_of_every_kind_applies_updates_rolls_back_moves_and_goes() {
     yard.play("Move");
     assert_eq!(left(&yard.fleet.agent_dir()), Vec::<String>::new());
     yard.assert_well("two", first);
+    assert_eq!(visits(&yard.fleet.spare_dir()), 1);
 
     yard.play("Remove");
     for data_dir in [yard.fleet.agent_dir(), yard.fleet.spare_dir()] {
@@ -219,4 +232,7 @@ fn one_directory_of_every_kind_applies_updates_rolls_back_moves_and_goes() {
     }
     let volumes = engine(&yard.fleet.spare_dir(), "volume");
     assert_eq!(volumes, Vec::<String>::new());
+    assert!(!yard.fleet.spare_dir().join("volumes/local/visits").exists());
+    // What stayed behind is nowhere else, so no word but that of the fleet, after a while, lets it go.
+    assert_eq!(visits(&yard.fleet.agent_dir()), 3);
 }

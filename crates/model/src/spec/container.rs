@@ -87,11 +87,11 @@ pub enum PullPolicy {
     Never,
 }
 
-/// A directory or file of the node inside a container.
+/// A directory or file of the node, or a volume of its engine, inside a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
-    /// Absolute path on the node.
+    /// Absolute path on the node, or the name of a volume, which the engine makes if it has none of that name.
     pub source: String,
     /// Absolute path inside.
     pub target: String,
@@ -178,6 +178,14 @@ pub struct LogDriver {
     /// As the driver has them, such as `max-size`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+}
+
+impl Mount {
+    /// Whether the source is a volume of the node's engine.
+    #[must_use]
+    pub fn is_volume(&self) -> bool {
+        !self.source.contains('/')
+    }
 }
 
 impl Healthcheck {

@@ -30,6 +30,8 @@ use crate::{RuntimeError, Unit, disk};
 pub(super) struct Adoptions {
     dir: PathBuf,
     records: OnceCell<Mutex<BTreeMap<WorkloadId, Record>>>,
+    /// One at a time takes something over, so that no two take the same.
+    taking: tokio::sync::Mutex<()>,
 }
 
 /// What a workload has taken over.
@@ -47,6 +49,7 @@ impl Adoptions {
         Self {
             dir,
             records: OnceCell::const_new(),
+            taking: tokio::sync::Mutex::const_new(()),
         }
     }
 
@@ -61,6 +64,14 @@ impl Adoptions {
     pub(super) async fn of_unit(&self, id: UnitId) -> Result<Option<Record>, RuntimeError> {
         let living = self.living().await?;
         Ok(living.into_iter().find(|record| record.unit == id))
+    }
+
+    /// Whether somebody else made the container.
+    pub(super) async fn has(&self, container: &str) -> Result<bool, RuntimeError> {
+        let living = self.living().await?;
+        Ok(living
+            .iter()
+            .any(|it| it.container.as_deref() == Some(container)))
     }
 
     async fn of_workload(&self, id: WorkloadId) -> Result<Option<Record>, RuntimeError> {
@@ -153,21 +164,13 @@ impl Inner {
         let Some(name) = spec.and_then(|spec| spec.adopt.as_deref()) else {
             return Ok(());
         };
+        let _taking = self.adoptions.taking.lock().await;
         if let Some(record) = self.adoptions.of_workload(unit.workload).await? {
             return self.adoptions.pass_on(record, unit.id).await;
         }
-        let docker = self.engine.docker().await?;
-        let options = None::<InspectContainerOptions>;
-        let answer = readable(|| docker.inspect_container(name, options.clone())).await;
-        let seen = match answer.attempt()? {
-            Ok(seen) => seen,
-            Err(refused) if refused.is_not_found() => {
-                let message = format!("there is no container `{name}` on this node");
-                return Err(refused_as(FailureCode::AdoptNotFound, message));
-            }
-            Err(refused) => return Err(refused.of_engine()),
-        };
+        let seen = self.named(name).await?;
         let (container, started_at) = self.adoptable(name, &seen).await?;
+        let docker = self.engine.docker().await?;
         let policy = RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
@@ -190,6 +193,23 @@ impl Inner {
         lock(&self.ids).insert(unit.id, container);
         tracing::info!(unit = %unit.id, name, "adopted a container");
         Ok(())
+    }
+
+    /// The container of that name. The engine takes ids and beginnings of ids for names, too; whoever let this one be
+    /// taken over knew it by its name.
+    async fn named(&self, name: &str) -> Result<ContainerInspectResponse, RuntimeError> {
+        let docker = self.engine.docker().await?;
+        let options = None::<InspectContainerOptions>;
+        let answer = readable(|| docker.inspect_container(name, options.clone())).await;
+        let seen = match answer.attempt()? {
+            Ok(seen) => Some(seen).filter(|it| is_called(it, name)),
+            Err(refused) if refused.is_not_found() => None,
+            Err(refused) => return Err(refused.of_engine()),
+        };
+        seen.ok_or_else(|| {
+            let message = format!("there is no container `{name}` on this node");
+            refused_as(FailureCode::AdoptNotFound, message)
+        })
     }
 
     /// The adopted containers that the engine has.
@@ -246,6 +266,30 @@ impl Inner {
     }
 }
 
+fn is_called(seen: &ContainerInspectResponse, name: &str) -> bool {
+    let called = seen.name.as_deref().unwrap_or_default();
+    // Podman writes names without the slash in some answers.
+    called.strip_prefix('/').unwrap_or(called) == name
+}
+
 fn refused_as(code: FailureCode, message: String) -> RuntimeError {
     RuntimeError::Unsatisfiable { code, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_or_its_beginning_is_no_name() {
+        let seen = ContainerInspectResponse {
+            id: Some("abc123".to_owned()),
+            name: Some("/web".to_owned()),
+            ..ContainerInspectResponse::default()
+        };
+        assert!(is_called(&seen, "web"));
+        for name in ["abc", "abc123", "we", "/web", ""] {
+            assert!(!is_called(&seen, name), "{name}");
+        }
+    }
 }

@@ -1,16 +1,18 @@
 //! What runs on the engine that nobody of ours made, and the spec that each container would become. The spec says
 //! only what differs from the image, so that the next one made from it is as this one was.
 
+mod unsaid;
+
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     ContainerConfig, ContainerInspectResponse, ContainerSummary, HealthConfig, HostConfig,
-    ImageConfig, MountPoint, PortBinding,
+    ImageConfig, MountPoint, MountType, PortBinding,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use hostler_model::spec::{
     Capabilities, ContainerSpec, Device, HealthSpec, Healthcheck, LogDriver, Mount, PortMapping,
-    Protocol, Restart, RestartPolicy, UlimitRange, WorkloadSpec, near_name,
+    Protocol, Restart, RestartPolicy, Tmpfs, UlimitRange, WorkloadSpec, near_name,
 };
 use hostler_model::{Bytes, MilliCpu};
 
@@ -21,6 +23,14 @@ use crate::{Adoptable, RuntimeError};
 /// What compose and its like write on what they make; of no use to somebody else.
 const TOOLS_LABELS: [&str; 3] = ["com.docker.", "io.podman.", "desktop.docker."];
 const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "journald"];
+/// Addresses that are every address of the node.
+const EVERYWHERE: [&str; 3] = ["", "0.0.0.0", "::"];
+/// Of `/dev/shm`, as Docker and Podman make it.
+const USUAL_SHM: [i64; 2] = [64 << 20, 65_536_000];
+/// Of the engine's scheduler, in microseconds.
+const USUAL_PERIOD: u64 = 100_000;
+/// What a file system in memory is without being told.
+const USUAL_TMPFS: [&str; 5] = ["", "rw", "noexec", "nosuid", "nodev"];
 
 impl Inner {
     /// Every running container that is nobody's of Hostler's, in the order of their names.
@@ -55,12 +65,13 @@ impl Inner {
 
 /// The spec of a container.
 pub(super) fn adoptable(seen: ContainerInspectResponse, image: &ImageConfig) -> Adoptable {
+    let mut notes = unsaid::notes(&seen);
     let name = seen.name.unwrap_or_default();
     let name = name.trim_start_matches('/').to_owned();
     let config = seen.config.unwrap_or_default();
     let host = seen.host_config.unwrap_or_default();
-    let mut notes = Vec::new();
     let mut container = container(&config, &host, image, &mut notes);
+    container.hostname = hostname(&config, &host, &seen.id.unwrap_or_default());
     mounts(seen.mounts.unwrap_or_default(), &mut container, &mut notes);
     let entrypoint = container
         .entrypoint
@@ -84,22 +95,39 @@ pub(super) fn adoptable(seen: ContainerInspectResponse, image: &ImageConfig) -> 
     };
     Adoptable {
         name,
-        spec: bounded(spec, &config, &host),
+        spec: bounded(spec, &config, &host, &mut notes),
         notes,
+        shares_node: unsaid::shares_node(&host),
     }
 }
 
-fn bounded(mut spec: WorkloadSpec, config: &ContainerConfig, host: &HostConfig) -> WorkloadSpec {
-    let amount = |amount: Option<i64>| {
-        amount
-            .and_then(|it| u64::try_from(it).ok())
-            .filter(|it| *it > 0)
-    };
+/// An amount that the engine was told.
+fn amount(amount: Option<i64>) -> Option<u64> {
+    let amount = amount.and_then(|it| u64::try_from(it).ok());
+    amount.filter(|it| *it > 0)
+}
+
+fn bounded(
+    mut spec: WorkloadSpec,
+    config: &ContainerConfig,
+    host: &HostConfig,
+    notes: &mut Vec<String>,
+) -> WorkloadSpec {
     spec.limits.memory = amount(host.memory).map(Bytes);
-    spec.resources.memory = amount(host.memory_reservation.or(host.memory))
-        .map(Bytes)
-        .unwrap_or_default();
-    spec.limits.cpu = amount(host.nano_cpus).map(|nanos| MilliCpu(nanos / 1_000_000));
+    match amount(host.memory_reservation) {
+        Some(reserved) if spec.limits.memory.is_some() => spec.resources.memory = Bytes(reserved),
+        // A claim without a limit would be the limit.
+        Some(reserved) => notes.push(format!(
+            "it reserves {reserved} bytes of memory without a limit; the next one reserves none"
+        )),
+        None => {}
+    }
+    let quota = amount(host.cpu_quota).map(|quota| {
+        let period = amount(host.cpu_period).unwrap_or(USUAL_PERIOD);
+        MilliCpu(quota.saturating_mul(1000) / period)
+    });
+    let nanos = amount(host.nano_cpus).map(|nanos| MilliCpu(nanos / 1_000_000));
+    spec.limits.cpu = nanos.or(quota);
     spec.limits.pids = amount(host.pids_limit).and_then(|it| u32::try_from(it).ok());
     if let Some(signal) = &config.stop_signal {
         spec.stop.signal = signal.strip_prefix("SIG").unwrap_or(signal).to_owned();
@@ -189,12 +217,73 @@ fn container(
             ))
         })
         .collect();
+    let shm = host.shm_size.filter(|size| !USUAL_SHM.contains(size));
+    spec.shm_size = amount(shm).map(Bytes);
+    spec.tmpfs = in_memory(host, notes);
     spec.log = log(host, notes);
     spec.network = network(host, notes);
     if config.tty == Some(true) {
         notes.push("it has a terminal; the next one has none".to_owned());
     }
     spec
+}
+
+/// Its host name, if somebody gave it one: engines take the beginning of the id, or the node's own.
+fn hostname(config: &ContainerConfig, host: &HostConfig, id: &str) -> Option<String> {
+    let mode = host.network_mode.as_deref().unwrap_or_default();
+    if mode == "host" || mode.contains(':') || host.uts_mode.as_deref() == Some("host") {
+        return None;
+    }
+    let name = config.hostname.clone()?;
+    (!id.starts_with(&name)).then_some(name)
+}
+
+/// File systems in memory, in the engine's two ways to ask for them.
+fn in_memory(host: &HostConfig, notes: &mut Vec<String>) -> Vec<Tmpfs> {
+    let mut all = Vec::new();
+    for (target, options) in host.tmpfs.iter().flatten() {
+        let (mut size, mut mode) = (None, None);
+        for option in options.split(',') {
+            match option.split_once('=') {
+                Some(("size", text)) if size_of(text).is_some() => size = size_of(text),
+                Some(("mode", text)) => mode = Some(text.to_owned()),
+                _ if USUAL_TMPFS.contains(&option) => {}
+                _ => notes.push(format!(
+                    "the option `{option}` of the file system in memory at {target} is not carried over"
+                )),
+            }
+        }
+        all.push(Tmpfs {
+            target: target.clone(),
+            size,
+            mode,
+        });
+    }
+    let mounts = host.mounts.iter().flatten();
+    for mount in mounts.filter(|it| it.typ == Some(MountType::TMPFS)) {
+        let options = mount.tmpfs_options.clone().unwrap_or_default();
+        all.push(Tmpfs {
+            target: mount.target.clone().unwrap_or_default(),
+            size: amount(options.size_bytes).map(Bytes),
+            mode: amount(options.mode).map(|mode| format!("{mode:o}")),
+        });
+    }
+    all.sort_by(|a, b| a.target.cmp(&b.target));
+    all
+}
+
+/// As the kernel reads sizes of file systems in memory.
+fn size_of(text: &str) -> Option<Bytes> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return None,
+    };
+    let number = digits.parse::<u64>().ok()?;
+    number.checked_mul(1 << shift).map(Bytes)
 }
 
 fn network(host: &HostConfig, notes: &mut Vec<String>) -> Option<String> {
@@ -224,24 +313,21 @@ fn log(host: &HostConfig, notes: &mut Vec<String>) -> Option<LogDriver> {
     (driver != LOG_DRIVERS[0] || !options.is_empty()).then_some(LogDriver { driver, options })
 }
 
-/// Places of the node, and volumes by the places where the engine keeps them, so that the next container finds them.
+/// Places of the node, and volumes by their names, so that the next container finds them and the engine knows that
+/// they are in use.
 fn mounts(mounts: Vec<MountPoint>, spec: &mut ContainerSpec, notes: &mut Vec<String>) {
     for mount in mounts {
-        let (source, target) = (
-            mount.source.unwrap_or_default(),
-            mount.destination.unwrap_or_default(),
-        );
-        match mount.typ.as_deref() {
-            Some("bind") => {}
-            Some("volume") => notes.push(format!(
-                "volume `{}` at {target} stays where the engine keeps it, {source}",
-                mount.name.unwrap_or_default()
-            )),
-            _ => {
-                notes.push(format!("what is mounted at {target} is not carried over"));
-                continue;
-            }
-        }
+        let target = mount.destination.unwrap_or_default();
+        let source = match mount.typ.as_deref() {
+            Some("bind") => mount.source,
+            Some("volume") => mount.name,
+            Some("tmpfs") if spec.tmpfs.iter().any(|it| it.target == target) => continue,
+            _ => None,
+        };
+        let Some(source) = source.filter(|it| !it.is_empty()) else {
+            notes.push(format!("what is mounted at {target} is not carried over"));
+            continue;
+        };
         spec.mounts.push(Mount {
             source,
             target,
@@ -313,6 +399,12 @@ fn ports(host: &HostConfig, notes: &mut Vec<String>) -> Vec<PortMapping> {
                 ));
                 continue;
             };
+            let address = binding.host_ip.unwrap_or_default();
+            if !EVERYWHERE.contains(&address.as_str()) {
+                notes.push(format!(
+                    "port {target} is published at {address} only; the next one publishes it at every address"
+                ));
+            }
             ports.push(PortMapping {
                 name: None,
                 host: published,
@@ -347,3 +439,6 @@ fn restart(host: &HostConfig) -> Restart {
         ..Restart::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use bollard::models::{
 };
 use hostler_model::spec::{Capabilities, ContainerSpec, Healthcheck, Protocol, WorkloadSpec};
 
-use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
+use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_VOLUMES, LABEL_WORKLOAD};
 use crate::{Attached, Unit};
 
 /// Of the engine's own log files, so that a container cannot fill the disk with words.
@@ -231,7 +231,11 @@ fn target_of(port: &hostler_model::spec::PortMapping) -> String {
 
 fn mounts(container: &ContainerSpec, volumes: &[Attached]) -> Vec<Mount> {
     let bind = |mount: &hostler_model::spec::Mount| Mount {
-        typ: Some(MountType::BIND),
+        typ: Some(if mount.is_volume() {
+            MountType::VOLUME
+        } else {
+            MountType::BIND
+        }),
         source: Some(mount.source.clone()),
         target: Some(mount.target.clone()),
         read_only: Some(mount.read_only),
@@ -290,6 +294,10 @@ fn labels(unit: &Unit, owner: &str) -> HashMap<String, String> {
     labels.insert(LABEL_UNIT.to_owned(), unit.id.to_string());
     labels.insert(LABEL_WORKLOAD.to_owned(), unit.workload.to_string());
     labels.insert(LABEL_GRACE.to_owned(), unit.spec.stop.grace_ms.to_string());
+    let mut mounts = unit.spec.container.iter().flat_map(|spec| &spec.mounts);
+    if mounts.any(hostler_model::spec::Mount::is_volume) {
+        labels.insert(LABEL_VOLUMES.to_owned(), "kept".to_owned());
+    }
     labels
 }
 

@@ -157,6 +157,9 @@ async fn what_is_not_there_does_not_run_or_belongs_to_a_fleet_is_not_adopted() {
     };
     assert_eq!(refused("stranger-of-nobody").await, "adopt-not-found");
     let stranger = Stranger::run(&yard, &[]);
+    let id = stranger.inspect("{{.Id}}");
+    assert_eq!(refused(&id).await, "adopt-not-found");
+    assert_eq!(refused(&id[..12]).await, "adopt-not-found");
     yard.docker(&["stop", "-t", "1", &stranger.name]);
     assert_eq!(refused(&stranger.name).await, "adopt-not-running");
 
@@ -170,6 +173,37 @@ async fn what_is_not_there_does_not_run_or_belongs_to_a_fleet_is_not_adopted() {
     let unit = contract::unit(stranger.spec());
     driver.prepare(&unit, &quiet).await.unwrap();
     assert_eq!(refused(&stranger.name).await, "adopt-managed");
+    driver.remove(unit.id, Data::Delete).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs docker"]
+async fn of_two_workloads_that_want_the_same_container_one_gets_it() {
+    let yard = Yard::new();
+    let stranger = Stranger::run(&yard, &[]);
+    let driver = yard.driver();
+    let units = [stranger.spec(), stranger.spec()].map(contract::unit);
+    let (one, two) = tokio::join!(
+        driver.prepare(&units[0], &quiet),
+        driver.prepare(&units[1], &quiet)
+    );
+    let refused: Vec<_> = [one, two].into_iter().filter_map(Result::err).collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].code(), "adopt-managed");
+    for unit in units {
+        driver.remove(unit.id, Data::Delete).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs docker"]
+async fn an_adoption_goes_on_when_nobody_waits_for_it_any_more() {
+    let yard = Yard::new();
+    let stranger = Stranger::run(&yard, &[]);
+    let driver = yard.driver();
+    let unit = contract::unit(stranger.spec());
+    assert!(futures::poll!(driver.prepare(&unit, &quiet)).is_pending());
+    until("it is a unit", async || is_running(&driver, unit.id).await).await;
     driver.remove(unit.id, Data::Delete).await.unwrap();
 }
 
@@ -201,7 +235,7 @@ async fn a_stranger_is_listed_with_what_differs_from_its_image() {
     ];
     let stranger = Stranger::run(&yard, &[&flags[..], &more].concat());
     let volume =
-        stranger.inspect("{{range .Mounts}}{{if eq .Type \"volume\"}}{{.Source}}{{end}}{{end}}");
+        stranger.inspect("{{range .Mounts}}{{if eq .Type \"volume\"}}{{.Name}}{{end}}{{end}}");
     let listed: Vec<Adoptable> = driver.adoption().unwrap().adoptable().await.unwrap();
     let of_ours = ours.id.assignment.short();
     assert!(
@@ -238,13 +272,8 @@ async fn a_stranger_is_listed_with_what_differs_from_its_image() {
         .map(|it| (it.source.as_str(), it.read_only))
         .collect();
     assert_eq!(mounts, [(volume.as_str(), false), ("/etc/hostname", true)]);
-    assert!(
-        found
-            .notes
-            .iter()
-            .any(|note| note.contains("/data stays where")),
-        "{:?}",
-        found.notes
-    );
+    let of_data = found.notes.iter().find(|note| note.contains("/data"));
+    assert_eq!(of_data, None, "it is carried over");
+    assert!(!found.shares_node, "{:?}", found.notes);
     driver.remove(ours.id, Data::Delete).await.unwrap();
 }

@@ -522,6 +522,9 @@ async fn what_a_project_asks_for_is_judged_before_anything_of_it_is_made() {
     let error = refused(&driver, of(", volumes: ['/etc:/etc:ro']")).await;
     assert_eq!(error.code(), "refused-by-node");
     assert_eq!(strict.0.lock().unwrap()[0].mounts, ["/etc"]);
+    let error = refused(&driver, of(", env_file: [/etc/os-release]")).await;
+    assert_eq!(error.code(), "refused-by-node");
+    assert_eq!(strict.0.lock().unwrap()[0].mounts, ["/etc/os-release"]);
     // A link that a copy has left in its own directory leads out of it.
     let unit = contract::unit(of(", volumes: ['./link:/x']"));
     let data = yard

@@ -371,7 +371,7 @@ mod tests {
             (wrong(|it| it.ports[0].container_port = 70_000), "70000"),
             (wrong(|it| it.ports[0].protocol = "sctp".into()), "sctp"),
             (
-                wrong(|it| it.volumes[0].host_path = "srv".into()),
+                wrong(|it| it.volumes[0].host_path = "srv/x".into()),
                 "absolute",
             ),
             (

@@ -19,12 +19,6 @@ const HEX_OF_DIGEST: usize = 64;
 
 type Findings = Vec<String>;
 
-/// As engines have names, and ids.
-fn is_container_name(name: &str) -> bool {
-    let is_inner = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(is_inner)
-}
-
 impl ContainerSpec {
     pub(in crate::spec) fn check(&self, findings: &mut Findings) {
         self.check_image(findings);
@@ -34,7 +28,7 @@ impl ContainerSpec {
         if self
             .adopt
             .as_deref()
-            .is_some_and(|name| !is_container_name(name))
+            .is_some_and(|name| !is_engine_name(name))
         {
             findings.push("container.adopt: is no name of a container".to_owned());
         }
@@ -72,9 +66,10 @@ impl ContainerSpec {
     fn check_places(&self, findings: &mut Findings) {
         let mut seen = BTreeSet::new();
         for mount in &self.mounts {
-            if !mount.source.starts_with('/') || !mount.target.starts_with('/') {
+            let is_source = mount.source.starts_with('/') || is_engine_name(&mount.source);
+            if !is_source || !mount.target.starts_with('/') {
                 findings.push(format!(
-                    "container.mounts: `{}` to `{}`: both must be absolute paths",
+                    "container.mounts: `{}` to `{}`: both must be absolute paths; the first may be a volume's name",
                     mount.source, mount.target
                 ));
             }
@@ -236,7 +231,7 @@ impl Tmpfs {
     }
 }
 
-/// How an engine lets networks be called.
+/// How an engine lets containers, networks and volumes be called.
 fn is_engine_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     name.chars().all(inner) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -258,6 +253,9 @@ mod tests {
     #[test]
     fn every_key_that_makes_no_sense_is_a_finding() {
         for (keys, finding) in [
+            ("mounts: [{source: a/b, target: /t}]", "`a/b` to `/t`"),
+            ("mounts: [{source: .., target: /t}]", "`..` to `/t`"),
+            ("mounts: [{source: data, target: t}]", "`data` to `t`"),
             ("tmpfs: [{target: t}]", "container.tmpfs: `t`"),
             ("tmpfs: [{target: /t, size: 0}]", "0 is no size"),
             ("tmpfs: [{target: /t, mode: rwx}]", "the mode is no number"),
@@ -317,7 +315,8 @@ mod tests {
 
     #[test]
     fn what_makes_sense_reads_back_from_its_own_json() {
-        let keys = "tmpfs: [{target: /t, size: 1MiB, mode: \"1777\"}], network: back, aliases: [db], \
+        let keys = "mounts: [{source: data, target: /d}], \
+            tmpfs: [{target: /t, size: 1MiB, mode: \"1777\"}], network: back, aliases: [db], \
             hostname: box.example, dns: [10.0.0.1, \"::1\"], extra_hosts: {db: 10.0.0.2, me: host-gateway}, \
             capabilities: {add: [CAP_NET_ADMIN, sys_time], drop: [ALL]}, \
             devices: [{source: /dev/null, target: /dev/x, permissions: r}], read_only: true, \

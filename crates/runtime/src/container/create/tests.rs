@@ -102,6 +102,25 @@ fn a_managed_volume_is_refused_and_never_left_out() {
 }
 
 #[test]
+fn a_mount_of_no_path_is_a_volume_of_the_engine_that_is_kept() {
+    let told = |source: &str| {
+        let mut spec = WorkloadSpec::of_container("web", "busybox:local", Vec::new());
+        spec.container.as_mut().unwrap().mounts = vec![hostler_model::spec::Mount {
+            source: source.to_owned(),
+            target: "/data".to_owned(),
+            read_only: false,
+        }];
+        let body = body_of(&unit_of(spec), "busybox:local", "node");
+        let mount = body.host_config.unwrap().mounts.unwrap().remove(0);
+        let is_kept = body.labels.unwrap().contains_key(LABEL_VOLUMES);
+        (mount.typ, mount.source, is_kept)
+    };
+    let (bind, volume) = (Some(MountType::BIND), Some(MountType::VOLUME));
+    assert_eq!(told("/data"), (bind, Some("/data".to_owned()), false));
+    assert_eq!(told("data"), (volume, Some("data".to_owned()), true));
+}
+
+#[test]
 fn a_container_is_privileged_only_if_its_spec_says_so() {
     let privileged = |asked: bool| {
         let mut spec = WorkloadSpec::of_container("web", "busybox:local", Vec::new());
