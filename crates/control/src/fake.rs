@@ -143,6 +143,7 @@ impl FakeMachine {
             note: String::new(),
         };
         NodeAnnouncement {
+            key: None,
             identity: AliasKey {
                 contract: self.contract,
                 scope: "node".to_owned(),

@@ -41,6 +41,7 @@ mod refusals;
 mod shared;
 mod spacing;
 mod syncs;
+mod trust;
 mod tunnel;
 
 #[cfg(feature = "fake")]
@@ -53,6 +54,7 @@ pub use link::{Link, LogRecord, LogRequest, LogStream};
 pub use live::LiveNode;
 pub use metrics::{Histogram, MetricsSnapshot, VerbCount, WorkloadUsage};
 pub use syncs::SyncBeat;
+pub use trust::{Trust, TrustConfig};
 pub use tunnel::{Said, Told, Tunnel, Tunnels};
 
 /// The pure core, for the doors: they import no other room for its words.

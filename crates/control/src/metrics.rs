@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 37] = [
+const KINDS: [&str; 39] = [
     "found",
     "new-epoch",
     "announce",
@@ -54,6 +54,8 @@ const KINDS: [&str; 37] = [
     "rerun",
     "discover",
     "pressed",
+    "access",
+    "join",
 ];
 
 /// Everything that is counted, at about this moment.
@@ -282,5 +284,7 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Rerun { .. } => 34,
         Verb::Discover { .. } => 35,
         Verb::Pressed { .. } => 36,
+        Verb::Access(_) => 37,
+        Verb::Join(_) => 38,
     }
 }

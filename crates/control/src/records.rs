@@ -8,6 +8,8 @@
 //! assignments/<id>                       Assignment
 //! commands/<id>                          Command
 //! aliases/<contract>/<scope>/<foreign>   Alias; scope and foreign id are percent-escaped
+//! tokens/<id>                            ApiToken
+//! join-tokens/<id>                       JoinToken
 //! accounts/<id>                          Account
 //! rentals/<node>                         Rental
 //! pools/<id>                             Pool
@@ -29,7 +31,7 @@ use hostler_store::{Entry, KEY_BYTES, Key};
 use serde::{Deserialize, Serialize};
 
 /// The folders of keys, in the order in which they are loaded.
-pub(crate) const PREFIXES: [&str; 13] = [
+pub(crate) const PREFIXES: [&str; 15] = [
     "fleet",
     "nodes/",
     "workloads/",
@@ -37,6 +39,8 @@ pub(crate) const PREFIXES: [&str; 13] = [
     "aliases/",
     "assignments/",
     "commands/",
+    "tokens/",
+    "join-tokens/",
     "accounts/",
     "rentals/",
     "pools/",
@@ -81,6 +85,10 @@ pub(crate) fn key(change: &Change, event_capacity: u64) -> Key {
         Change::RemoveCommand(id) => format!("commands/{id}"),
         Change::PutAlias(alias) => alias_key(&alias.key),
         Change::RemoveAlias(key) => alias_key(key),
+        Change::PutToken(token) => format!("tokens/{}", token.id),
+        Change::RemoveToken(id) => format!("tokens/{id}"),
+        Change::PutJoinToken(token) => format!("join-tokens/{}", token.id),
+        Change::RemoveJoinToken(id) => format!("join-tokens/{id}"),
         Change::PutAccount(account) => format!("accounts/{}", account.id),
         Change::RemoveAccount(id) => format!("accounts/{id}"),
         Change::PutRental(rental) => format!("rentals/{}", rental.node),
@@ -108,6 +116,8 @@ pub(crate) fn value(change: &Change) -> Result<Option<Bytes>, serde_json::Error>
         Change::PutAssignment(assignment) => json(assignment),
         Change::PutCommand(command) => json(command),
         Change::PutAlias(alias) => json(alias),
+        Change::PutToken(token) => json(token),
+        Change::PutJoinToken(token) => json(token),
         Change::PutAccount(account) => json(account),
         Change::PutRental(rental) => json(rental),
         Change::PutPool(pool) => json(pool),
@@ -120,6 +130,8 @@ pub(crate) fn value(change: &Change) -> Result<Option<Bytes>, serde_json::Error>
         | Change::RemoveAssignment(_)
         | Change::RemoveCommand(_)
         | Change::RemoveAlias(_)
+        | Change::RemoveToken(_)
+        | Change::RemoveJoinToken(_)
         | Change::RemoveAccount(_)
         | Change::RemoveRental(_)
         | Change::RemovePool(_)
@@ -143,6 +155,8 @@ pub(crate) fn read(entry: &Entry) -> Result<Change, Unreadable> {
         "assignments" => Change::PutAssignment(Arc::new(serde_json::from_slice(value)?)),
         "commands" => Change::PutCommand(Arc::new(serde_json::from_slice(value)?)),
         "aliases" => Change::PutAlias(Arc::new(serde_json::from_slice(value)?)),
+        "tokens" => Change::PutToken(Arc::new(serde_json::from_slice(value)?)),
+        "join-tokens" => Change::PutJoinToken(Arc::new(serde_json::from_slice(value)?)),
         "accounts" => Change::PutAccount(Arc::new(serde_json::from_slice(value)?)),
         "rentals" => Change::PutRental(Arc::new(serde_json::from_slice(value)?)),
         "pools" => Change::PutPool(Arc::new(serde_json::from_slice(value)?)),
@@ -166,6 +180,8 @@ pub(crate) fn weight(change: &Change) -> usize {
         Change::PutRevision(revision) => KEY_ROOM + measured(revision),
         Change::PutCommand(command) => KEY_ROOM + measured(command),
         Change::PutAlias(alias) => alias_key(&alias.key).len() + measured(alias),
+        Change::PutToken(token) => KEY_ROOM + measured(token),
+        Change::PutJoinToken(token) => KEY_ROOM + measured(token),
         Change::PutAccount(account) => KEY_ROOM + measured(account),
         Change::PutRental(rental) => KEY_ROOM + measured(rental),
         Change::PutPool(pool) => POOL_ROOM + measured(pool),
@@ -178,6 +194,8 @@ pub(crate) fn weight(change: &Change) -> usize {
         | Change::RemoveRevision(..)
         | Change::RemoveAssignment(_)
         | Change::RemoveCommand(_)
+        | Change::RemoveToken(_)
+        | Change::RemoveJoinToken(_)
         | Change::RemoveAccount(_)
         | Change::RemoveRental(_)
         | Change::RemoveSwitch(_) => KEY_ROOM,

@@ -113,6 +113,7 @@ fn hello(number: usize) -> NodeAnnouncement {
         note: String::new(),
     };
     NodeAnnouncement {
+        key: None,
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

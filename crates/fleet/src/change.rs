@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use hostler_model::{
-    Account, AccountId, Alias, AliasKey, Assignment, AssignmentId, Command, CommandId, Event,
-    FleetId, Node, NodeId, Pool, PoolId, Quote, Rental, ReplicaId, Revision, StoreEpoch, Switch,
-    SwitchId, Workload, WorkloadId,
+    Account, AccountId, Alias, AliasKey, ApiToken, Assignment, AssignmentId, Command, CommandId,
+    Event, FleetId, JoinToken, JoinTokenId, Node, NodeId, Pool, PoolId, Quote, Rental, ReplicaId,
+    Revision, StoreEpoch, Switch, SwitchId, TokenId, Workload, WorkloadId,
 };
 
 /// One record put or removed. Records are shared between the two views, never copied.
@@ -28,6 +28,10 @@ pub enum Change {
     RemoveCommand(CommandId),
     PutAlias(Arc<Alias>),
     RemoveAlias(AliasKey),
+    PutToken(Arc<ApiToken>),
+    RemoveToken(TokenId),
+    PutJoinToken(Arc<JoinToken>),
+    RemoveJoinToken(JoinTokenId),
     PutAccount(Arc<Account>),
     RemoveAccount(AccountId),
     PutRental(Arc<Rental>),

@@ -8,6 +8,7 @@
 //! that submit [`Verb::Settle`] for one workload again and again, each time for at most `limit` copies,
 //! until it changes nothing.
 
+mod access;
 mod change;
 mod decide;
 mod lease;
@@ -21,6 +22,7 @@ mod state;
 mod verb;
 mod why;
 
+pub use access::{AccessVerb, JoinTokenOrder, Joining, TokenOrder};
 pub use change::{Applied, Change, Decision, Reply};
 pub use decide::decide;
 pub use lease::{Lease, LeaseRules, Verdict};

@@ -204,6 +204,7 @@ fn hello(name: &str, capacity: Resources) -> NodeAnnouncement {
         note: String::new(),
     };
     NodeAnnouncement {
+        key: None,
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

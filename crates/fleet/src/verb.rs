@@ -10,6 +10,7 @@ use hostler_model::{
 };
 
 use crate::Progress;
+use crate::access::{AccessVerb, Joining};
 use crate::rented::{AccountVerb, Arrival, PriceReport, RentedVerb};
 
 /// A request to the domain.
@@ -194,6 +195,12 @@ pub enum Verb {
         result: Result<String, String>,
     },
 
+    // --- who may come in
+    Access(Box<AccessVerb>),
+    /// A machine becomes a member: its key stands for a node from now on. Answers with the node, which may have to
+    /// wait for approval. Refused if the token is none or spent; a machine that is a member already is answered.
+    Join(Box<Joining>),
+
     // --- rented machines, their accounts and their market
     Account(Box<AccountVerb>),
     /// An agent on a rented machine says hello, as with `Announce`.
@@ -218,6 +225,9 @@ pub enum Verb {
 pub struct NodeAnnouncement {
     /// The agent's identity under its contract, uninterpreted.
     pub identity: AliasKey,
+    /// The key that the session has proved to hold, where there is TLS. It must be a node's, and the identity
+    /// that node's or nobody's.
+    pub key: Option<AliasKey>,
     pub contract: Contract,
     /// The name that the agent would like; if another living node has it, a suffix is added.
     pub name: String,

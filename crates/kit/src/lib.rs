@@ -1,11 +1,13 @@
-//! Four tools that every shell room uses, and nothing else: the clock and entropy, backoff, tasks, telemetry.
+//! What every shell room uses, and nothing else: the clock and entropy, backoff, files, tasks, telemetry, trust.
 //!
 //! There is no other way to read time or randomness, or to start a task; lints forbid the rest.
 
 mod backoff;
 mod clock;
+pub mod files;
 mod tasks;
 pub mod telemetry;
+pub mod trust;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Entropy, SeededEntropy, SimulatedClock, SystemClock, SystemEntropy};

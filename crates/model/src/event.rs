@@ -21,6 +21,8 @@ pub enum EventKind {
     FleetCreated,
     StoreEpochChanged,
     NodeJoined,
+    NodeApproved,
+    NodeKeyBound,
     NodeReady,
     NodeSuspect,
     NodeLost,
@@ -71,6 +73,9 @@ pub enum EventKind {
     ReplicaChanged,
     InterruptionNoticed,
     CleanupReported,
+    TokenIssued,
+    TokenRevoked,
+    AuthorityRotated,
 }
 
 /// What an event is about; everything that is known is filled in.
@@ -111,6 +116,8 @@ impl EventKind {
             Self::FleetCreated => "fleet-created",
             Self::StoreEpochChanged => "store-epoch-changed",
             Self::NodeJoined => "node-joined",
+            Self::NodeApproved => "node-approved",
+            Self::NodeKeyBound => "node-key-bound",
             Self::NodeReady => "node-ready",
             Self::NodeSuspect => "node-suspect",
             Self::NodeLost => "node-lost",
@@ -161,6 +168,9 @@ impl EventKind {
             Self::ReplicaChanged => "replica-changed",
             Self::InterruptionNoticed => "interruption-noticed",
             Self::CleanupReported => "cleanup-reported",
+            Self::TokenIssued => "token-issued",
+            Self::TokenRevoked => "token-revoked",
+            Self::AuthorityRotated => "authority-rotated",
         }
     }
 }

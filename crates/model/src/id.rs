@@ -122,6 +122,15 @@ typed_id!(
     SwitchId, "switch"
 );
 
+typed_id!(
+    /// A token of a person or program.
+    TokenId, "token"
+);
+typed_id!(
+    /// A token that lets machines join.
+    JoinTokenId, "join token"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

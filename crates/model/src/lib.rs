@@ -4,6 +4,7 @@
 //! values are made by constructors that refuse what makes no sense, so the rooms behind the doors need
 //! not check again.
 
+mod access;
 mod account;
 mod alias;
 mod assignment;
@@ -27,6 +28,7 @@ mod workload;
 
 pub mod spec;
 
+pub use access::{AccessRole, ApiToken, JoinToken, KEY_SCOPE, key_alias};
 pub use account::{Account, AccountStatus, Month, ReadMarks, Savings, Token};
 pub use alias::{Alias, AliasKey, AliasOwner, Contract, Foreign};
 pub use assignment::{
@@ -39,8 +41,8 @@ pub use errand::{Errand, ExecCommand, Task, TerminalSize};
 pub use event::{Event, EventKind, Level, Subject};
 pub use failure::{FailureCode, FailureReason};
 pub use id::{
-    AccountId, AssignmentId, CommandId, FleetId, NodeId, ParseIdError, ReplicaId, StoreEpoch,
-    SwitchId, WorkloadId,
+    AccountId, AssignmentId, CommandId, FleetId, JoinTokenId, NodeId, ParseIdError, ReplicaId,
+    StoreEpoch, SwitchId, TokenId, WorkloadId,
 };
 pub use node::{
     Admission, Disk, Instance, Liveness, Market, Node, NodeFacts, NodeState, RuntimeFact,

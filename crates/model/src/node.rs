@@ -86,6 +86,8 @@ pub enum Liveness {
 #[serde(rename_all = "kebab-case")]
 pub enum Admission {
     Open,
+    /// It has joined, and waits for a person to let it in.
+    Pending,
     Cordoned,
     Draining { since: Timestamp },
     Drained { since: Timestamp },
@@ -95,6 +97,7 @@ pub enum Admission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
+    Pending,
     Joining,
     Ready,
     Suspect,
@@ -238,6 +241,7 @@ impl Node {
             return NodeState::Gone;
         }
         match (self.liveness, self.admission) {
+            (_, Admission::Pending) => NodeState::Pending,
             (Liveness::Lost { .. }, _) => NodeState::Lost,
             (Liveness::Suspect, _) => NodeState::Suspect,
             (_, Admission::Draining { .. }) => NodeState::Draining,
@@ -316,6 +320,7 @@ impl NodeState {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Pending => "pending",
             Self::Joining => "joining",
             Self::Ready => "ready",
             Self::Suspect => "suspect",

@@ -51,6 +51,18 @@ codes! {
         NodeIdentityInUse = "node-identity-in-use",
         /// The node was removed; its identity cannot come back.
         NodeGone = "node-gone",
+        /// The node waits for a person to approve it.
+        NodePending = "node-pending",
+        /// No node of the fleet has this key.
+        NodeKeyUnknown = "node-key-unknown",
+        /// The join token is none of this fleet, or its secret is wrong.
+        JoinTokenInvalid = "join-token-invalid",
+        /// The join token's time is over, or as many machines have joined with it as may.
+        JoinTokenSpent = "join-token-spent",
+        /// No token has this id or name.
+        TokenNotFound = "token-not-found",
+        /// Another token has the name.
+        TokenNameTaken = "token-name-taken",
         /// The node still has copies and cannot be removed.
         NodeBusy = "node-busy",
         /// The verb does not fit the node's state.
@@ -101,6 +113,8 @@ codes! {
         RouteNotFound = "route-not-found",
         /// The route exists, but not for this method.
         MethodNotAllowed = "method-not-allowed",
+        /// This has been tried too often in a short time.
+        TooManyAttempts = "too-many-attempts",
         /// The body is larger than the route takes.
         BodyTooLarge = "body-too-large",
         /// The two sides speak no common version.

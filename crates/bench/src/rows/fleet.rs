@@ -190,6 +190,7 @@ fn announcement(number: usize) -> NodeAnnouncement {
         note: String::new(),
     };
     NodeAnnouncement {
+        key: None,
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

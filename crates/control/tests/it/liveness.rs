@@ -267,6 +267,7 @@ async fn a_beat_of_a_linked_node_does_not_end_its_joining() {
     assert!(is(&control, &node, NodeState::Lost));
     let announced = control.view().node(id).unwrap().clone();
     let hello = hostler_control::fleet::NodeAnnouncement {
+        key: None,
         identity: control
             .view()
             .aliases_of(hostler_model::AliasOwner::Node(id))

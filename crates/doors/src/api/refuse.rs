@@ -59,13 +59,17 @@ pub(super) fn problem(refusal: Refusal) -> Problem {
 pub(super) const fn status(code: Code) -> StatusCode {
     match code {
         Code::BadRequest | Code::VersionUnsupported => StatusCode::BAD_REQUEST,
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::Forbidden | Code::RefusedByNode => StatusCode::FORBIDDEN,
+        Code::Unauthenticated | Code::JoinTokenInvalid | Code::JoinTokenSpent => {
+            StatusCode::UNAUTHORIZED
+        }
+        Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+        Code::Forbidden | Code::RefusedByNode | Code::NodeKeyUnknown => StatusCode::FORBIDDEN,
         Code::NodeNotFound
         | Code::WorkloadNotFound
         | Code::AssignmentNotFound
         | Code::CommandNotFound
         | Code::AccountNotFound
+        | Code::TokenNotFound
         | Code::ReplicaNotFound
         | Code::RevisionNotFound
         | Code::LogNotFound
@@ -77,6 +81,8 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::NodeNameTaken
         | Code::NodeIdentityInUse
         | Code::NodeBusy
+        | Code::NodePending
+        | Code::TokenNameTaken
         | Code::NodeStateConflict
         | Code::AccountNameTaken
         | Code::ReplicaStateConflict

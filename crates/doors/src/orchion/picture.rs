@@ -94,6 +94,7 @@ pub(super) fn told(node: &Node) -> Told {
 pub(super) fn announcement(id: &str, told: &Told, addresses: Vec<String>) -> NodeAnnouncement {
     let facts = facts(told, addresses);
     NodeAnnouncement {
+        key: None,
         identity: key(id),
         contract: Contract::Orchion,
         name: told.hostname.clone(),

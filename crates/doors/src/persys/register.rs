@@ -188,6 +188,7 @@ pub(super) fn announcement(
         labels: labels.clone(),
     };
     Ok(NodeAnnouncement {
+        key: None,
         identity: words::node_key(&request.node_id),
         contract: Contract::Persys,
         facts: facts(&request.node_id, &said, &kinds, capacity, endpoint),

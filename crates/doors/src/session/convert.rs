@@ -25,6 +25,7 @@ pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal
     }
     let foreign = hello.identity;
     Ok(NodeAnnouncement {
+        key: None,
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

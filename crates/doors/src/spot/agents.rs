@@ -168,6 +168,7 @@ impl Registration {
         Arrival {
             account: account.id,
             hello: NodeAnnouncement {
+                key: None,
                 identity,
                 contract: Contract::Spot,
                 name,

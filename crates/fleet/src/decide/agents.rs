@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hostler_model::{
-    Admission, Alias, AliasOwner, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness,
+    Admission, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness,
     Node, NodeFacts, NodeId, Outcome, Pressure, Refusal, StopCause, Subject, UnitId, WorkloadId,
     is_node_name,
 };
@@ -25,27 +25,37 @@ use crate::{Change, NodeAnnouncement, Reply, Turn, UnitReport};
 
 impl Draft<'_> {
     pub(super) fn announce(&mut self, hello: &NodeAnnouncement) -> Result<Reply, Refusal> {
+        if let Some(key) = &hello.key {
+            let node = self.announced_by_key(key, &hello.identity)?;
+            return Ok(self.refresh(&node, hello));
+        }
         match self.state.node_by_alias(&hello.identity) {
             Some(node) if node.is_gone() => Err(gone(node)),
             Some(node) => {
                 let node = Arc::clone(node);
                 Ok(self.refresh(&node, hello))
             }
-            None => Ok(self.join(hello)),
+            None => Ok(self.join(hello, Admission::Open, None)),
         }
     }
 
-    fn join(&mut self, hello: &NodeAnnouncement) -> Reply {
+    /// A new node; it may have the name of the one that it replaces.
+    pub(super) fn join(
+        &mut self,
+        hello: &NodeAnnouncement,
+        admission: Admission,
+        replaced: Option<NodeId>,
+    ) -> Reply {
         let id = NodeId::mint(self.now, self.draws.next());
         let node = Node {
             id,
-            name: self.free_name(&hello.name, id),
+            name: self.free_name(&hello.name, id, replaced),
             contract: hello.contract,
             facts: hello.facts.clone(),
             capacity: hello.capacity,
             labels: hello.labels.clone(),
             liveness: Liveness::Joining,
-            admission: Admission::Open,
+            admission,
             instance: hello.instance.clone(),
             joined_at: self.now,
             gone_at: None,
@@ -55,11 +65,7 @@ impl Draft<'_> {
         };
         let message = format!("node {} joined the fleet", node.name);
         self.put_node(node);
-        self.changes.push(Change::PutAlias(Arc::new(Alias {
-            key: hello.identity.clone(),
-            owner: AliasOwner::Node(id),
-            created_at: self.now,
-        })));
+        self.put_alias(hello.identity.clone(), id);
         self.event(EventKind::NodeJoined, about_node(id), message);
         Reply::Node { id, revision: 1 }
     }
@@ -436,12 +442,15 @@ impl Draft<'_> {
     }
 
     /// The name itself, or with a suffix if another living node has it.
-    fn free_name(&self, wanted: &str, id: NodeId) -> String {
+    fn free_name(&self, wanted: &str, id: NodeId, replaced: Option<NodeId>) -> String {
         const MOST_NUMBERED: u32 = 32;
         if !is_node_name(wanted) {
             return format!("node-{}", id.short());
         }
-        let is_free = |name: &String| self.state.node_by_name(name).is_none();
+        let is_free = |name: &String| {
+            let holder = self.state.node_by_name(name);
+            holder.is_none_or(|node| Some(node.id) == replaced)
+        };
         let numbered = (2..=MOST_NUMBERED).map(|number| format!("{wanted}-{number}"));
         std::iter::once(wanted.to_owned())
             .chain(numbered)

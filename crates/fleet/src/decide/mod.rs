@@ -3,6 +3,7 @@
 //! Who calls: the owner task of the control plane, for every verb of every door and keeper. A verb touches
 //! few records; work on many copies is [`Verb::Settle`]'s, in chunks.
 
+mod access;
 mod accounts;
 mod agents;
 mod commands;
@@ -132,6 +133,8 @@ impl<'a> Draft<'a> {
                 command,
                 result,
             } => self.acknowledge(*node, *command, result),
+            Verb::Access(verb) => self.access(verb),
+            Verb::Join(joining) => self.join_with_token(joining),
             Verb::Account(verb) => self.account_verb(verb),
             Verb::Rent(arrival) => self.rent(arrival),
             Verb::Rented { node, verb } => self.rented(*node, verb),

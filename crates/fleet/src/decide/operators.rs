@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use hostler_model::{Admission, Code, EventKind, Node, NodeId, Refusal};
 
+use super::access::pending;
 use super::{Draft, about_node, check_expected, copies};
 use crate::{Expect, Reply};
 
@@ -22,7 +23,7 @@ impl<'a> Draft<'a> {
         expect: Expect,
     ) -> Result<Reply, Refusal> {
         let node = self.expected_node(id, expect)?;
-        check_labels(labels)?;
+        check_labels(labels.iter().map(|(key, value)| (key, value.as_ref())))?;
         let mut merged = node.labels.clone();
         for (key, value) in labels {
             match value {
@@ -51,6 +52,7 @@ impl<'a> Draft<'a> {
             Admission::Cordoned | Admission::Draining { .. } | Admission::Drained { .. } => {
                 Ok(reply(node))
             }
+            Admission::Pending => Err(pending(node)),
         }
     }
 
@@ -67,6 +69,7 @@ impl<'a> Draft<'a> {
                 "drains or is drained",
                 "end the drain with `hostler node undrain`",
             )),
+            Admission::Pending => Err(pending(node)),
         }
     }
 
@@ -79,6 +82,7 @@ impl<'a> Draft<'a> {
                 Ok(self.admit(node, draining, EventKind::NodeDraining, message))
             }
             Admission::Draining { .. } | Admission::Drained { .. } => Ok(reply(node)),
+            Admission::Pending => Err(pending(node)),
         }
     }
 
@@ -95,6 +99,7 @@ impl<'a> Draft<'a> {
                 let message = format!("node {} drains no longer", node.name);
                 Ok(self.admit(node, Admission::Open, EventKind::NodeUndrained, message))
             }
+            Admission::Pending => Err(pending(node)),
         }
     }
 
@@ -103,7 +108,7 @@ impl<'a> Draft<'a> {
         match node.admission {
             Admission::Drained { .. } => return Ok(reply(node)),
             Admission::Draining { .. } => {}
-            Admission::Open | Admission::Cordoned => {
+            Admission::Open | Admission::Cordoned | Admission::Pending => {
                 let advice = "drain it first with `hostler node drain`";
                 return Err(conflict(node, "does not drain", advice));
             }
@@ -166,7 +171,10 @@ fn conflict(node: &Node, what: &str, advice: &str) -> Refusal {
     Refusal::new(Code::NodeStateConflict, sentence, advice)
 }
 
-fn check_labels(labels: &BTreeMap<String, Option<String>>) -> Result<(), Refusal> {
+/// Refuses what can be no label; without a value it is one to be removed.
+pub(super) fn check_labels<'a>(
+    labels: impl Iterator<Item = (&'a String, Option<&'a String>)>,
+) -> Result<(), Refusal> {
     const LONGEST_WORD: usize = 253;
     let is_word = |text: &str| {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
@@ -181,7 +189,7 @@ fn check_labels(labels: &BTreeMap<String, Option<String>>) -> Result<(), Refusal
                 "`{key}`: labels that begin with `node.` are facts, not labels"
             ));
         }
-        if let Some(value) = value.as_ref().filter(|value| !is_word(value)) {
+        if let Some(value) = value.filter(|value| !is_word(value)) {
             findings.push(format!("`{value}` is no value of a label"));
         }
     }

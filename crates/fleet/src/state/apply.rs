@@ -30,6 +30,18 @@ impl State {
             Change::RemoveCommand(id) => self.remove_command(*id),
             Change::PutAlias(alias) => self.put_alias(alias),
             Change::RemoveAlias(key) => self.remove_alias(key),
+            Change::PutToken(token) => {
+                self.access.tokens.insert(token.id, Arc::clone(token));
+            }
+            Change::RemoveToken(id) => {
+                self.access.tokens.remove(id);
+            }
+            Change::PutJoinToken(token) => {
+                self.access.join_tokens.insert(token.id, Arc::clone(token));
+            }
+            Change::RemoveJoinToken(id) => {
+                self.access.join_tokens.remove(id);
+            }
             Change::PutAccount(account) => self.rented.put_account(account),
             Change::RemoveAccount(id) => self.rented.remove_account(*id),
             Change::PutRental(rental) => self.rented.put_rental(rental),

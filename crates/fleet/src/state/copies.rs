@@ -77,7 +77,7 @@ impl Footing {
         match (node.liveness, node.admission) {
             (Liveness::Lost { .. }, _) => Self::Lost,
             (_, Admission::Draining { .. } | Admission::Drained { .. }) => Self::Leaving,
-            (_, Admission::Open | Admission::Cordoned) => Self::Firm,
+            (_, Admission::Open | Admission::Pending | Admission::Cordoned) => Self::Firm,
         }
     }
 }

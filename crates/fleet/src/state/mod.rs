@@ -15,6 +15,7 @@
 //! | unsettled | which workloads settling might change, the biggest copies first |
 //! | rolling | which workloads have a rollout under way |
 
+mod access;
 mod apply;
 mod copies;
 mod find;
@@ -68,6 +69,7 @@ pub struct State {
     unsettled: BTreeSet<(Reverse<u64>, WorkloadId)>,
     rolling: BTreeSet<WorkloadId>,
 
+    access: access::Access,
     rented: rented::Rented,
 }
 

@@ -225,6 +225,7 @@ fn a_rerun_of_a_schedule_makes_a_job_now_and_one_of_a_job_runs_it_again() {
 fn a_job_goes_to_no_node_whose_agent_knows_no_jobs() {
     let mut world = World::with_nodes(0);
     let foreign = NodeAnnouncement {
+        key: None,
         contract: Contract::Persys,
         ..hello("theirs", resources(1000, 1024))
     };

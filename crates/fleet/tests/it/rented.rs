@@ -56,6 +56,7 @@ pub(crate) fn arrival(account: AccountId, logical: &str, machine: &str) -> Verb 
     Verb::Rent(Box::new(Arrival {
         account,
         hello: NodeAnnouncement {
+            key: None,
             identity: AliasKey {
                 contract: Contract::Spot,
                 scope: format!("agent/{account}"),

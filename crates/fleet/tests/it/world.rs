@@ -291,6 +291,7 @@ pub(crate) fn hello(name: &str, capacity: Resources) -> NodeAnnouncement {
         note: String::new(),
     });
     NodeAnnouncement {
+        key: None,
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

@@ -229,6 +229,7 @@ fn announcement(registration: Registration) -> NodeAnnouncement {
     };
     let (contract, scope) = (Contract::Miaas, "node".to_owned());
     NodeAnnouncement {
+        key: None,
         identity: AliasKey {
             contract,
             scope,

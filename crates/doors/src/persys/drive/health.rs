@@ -93,6 +93,7 @@ fn corrected(node: &Node, told: &BTreeMap<String, String>) -> Option<NodeAnnounc
         };
     }
     (facts != node.facts).then(|| NodeAnnouncement {
+        key: None,
         identity: words::node_key(&facts.hostname),
         contract: node.contract,
         name: node.name.clone(),

@@ -1,0 +1,296 @@
+//! The identity of the fleet: its authority, what the server shows, and the certificates of nodes.
+//!
+//! ```text
+//! <data>/trust/authority.pem   the authority's key and certificates (secret)
+//! <data>/trust/server.key      the server's key (secret)
+//! <data>/trust/ca.pem          the certificates that members believe, for people to carry along
+//! ```
+//!
+//! Certificates of the server are made anew at each start and long before they end, and are not kept. Files that
+//! somebody else made (an authority, a server certificate) are read again when they change; if they cannot be used
+//! then, what was read before goes on, and the log says so.
+//!
+//! A replica that is to serve the same fleet needs the same authority file.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use hostler_fleet::{AccessVerb, Verb};
+use hostler_kit::files::{Readers, replace};
+use hostler_kit::trust::{
+    Anchors, Authority, Believed, Credentials, Issued, Print, ServerTls, TrustError, Validity,
+    static_chain,
+};
+use hostler_kit::{Clock, Tasks};
+use hostler_model::{Actor, Code, NodeId, Refusal};
+
+use crate::Control;
+
+/// How often files and certificates are looked at.
+const LOOK: Duration = Duration::from_secs(30);
+/// At this share of its life, in thousandths, a server's certificate is made anew.
+const RENEWED_AT: u32 = 667;
+
+/// Where the fleet's identity comes from.
+#[derive(Debug, Clone, Default)]
+pub struct TrustConfig {
+    /// The folder `trust` of the data directory.
+    pub dir: PathBuf,
+    /// Names and addresses of this server, for those who are no members of the fleet.
+    pub names: Vec<String>,
+    /// An authority that somebody else made; it is never written to.
+    pub authority: Option<PathBuf>,
+    /// A certificate and its key that somebody else made, to be shown instead of one of the authority.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// The identity of the fleet. Clones are one.
+#[derive(Clone)]
+pub struct Trust(Arc<Inner>);
+
+struct Inner {
+    config: TrustConfig,
+    clock: Arc<dyn Clock>,
+    key: Credentials,
+    tls: ServerTls,
+    now: RwLock<Arc<Now>>,
+    /// Rotations one after the other.
+    changing: Mutex<()>,
+}
+
+/// What is shown and believed at the moment.
+struct Now {
+    authority: Authority,
+    /// Of what the server shows.
+    validity: Validity,
+    /// What a first contact looks for above the server's certificate.
+    print: Print,
+    /// What members believe, as text.
+    bundle: String,
+    /// When the files that somebody else made were changed last.
+    stamps: Vec<Option<SystemTime>>,
+}
+
+impl Trust {
+    /// Reads the fleet's identity, or makes it.
+    ///
+    /// # Errors
+    /// A file cannot be read, understood or written.
+    pub fn open(config: TrustConfig, clock: Arc<dyn Clock>) -> Result<Self, TrustError> {
+        std::fs::create_dir_all(&config.dir).map_err(|source| TrustError::Write {
+            path: config.dir.clone(),
+            source,
+        })?;
+        let key = Credentials::open(&config.dir.join("server.key"))?;
+        let authority = Authority::open(&config.authority_path(), wall(&clock))?;
+        let (now, shown) = Now::of(authority, (&config, &key), wall(&clock))?;
+        let tls = ServerTls::of(&now.authority, shown, Believed::Offered)?;
+        let trust = Self(Arc::new(Inner {
+            config,
+            clock,
+            key,
+            tls,
+            now: RwLock::new(Arc::new(now)),
+            changing: Mutex::new(()),
+        }));
+        trust.publish()?;
+        Ok(trust)
+    }
+
+    /// TLS of the listeners.
+    #[must_use]
+    pub fn tls(&self) -> &ServerTls {
+        &self.0.tls
+    }
+
+    /// What a join token carries: by it a machine knows this server at the first contact.
+    #[must_use]
+    pub fn print(&self) -> Print {
+        self.now().print
+    }
+
+    /// The certificates that members believe, as text.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        self.now().bundle.clone()
+    }
+
+    /// The same, to call this server from here.
+    ///
+    /// # Errors
+    /// The text cannot be read back, which is a bug.
+    pub fn anchors(&self) -> Result<Anchors, TrustError> {
+        Anchors::from_pem(&self.now().bundle)
+    }
+
+    /// Whose key a request for a certificate is about, if it is signed with it.
+    ///
+    /// # Errors
+    /// `bad-request` if it is no such request.
+    pub fn key_of(request: &[u8]) -> Result<Print, Refusal> {
+        Authority::print_of_request(request).map_err(bad_request)
+    }
+
+    /// A certificate for the node whose key signed the request.
+    ///
+    /// # Errors
+    /// `bad-request` if it is no such request.
+    pub fn sign_node(&self, request: &[u8], node: NodeId) -> Result<Issued, Refusal> {
+        let now = wall(&self.0.clock);
+        let issued = self.now().authority.sign_node(request, &node.to_string(), now);
+        issued.map_err(bad_request)
+    }
+
+    /// Gives the authority a new key. Members believe both, and learn the new one when they renew.
+    ///
+    /// # Errors
+    /// The authority is somebody else's, or cannot be written; then nothing changes. The event that tells of it
+    /// may be refused afterwards.
+    pub async fn rotate(&self, control: &Control, actor: Actor) -> Result<Print, Refusal> {
+        if self.0.config.authority.is_some() {
+            let sentence = "this fleet's authority is in a file that somebody else keeps";
+            let advice = "put the new authority into that file, before the old ones; it is read by itself";
+            return Err(Refusal::new(Code::Forbidden, sentence, advice));
+        }
+        let trust = self.clone();
+        let rotated = tokio::task::spawn_blocking(move || {
+            let _one = trust.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = trust.now().authority.rotated(wall(&trust.0.clock))?;
+            trust.take(next)?;
+            trust.publish()
+        });
+        rotated.await.map_err(unwritten)?.map_err(unwritten)?;
+        let print = self.print();
+        let told = AccessVerb::AuthorityRotated {
+            print: print.to_string(),
+        };
+        control.submit(actor, Verb::Access(Box::new(told))).await?;
+        Ok(print)
+    }
+
+    /// Looks after what the server shows until the family stops.
+    pub fn keep(&self, tasks: &Tasks) {
+        let (trust, stopping) = (self.clone(), tasks.clone());
+        tasks.spawn("trust", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stopping.stopping() => return,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+                let trust = trust.clone();
+                let looked = tokio::task::spawn_blocking(move || trust.look()).await;
+                if let Ok(Err(error)) = looked {
+                    tracing::error!(%error, "the server's certificate could not be renewed; the old one goes on");
+                }
+            }
+        });
+    }
+
+    /// Takes over files that have changed, and makes the server a new certificate in time.
+    ///
+    /// # Errors
+    /// A file cannot be used; then all stays as it was.
+    pub fn look(&self) -> Result<(), TrustError> {
+        let _one = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        // One that begins in the future was made while the clock was ahead, and is believed all the same.
+        let is_due = wall(&self.0.clock) > now.validity.at_share(RENEWED_AT);
+        let is_ours = self.0.config.certificate.is_none();
+        if now.stamps == self.0.config.stamps() && !(is_ours && is_due) {
+            return Ok(());
+        }
+        let authority = Authority::load(&self.0.config.authority_path())?;
+        self.take(authority)?;
+        tracing::info!("the server shows a new certificate");
+        self.publish()
+    }
+
+    fn take(&self, authority: Authority) -> Result<(), TrustError> {
+        let of = (&self.0.config, &self.0.key);
+        let (now, shown) = Now::of(authority, of, wall(&self.0.clock))?;
+        self.0.tls.replace(shown, now.authority.roots())?;
+        let mut held = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(now);
+        Ok(())
+    }
+
+    /// Writes what members believe to a file for people.
+    fn publish(&self) -> Result<(), TrustError> {
+        let path = self.0.config.dir.join("ca.pem");
+        let written = replace(&path, self.now().bundle.as_bytes(), Readers::All);
+        written.map_err(|source| TrustError::Write { path, source })
+    }
+
+    fn now(&self) -> Arc<Now> {
+        Arc::clone(&self.0.now.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Now {
+    fn of(
+        authority: Authority,
+        (config, key): (&TrustConfig, &Credentials),
+        now: Duration,
+    ) -> Result<(Self, Shown), TrustError> {
+        let stamps = config.stamps();
+        let mut bundle = authority.roots_pem();
+        let (shown, print) = match &config.certificate {
+            Some((certificate, key)) => {
+                let (shown, above) = static_chain(certificate, key)?;
+                bundle.push_str(&above.pem);
+                (shown, above.print)
+            }
+            None => {
+                let shown = authority.certify_server(key, &config.names, now)?;
+                (shown, authority.print())
+            }
+        };
+        let first = shown.cert.first();
+        let validity = first.map(Validity::of).transpose()?.unwrap_or(Validity {
+            not_before: now,
+            not_after: now,
+        });
+        let now = Self {
+            authority,
+            validity,
+            print,
+            bundle,
+            stamps,
+        };
+        Ok((now, shown))
+    }
+}
+
+type Shown = Arc<hostler_kit::trust::CertifiedKey>;
+
+impl TrustConfig {
+    fn authority_path(&self) -> PathBuf {
+        let own = || self.dir.join("authority.pem");
+        self.authority.clone().unwrap_or_else(own)
+    }
+
+    /// When the files that somebody else made were changed last; none for those that cannot be seen.
+    fn stamps(&self) -> Vec<Option<SystemTime>> {
+        let changed = |path: &Path| std::fs::metadata(path).and_then(|it| it.modified()).ok();
+        let (certificate, key) = self.certificate.clone().unzip();
+        let all = [self.authority.clone(), certificate, key];
+        all.iter().flatten().map(|path| changed(path)).collect()
+    }
+}
+
+fn wall(clock: &Arc<dyn Clock>) -> Duration {
+    Duration::from_millis(clock.wall_millis())
+}
+
+fn bad_request(error: TrustError) -> Refusal {
+    let advice = "send a PKCS #10 request that is signed with its key, in DER as base64";
+    Refusal::new(Code::BadRequest, error.to_string(), advice)
+}
+
+fn unwritten(error: impl std::fmt::Display) -> Refusal {
+    let sentence = format!("the authority could not be given a new key: {error}");
+    let advice = "look for a full or failing disk; the old key goes on";
+    Refusal::new(Code::StoreUnavailable, sentence, advice)
+}

@@ -1,0 +1,294 @@
+//! Whom a caller believes, and what it shows. Both can be replaced while connections stand.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::credentials::{certificates, from_files};
+use super::server::begun_by;
+use super::{Print, SERVER_NAME, TrustError, provider, read};
+
+/// Whom a caller believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Anchors {
+    /// Servers of these authorities, under [`SERVER_NAME`] or the name that was called.
+    Roots(Vec<CertificateDer<'static>>),
+    /// A server that shows the certificate of this print above its own. For a first contact.
+    Pinned(Print),
+    /// What this machine believes.
+    Machine,
+}
+
+/// TLS of a caller. Clones are one.
+#[derive(Clone)]
+pub struct ClientTls {
+    state: Arc<State>,
+    config: Arc<ClientConfig>,
+}
+
+struct State {
+    believed: RwLock<Arc<dyn ServerCertVerifier>>,
+    shown: RwLock<Option<Arc<CertifiedKey>>>,
+}
+
+impl Anchors {
+    /// Certificates of authorities from a file.
+    ///
+    /// # Errors
+    /// It cannot be read or understood.
+    pub fn from_file(path: &Path) -> Result<Self, TrustError> {
+        let roots = certificates(&read(path)?);
+        roots
+            .map(Self::Roots)
+            .map_err(|error| TrustError::content(path, error))
+    }
+
+    /// Certificates of authorities from text.
+    ///
+    /// # Errors
+    /// It cannot be understood.
+    pub fn from_pem(text: &str) -> Result<Self, TrustError> {
+        certificates(text.as_bytes()).map(Self::Roots)
+    }
+}
+
+impl ClientTls {
+    /// Believes those, and shows that to whoever asks.
+    ///
+    /// # Errors
+    /// The anchors cannot be used.
+    pub fn new(anchors: &Anchors, shown: Option<Arc<CertifiedKey>>) -> Result<Self, TrustError> {
+        let state = Arc::new(State {
+            believed: RwLock::new(verifier(anchors)?),
+            shown: RwLock::new(shown),
+        });
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&state) as Arc<dyn ServerCertVerifier>)
+            .with_client_cert_resolver(Arc::clone(&state) as Arc<dyn ResolvesClientCert>);
+        // Servers of ours take no session up again.
+        config.resumption = Resumption::disabled();
+        let config = Arc::new(config);
+        Ok(Self { state, config })
+    }
+
+    /// The same with a static certificate from files.
+    ///
+    /// # Errors
+    /// The anchors or the files cannot be used.
+    pub fn from_files(
+        anchors: &Anchors,
+        (certificate, key): (&Path, &Path),
+    ) -> Result<Self, TrustError> {
+        Self::new(anchors, Some(from_files(certificate, key)?))
+    }
+
+    /// From the next connection on, believes those and shows that.
+    ///
+    /// # Errors
+    /// The anchors cannot be used; then all stays as it was.
+    pub fn replace(
+        &self,
+        anchors: &Anchors,
+        shown: Option<Arc<CertifiedKey>>,
+    ) -> Result<(), TrustError> {
+        let believed = verifier(anchors)?;
+        *self.state.believed.write().unwrap_or_else(PoisonError::into_inner) = believed;
+        *self.state.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
+        Ok(())
+    }
+
+    /// For clients that make their connections themselves.
+    #[must_use]
+    pub fn config(&self) -> ClientConfig {
+        ClientConfig::clone(&self.config)
+    }
+
+    /// Shakes hands with a server that was called by that name or address. The caller bounds the time.
+    ///
+    /// # Errors
+    /// The name cannot be one, the other side speaks no TLS, or is not believed, or believes us not.
+    pub async fn connect<S>(&self, host: &str, stream: S, alpn: &[&[u8]]) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        TlsConnector::from(Arc::clone(&self.config))
+            .with_alpn(protocols)
+            .connect(name, stream)
+            .await
+    }
+}
+
+fn verifier(anchors: &Anchors) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
+    Ok(match anchors {
+        Anchors::Roots(roots) => Arc::new(OfFleet(of_roots(roots)?)),
+        Anchors::Pinned(print) => Arc::new(Pinned(*print)),
+        Anchors::Machine => Arc::new(rustls_platform_verifier::Verifier::new(provider())?),
+    })
+}
+
+fn of_roots(roots: &[CertificateDer<'_>]) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone().into_owned())?;
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))
+}
+
+/// Believes servers of an authority that is the fleet's alone, wherever they listen.
+#[derive(Debug)]
+struct OfFleet(Arc<WebPkiServerVerifier>);
+
+impl OfFleet {
+    fn verify(
+        &self,
+        (end_entity, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        called: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verify = |name: &ServerName<'_>, now| {
+            self.0
+                .verify_server_cert(end_entity, intermediates, name, &[], now)
+        };
+        let ours = ServerName::try_from(SERVER_NAME)
+            .map_err(|error| Error::General(error.to_string()))?;
+        let under = |now| match verify(&ours, now) {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. },
+            )) => verify(called, now),
+            verified => verified,
+        };
+        // One that begins in the future was made while the server's clock was ahead, or ours is behind.
+        under(now).or_else(|error| under(begun_by(error)?))
+    }
+}
+
+/// Believes whoever shows the pinned certificate, and is signed by it.
+#[derive(Debug)]
+struct Pinned(Print);
+
+impl Pinned {
+    fn verify(
+        &self,
+        (end_entity, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        called: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let all = intermediates.iter().chain([end_entity]);
+        let pinned = all.into_iter().find(|shown| Print::of(shown) == self.0);
+        let pinned = pinned.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let fleet = OfFleet(of_roots(std::slice::from_ref(pinned))?);
+        fleet.verify((end_entity, intermediates), called, now)
+    }
+}
+
+/// Signatures do not depend on whom one believes.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = provider().signature_verification_algorithms;
+            rustls::crypto::verify_tls12_signature(message, cert, dss, &algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = provider().signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            let algorithms = provider().signature_verification_algorithms;
+            algorithms.supported_schemes()
+        }
+    };
+}
+
+impl ServerCertVerifier for OfFleet {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify((end_entity, intermediates), server_name, now)
+    }
+
+    signatures!();
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify((end_entity, intermediates), server_name, now)
+    }
+
+    signatures!();
+}
+
+impl ServerCertVerifier for State {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
+        let believed = Arc::clone(&believed);
+        believed.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
+    }
+
+    signatures!();
+}
+
+impl ResolvesClientCert for State {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("State")
+    }
+}
