@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hostler_kit::trust::{Anchors, Invitation};
 use hostler_kit::{Clock, Entropy, Tasks};
 use hostler_model::Resources;
 use hostler_runtime::Runtime;
@@ -17,8 +18,15 @@ use crate::{Dial, LocalMachine, Machine, TcpDial};
 /// What an agent is told when it starts.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
-    /// The control plane, as `http://host:port`.
+    /// The control plane, as `https://host:port`, or `http://…` where there is no login.
     pub server: String,
+    /// What a machine joins with that is no member yet.
+    pub invitation: Option<Invitation>,
+    /// Whom to believe over TLS. A member of a fleet of ours knows it from its fleet; else it is what this machine
+    /// believes.
+    pub anchors: Option<Anchors>,
+    /// A certificate and its key, in files, for control planes that ask for one that somebody else made.
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// The contract that it speaks.
     pub uplink: Uplink,
     /// Where the lines go that a foreign contract promises; our own contract promises none.
@@ -67,6 +75,9 @@ impl AgentConfig {
     pub fn new(server: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
             server: server.into(),
+            invitation: None,
+            anchors: None,
+            certificate: None,
             uplink: Uplink::default(),
             journal: Arc::new(ToLog),
             data_dir: data_dir.into(),

@@ -1,8 +1,10 @@
 //! The way out: opens byte streams to the control plane. A seam, so that simulations bring their own network.
 
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use hostler_kit::trust::ClientTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -39,7 +41,20 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     /// What stands before every path; empty but for a control plane behind a shared front.
     pub(crate) prefix: String,
+    pub(crate) transport: Transport,
 }
+
+/// What is spoken below the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Plain,
+    /// TLS; nobody is believed until it is said whom.
+    Tls(Option<ClientTls>),
+}
+
+/// The protocols that are offered below TLS.
+pub(crate) const HTTP_1: &[&[u8]] = &[b"http/1.1"];
+pub(crate) const HTTP_2: &[&[u8]] = &[b"h2"];
 
 impl Server {
     /// Reads `http://host:port`.
@@ -61,11 +76,11 @@ impl Server {
     fn read(server: &str) -> Result<(Self, bool), StartError> {
         let refused = |reason: &str| refused(server, reason);
         let uri: http::Uri = server.parse().map_err(|_| refused("it is no URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(refused("https is not spoken by this version yet")),
-            _ => return Err(refused("the scheme is not http")),
-        }
+        let (transport, usual_port) = match uri.scheme_str() {
+            Some("http") => (Transport::Plain, 80),
+            Some("https") => (Transport::Tls(None), 443),
+            _ => return Err(refused("the scheme is neither http nor https")),
+        };
         if uri.query().is_some() {
             return Err(refused("it has a query"));
         }
@@ -83,8 +98,9 @@ impl Server {
         let port = uri.port_u16();
         let read = Self {
             host: host.to_owned(),
-            port: port.unwrap_or(80),
+            port: port.unwrap_or(usual_port),
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            transport,
         };
         Ok((read, port.is_some()))
     }
@@ -98,9 +114,40 @@ impl Server {
         }
     }
 
+    /// Whether TLS is spoken.
+    pub(crate) const fn is_secure(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// The same, believing and showing this where TLS is spoken.
+    pub(crate) fn with_tls(mut self, tls: ClientTls) -> Self {
+        if self.is_secure() {
+            self.transport = Transport::Tls(Some(tls));
+        }
+        self
+    }
+
+    /// Opens a connection for one of these protocols. The caller bounds the time.
+    pub(crate) async fn open(
+        &self,
+        dial: &Arc<dyn Dial>,
+        protocols: &[&[u8]],
+    ) -> io::Result<Box<dyn ByteStream>> {
+        let stream = dial.dial(&self.host, self.port).await?;
+        match &self.transport {
+            Transport::Plain => Ok(stream),
+            Transport::Tls(None) => Err(io::Error::other("nothing says whom to believe there")),
+            Transport::Tls(Some(tls)) => {
+                let secured = tls.connect(&self.host, stream, protocols).await?;
+                Ok(Box::new(secured))
+            }
+        }
+    }
+
     /// The origin for requests.
     pub(crate) fn origin(&self) -> String {
-        format!("http://{}", self.authority())
+        let scheme = if self.is_secure() { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
     }
 
     /// What a person would type before a path.

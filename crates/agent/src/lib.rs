@@ -23,6 +23,7 @@ mod health;
 mod journal;
 mod ledger;
 mod machine;
+mod membership;
 mod meter;
 mod notes;
 mod permit;
@@ -36,6 +37,7 @@ mod vitals;
 
 use std::sync::Arc;
 
+use hostler_kit::trust::TrustError;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -67,6 +69,14 @@ pub enum StartError {
         path: String,
         source: std::io::Error,
     },
+    /// A key, a certificate or what is to be believed cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A join token goes with TLS.
+    #[error(
+        "a token was given, and {server} is plain text: write https://, or leave the token out where there is no login"
+    )]
+    TokenInPlain { server: String },
     /// The data directory serves another control plane.
     #[error(
         "{path} belongs to an agent of another control plane; give this one a data directory of its own"
@@ -94,6 +104,7 @@ impl Agent {
         let hostname = parts.machine.facts().hostname;
         let names = (config.name.as_deref(), hostname.as_str());
         let identity = ledger.identity(names, parts.entropy.as_ref())?;
+        let (server, membership) = uplink::secured(&config, &parts, server)?;
         let (alive, ended) = watch::channel(());
         let alive = Arc::new(alive);
 
@@ -103,6 +114,7 @@ impl Agent {
             config,
             parts,
             server,
+            membership,
             identity,
             handle,
             alive,

@@ -7,6 +7,7 @@
 //! A listener has a [`Dialect`]. The main one carries every door; a contract's historic port serves only that
 //! contract, and unknown paths are refused in its words.
 
+mod access;
 pub mod api;
 mod grpc;
 pub mod listener;
@@ -23,8 +24,9 @@ use axum::middleware::from_fn;
 use hostler_control::Control;
 use hostler_kit::Entropy;
 
+pub use self::access::Access;
 pub use self::api::{miaas, openapi};
-pub use self::listener::{Accept, BindError, Bound, Listener, Peer, Tls, serve};
+pub use self::listener::{Accept, BindError, Bound, Listener, Peer, serve};
 use self::session::SessionDoor;
 
 /// What a listener speaks.
@@ -50,6 +52,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     pub miaas: miaas::Config,
     pub orchion: orchion::Config,
+    /// Who may do what.
+    pub access: Access,
     /// Persys's listeners and its agents share one door.
     persys: Arc<persys::Door>,
 }
@@ -63,6 +67,7 @@ impl Parts {
             entropy: Arc::clone(entropy),
             miaas: miaas::Config::default(),
             orchion: orchion::Config::default(),
+            access: Access::open(control),
             persys: persys::Door::new(control, entropy),
         }
     }
@@ -79,7 +84,8 @@ impl Parts {
     }
 
     fn everything(&self) -> Router {
-        let session = SessionDoor::new(self.control.clone(), Arc::clone(&self.entropy));
+        let entropy = Arc::clone(&self.entropy);
+        let session = SessionDoor::new(self.control.clone(), entropy, self.access.clone());
         let api = api::Api::new(self).router();
         // The session's own dispatch refuses unknown methods in gRPC's words, and none of the API's time-outs
         // and limits may touch its streams.

@@ -8,7 +8,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::dial::{Dial, Server};
+use crate::dial::{Dial, HTTP_2, Server};
 
 /// How long a connection may take to stand.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +39,8 @@ pub(crate) async fn connect(
         SignsOfLife::Beats => WINDOW,
         SignsOfLife::Pings => MOST_STREAMS * WINDOW,
     };
-    let endpoint = Endpoint::from_shared(server.origin())
+    // What is below is the connector's, which speaks TLS where the address says so.
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.authority()))
         .and_then(|endpoint| {
             endpoint.user_agent(concat!("hostler-agent/", env!("CARGO_PKG_VERSION")))
         })
@@ -56,7 +57,7 @@ pub(crate) async fn connect(
     let (server, dial) = (server.clone(), Arc::clone(dial));
     let connector = tower::service_fn(move |_: Uri| {
         let (server, dial) = (server.clone(), Arc::clone(&dial));
-        async move { dial.dial(&server.host, server.port).await.map(TokioIo::new) }
+        async move { server.open(&dial, HTTP_2).await.map(TokioIo::new) }
     });
     let connecting = endpoint.connect_with_connector(connector);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::channel::chain;
-use crate::dial::{Dial, Server};
+use crate::dial::{Dial, HTTP_1, Server};
 
 /// For a whole call, from the connection to the last byte of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -152,8 +152,7 @@ impl Api {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Bytes, CallError> {
-        let Server { host, port, .. } = &self.server;
-        let dialled = self.dial.dial(host, *port).await;
+        let dialled = self.server.open(&self.dial, HTTP_1).await;
         let stream = dialled.map_err(|error| {
             CallError::Silent(format!(
                 "cannot connect to {}: {error}",

@@ -15,6 +15,7 @@ pub mod spot;
 
 use std::sync::Arc;
 
+use hostler_kit::trust::{Anchors, ClientTls};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -23,6 +24,7 @@ use crate::StartError;
 use crate::config::{AgentConfig, Parts};
 use crate::dial::Server;
 use crate::ledger::{Identity, Ledger};
+use crate::membership::Membership;
 use crate::reconcile::Handle;
 use crate::status::AgentStatus;
 
@@ -44,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) config: AgentConfig,
     pub(crate) parts: Parts,
     pub(crate) server: Server,
+    /// For our own contract over TLS.
+    pub(crate) membership: Option<Arc<Membership>>,
     pub(crate) identity: Identity,
     pub(crate) handle: Handle,
     /// Let go of when the uplink ends.
@@ -74,6 +78,35 @@ pub(crate) fn address(config: &AgentConfig) -> Result<Server, StartError> {
         Uplink::Miaas(_) | Uplink::Spot(_) => Server::parse_base(&config.server),
         Uplink::Persys(_) => persys::address(&config.server),
     }
+}
+
+/// Says whom to believe and what to show at an address that speaks TLS.
+pub(crate) fn secured(
+    config: &AgentConfig,
+    parts: &Parts,
+    server: Server,
+) -> Result<(Server, Option<Arc<Membership>>), StartError> {
+    if !server.is_secure() {
+        return match config.invitation {
+            Some(_) => Err(StartError::TokenInPlain {
+                server: config.server.clone(),
+            }),
+            None => Ok((server, None)),
+        };
+    }
+    if matches!(config.uplink, Uplink::Session) {
+        let told = (config.invitation.clone(), config.anchors.clone());
+        let tools = (Arc::clone(&parts.clock), Arc::clone(&parts.entropy));
+        let membership = Arc::new(Membership::open(&config.data_dir, told, tools)?);
+        let server = server.with_tls(membership.tls().clone());
+        return Ok((server, Some(membership)));
+    }
+    let anchors = config.anchors.clone().unwrap_or(Anchors::Machine);
+    let tls = match &config.certificate {
+        Some((certificate, key)) => ClientTls::from_files(&anchors, (certificate, key))?,
+        None => ClientTls::new(&anchors, None)?,
+    };
+    Ok((server.with_tls(tls), None))
 }
 
 /// Makes sure that the ledger may serve this contract, and makes what the contract keeps beside it.

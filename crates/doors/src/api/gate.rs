@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use super::cors::Sharing;
 use super::refuse::{Failure, Unwritten};
 use super::{Api, miaas};
+use crate::access::{Who, need};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Most bytes of a request id that a caller chooses.
@@ -25,7 +26,7 @@ const REQUEST_ID_BYTES: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Gives the request an id, refuses what may not come in, and finishes the answer.
-pub(super) async fn pass(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn pass(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let given = request
         .headers()
         .get(REQUEST_ID)
@@ -35,7 +36,10 @@ pub(super) async fn pass(State(api): State<Api>, request: Request, next: Next) -
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let sharing = Sharing::of(&api.miaas, &request);
     let response = match admit(&api, &request, &sharing) {
-        Ok(()) => answer(request, next).await,
+        Ok(who) => {
+            request.extensions_mut().insert(who);
+            answer(request, next).await
+        }
         Err(refused) => *refused,
     };
     let mut response = written(response, &id, &method, &path);
@@ -44,15 +48,28 @@ pub(super) async fn pass(State(api): State<Api>, request: Request, next: Next) -
     response
 }
 
-/// Answers preflights, and refuses what no handler is to see.
-fn admit(api: &Api, request: &Request, sharing: &Sharing) -> Result<(), Box<Response>> {
+/// Answers preflights, and refuses what no handler is to see. Answers who asks.
+fn admit(api: &Api, request: &Request, sharing: &Sharing) -> Result<Who, Box<Response>> {
     if let Some(answer) = sharing.preflight(&api.miaas, request) {
         return Err(Box::new(answer));
     }
     if !sharing.is_open() {
         keep_pages_out(request).map_err(|failure| Box::new(failure.into_response()))?;
     }
-    miaas::refuse_head(&api.miaas, request).map_err(Box::new)
+    let who = identify(api, request);
+    let who = who.map_err(|refusal| Box::new(Failure(refusal).into_response()))?;
+    miaas::refuse_head(&api.miaas, request).map_err(Box::new)?;
+    Ok(who)
+}
+
+/// Who asks, if they may ask this. A path that no route has is told to everybody.
+fn identify(api: &Api, request: &Request) -> Result<Who, Refusal> {
+    let (headers, peer) = (request.headers(), request.extensions().get());
+    let who = api.access.who(headers, peer)?;
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        who.check(need(request.method(), route.as_str()))?;
+    }
+    Ok(who)
 }
 
 /// A panic in a handler is a bug of ours, and an answer all the same.

@@ -5,6 +5,7 @@
 //! nouns into bodies, `refuse` turns refusals into problem documents, `gate` is what every request passes.
 //! The door owns no state. What can fail is a refusal of the domain, or of `take`.
 
+mod access;
 mod assignments;
 mod convert;
 mod cors;
@@ -36,14 +37,14 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{delete, get, patch, post};
 use hostler_control::Control;
 use hostler_kit::Entropy;
-use hostler_model::{Code, Refusal};
+use hostler_model::{Code, Refusal, Timestamp};
 use http::HeaderValue;
 
 use self::refuse::Failure;
-use crate::{Parts, grpc, orchion};
+use crate::{Access, Parts, grpc, orchion};
 
 pub use self::openapi::openapi;
 
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     /// The number of the next request. It begins anywhere, so that ids of two runs are told apart.
     requests: AtomicU64,
     miaas: miaas::Config,
+    access: Access,
     sockets: socket::Room,
 }
 
@@ -78,6 +80,7 @@ impl Api {
             entropy: Arc::clone(&parts.entropy),
             requests: AtomicU64::new(parts.entropy.next_u64()),
             miaas: parts.miaas.clone(),
+            access: parts.access.clone(),
             sockets: socket::Room::default(),
         }))
     }
@@ -89,6 +92,7 @@ impl Api {
             .merge(nodes())
             .merge(workloads())
             .merge(jobs())
+            .merge(coming_in())
             .merge(deployments())
             .merge(about())
             .route_layer(from_fn(gate::hurry))
@@ -98,6 +102,10 @@ impl Api {
             .method_not_allowed_fallback(no_method)
             .layer(from_fn_with_state(self.clone(), gate::pass))
             .with_state(self)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.control.clock().wall_millis())
     }
 
     fn request_id(&self) -> HeaderValue {
@@ -151,6 +159,21 @@ fn jobs() -> Router<Api> {
         .route("/api/v1/jobs", get(jobs::list))
         .route("/api/v1/jobs/{id}", get(jobs::show))
         .route("/api/v1/jobs/{id}/rerun", post(jobs::rerun))
+}
+
+fn coming_in() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/whoami", get(access::whoami))
+        .route("/api/v1/tokens", get(access::tokens).post(access::issue))
+        .route("/api/v1/tokens/{id}", delete(access::revoke))
+        .route(
+            "/api/v1/join-tokens",
+            get(access::join_tokens).post(access::invite),
+        )
+        .route("/api/v1/join-tokens/{id}", delete(access::uninvite))
+        .route("/api/v1/nodes/{id}/approve", post(access::approve))
+        .route("/api/v1/authority", get(access::authority))
+        .route("/api/v1/authority/rotate", post(access::rotate))
 }
 
 fn deployments() -> Router<Api> {

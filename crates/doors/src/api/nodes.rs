@@ -25,7 +25,7 @@ pub(super) struct RemoveQuery {
 }
 
 impl Api {
-    fn node_id(&self, text: &str) -> Result<NodeId, Refusal> {
+    pub(super) fn node_id(&self, text: &str) -> Result<NodeId, Refusal> {
         self.control.view().find_node(text).map(|node| node.id)
     }
 
@@ -39,7 +39,7 @@ impl Api {
         Ok((status, tag, Json(shown)).into_response())
     }
 
-    async fn change_node(
+    pub(super) async fn change_node(
         &self,
         (caller, target, status): (Actor, &str, StatusCode),
         verb: impl FnOnce(NodeId) -> Verb,

@@ -6,7 +6,7 @@ use http::header;
 use utoipa::OpenApi;
 
 use super::{
-    assignments, errands, errors, events, jobs, logs, metrics, miaas, nodes, plan, server,
+    access, assignments, errands, errors, events, jobs, logs, metrics, miaas, nodes, plan, server,
     workloads,
 };
 
@@ -27,6 +27,16 @@ use super::{
         nodes::gc,
         nodes::adoptable,
         nodes::commands,
+        access::whoami,
+        access::tokens,
+        access::issue,
+        access::revoke,
+        access::join_tokens,
+        access::invite,
+        access::uninvite,
+        access::approve,
+        access::authority,
+        access::rotate,
         miaas::register,
         miaas::heartbeat,
         miaas::deploy,

@@ -14,12 +14,17 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::refuse::Failure;
+use crate::access::Who;
 
 /// Most bytes of a body that is no spec.
 const BODY_BYTES: usize = 64 << 10;
 
-/// Who asks. Without login everybody is `anonymous`; a token that is sent all the same is not read.
+/// Who asks, as the gate has found. Without login everybody is `anonymous`; a token that is sent all the same is not
+/// read.
 pub(super) struct Caller(pub Actor);
+
+/// The same, with what they may do.
+pub(super) struct Asker(pub Who);
 
 /// The thing that a path names.
 pub(super) struct Target(pub String);
@@ -39,8 +44,18 @@ pub(super) struct Condition(pub Expect);
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 
-    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(Actor::User("anonymous".to_owned())))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let who = parts.extensions.get().unwrap_or(&Who::Nobody);
+        Ok(Self(who.actor()))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let who = parts.extensions.get::<Who>().cloned();
+        Ok(Self(who.unwrap_or(Who::Nobody)))
     }
 }
 

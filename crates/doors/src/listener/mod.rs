@@ -18,18 +18,19 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use hostler_kit::Tasks;
+use hostler_kit::trust::{Print, Secured, ServerTls};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
-use self::sniff::{Protocol, sniff};
+use self::sniff::{Protocol, Rewound, sniff};
 
 /// How long a client may take to send the head of a request, or nothing at all between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
@@ -47,31 +48,28 @@ const SEND_BUFFER: usize = 64 << 10;
 const STREAMS_PER_CONNECTION: u32 = 128;
 /// How long open requests may take to finish once the family stops.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// To whoever speaks plain HTTP where there is TLS.
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    this port speaks TLS: write https:// instead of http://\n";
 /// How long the loop rests after an accept that failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Where to listen and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Listener {
     /// Port 0 takes a free one.
     pub addr: SocketAddr,
-    pub tls: Tls,
+    /// None: plain text.
+    pub tls: Option<ServerTls>,
     /// Most connections at a time.
     pub connections: usize,
 }
 
-/// Whether a listener speaks TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Tls {
-    #[default]
-    Off,
-}
-
 /// A listener that has its port.
-#[derive(Debug)]
 pub struct Bound {
     inner: TcpListener,
     addr: SocketAddr,
+    tls: Option<ServerTls>,
     connections: usize,
 }
 
@@ -109,6 +107,11 @@ pub trait Accept: Send + 'static {
     fn most_connections(&self) -> usize {
         DEFAULT_CONNECTIONS
     }
+
+    /// What is spoken below HTTP; none: plain text.
+    fn tls(&self) -> Option<ServerTls> {
+        None
+    }
 }
 
 /// Most connections at a time unless told otherwise.
@@ -116,7 +119,11 @@ pub const DEFAULT_CONNECTIONS: usize = 20_000;
 
 /// Who is at the other end of the connection, as an extension of each request.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    pub addr: SocketAddr,
+    /// The key that it has proved to hold, in a certificate that is believed.
+    pub key: Option<Print>,
+}
 
 impl Listener {
     /// A plaintext listener on that address.
@@ -124,8 +131,17 @@ impl Listener {
     pub const fn plain(addr: SocketAddr) -> Self {
         Self {
             addr,
-            tls: Tls::Off,
+            tls: None,
             connections: DEFAULT_CONNECTIONS,
+        }
+    }
+
+    /// A listener on that address that speaks TLS alone.
+    #[must_use]
+    pub fn secured(addr: SocketAddr, tls: &ServerTls) -> Self {
+        Self {
+            tls: Some(tls.clone()),
+            ..Self::plain(addr)
         }
     }
 
@@ -141,6 +157,7 @@ impl Listener {
         Ok(Bound {
             inner,
             addr,
+            tls: self.tls,
             connections: self.connections,
         })
     }
@@ -177,13 +194,17 @@ impl Accept for Bound {
     fn most_connections(&self) -> usize {
         self.connections
     }
+
+    fn tls(&self) -> Option<ServerTls> {
+        self.tls.clone()
+    }
 }
 
 /// Serves the router until the family stops. Connections are tasks of the family: wait for it to see them
 /// end.
 pub async fn serve<A: Accept>(mut source: A, router: Router, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(source.most_connections()));
-    let protocols = Protocols::new(&tasks);
+    let protocols = Protocols::new(&tasks, source.tls());
     loop {
         // Cancel-safe: a permit or a connection that was not yet given is not lost.
         let next = async {
@@ -215,8 +236,9 @@ pub async fn serve<A: Accept>(mut source: A, router: Router, tasks: Tasks) {
 }
 
 /// The two protocols with their limits.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Protocols {
+    tls: Option<ServerTls>,
     one: http1::Builder,
     two: http2::Builder<InFamily>,
 }
@@ -237,7 +259,7 @@ where
 }
 
 impl Protocols {
-    fn new(tasks: &Tasks) -> Self {
+    fn new(tasks: &Tasks, tls: Option<ServerTls>) -> Self {
         let mut one = http1::Builder::new();
         one.timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
@@ -251,16 +273,40 @@ impl Protocols {
             .max_send_buf_size(SEND_BUFFER)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .max_header_list_size(HEAD_BYTES);
-        Self { one, two }
+        Self { tls, one, two }
     }
 
     /// Speaks on one connection until it ends, or the family stops and the grace is over.
-    async fn serve<S>(self, mut stream: S, peer: SocketAddr, router: Router, tasks: Tasks)
+    async fn serve<S>(mut self, stream: S, addr: SocketAddr, router: Router, tasks: Tasks)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Some(tls) = self.tls.take() else {
+            let peer = Peer { addr, key: None };
+            return self.speak(stream, peer, (router, tasks)).await;
+        };
+        let secured = tokio::select! {
+            biased;
+            () = tasks.stopping() => return,
+            secured = tokio::time::timeout(HEAD_TIMEOUT, secure(&tls, stream)) => secured,
+        };
+        match secured {
+            Ok(Ok(Secured { stream, key })) => {
+                let peer = Peer { addr, key };
+                Box::pin(self.speak(stream, peer, (router, tasks))).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%addr, %error, "no TLS came to stand"),
+            Err(_) => tracing::debug!(%addr, "no TLS came to stand in time"),
+        }
+    }
+
+    async fn speak<S>(self, mut stream: S, peer: Peer, (router, tasks): (Router, Tasks))
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let addr = peer.addr;
         let service = router.map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(peer);
             request.map(Body::new)
         });
         let service = TowerToHyperService::new(service);
@@ -270,9 +316,9 @@ impl Protocols {
             sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
         };
         let Ok(Ok((protocol, first))) = sniffed else {
-            return tracing::debug!(%peer, "a connection said nothing");
+            return tracing::debug!(%addr, "a connection said nothing");
         };
-        let io = TokioIo::new(sniff::Rewound::new(first, stream));
+        let io = TokioIo::new(Rewound::new(first, stream));
         let ended = match protocol {
             Protocol::One => {
                 let connection = self.one.serve_connection(io, service);
@@ -285,9 +331,23 @@ impl Protocols {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "a connection broke");
+            tracing::debug!(%addr, %error, "a connection broke");
         }
     }
+}
+
+/// Shakes hands. Whoever speaks plain HTTP instead is told what this port speaks.
+async fn secure<S>(tls: &ServerTls, mut stream: S) -> io::Result<Secured<Rewound<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let first = sniff::first(&mut stream).await?;
+    if first.first() != Some(&sniff::HANDSHAKE) {
+        stream.write_all(PLAIN).await?;
+        stream.shutdown().await?;
+        return Err(io::Error::other("the client spoke plain text"));
+    }
+    tls.accept(Rewound::new(first, stream)).await
 }
 
 /// Drives a connection to its end; once the family stops, asks it to finish and gives it the grace.

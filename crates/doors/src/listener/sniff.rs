@@ -25,6 +25,24 @@ pub(super) struct Rewound<S> {
     stream: S,
 }
 
+/// The first byte of every TLS connection: its record is a handshake.
+pub(super) const HANDSHAKE: u8 = 0x16;
+
+/// Reads what comes first, whatever it is.
+///
+/// # Errors
+/// The stream ended or broke before that.
+pub(super) async fn first<S>(stream: &mut S) -> io::Result<Bytes>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut first = BytesMut::with_capacity(1024);
+    if stream.read_buf(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(first.freeze())
+}
+
 /// Reads until the bytes are HTTP/2's preface or cannot become it.
 ///
 /// # Errors

@@ -28,7 +28,7 @@ impl Orchestrator for Door {
         &self,
         request: Request<v1::RegisterNodeRequest>,
     ) -> Result<Response<v1::RegisterNodeResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.addr);
         let node = request.into_inner().node;
         let node = node.ok_or_else(|| Status::invalid_argument("node is required"))?;
         check_id(&node.id, "node.id is required")?;

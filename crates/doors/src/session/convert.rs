@@ -19,24 +19,28 @@ const IDENTITY_BYTES: usize = 128;
 
 /// A hello as the domain's announcement.
 pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal> {
-    let is_plain = hello.identity.bytes().all(|byte| byte.is_ascii_graphic());
-    if hello.identity.is_empty() || hello.identity.len() > IDENTITY_BYTES || !is_plain {
-        return Err(refused("the hello carries no usable identity"));
-    }
-    let foreign = hello.identity;
     Ok(NodeAnnouncement {
         key: None,
-        identity: AliasKey {
-            contract: Contract::Session,
-            scope: "node".to_owned(),
-            foreign,
-        },
+        identity: identity(hello.identity)?,
         contract: Contract::Session,
         name: hello.name,
         facts: facts(hello.facts.unwrap_or_default(), hello.agent_version),
         capacity: resources(hello.capacity.unwrap_or_default()),
         labels: hello.labels.into_iter().collect(),
         instance: None,
+    })
+}
+
+/// What an agent calls itself, as an alias of its node.
+pub(super) fn identity(text: String) -> Result<AliasKey, Refusal> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.is_empty() || text.len() > IDENTITY_BYTES || !is_plain {
+        return Err(refused("the hello carries no usable identity"));
+    }
+    Ok(AliasKey {
+        contract: Contract::Session,
+        scope: "node".to_owned(),
+        foreign: text,
     })
 }
 

@@ -19,6 +19,7 @@ mod convert;
 mod deliver;
 mod link;
 mod listen;
+mod members;
 mod stream;
 mod tickets;
 
@@ -29,15 +30,18 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hostler_control::Control;
 use hostler_kit::Entropy;
+use hostler_kit::trust::Print;
 use hostler_wire::session::MAX_MESSAGE_BYTES;
 use hostler_wire::session::v1::session_server::{Session, SessionServer};
-use hostler_wire::session::v1::{BulkFrame, NodeMessage, ServerMessage, bulk_frame};
+use hostler_wire::session::v1::{self, BulkFrame, NodeMessage, ServerMessage, bulk_frame};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::members::Members;
 use self::stream::Conversation;
 use self::tickets::{Tickets, Transfer};
+use crate::{Access, Peer};
 
 /// How long a node may take for the first message of a stream.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
@@ -50,15 +54,35 @@ const SAID: usize = 2;
 pub struct SessionDoor {
     control: Control,
     tickets: Arc<Tickets>,
+    access: Access,
 }
 
 impl SessionDoor {
     /// The service for one control plane; `entropy` makes the tickets.
     #[must_use]
-    pub fn new(control: Control, entropy: Arc<dyn Entropy>) -> Self {
+    pub fn new(control: Control, entropy: Arc<dyn Entropy>, access: Access) -> Self {
         Self {
             control,
             tickets: Arc::new(Tickets::new(entropy)),
+            access,
+        }
+    }
+
+    /// What the node has shown; a server without login asks for nothing.
+    fn shown<T>(&self, request: &Request<T>) -> Shown {
+        if !self.access.is_guarded() {
+            return Shown::NotAsked;
+        }
+        let peer = request.extensions().get::<Peer>();
+        peer.and_then(|peer| peer.key)
+            .map_or(Shown::Nothing, Shown::Key)
+    }
+
+    const fn members<'a>(&'a self, peer: Option<&'a Peer>) -> Members<'a> {
+        Members {
+            control: &self.control,
+            access: &self.access,
+            peer,
         }
     }
 
@@ -71,6 +95,15 @@ impl SessionDoor {
     }
 }
 
+/// What a node has proved about itself.
+#[derive(Debug, Clone, Copy)]
+enum Shown {
+    /// There is no login.
+    NotAsked,
+    Nothing,
+    Key(Print),
+}
+
 #[tonic::async_trait]
 impl Session for SessionDoor {
     type ControlStream = ReceiverStream<Result<ServerMessage, Status>>;
@@ -81,8 +114,9 @@ impl Session for SessionDoor {
         request: Request<Streaming<NodeMessage>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS);
-        let (control, tickets) = (self.control.clone(), Arc::clone(&self.tickets));
-        let conversation = Conversation::new(control, tickets, request.into_inner(), answers);
+        let shown = self.shown(&request);
+        let parts = (self.control.clone(), Arc::clone(&self.tickets), shown);
+        let conversation = Conversation::new(parts, request.into_inner(), answers);
         self.control.tasks().spawn("session", conversation.run());
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -91,6 +125,14 @@ impl Session for SessionDoor {
         &self,
         request: Request<Streaming<BulkFrame>>,
     ) -> Result<Response<Self::BulkStream>, Status> {
+        match self.shown(&request) {
+            Shown::NotAsked => {}
+            Shown::Nothing => return Err(Status::unauthenticated("no certificate was shown")),
+            Shown::Key(key) => {
+                let known = self.access.node(key);
+                known.map_err(|refusal| Status::permission_denied(refusal.sentence))?;
+            }
+        }
         let mut frames = request.into_inner();
         let first = tokio::time::timeout(FIRST_MESSAGE, frames.message())
             .await
@@ -105,5 +147,23 @@ impl Session for SessionDoor {
         self.tickets.redeem(&ticket, Transfer { frames, said })?;
         let answers = ReceiverStream::new(answers).map(|said| Ok(convert::said(said)));
         Ok(Response::new(answers.boxed()))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::Membership>, Status> {
+        let peer = request.extensions().get::<Peer>().copied();
+        let members = self.members(peer.as_ref());
+        Ok(Response::new(members.join(request.into_inner()).await))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::Membership>, Status> {
+        let peer = request.extensions().get::<Peer>().copied();
+        let members = self.members(peer.as_ref());
+        Ok(Response::new(members.renew(request.get_ref())))
     }
 }

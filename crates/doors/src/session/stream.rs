@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hostler_control::fleet::{Reply, Verb};
+use hostler_control::fleet::{NodeAnnouncement, Reply, Verb};
 use hostler_control::{Attachment, Control, Link};
-use hostler_model::{Actor, Code, NodeId, Refusal};
+use hostler_model::{Actor, Code, NodeId, Refusal, key_alias};
 use hostler_wire::session::negotiate;
 use hostler_wire::session::v1::{self, NodeMessage, ServerMessage, node_message, server_message};
 use tokio::sync::{Notify, mpsc};
@@ -29,7 +29,7 @@ use super::deliver::Told;
 use super::link::SessionLink;
 use super::listen::{Listening, SILENCE, Word};
 use super::tickets::Tickets;
-use super::{FIRST_MESSAGE, convert};
+use super::{FIRST_MESSAGE, Shown, convert};
 
 /// How long a node may take to read one answer.
 const READING: Duration = Duration::from_secs(20);
@@ -46,6 +46,7 @@ pub(super) struct Answers(mpsc::Sender<Result<ServerMessage, Status>>);
 pub(super) struct Conversation {
     control: Control,
     tickets: Arc<Tickets>,
+    shown: Shown,
     messages: Streaming<NodeMessage>,
     answers: Answers,
 }
@@ -78,15 +79,15 @@ impl Answers {
 }
 
 impl Conversation {
-    pub(super) const fn new(
-        control: Control,
-        tickets: Arc<Tickets>,
+    pub(super) fn new(
+        (control, tickets, shown): (Control, Arc<Tickets>, Shown),
         messages: Streaming<NodeMessage>,
         answers: mpsc::Sender<Result<ServerMessage, Status>>,
     ) -> Self {
         Self {
             control,
             tickets,
+            shown,
             messages,
             answers: Answers(answers),
         }
@@ -154,7 +155,15 @@ impl Conversation {
     }
 
     async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {
-        let announcement = convert::announcement(hello)?;
+        let key = match self.shown {
+            Shown::NotAsked => None,
+            Shown::Nothing => return Err(no_certificate()),
+            Shown::Key(key) => Some(key_alias(&key.to_string())),
+        };
+        let announcement = NodeAnnouncement {
+            key,
+            ..convert::announcement(hello)?
+        };
         let (name, boot_id) = (
             announcement.name.clone(),
             announcement.facts.boot_id.clone(),
@@ -314,7 +323,13 @@ fn no_version() -> End {
     End::Refused(Refusal::new(Code::VersionUnsupported, sentence, advice))
 }
 
-fn unexpected(reply: &Reply) -> Refusal {
+fn no_certificate() -> Refusal {
+    let sentence = "this fleet's nodes show a certificate, and none was shown";
+    let advice = "start the agent with a token from `hostler token create` and an https:// address";
+    Refusal::new(Code::Unauthenticated, sentence, advice)
+}
+
+pub(super) fn unexpected(reply: &Reply) -> Refusal {
     tracing::error!(?reply, "an announcement was answered with something else");
     Refusal::new(
         Code::Internal,

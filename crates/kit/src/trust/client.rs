@@ -134,6 +134,21 @@ impl ClientTls {
     }
 }
 
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientTls")
+    }
+}
+
+/// Clones are one.
+impl PartialEq for ClientTls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+    }
+}
+
+impl Eq for ClientTls {}
+
 fn verifier(anchors: &Anchors) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
     Ok(match anchors {
         Anchors::Roots(roots) => Arc::new(OfFleet(of_roots(roots)?)),

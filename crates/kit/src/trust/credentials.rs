@@ -178,7 +178,7 @@ fn certified(
 ///
 /// # Errors
 /// It holds none, or one that is broken.
-pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),

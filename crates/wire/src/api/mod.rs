@@ -6,6 +6,7 @@
 //!   old client can list what a new server has; servers write it only where its own text says so.
 //! - Lists are bare arrays. A `Link` header with `rel="next"` leads to the next page.
 
+mod access;
 mod apply;
 mod assignment;
 mod errand;
@@ -17,6 +18,10 @@ mod status;
 mod why;
 mod workload;
 
+pub use access::{
+    AccessRole, Authority, IssuedJoinToken, IssuedToken, JoinToken, NewJoinToken, NewToken, Token,
+    Whoami,
+};
 pub use apply::{
     Action, ApplyQuery, ApplyResult, Plan, PlannedChange, PlannedPlacement, PlannedWorkload,
 };

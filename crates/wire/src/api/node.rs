@@ -125,6 +125,8 @@ pub enum NodeStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
+    /// It has joined, and waits for a person to let it in.
+    Pending,
     /// Registered; has not yet said what runs on it.
     Joining,
     Ready,

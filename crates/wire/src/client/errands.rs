@@ -88,7 +88,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         // There is no answer before the last byte was sent, however long that takes.
         let patient = Self {
-            http: http_client(None).map_err(|problem| self.protocol(problem))?,
+            http: http_client(None, self.tls.clone()).map_err(|problem| self.protocol(problem))?,
             ..self.clone()
         };
         let path = ["api", "v1", "assignments", assignment, "files"];

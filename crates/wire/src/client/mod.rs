@@ -3,6 +3,7 @@
 //! bounded in silence instead: a living server says something at least every
 //! [`KEEP_ALIVE_SECONDS`](crate::api::stream::KEEP_ALIVE_SECONDS). Reconnecting is the caller's business.
 
+mod access;
 mod call;
 mod errands;
 mod nodes;
@@ -12,6 +13,7 @@ mod workloads;
 use std::time::Duration;
 
 use reqwest::Url;
+use rustls::ClientConfig;
 
 use crate::api::{Health, Problem, Ready, Version, stream};
 
@@ -34,6 +36,7 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
+    tls: Option<ClientConfig>,
 }
 
 /// Which revision the caller has seen.
@@ -76,19 +79,32 @@ impl Client {
     /// A client of the control plane at `host:port` or `http://host:port`, with the token of whoever asks.
     /// Nothing is sent yet.
     pub fn new(addr: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        Self::secured(addr, token, None)
+    }
+
+    /// The same, also at `https://host:port`, where the TLS says whom to believe.
+    pub fn secured(
+        addr: &str,
+        token: Option<&str>,
+        tls: Option<ClientConfig>,
+    ) -> Result<Self, ClientError> {
         let refused = |problem: String| ClientError::Address {
             addr: addr.to_owned(),
             problem,
         };
         let base = base_of(addr).map_err(refused)?;
+        if base.scheme() == "https" && tls.is_none() {
+            return Err(refused("nothing says whom to believe there".to_owned()));
+        }
         if !token.is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(refused("its token has characters that no token has".into()));
         }
-        let http = http_client(Some(SILENCE_TIMEOUT)).map_err(refused)?;
+        let http = http_client(Some(SILENCE_TIMEOUT), tls.clone()).map_err(refused)?;
         Ok(Self {
             http,
             base,
             token: token.map(str::to_owned),
+            tls,
         })
     }
 
@@ -138,13 +154,21 @@ impl ClientError {
     }
 }
 
-fn http_client(silence: Option<Duration>) -> Result<reqwest::Client, String> {
+fn http_client(
+    silence: Option<Duration>,
+    tls: Option<ClientConfig>,
+) -> Result<reqwest::Client, String> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         // The address is the control plane's own; a proxy of the web is none of its business.
         .no_proxy();
+    if let Some(mut tls) = tls {
+        // Nothing but HTTP/1.1 is offered: sockets need it, and streams of one command do well with it.
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        builder = builder.tls_backend_preconfigured(tls);
+    }
     if let Some(silence) = silence {
         builder = builder.read_timeout(silence);
     }
@@ -159,8 +183,8 @@ fn base_of(addr: &str) -> Result<Url, String> {
         format!("http://{addr}")
     };
     let base: Url = with_scheme.parse().map_err(|error| format!("{error}"))?;
-    if base.scheme() != "http" {
-        return Err(format!("`http` is expected, not `{}`", base.scheme()));
+    if !matches!(base.scheme(), "http" | "https") {
+        return Err(format!("`http` or `https` is expected, not `{}`", base.scheme()));
     }
     if !base.has_host() || !matches!(base.path(), "/" | "") {
         return Err("write it as `http://HOST:PORT`".to_owned());

@@ -158,6 +158,7 @@ pub(super) fn start(setup: Setup, persys: Persys) -> Started {
         identity: _,
         handle,
         alive,
+        ..
     } = setup;
     let first = AgentStatus::Connecting {
         problem: persys.standalone.then(|| "standalone".to_owned()),

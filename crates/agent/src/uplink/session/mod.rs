@@ -31,6 +31,7 @@ use super::{Setup, Started};
 use crate::config::{AgentConfig, Parts};
 use crate::dial::Server;
 use crate::ledger::Identity;
+use crate::membership::{About, Membership, NoMembership};
 use crate::reconcile::Handle;
 use crate::status::AgentStatus;
 
@@ -40,6 +41,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// Wait while another machine holds the identity: its lease may run out.
 const IN_USE_WAIT: Duration = Duration::from_secs(5);
+/// After this many failures in a row the certificate is doubted.
+const FAILURES: u32 = 3;
 /// How long the first look at the node may delay the first session.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 
@@ -47,6 +50,7 @@ struct Uplink {
     config: AgentConfig,
     parts: Parts,
     server: Server,
+    membership: Option<Arc<Membership>>,
     identity: Identity,
     handle: Handle,
     status: watch::Sender<AgentStatus>,
@@ -73,10 +77,15 @@ pub(super) fn start(setup: Setup) -> Started {
         config,
         parts,
         server,
+        membership,
         identity,
         handle,
         alive,
     } = setup;
+    if let Some(membership) = &membership {
+        let way = (server.clone(), Arc::clone(&parts.dial));
+        membership.keep(way, &parts.tasks);
+    }
     let (status, shown) = watch::channel(AgentStatus::Connecting { problem: None });
     let tasks = parts.tasks.clone();
     let bulk = bulk::Bulk::new(server.clone(), Arc::clone(&parts.dial), tasks.clone());
@@ -84,6 +93,7 @@ pub(super) fn start(setup: Setup) -> Started {
         config,
         parts,
         server,
+        membership,
         identity,
         handle,
         status,
@@ -103,9 +113,17 @@ impl Uplink {
             return;
         }
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut failures = 0;
         loop {
             let begun = self.parts.clock.uptime();
-            let (ended, was_joined) = self.session().await;
+            let (ended, was_joined) = match self.belong().await {
+                Ok(()) => self.session().await,
+                Err(ended) => (ended, false),
+            };
+            failures = if was_joined { 0 } else { failures + 1 };
+            if failures % FAILURES == FAILURES - 1 {
+                self.doubt().await;
+            }
             let lasted = self.parts.clock.uptime().saturating_sub(begun);
             // Only a session that held counts: two agents with one identity take it from each other at once.
             if was_joined && lasted > LONGEST_WAIT {
@@ -124,6 +142,11 @@ impl Uplink {
                     backoff.next(self.parts.entropy.as_ref())
                 }
                 Ended::Refused(refused) => {
+                    if refused.code == Code::NodeKeyUnknown.as_str()
+                        && let Some(membership) = &self.membership
+                    {
+                        membership.lapse();
+                    }
                     let wait = refusal_wait(&refused.code);
                     self.refused(refused);
                     wait.unwrap_or_else(|| backoff.next(self.parts.entropy.as_ref()))
@@ -133,6 +156,46 @@ impl Uplink {
                 biased;
                 () = tasks.stopping() => return,
                 () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Makes sure that the node has a certificate, where one is asked for.
+    async fn belong(&self) -> Result<(), Ended> {
+        let Some(membership) = &self.membership else {
+            return Ok(());
+        };
+        let about = About {
+            identity: &self.identity.identity,
+            name: &self.identity.name,
+            labels: &self.config.labels,
+        };
+        let way = (&self.server, &self.parts.dial);
+        let tasks = &self.parts.tasks;
+        tokio::select! {
+            biased;
+            () = tasks.stopping() => Err(Ended::Stopping),
+            ensured = membership.ensure(way, &about) => ensured.map_err(|error| match error {
+                NoMembership::Silent(problem) => Ended::Lost(problem),
+                NoMembership::Refused(refused) => Ended::Refused(refused),
+            }),
+        }
+    }
+
+    /// The certificate may be one that the other side does not take, though it seems good here: clocks differ, and
+    /// authorities are replaced.
+    async fn doubt(&self) {
+        let Some(membership) = &self.membership else {
+            return;
+        };
+        let way = (&self.server, &self.parts.dial);
+        tokio::select! {
+            biased;
+            () = self.parts.tasks.stopping() => {}
+            renewed = membership.again(way) => {
+                if let Err(problem) = renewed {
+                    tracing::debug!(%problem, "no fresh certificate either");
+                }
             }
         }
     }
@@ -214,7 +277,7 @@ impl Uplink {
 fn refusal_wait(code: &str) -> Option<Duration> {
     let code = Code::ALL.iter().find(|known| known.as_str() == code)?;
     match code {
-        Code::NodeIdentityInUse => Some(IN_USE_WAIT),
+        Code::NodeIdentityInUse | Code::NodePending => Some(IN_USE_WAIT),
         Code::NotLeader | Code::StoreUnavailable | Code::Overloaded | Code::Internal => None,
         _ => Some(REFUSED_WAIT),
     }

@@ -37,7 +37,7 @@ const fn desired(desired: Desired) -> api::Desired {
     }
 }
 
-fn moment(at: Timestamp) -> String {
+pub(super) fn moment(at: Timestamp) -> String {
     at.to_string()
 }
 

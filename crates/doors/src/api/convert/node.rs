@@ -81,6 +81,7 @@ const fn status(node: &Node) -> api::NodeStatus {
 
 const fn word(state: NodeState) -> api::NodeState {
     match state {
+        NodeState::Pending => api::NodeState::Pending,
         NodeState::Joining => api::NodeState::Joining,
         NodeState::Ready => api::NodeState::Ready,
         NodeState::Suspect => api::NodeState::Suspect,
@@ -178,7 +179,7 @@ fn drain(node: &Node, left: u32) -> Option<api::DrainState> {
             since: moment(since),
             left: 0,
         }),
-        Admission::Open | Admission::Cordoned => None,
+        Admission::Open | Admission::Pending | Admission::Cordoned => None,
     }
 }
 

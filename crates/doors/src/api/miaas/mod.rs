@@ -25,7 +25,7 @@ use axum::response::{IntoResponse, Response};
 use hostler_control::fleet::{NodeAnnouncement, Reply, Verb};
 use hostler_model::{
     Actor, AliasKey, Bytes, Code, Contract, Disk, MilliCpu, NodeFacts, NodeId, Refusal, Resources,
-    Timestamp, Usage,
+    Usage,
 };
 use hostler_wire::api;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -165,10 +165,6 @@ pub(super) async fn heartbeat(
 }
 
 impl Api {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.control.clock().wall_millis())
-    }
-
     /// The node with that id, if it registered here: nodes of other contracts speak for themselves.
     fn miaas_node(&self, id: &str) -> Option<NodeId> {
         let view = self.control.view();

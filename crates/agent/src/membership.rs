@@ -1,0 +1,312 @@
+//! Membership: the node's key, its certificate, and whom it believes.
+//!
+//! ```text
+//!   stranger ──Join, with a token──► waiting ──Renew──► member ──┐
+//!       │                              (asks again)       ▲      │ Renew, at a random moment between 50 and 80 %
+//!       └────────────Join──────────────────────────────────┘◄─────┘ of the certificate's life, and after its end
+//! ```
+//!
+//! ```text
+//! <data>/agent/key.pem           the key (secret); made here, and never sent
+//! <data>/agent/certificate.pem   the certificate for it, and those above
+//! <data>/agent/ca.pem            whom the node believes
+//! ```
+//!
+//! Renewing touches no connection: what is shown changes for the next one. What can fail: a file, at the start; later
+//! the control plane does not answer or says no, and the old certificate goes on.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hostler_kit::files::{Readers, replace};
+use hostler_kit::trust::{
+    Anchors, CertificateDer, ClientTls, Credentials, Invitation, TrustError, Validity, certificates,
+};
+use hostler_kit::{Clock, Entropy, Tasks};
+use hostler_wire::session::v1::session_client::SessionClient;
+use hostler_wire::session::v1::{JoinRequest, Member, Refused, RenewRequest, membership};
+use tokio::sync::Mutex as Turns;
+
+use crate::dial::{Dial, Server};
+use crate::uplink::channel::{SignsOfLife, connect, failure};
+
+/// How long the other side may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked whether it is time to renew. Clocks jump and machines sleep, so no longer timer is set.
+const LOOK: Duration = Duration::from_secs(30);
+/// When to renew, in thousandths of the certificate's life.
+const RENEWED: std::ops::Range<u64> = 500..800;
+
+/// The node's membership in its fleet. One per agent.
+pub(crate) struct Membership {
+    dir: PathBuf,
+    key: Credentials,
+    /// Believes the fleet's authority and shows the certificate.
+    tls: ClientTls,
+    /// Believes the same and shows nothing: for whoever has no certificate, or one that has ended.
+    bare: ClientTls,
+    invitation: Option<Invitation>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    standing: Mutex<Standing>,
+    /// One call at a time.
+    turn: Turns<()>,
+}
+
+/// How the node stands with its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Stranger,
+    /// It has joined, and no certificate was given out yet.
+    Waiting,
+    Member {
+        validity: Validity,
+        renew_at: Duration,
+    },
+}
+
+/// Why there is no certificate.
+#[derive(Debug)]
+pub(crate) enum NoMembership {
+    /// Nothing was answered; to be tried again.
+    Silent(String),
+    /// The other side said no, or a person has to act here.
+    Refused(Refused),
+}
+
+/// What is told of a machine that joins.
+pub(crate) struct About<'a> {
+    pub(crate) identity: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) labels: &'a std::collections::BTreeMap<String, String>,
+}
+
+/// The way to the control plane.
+pub(crate) type Way<'a> = (&'a Server, &'a Arc<dyn Dial>);
+
+impl Membership {
+    /// Reads the key and the certificate, or makes a key.
+    ///
+    /// # Errors
+    /// A file cannot be read, understood or written.
+    pub(crate) fn open(
+        data_dir: &Path,
+        (invitation, anchors): (Option<Invitation>, Option<Anchors>),
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+    ) -> Result<Self, TrustError> {
+        let dir = data_dir.join("agent");
+        let key = Credentials::open(&dir.join("key.pem"))?;
+        let (chain_path, roots_path) = (dir.join("certificate.pem"), dir.join("ca.pem"));
+        let is_member = chain_path.exists() && roots_path.exists();
+        let chain = is_member.then(|| certificates_in(&chain_path)).transpose()?;
+        let believed = if is_member {
+            Anchors::from_file(&roots_path)?
+        } else {
+            let pinned = || invitation.as_ref().map(|it| Anchors::Pinned(it.authority));
+            anchors.or_else(pinned).unwrap_or(Anchors::Machine)
+        };
+        let shown = chain.clone().map(|chain| key.certified(chain)).transpose()?;
+        let (tls, bare) = (ClientTls::new(&believed, shown)?, ClientTls::new(&believed, None)?);
+        let validity = chain.as_ref().and_then(|chain| chain.first());
+        let validity = validity.map(Validity::of).transpose()?;
+        let membership = Self {
+            dir,
+            key,
+            tls,
+            bare,
+            invitation,
+            clock,
+            entropy,
+            standing: Mutex::new(Standing::Stranger),
+            turn: Turns::new(()),
+        };
+        if let Some(validity) = validity {
+            membership.stand(membership.member(validity));
+        }
+        Ok(membership)
+    }
+
+    /// What connections of this node are made with.
+    pub(crate) const fn tls(&self) -> &ClientTls {
+        &self.tls
+    }
+
+    /// Makes sure that there is a certificate that is good now: joins, or renews.
+    pub(crate) async fn ensure(&self, way: Way<'_>, about: &About<'_>) -> Result<(), NoMembership> {
+        let _turn = self.turn.lock().await;
+        match self.standing() {
+            Standing::Member { validity, .. } if self.now() < validity.not_after => Ok(()),
+            Standing::Member { .. } | Standing::Waiting => self.renew(way).await,
+            Standing::Stranger => self.join(way, about).await,
+        }
+    }
+
+    /// Asks for a new certificate although the old one seems good: the other side does not take it.
+    pub(crate) async fn again(&self, way: Way<'_>) -> Result<(), NoMembership> {
+        let _turn = self.turn.lock().await;
+        match self.standing() {
+            Standing::Member { .. } => self.renew(way).await,
+            Standing::Stranger | Standing::Waiting => Ok(()),
+        }
+    }
+
+    /// The fleet does not know the key any more: a machine that has a token joins anew.
+    pub(crate) fn lapse(&self) {
+        if self.invitation.is_some() {
+            self.stand(Standing::Stranger);
+        }
+    }
+
+    /// Renews in time until the tasks stop.
+    pub(crate) fn keep(self: &Arc<Self>, (server, dial): (Server, Arc<dyn Dial>), tasks: &Tasks) {
+        let membership = Arc::clone(self);
+        tasks.spawn_until_stop("membership", async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                if !membership.is_due() {
+                    continue;
+                }
+                let _turn = membership.turn.lock().await;
+                match membership.renew((&server, &dial)).await {
+                    Ok(()) => tracing::info!("the node's certificate was renewed"),
+                    Err(error) => tracing::warn!(%error, "the node's certificate was not renewed; trying again"),
+                }
+            }
+        });
+    }
+
+    fn is_due(&self) -> bool {
+        matches!(self.standing(), Standing::Member { renew_at, .. } if renew_at <= self.now())
+    }
+
+    async fn join(&self, (server, dial): Way<'_>, about: &About<'_>) -> Result<(), NoMembership> {
+        let Some(invitation) = &self.invitation else {
+            return Err(NoMembership::Refused(Refused {
+                code: "unauthenticated".to_owned(),
+                sentence: "this machine is no member of the fleet, and has no token to join with"
+                    .to_owned(),
+                advice: "start the agent with `--token`; `hostler token create` makes one".to_owned(),
+            }));
+        };
+        let request = self.request()?;
+        let asked = JoinRequest {
+            token: invitation.reveal(),
+            request,
+            identity: about.identity.to_owned(),
+            name: about.name.to_owned(),
+            labels: about.labels.clone().into_iter().collect(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let mut client = self.client((server, dial)).await?;
+        let answer = tokio::time::timeout(PATIENCE, client.join(asked)).await;
+        self.take(answer.map_err(|_| no_answer())?)
+    }
+
+    async fn renew(&self, way: Way<'_>) -> Result<(), NoMembership> {
+        let request = self.request()?;
+        let mut client = self.client(way).await?;
+        let answer = tokio::time::timeout(PATIENCE, client.renew(RenewRequest { request })).await;
+        self.take(answer.map_err(|_| no_answer())?)
+    }
+
+    fn request(&self) -> Result<Vec<u8>, NoMembership> {
+        let request = self.key.request();
+        request
+            .map(|request| request.0)
+            .map_err(|error| NoMembership::Silent(error.to_string()))
+    }
+
+    async fn client(
+        &self,
+        (server, dial): Way<'_>,
+    ) -> Result<SessionClient<tonic::transport::Channel>, NoMembership> {
+        let server = server.clone().with_tls(self.bare.clone());
+        let channel = connect(&server, dial, SignsOfLife::Beats).await;
+        channel.map(SessionClient::new).map_err(NoMembership::Silent)
+    }
+
+    fn take(
+        &self,
+        answer: Result<tonic::Response<hostler_wire::session::v1::Membership>, tonic::Status>,
+    ) -> Result<(), NoMembership> {
+        let answer = answer.map_err(|status| NoMembership::Silent(failure(&status)))?;
+        match answer.into_inner().outcome {
+            Some(membership::Outcome::Member(member)) => self
+                .become_member(&member)
+                .map_err(|error| NoMembership::Silent(error.to_string())),
+            Some(membership::Outcome::Pending(_)) => {
+                self.stand(Standing::Waiting);
+                Err(NoMembership::Refused(Refused {
+                    code: "node-pending".to_owned(),
+                    sentence: "this machine waits to be let in".to_owned(),
+                    advice: "an admin lets it in with `hostler node approve`".to_owned(),
+                }))
+            }
+            Some(membership::Outcome::Refused(refused)) => Err(NoMembership::Refused(refused)),
+            None => Err(NoMembership::Silent("the answer is not understood".to_owned())),
+        }
+    }
+
+    /// The roots are written first: with them alone the node can still ask for a certificate.
+    fn become_member(&self, member: &Member) -> Result<(), TrustError> {
+        let chain = certificates(member.certificates.as_bytes())?;
+        let anchors = Anchors::from_pem(&member.roots)?;
+        let shown = self.key.certified(chain.clone())?;
+        let validity = chain.first().map(Validity::of).transpose()?;
+        let write = |name: &str, text: &str| {
+            let path = self.dir.join(name);
+            let written = replace(&path, text.as_bytes(), Readers::Owner);
+            written.map_err(|source| TrustError::Write { path, source })
+        };
+        write("ca.pem", &member.roots)?;
+        write("certificate.pem", &member.certificates)?;
+        self.tls.replace(&anchors, Some(shown))?;
+        self.bare.replace(&anchors, None)?;
+        if let Some(validity) = validity {
+            self.stand(self.member(validity));
+        }
+        Ok(())
+    }
+
+    fn member(&self, validity: Validity) -> Standing {
+        let share = RENEWED.start + self.entropy.next_u64() % (RENEWED.end - RENEWED.start);
+        Standing::Member {
+            validity,
+            renew_at: validity.at_share(u32::try_from(share).unwrap_or(500)),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.clock.wall_millis())
+    }
+
+    fn standing(&self) -> Standing {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stand(&self, standing: Standing) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+}
+
+impl std::fmt::Display for NoMembership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Silent(problem) => f.write_str(problem),
+            Self::Refused(refused) => write!(f, "{} ({})", refused.sentence, refused.code),
+        }
+    }
+}
+
+fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let text = std::fs::read(path).map_err(|source| TrustError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    certificates(&text)
+}
+
+fn no_answer() -> NoMembership {
+    NoMembership::Silent(format!("no answer within {} s", PATIENCE.as_secs()))
+}

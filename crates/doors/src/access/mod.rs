@@ -1,0 +1,235 @@
+//! Who asks, and what they may do: the same answer for every door.
+//!
+//! ```text
+//!   a token in `Authorization: Bearer …`   ──► a person or program with a role
+//!   the key in a client's certificate      ──► a node
+//!   nothing                                ──► nobody; where there is no login, anybody
+//! ```
+//!
+//! A server without login (`up`, `server --insecure`) knows nobody and lets everybody do everything. Tokens and keys
+//! are looked up in the committed view, so what was revoked or removed is refused with the next request. It owns the
+//! count of failed attempts; what can fail is a refusal.
+
+mod attempts;
+mod need;
+
+use std::sync::Arc;
+
+use hostler_control::{Control, Trust};
+use hostler_kit::trust::{Bearer, Print};
+use hostler_model::{AccessRole, AccountId, Actor, Code, NodeId, Refusal, key_alias};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use self::attempts::Attempts;
+pub(crate) use self::need::{Need, need};
+use crate::Peer;
+
+/// The login of one control plane. Clones are one.
+#[derive(Clone)]
+pub struct Access(Arc<Inner>);
+
+struct Inner {
+    control: Control,
+    /// None: there is no login.
+    trust: Option<Trust>,
+    attempts: Attempts,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// There is no login.
+    Anybody,
+    /// Nothing was shown.
+    Nobody,
+    /// The bearer of a token.
+    Person {
+        name: Arc<str>,
+        role: AccessRole,
+        /// Good for this account of the spot contract alone.
+        account: Option<AccountId>,
+    },
+    /// The holder of a node's key.
+    Node(NodeId),
+}
+
+impl Access {
+    /// No login: everybody may do everything.
+    #[must_use]
+    pub fn open(control: &Control) -> Self {
+        Self::new(control, None)
+    }
+
+    /// Nobody may do anything that they have no token or key for.
+    #[must_use]
+    pub fn guarded(control: &Control, trust: &Trust) -> Self {
+        Self::new(control, Some(trust.clone()))
+    }
+
+    fn new(control: &Control, trust: Option<Trust>) -> Self {
+        let attempts = Attempts::new(Arc::clone(control.clock()));
+        Self(Arc::new(Inner {
+            control: control.clone(),
+            trust,
+            attempts,
+        }))
+    }
+
+    /// The identity of the fleet, where there is login.
+    pub(crate) fn trust(&self) -> Option<&Trust> {
+        self.0.trust.as_ref()
+    }
+
+    /// Whether there is login at all.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.0.trust.is_some()
+    }
+
+    /// Who sends this.
+    ///
+    /// # Errors
+    /// `unauthenticated` for a token or key that is worth nothing, `too-many-attempts` after many of them.
+    pub(crate) fn who(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Who, Refusal> {
+        if !self.is_guarded() {
+            return Ok(Who::Anybody);
+        }
+        if let Some(shown) = headers.get(AUTHORIZATION) {
+            let text = shown.to_str().unwrap_or_default();
+            let known = bearer(text).and_then(|text| self.person(text));
+            return match known {
+                Some(person) => Ok(person),
+                None => {
+                    let sentence = "the token is worth nothing here: it was revoked, is over, or is another's";
+                    Err(self.failed(peer, unauthenticated(sentence)))
+                }
+            };
+        }
+        match peer.and_then(|peer| peer.key) {
+            Some(key) => self.node(key).map(Who::Node),
+            None => Ok(Who::Nobody),
+        }
+    }
+
+    /// The bearer of that token, if it is good now.
+    pub(crate) fn person(&self, text: &str) -> Option<Who> {
+        let shown = Bearer::parse(text)?;
+        let view = self.0.control.view();
+        let token = view.token(shown.id.parse().ok()?)?;
+        let now = self.0.control.clock().wall_millis();
+        let now = hostler_model::Timestamp::from_millis(now);
+        // Hashes are compared: how long that takes tells nothing about the secret.
+        let is_good = token.hash == shown.secret.hash() && !token.is_expired(now);
+        is_good.then(|| Who::Person {
+            name: token.name.as_str().into(),
+            role: token.role,
+            account: token.account,
+        })
+    }
+
+    /// The node that has that key.
+    ///
+    /// # Errors
+    /// `node-key-unknown`, `node-gone`.
+    pub(crate) fn node(&self, key: Print) -> Result<NodeId, Refusal> {
+        let view = self.0.control.view();
+        let node = view.node_by_alias(&key_alias(&key.to_string()));
+        let node = node.ok_or_else(|| {
+            let sentence = "no node of this fleet has this key";
+            let advice = "join with a token from `hostler token create`";
+            Refusal::new(Code::NodeKeyUnknown, sentence, advice)
+        })?;
+        if node.is_gone() {
+            let sentence = format!("node {} was removed from the fleet", node.name);
+            let advice = "give the agent an empty data directory and a token to join again";
+            return Err(Refusal::new(Code::NodeGone, sentence, advice));
+        }
+        Ok(node.id)
+    }
+
+    /// Counts a refusal of what was shown; after many from one address they are refused as such.
+    pub(crate) fn failed(&self, peer: Option<&Peer>, refusal: Refusal) -> Refusal {
+        let addr = peer.map(|peer| peer.addr.ip());
+        if addr.is_none_or(|addr| self.0.attempts.count(addr)) {
+            return refusal;
+        }
+        too_many()
+    }
+
+    /// Refuses an address that has failed too often, before it costs more.
+    ///
+    /// # Errors
+    /// `too-many-attempts`.
+    pub(crate) fn is_patient_with(&self, peer: Option<&Peer>) -> Result<(), Refusal> {
+        let addr = peer.map(|peer| peer.addr.ip());
+        if addr.is_some_and(|addr| self.0.attempts.is_exhausted(addr)) {
+            return Err(too_many());
+        }
+        Ok(())
+    }
+}
+
+impl Who {
+    /// Whether they may do that.
+    ///
+    /// # Errors
+    /// `unauthenticated` for nobody, `forbidden` for those who may not.
+    pub(crate) fn check(&self, need: Need) -> Result<(), Refusal> {
+        let needed = match need {
+            Need::Nothing => return Ok(()),
+            Need::Role(role) => role,
+        };
+        match self {
+            Self::Anybody => Ok(()),
+            Self::Nobody => Err(unauthenticated("this needs a token, and none was shown")),
+            Self::Person {
+                role,
+                account: None,
+                ..
+            } if *role >= needed => Ok(()),
+            Self::Person {
+                name,
+                role,
+                account,
+            } => {
+                let sentence = match account {
+                    Some(_) => format!("the token of {name} is good for one spot account alone"),
+                    None => format!("{name} is {role}, and this needs {needed}"),
+                };
+                let advice = "ask an admin for a token with that role";
+                Err(Refusal::new(Code::Forbidden, sentence, advice))
+            }
+            Self::Node(_) => {
+                let sentence = "a node may say what concerns itself, and nothing else";
+                let advice = "show a token of a person or program";
+                Err(Refusal::new(Code::Forbidden, sentence, advice))
+            }
+        }
+    }
+
+    /// As whom they act.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::User(match self {
+            Self::Person { name, .. } => name.to_string(),
+            Self::Node(id) => id.to_string(),
+            Self::Anybody | Self::Nobody => "anonymous".to_owned(),
+        })
+    }
+}
+
+fn too_many() -> Refusal {
+    let sentence = "too many attempts came from this address";
+    let advice = "wait a minute, and check the token";
+    Refusal::new(Code::TooManyAttempts, sentence, advice)
+}
+
+fn bearer(text: &str) -> Option<&str> {
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn unauthenticated(sentence: &str) -> Refusal {
+    let advice = "set HOSTLER_TOKEN, or send `Authorization: Bearer TOKEN`; an admin makes tokens \
+                  with `hostler token create`";
+    Refusal::new(Code::Unauthenticated, sentence, advice)
+}

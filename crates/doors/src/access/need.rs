@@ -1,0 +1,106 @@
+//! What each route needs. A route that is not named here needs an admin, so that one that was forgotten is shut.
+
+use http::Method;
+use hostler_model::AccessRole;
+
+/// What whoever asks must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing: it tells nothing about the fleet, or judges by itself.
+    Nothing,
+    /// A person or program with at least this role.
+    Role(AccessRole),
+}
+
+/// What tells nothing about the fleet.
+const NOTHING: &[&str] = &[
+    "/",
+    "/version",
+    "/healthz",
+    "/readyz",
+    "/health",
+    "/openapi.json",
+    "/docs",
+    "/redoc",
+    "/docs/errors/{code}",
+];
+
+/// Reading these acts on a copy.
+const ACTS: &[&str] = &[
+    "/api/v1/assignments/{id}/exec",
+    "/api/v1/assignments/{id}/forward",
+    "/api/v1/assignments/{id}/files",
+];
+
+/// What is decided there is who may come in, or it tells all there is.
+const ADMIN: &[&str] = &[
+    "/api/v1/tokens",
+    "/api/v1/tokens/{id}",
+    "/api/v1/join-tokens",
+    "/api/v1/join-tokens/{id}",
+    "/api/v1/nodes/{id}/approve",
+    "/api/v1/authority/rotate",
+];
+
+/// The folders of routes about what the fleet runs.
+const FLEET: &[&str] = &[
+    "/api/v1/nodes",
+    "/api/v1/workloads",
+    "/api/v1/assignments",
+    "/api/v1/jobs",
+    "/api/v1/events",
+    "/api/v1/deployments",
+];
+
+/// What is read of the whole.
+const READ: &[&str] = &["/metrics", "/ws/logs", "/api/v1/whoami", "/api/v1/authority"];
+
+/// What a route needs, by the path that the router knows it by.
+pub(crate) fn need(method: &Method, route: &str) -> Need {
+    use AccessRole::{Admin, Operator, Viewer};
+    if NOTHING.contains(&route) {
+        return Need::Nothing;
+    }
+    let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let is_below = |folder: &&str| {
+        let rest = route.strip_prefix(*folder);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let is_fleet = FLEET.iter().any(is_below);
+    Need::Role(if ADMIN.contains(&route) {
+        Admin
+    } else if ACTS.contains(&route) {
+        Operator
+    } else if is_read && (is_fleet || READ.contains(&route)) {
+        Viewer
+    } else if is_fleet {
+        Operator
+    } else {
+        Admin
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_needs_a_viewer_changing_an_operator_and_letting_in_an_admin() {
+        use AccessRole::{Admin, Operator, Viewer};
+        for (method, route, role) in [
+            (Method::GET, "/api/v1/nodes", Viewer),
+            (Method::GET, "/metrics", Viewer),
+            (Method::POST, "/api/v1/workloads", Operator),
+            (Method::DELETE, "/api/v1/nodes/{id}", Operator),
+            (Method::GET, "/api/v1/assignments/{id}/exec", Operator),
+            (Method::GET, "/api/v1/assignments/{id}/files", Operator),
+            (Method::GET, "/api/v1/tokens", Admin),
+            (Method::POST, "/api/v1/nodes/{id}/approve", Admin),
+            (Method::GET, "/api/v1/nodesandmore", Admin),
+            (Method::GET, "/api/v1/what-nobody-named", Admin),
+        ] {
+            assert_eq!(need(&method, route), Need::Role(role), "{method} {route}");
+        }
+        assert_eq!(need(&Method::GET, "/healthz"), Need::Nothing);
+    }
+}
