@@ -61,6 +61,7 @@ impl Server {
         command.envs(variables.iter().copied());
         command.args([
             "server",
+            "--insecure",
             "--listen",
             "127.0.0.1:0",
             "--log-level",

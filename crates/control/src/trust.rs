@@ -39,6 +39,8 @@ pub struct TrustConfig {
     pub dir: PathBuf,
     /// Names and addresses of this server, for those who are no members of the fleet.
     pub names: Vec<String>,
+    /// Where this server may be reached, the best guess first; for people.
+    pub urls: Vec<String>,
     /// An authority that somebody else made; it is never written to.
     pub authority: Option<PathBuf>,
     /// A certificate and its key that somebody else made, to be shown instead of one of the authority.
@@ -122,6 +124,12 @@ impl Trust {
     /// The text cannot be read back, which is a bug.
     pub fn anchors(&self) -> Result<Anchors, TrustError> {
         Anchors::from_pem(&self.now().bundle)
+    }
+
+    /// Where this server may be reached, the best guess first.
+    #[must_use]
+    pub fn urls(&self) -> &[String] {
+        &self.0.config.urls
     }
 
     /// Whose key a request for a certificate is about, if it is signed with it.

@@ -95,8 +95,12 @@ impl Parts {
                 session.into_server(),
             )
             .route_layer(from_fn(grpc::only_calls));
-        api.merge(session)
-            .merge(orchion::beside(self))
+        let ours = api.merge(session);
+        if self.access.is_guarded() {
+            // The doors of other contracts let in whoever reaches them.
+            return ours;
+        }
+        ours.merge(orchion::beside(self))
             .merge(persys::beside(self))
             .merge(spot::beside(self))
     }

@@ -499,6 +499,20 @@ impl Session for Door {
             receiver,
         ))))
     }
+
+    async fn join(
+        &self,
+        _: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::Membership>, Status> {
+        Err(Status::unimplemented("this double has no members"))
+    }
+
+    async fn renew(
+        &self,
+        _: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::Membership>, Status> {
+        Err(Status::unimplemented("this double has no members"))
+    }
 }
 
 /// The session is over.

@@ -7,7 +7,10 @@ use futures::{Stream, StreamExt as _};
 use hostler_wire::session::v1::node_message::Message as FromNode;
 use hostler_wire::session::v1::server_message::Message as FromServer;
 use hostler_wire::session::v1::session_server::{Session, SessionServer};
-use hostler_wire::session::v1::{BeatAck, BulkFrame, Intent, NodeMessage, ServerMessage, Welcome};
+use hostler_wire::session::v1::{
+    BeatAck, BulkFrame, Intent, JoinRequest, Membership, NodeMessage, RenewRequest, ServerMessage,
+    Welcome,
+};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -52,6 +55,14 @@ impl Session for Echo {
         _request: Request<Streaming<BulkFrame>>,
     ) -> Result<Response<Self::BulkStream>, Status> {
         Err(Status::unimplemented("the baseline has no bulk transfers"))
+    }
+
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<Membership>, Status> {
+        Err(Status::unimplemented("the baseline has no members"))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<Membership>, Status> {
+        Err(Status::unimplemented("the baseline has no members"))
     }
 }
 

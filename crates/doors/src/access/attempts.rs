@@ -79,7 +79,7 @@ mod tests {
     use hostler_kit::SimulatedClock;
 
     fn attempts() -> Attempts {
-        Attempts::new(Arc::new(SimulatedClock::new(0)))
+        Attempts::new(Arc::new(SimulatedClock::starting_at(0)))
     }
 
     #[tokio::test(start_paused = true)]

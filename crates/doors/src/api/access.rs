@@ -194,6 +194,7 @@ pub(super) async fn authority(State(api): State<Api>) -> Result<Json<api::Author
     Ok(Json(api::Authority {
         print: trust.print().to_string(),
         certificates: trust.bundle(),
+        urls: trust.urls().to_vec(),
     }))
 }
 

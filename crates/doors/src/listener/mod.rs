@@ -55,12 +55,10 @@ const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nC
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Where to listen and how.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Port 0 takes a free one.
     pub addr: SocketAddr,
-    /// None: plain text.
-    pub tls: Option<ServerTls>,
     /// Most connections at a time.
     pub connections: usize,
 }
@@ -131,17 +129,7 @@ impl Listener {
     pub const fn plain(addr: SocketAddr) -> Self {
         Self {
             addr,
-            tls: None,
             connections: DEFAULT_CONNECTIONS,
-        }
-    }
-
-    /// A listener on that address that speaks TLS alone.
-    #[must_use]
-    pub fn secured(addr: SocketAddr, tls: &ServerTls) -> Self {
-        Self {
-            tls: Some(tls.clone()),
-            ..Self::plain(addr)
         }
     }
 
@@ -157,9 +145,15 @@ impl Listener {
         Ok(Bound {
             inner,
             addr,
-            tls: self.tls,
+            tls: None,
             connections: self.connections,
         })
+    }
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bound({})", self.addr)
     }
 }
 
@@ -175,6 +169,13 @@ impl BindError {
 }
 
 impl Bound {
+    /// The same, speaking TLS alone.
+    #[must_use]
+    pub fn secured(mut self, tls: &ServerTls) -> Self {
+        self.tls = Some(tls.clone());
+        self
+    }
+
     /// The address with the port that was given.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! The doors over real sockets on loopback: a real control plane over a store in memory, fake nodes, real
 //! clients. Nothing here measures time; waits are for conditions, with generous deadlines.
 
+mod access;
 mod client;
 mod deployments;
 mod discoveries;

@@ -26,7 +26,7 @@ async fn ready(plane: &Plane, id: &str) -> Double {
 
 async fn post(plane: &Plane, path: &str, body: &str) -> Value {
     let url = format!("http://{}{path}", plane.main);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::server::http().no_proxy().build().unwrap();
     let answer = client.post(url).body(body.to_owned()).send().await.unwrap();
     let (status, text) = (answer.status(), answer.text().await.unwrap());
     assert!(status.is_success(), "{status}: {text}");
@@ -35,7 +35,7 @@ async fn post(plane: &Plane, path: &str, body: &str) -> Value {
 
 async fn get(plane: &Plane, path: &str) -> Value {
     let url = format!("http://{}{path}", plane.main);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::server::http().no_proxy().build().unwrap();
     let text = client.get(url).send().await.unwrap().text().await.unwrap();
     serde_json::from_str(&text).unwrap()
 }

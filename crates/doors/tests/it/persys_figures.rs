@@ -10,7 +10,7 @@ use crate::persys_world::{Double, Fleet, Plane, container};
 
 async fn get(plane: &Plane, path: &str) -> (u16, String) {
     let url = format!("http://{}{path}", plane.figures);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::server::http().no_proxy().build().unwrap();
     let answer = client.get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }

@@ -214,7 +214,7 @@ async fn a_removed_node_is_not_revived() {
     let agent = Double::start().await;
     plane.register("node-1", &agent.endpoint()).await;
     plane.until_node("node-1", "Ready").await;
-    let plain = reqwest::Client::builder().no_proxy().build().unwrap();
+    let plain = crate::server::http().no_proxy().build().unwrap();
     let url = format!("http://{}/api/v1/nodes/node-1", plane.main);
     assert!(
         plain

@@ -420,7 +420,7 @@ async fn the_port_serves_this_contract_alone_and_the_main_one_serves_it_too() {
     let request = hostler_wire::persys::agent::HealthCheckRequest {};
     let refused = other.health_check(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
-    let plain = reqwest::Client::builder().no_proxy().build().unwrap();
+    let plain = crate::server::http().no_proxy().build().unwrap();
     let url = format!("http://{}/api/v1/nodes", plane.grpc);
     let answer = plain.get(url).send().await.unwrap();
     assert_eq!(answer.headers()["grpc-status"], "12");
@@ -432,7 +432,7 @@ async fn the_cluster_of_an_agent_is_kept_and_shown() {
     let plane = Fleet::new().start().await;
     plane.register("node-1", NOWHERE).await;
     let url = format!("http://{}/api/v1/nodes/node-1", plane.main);
-    let plain = reqwest::Client::builder().no_proxy().build().unwrap();
+    let plain = crate::server::http().no_proxy().build().unwrap();
     let text = plain.get(url).send().await.unwrap().text().await.unwrap();
     let node: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(node["facts"]["foreign"]["cluster_id"], "cluster-7");

@@ -65,7 +65,7 @@ impl Server {
         let addr = bound.addr();
         let router = doors(hostler_doors::Parts::new(&control, &entropy));
         tasks.spawn("listener", serve(bound, router, tasks.clone()));
-        let client = reqwest::Client::builder()
+        let client = crate::server::http()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -154,6 +154,13 @@ impl Server {
         let ended = self.tasks.shut_down(DEADLINE).await;
         assert_eq!(ended, Ok(()), "every task ends");
     }
+}
+
+/// A client in the making. Without a provider of cryptography none is made, also for plain http.
+pub(crate) fn http() -> reqwest::ClientBuilder {
+    // A second try leaves the first one's in place.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
 }
 
 /// A store in memory.

@@ -38,7 +38,7 @@ impl Plane {
         let url = format!("http://{}", bound.addr());
         let router = Doors::new(&control, &entropy).router(Dialect::Spot);
         tasks.spawn("listener", serve(bound, router, tasks.clone()));
-        let client = reqwest::Client::builder()
+        let client = crate::server::http()
             .no_proxy()
             .build()
             .expect("a client");

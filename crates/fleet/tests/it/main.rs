@@ -1,5 +1,6 @@
 //! The fleet's proofs: properties over random histories, stories told as snapshots, and placement quality.
 
+mod access;
 mod foreign;
 mod invariants;
 mod jobs;

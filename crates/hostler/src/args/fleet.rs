@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{pair, span};
+use super::{AgentTrustArgs, ServerTrustArgs, pair, span};
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
@@ -44,10 +44,12 @@ pub(crate) struct ServerArgs {
     /// ~/.local/share/hostler]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Allow --listen beyond this machine: there is no login, so whoever reaches it can do everything
+    /// Serve in plain text and without login: whoever reaches it can do everything
     /// [env: HOSTLER_INSECURE]
     #[arg(long)]
     pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) trust: ServerTrustArgs,
     #[command(flatten)]
     pub(crate) compat: CompatArgs,
     /// The configuration file [env: HOSTLER_CONFIG] [default: /etc/hostler/server.toml, if it is there]
@@ -79,6 +81,8 @@ pub(crate) struct AgentArgs {
     /// The node's name [env: HOSTLER_NAME] [default: the host name]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) trust: AgentTrustArgs,
     /// Where the agent answers /healthz, /readyz, /version and /metrics [env: HOSTLER_AGENT_LISTEN]
     /// [default: nowhere]
     #[arg(long, value_name = "HOST:PORT")]

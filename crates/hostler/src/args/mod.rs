@@ -1,6 +1,7 @@
 //! The command line as it is typed: one file per noun. Everything here is `Option` or text; what it means
 //! together with environment and files is decided in `settings`.
 
+mod access;
 mod errand;
 mod fleet;
 mod import;
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use access::{
+    AgentTrustArgs, AuthorityArgs, AuthorityCommand, LoginArgs, RoleWord, ServerTrustArgs,
+    TokenCommand, TokenCreateArgs, TokenIssueArgs, TokenLsArgs, TokenRmArgs,
+};
 pub(crate) use errand::{CpArgs, ErrandCommand, ExecArgs, PortForwardArgs};
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
@@ -46,7 +51,8 @@ Exit codes:
   13  the data directory is in use
   14  another server decides now
 
-Environment: HOSTLER_ADDR is the server's address, HOSTLER_TOKEN the token, NO_COLOR turns colours off.
+Environment: HOSTLER_ADDR is the server's address, HOSTLER_TOKEN the token, HOSTLER_CA whom to believe there,
+NO_COLOR turns colours off.
 Guide: docs/guide/cli.md";
 
 /// Keeps a fleet of machines and runs on them what you ask for.
@@ -111,6 +117,16 @@ pub(crate) enum Command {
     /// Look after nodes
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Decide who may come in: machines, people, programs
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Look after the fleet's authority, by which its members know each other
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
+    /// Keep a server's address and a token for the commands that follow
+    Login(LoginArgs),
+    /// Forget them
+    Logout,
     /// Show what happened in the fleet
     Events(EventsArgs),
     /// Look the fleet over: what is wrong, what to do about it
@@ -127,7 +143,7 @@ pub(crate) enum Command {
 /// Where the server is.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ClientArgs {
-    /// The server [env: HOSTLER_ADDR] [default: http://127.0.0.1:8080]
+    /// The server [env: HOSTLER_ADDR] [default: that of `hostler login`, else http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", help_heading = "Server")]
     pub(crate) addr: Option<String>,
 }

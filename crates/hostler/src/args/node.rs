@@ -22,6 +22,8 @@ pub(crate) enum NodeCommand {
     Undrain(NodeTargetArgs),
     /// Remove a node from the fleet
     Rm(NodeRmArgs),
+    /// Let a machine in that has asked to join
+    Approve(NodeTargetArgs),
     /// Let a node that holds our orders back carry them out
     Accept(NodeTargetArgs),
     /// Delete what nothing on a node needs: images, ended copies, data of deleted workloads

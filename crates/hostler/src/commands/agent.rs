@@ -37,6 +37,7 @@ async fn look_after(
         None => None,
     };
     let config = NodeAgentConfig {
+        trust: settings.trust,
         name: settings.name,
         labels: settings.labels,
         reserve: settings.reserve,

@@ -45,7 +45,11 @@ async fn drained(remote: &Remote<'_>, node: &Node) -> Result<(), Failure> {
                     now.name
                 ));
             }
-            NodeState::Ready | NodeState::Cordoned | NodeState::Gone | NodeState::Unknown => {
+            NodeState::Pending
+            | NodeState::Ready
+            | NodeState::Cordoned
+            | NodeState::Gone
+            | NodeState::Unknown => {
                 let sentence = format!("{} no longer drains: somebody changed that", now.name);
                 return Err(Failure::failed(sentence, "`hostler events` says who"));
             }

@@ -5,6 +5,7 @@ mod adopt;
 mod agent;
 mod apply;
 mod archive;
+mod authority;
 mod completion;
 mod copy;
 mod cp;
@@ -18,6 +19,7 @@ mod explain;
 mod history;
 mod import;
 mod job;
+mod login;
 mod logs;
 mod node;
 mod pieces;
@@ -32,6 +34,7 @@ mod server;
 mod show;
 mod specs;
 mod terminal;
+pub(crate) mod token;
 mod up;
 mod version;
 mod wait;
@@ -39,6 +42,7 @@ mod why;
 
 use std::future::Future;
 
+use hostler_kit::trust::ClientTls;
 use hostler_kit::{Clock as _, SystemClock};
 use hostler_model::Timestamp;
 use hostler_wire::client::Client;
@@ -131,6 +135,18 @@ pub(crate) fn execute(
             let client = node::client(&command).clone();
             ask.remote(client, async |remote| node::node(&remote, command).await)
         }
+        Command::Token(command) => {
+            let client = command.client().clone();
+            ask.remote(client, async |remote| token::token(&remote, command).await)
+        }
+        Command::Authority(command) => {
+            let client = command.client().clone();
+            ask.remote(client, async |remote| {
+                authority::authority(&remote, command).await
+            })
+        }
+        Command::Login(args) => login::login(args, environment, printer),
+        Command::Logout => login::logout(environment, printer),
         Command::Events(args) => ask.remote(args.client.clone(), async |remote| {
             events::events(&remote, args).await
         }),
@@ -190,7 +206,11 @@ impl<'a> Ask<'a> {
 
 impl<'a> Remote<'a> {
     pub(crate) fn new(settings: &ClientSettings, printer: &'a Printer) -> Result<Self, Failure> {
-        let client = Client::new(&settings.addr, settings.token.as_deref())?;
+        let tls = (settings.addr.starts_with("https://"))
+            .then(|| ClientTls::new(&settings.anchors, None))
+            .transpose()?;
+        let tls = tls.map(|tls| tls.config());
+        let client = Client::secured(&settings.addr, settings.token.as_deref(), tls)?;
         Ok(Self {
             printer,
             client,

@@ -37,6 +37,7 @@ pub(crate) const fn client(command: &NodeCommand) -> &ClientArgs {
         | NodeCommand::Cordon(args)
         | NodeCommand::Uncordon(args)
         | NodeCommand::Undrain(args)
+        | NodeCommand::Approve(args)
         | NodeCommand::Accept(args) => &args.client,
         NodeCommand::Label(args) => &args.client,
         NodeCommand::Drain(args) => &args.client,
@@ -61,6 +62,7 @@ pub(crate) async fn node(remote: &Remote<'_>, command: NodeCommand) -> Result<Ex
         NodeCommand::Undrain(args) => {
             changed(remote, &client.undrain(&args.node, Expect::Any).await?)
         }
+        NodeCommand::Approve(args) => changed(remote, &client.approve(&args.node).await?),
         NodeCommand::Drain(args) => return drain::drain(remote, args).await,
         NodeCommand::Rm(args) => remove(remote, args).await?,
         NodeCommand::Accept(args) => accept(remote, &args.node).await?,

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hostler_agent::AgentStatus;
+use hostler_kit::trust::Anchors;
 use hostler_kit::{Tasks, telemetry};
 use hostler_model::Timestamp;
 use hostler_wire::api::{Node, NodeState, RuntimeFact, StateWord};
@@ -65,6 +66,7 @@ async fn stay(settings: UpSettings, url: String, (tasks, printer): (&Tasks, &Pri
         let client = ClientSettings {
             addr: url.clone(),
             token: None,
+            anchors: Anchors::Machine,
         };
         let remote = Remote::new(&client, printer)?;
         let started = remote.now();

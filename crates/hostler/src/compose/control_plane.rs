@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_control::{Control, ControlConfig, Parts, StartError};
-use hostler_doors::{BindError, Bound, Dialect, Listener, serve};
+use hostler_agent::{LocalMachine, Machine as _};
+use hostler_control::{Control, ControlConfig, Parts, StartError, Trust, TrustConfig};
+use hostler_doors::{Access, BindError, Bound, Dialect, Listener, serve};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_store::{OpenError, SqliteStore};
 
+use super::first_admin::{FirstAdmin, first_admin};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{CompatListener, Historic, ServerSettings};
@@ -23,6 +25,9 @@ pub(crate) struct ControlPlane {
     pub(crate) addr: SocketAddr,
     /// The ports of other systems, with those that were given.
     pub(crate) compat: Vec<(&'static str, SocketAddr)>,
+    /// Made at this start.
+    admin: Option<FirstAdmin>,
+    is_secure: bool,
     control: Control,
 }
 
@@ -38,6 +43,7 @@ impl ControlPlane {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = SqliteStore::open(&settings.data_dir, Arc::clone(&clock))?;
+        let trust = open_trust(settings, addr, &clock)?;
         let parts = Parts {
             store: Arc::new(store),
             clock,
@@ -48,6 +54,17 @@ impl ControlPlane {
         let mut doors = hostler_doors::Parts::new(&control, &entropy);
         doors.miaas = settings.contracts.miaas.clone();
         doors.orchion = settings.contracts.orchion.clone();
+        let mut bound = bound;
+        let mut admin = None;
+        if let Some(trust) = &trust {
+            doors.access = Access::guarded(&control, trust);
+            bound = bound.secured(trust.tls());
+            trust.keep(tasks);
+            let local = local_url(addr, true);
+            let resets = settings.trust.as_ref().is_some_and(|it| it.resets_admin);
+            let of = (settings.data_dir.as_path(), local.as_str(), resets);
+            admin = first_admin((&control, trust), entropy.as_ref(), of).await?;
+        }
         let router = doors.router(Dialect::Hostler);
         tasks.spawn("listener", serve(bound, router, tasks.clone()));
         let mut compat = Vec::new();
@@ -60,30 +77,31 @@ impl ControlPlane {
         Ok(Self {
             addr,
             compat,
+            admin,
+            is_secure: trust.is_some(),
             control,
         })
     }
 
     /// One line for each address.
     pub(crate) fn tell(&self, printer: &Printer) {
-        printer.data(&format!("listening on http://{}", self.addr));
+        let scheme = if self.is_secure { "https" } else { "http" };
+        printer.data(&format!("listening on {scheme}://{}", self.addr));
         for (word, addr) in &self.compat {
             printer.data(&format!("listening on http://{addr} for {word}"));
+        }
+        if let Some(FirstAdmin { path, join }) = &self.admin {
+            printer.talk(&format!(
+                "the fleet has an admin now, whose token is in {}; `hostler` finds it there by itself\n\
+                 within an hour, machines join with:\n{join}",
+                path.display()
+            ));
         }
     }
 
     /// The address as clients and agents write it.
     pub(crate) fn url(&self) -> String {
-        // An agent on this machine cannot dial "every address".
-        let mut addr = self.addr;
-        if addr.ip().is_unspecified() {
-            addr.set_ip(if addr.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                std::net::Ipv6Addr::LOCALHOST.into()
-            });
-        }
-        format!("http://{addr}")
+        local_url(self.addr, self.is_secure)
     }
 
     /// Completes when this server no longer decides. It never takes that back.
@@ -97,6 +115,51 @@ impl ControlPlane {
             "another one decides now, or the disk was too slow; a service manager starts this one again",
         )
     }
+}
+
+/// An agent on this machine cannot dial "every address".
+fn local_url(mut addr: SocketAddr, is_secure: bool) -> String {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    let scheme = if is_secure { "https" } else { "http" };
+    format!("{scheme}://{addr}")
+}
+
+/// The fleet's identity, where there is login.
+fn open_trust(
+    settings: &ServerSettings,
+    addr: SocketAddr,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Trust>, Failure> {
+    let Some(told) = &settings.trust else {
+        return Ok(None);
+    };
+    let facts = LocalMachine::new().facts();
+    let (mut names, mut urls) = (told.names.clone(), Vec::new());
+    if addr.ip().is_unspecified() {
+        names.extend(facts.addresses);
+    } else {
+        names.push(addr.ip().to_string());
+    }
+    for name in &names {
+        let is_six = name.parse::<std::net::Ipv6Addr>().is_ok();
+        let host = if is_six { format!("[{name}]") } else { name.clone() };
+        urls.push(format!("https://{host}:{}", addr.port()));
+    }
+    names.extend([facts.hostname, "localhost".into(), "127.0.0.1".into(), "::1".into()]);
+    let config = TrustConfig {
+        dir: settings.data_dir.join("trust"),
+        names,
+        urls,
+        authority: told.authority.clone(),
+        certificate: told.certificate.clone(),
+    };
+    Ok(Some(Trust::open(config, Arc::clone(clock))?))
 }
 
 /// Takes another system's port. Two systems may want one.

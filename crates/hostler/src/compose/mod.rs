@@ -2,6 +2,7 @@
 
 pub(crate) mod agent_door;
 mod control_plane;
+mod first_admin;
 mod node_agent;
 mod shim;
 mod signals;

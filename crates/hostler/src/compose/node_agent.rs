@@ -22,13 +22,14 @@ use tokio::sync::watch;
 
 use super::shim::shim;
 use crate::failure::Failure;
-use crate::settings::Environment;
+use crate::settings::{AgentTrust, Environment};
 use crate::status::ExitStatus;
 
 /// What the agent is composed with.
 #[derive(Debug)]
 pub(crate) struct NodeAgentConfig {
     pub(crate) server: String,
+    pub(crate) trust: AgentTrust,
     pub(crate) data_dir: PathBuf,
     pub(crate) name: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -53,6 +54,7 @@ impl NodeAgentConfig {
         };
         Self {
             server,
+            trust: AgentTrust::default(),
             data_dir,
             name: None,
             labels: BTreeMap::new(),
@@ -109,6 +111,9 @@ impl NodeAgent {
             .into();
         runtimes.push(compose);
         let agent_config = AgentConfig {
+            invitation: config.trust.invitation,
+            anchors: config.trust.anchors,
+            certificate: config.trust.certificate,
             name: config.name,
             labels: config.labels,
             reserved: config.reserve,
@@ -287,7 +292,9 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let (status, advice) = match error {
             StartError::InUse { .. } | StartError::Foreign { .. } => (ExitStatus::DataInUse, ""),
-            StartError::Server { .. } => (ExitStatus::Usage, ""),
+            StartError::Server { .. }
+            | StartError::Trust(_)
+            | StartError::TokenInPlain { .. } => (ExitStatus::Usage, ""),
             StartError::Data { .. } => {
                 let advice =
                     "choose another --data-dir, or give this user the right to write there";

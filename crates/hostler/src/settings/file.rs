@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::care::{GcFile, PressureFile};
 use super::contracts::{MiaasFile, OrchionFile};
 use super::registries::ContainerFile;
+use super::trust::{AgentTlsFile, ServerTlsFile};
 use super::vm::VmFile;
 use super::volumes::VolumesFile;
 use crate::args::{Dialect, LogFormat};
@@ -25,6 +26,7 @@ pub(crate) struct ServerFile {
     /// As words of `--compat`.
     pub(crate) compat: Vec<String>,
     pub(crate) persys_insecure: Option<bool>,
+    pub(crate) tls: ServerTlsFile,
     pub(crate) miaas: MiaasFile,
     pub(crate) orchion: OrchionFile,
     pub(crate) log_level: Option<String>,
@@ -38,6 +40,9 @@ pub(crate) struct AgentFile {
     pub(crate) server: Option<String>,
     pub(crate) dialect: Option<Dialect>,
     pub(crate) data_dir: Option<PathBuf>,
+    /// The token to join with.
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) tls: AgentTlsFile,
     pub(crate) name: Option<String>,
     pub(crate) listen: Option<String>,
     pub(crate) insecure: Option<bool>,

@@ -9,6 +9,7 @@ mod environment;
 mod file;
 mod foreign;
 mod registries;
+mod trust;
 mod vm;
 mod volumes;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use hostler_agent::{Care, GuardFile};
 use hostler_kit::telemetry;
+use hostler_kit::trust::Anchors;
 use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
 use hostler_runtime::container::Registries;
 use hostler_runtime::vm::VmSettings;
@@ -36,6 +38,7 @@ use contracts::ContractSettings;
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
+pub(crate) use trust::{AgentTrust, Login, ServerTrust};
 pub(crate) use vm::resolve as machines;
 pub(crate) use volumes::resolve as volumes;
 
@@ -63,6 +66,8 @@ pub(crate) struct ServerSettings {
     /// Other systems' ports.
     pub(crate) compat: Vec<CompatListener>,
     pub(crate) contracts: ContractSettings,
+    /// None: plain text, and no login.
+    pub(crate) trust: Option<ServerTrust>,
     pub(crate) data_dir: PathBuf,
     pub(crate) log: LogSettings,
 }
@@ -71,6 +76,7 @@ pub(crate) struct ServerSettings {
 #[derive(Debug)]
 pub(crate) struct AgentSettings {
     pub(crate) target: Target,
+    pub(crate) trust: AgentTrust,
     /// Persys's own `-insecure`.
     pub(crate) persys_insecure: bool,
     pub(crate) data_dir: PathBuf,
@@ -100,6 +106,8 @@ pub(crate) struct LogSettings {
 pub(crate) struct ClientSettings {
     pub(crate) addr: String,
     pub(crate) token: Option<String>,
+    /// Whom to believe where the address says https.
+    pub(crate) anchors: Anchors,
 }
 
 /// Whether and how long to wait for the effect; none means not at all.
@@ -121,6 +129,7 @@ impl UpSettings {
                 listen,
                 compat: layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?,
                 contracts: ContractSettings::resolve(Default::default(), environment)?,
+                trust: None,
                 data_dir,
                 log: layers.log(args.log, (None, None), UP_FILTER)?,
             },
@@ -139,12 +148,14 @@ impl ServerSettings {
         let file: ServerFile = file::read(named.as_deref(), &environment.etc.join("server.toml"))?;
         let listen = layers.text(args.listen, "HOSTLER_LISTEN", file.listen);
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
-        let listen = allowed(listen.as_deref().unwrap_or("0.0.0.0:8080"), insecure)?;
+        let listen = address(listen.as_deref().unwrap_or("0.0.0.0:8080"))?;
+        let trust = ServerTrust::resolve(args.trust, file.tls, environment)?;
         let compat = (file.compat, file.persys_insecure);
         Ok(Self {
             listen,
             compat: layers.compat(args.compat, compat, (listen.ip(), insecure))?,
             contracts: ContractSettings::resolve((file.miaas, file.orchion), environment)?,
+            trust: (!insecure).then_some(trust),
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
             log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
         })
@@ -176,6 +187,7 @@ impl AgentSettings {
             vm: vm::resolve(file.vm, environment, &data_dir)?,
             volumes: layers.volumes(file.volumes)?,
             target: foreign::target((dialect, server), dialect_file)?,
+            trust: AgentTrust::resolve(args.trust, (file.tls, file.token_file), environment)?,
             persys_insecure: args.persys_insecure,
             data_dir,
             name: layers.name(args.name, file.name)?,
@@ -197,9 +209,24 @@ impl AgentSettings {
 impl ClientSettings {
     pub(crate) fn resolve(args: ClientArgs, environment: &Environment) -> Result<Self, Failure> {
         let addr = Layers { environment }.text(args.addr, "HOSTLER_ADDR", None);
+        let addr = addr.map(|addr| url(&addr, "--addr")).transpose()?;
+        let token = environment.get("HOSTLER_TOKEN").map(str::to_owned);
+        let named = environment.get("HOSTLER_CA").map(PathBuf::from);
+        let named = named.map(|path| Anchors::from_file(&path)).transpose()?;
+        // A login is good for its own server and for no other.
+        let is_meant = |login: &Login| addr.as_ref().is_none_or(|addr| *addr == login.addr);
+        let Some(login) = Login::find(environment)?.filter(is_meant) else {
+            return Ok(Self {
+                addr: addr.unwrap_or_else(|| DEFAULT_ADDR.to_owned()),
+                token,
+                anchors: named.unwrap_or(Anchors::Machine),
+            });
+        };
+        let kept = login.ca.as_deref().map(Anchors::from_pem).transpose()?;
         Ok(Self {
-            addr: url(addr.as_deref().unwrap_or(DEFAULT_ADDR), "--addr")?,
-            token: environment.get("HOSTLER_TOKEN").map(str::to_owned),
+            addr: login.addr,
+            token: Some(token.unwrap_or(login.token)),
+            anchors: named.or(kept).unwrap_or(Anchors::Machine),
         })
     }
 }
@@ -435,16 +462,16 @@ fn address(text: &str) -> Result<SocketAddr, Failure> {
         .ok_or_else(|| refused(&"the name has no address"))
 }
 
-/// A plain `http://host:port`; a bare `host:port` is taken as one.
+/// `http://host:port` or `https://host:port`; a bare `host:port` is taken as the first.
 fn url(text: &str, flag: &str) -> Result<String, Failure> {
-    let advice = format!("write {flag} http://HOST:PORT");
+    let advice = format!("write {flag} https://HOST:PORT, or http://HOST:PORT where there is no login");
     let with_scheme = if text.contains("://") {
         text.to_owned()
     } else {
         format!("http://{text}")
     };
     match with_scheme.split_once("://") {
-        Some(("http", rest)) if !rest.trim_end_matches('/').is_empty() => {
+        Some(("http" | "https", rest)) if !rest.trim_end_matches('/').is_empty() => {
             Ok(with_scheme.trim_end_matches('/').to_owned())
         }
         _ => Err(Failure::usage(

@@ -69,7 +69,8 @@ impl Fleet {
     pub(crate) fn start_server(&mut self) {
         let mut command = hostler(self.path());
         command
-            .args(["server", "--listen", &self.listen, "--data-dir"])
+            .args(["server", "--insecure", "--listen"])
+            .args([&self.listen, "--data-dir"])
             .arg(self.server_dir());
         let mut server = Running::start(&mut command);
         let line = server.line("listening on http://");

@@ -24,5 +24,6 @@ mod spot_agent;
 mod spot_nodes;
 mod spot_uplink;
 mod starts;
+mod trust;
 mod up;
 mod volumes;

@@ -24,7 +24,8 @@ impl Mixed {
     fn start(docker_socket: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut command = hostler(directory.path());
-        command.args(["server", "--listen", "127.0.0.1:0", "-insecure", "--compat"]);
+        command.args(["server", "--insecure", "--listen", "127.0.0.1:0"]);
+        command.args(["-insecure", "--compat"]);
         command.args(["orchion=127.0.0.1:0", "--compat", "persys=127.0.0.1:0"]);
         command.args(["--compat", "persys-metrics=127.0.0.1:0"]);
         command.args(["--compat", "spot=127.0.0.1:0", "--data-dir"]);

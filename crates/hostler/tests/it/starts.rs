@@ -132,11 +132,8 @@ fn a_second_agent_on_one_data_directory_ends_with_code_13_and_disturbs_nothing()
 }
 
 #[test]
-fn a_server_beyond_loopback_without_insecure_ends_with_code_2() {
+fn what_has_no_login_and_listens_beyond_loopback_ends_with_code_2() {
     let home = tempfile::tempdir().unwrap();
-    let words = ["server", "--listen", "0.0.0.0:0"];
-    let refused: Ended = hostler(home.path()).args(words).output().unwrap().into();
-    is_clear(refused, 2, "no login");
     is_clear(up(home.path(), &["--listen", "0.0.0.0:0"]), 2, "no login");
     let words = ["agent", "--listen", "0.0.0.0:0"];
     let refused: Ended = hostler(home.path()).args(words).output().unwrap().into();
@@ -230,7 +227,7 @@ fn a_server_is_configured_by_its_file() {
     let data = home.path().join("data");
     std::fs::write(
         &file,
-        format!("listen = \"127.0.0.1:0\"\ndata_dir = {data:?}\n"),
+        format!("listen = \"127.0.0.1:0\"\ninsecure = true\ndata_dir = {data:?}\n"),
     )
     .unwrap();
     let mut command = hostler(home.path());

@@ -124,6 +124,9 @@ pub struct Authority {
     pub print: String,
     /// All that are believed, in PEM.
     pub certificates: String,
+    /// Where this server may be reached, the best guess first.
+    #[serde(default)]
+    pub urls: Vec<String>,
 }
 
 // A secret that was told once is not to be told again by a debug print.

@@ -158,6 +158,8 @@ fn http_client(
     silence: Option<Duration>,
     tls: Option<ClientConfig>,
 ) -> Result<reqwest::Client, String> {
+    // Without one no client is made, also for plain http. A second try leaves the first one's in place.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
