@@ -99,15 +99,23 @@ impl Membership {
         let key = Credentials::open(&dir.join("key.pem"))?;
         let (chain_path, roots_path) = (dir.join("certificate.pem"), dir.join("ca.pem"));
         let is_member = chain_path.exists() && roots_path.exists();
-        let chain = is_member.then(|| certificates_in(&chain_path)).transpose()?;
+        let chain = is_member
+            .then(|| certificates_in(&chain_path))
+            .transpose()?;
         let believed = if is_member {
             Anchors::from_file(&roots_path)?
         } else {
             let pinned = || invitation.as_ref().map(|it| Anchors::Pinned(it.authority));
             anchors.or_else(pinned).unwrap_or(Anchors::Machine)
         };
-        let shown = chain.clone().map(|chain| key.certified(chain)).transpose()?;
-        let (tls, bare) = (ClientTls::new(&believed, shown)?, ClientTls::new(&believed, None)?);
+        let shown = chain
+            .clone()
+            .map(|chain| key.certified(chain))
+            .transpose()?;
+        let (tls, bare) = (
+            ClientTls::new(&believed, shown)?,
+            ClientTls::new(&believed, None)?,
+        );
         let validity = chain.as_ref().and_then(|chain| chain.first());
         let validity = validity.map(Validity::of).transpose()?;
         let membership = Self {
@@ -186,7 +194,7 @@ impl Membership {
                 code: "unauthenticated".to_owned(),
                 sentence: "this machine is no member of the fleet, and has no token to join with"
                     .to_owned(),
-                advice: "start the agent with `--token`; `hostler token create` makes one".to_owned(),
+                advice: "set HOSTLER_JOIN_TOKEN, or name a file with `--token-file`; `hostler token create` makes one".to_owned(),
             }));
         };
         let request = self.request()?;
@@ -223,7 +231,9 @@ impl Membership {
     ) -> Result<SessionClient<tonic::transport::Channel>, NoMembership> {
         let server = server.clone().with_tls(self.bare.clone());
         let channel = connect(&server, dial, SignsOfLife::Beats).await;
-        channel.map(SessionClient::new).map_err(NoMembership::Silent)
+        channel
+            .map(SessionClient::new)
+            .map_err(NoMembership::Silent)
     }
 
     fn take(
@@ -244,7 +254,9 @@ impl Membership {
                 }))
             }
             Some(membership::Outcome::Refused(refused)) => Err(NoMembership::Refused(refused)),
-            None => Err(NoMembership::Silent("the answer is not understood".to_owned())),
+            None => Err(NoMembership::Silent(
+                "the answer is not understood".to_owned(),
+            )),
         }
     }
 

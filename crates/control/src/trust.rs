@@ -146,7 +146,10 @@ impl Trust {
     /// `bad-request` if it is no such request.
     pub fn sign_node(&self, request: &[u8], node: NodeId) -> Result<Issued, Refusal> {
         let now = wall(&self.0.clock);
-        let issued = self.now().authority.sign_node(request, &node.to_string(), now);
+        let issued = self
+            .now()
+            .authority
+            .sign_node(request, &node.to_string(), now);
         issued.map_err(bad_request)
     }
 
@@ -158,12 +161,17 @@ impl Trust {
     pub async fn rotate(&self, control: &Control, actor: Actor) -> Result<Print, Refusal> {
         if self.0.config.authority.is_some() {
             let sentence = "this fleet's authority is in a file that somebody else keeps";
-            let advice = "put the new authority into that file, before the old ones; it is read by itself";
+            let advice =
+                "put the new authority into that file, before the old ones; it is read by itself";
             return Err(Refusal::new(Code::Forbidden, sentence, advice));
         }
         let trust = self.clone();
         let rotated = tokio::task::spawn_blocking(move || {
-            let _one = trust.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = trust
+                .0
+                .changing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let next = trust.now().authority.rotated(wall(&trust.0.clock))?;
             trust.take(next)?;
             trust.publish()
@@ -201,7 +209,11 @@ impl Trust {
     /// # Errors
     /// A file cannot be used; then all stays as it was.
     pub fn look(&self) -> Result<(), TrustError> {
-        let _one = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self
+            .0
+            .changing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
         // One that begins in the future was made while the clock was ahead, and is believed all the same.
         let is_due = wall(&self.0.clock) > now.validity.at_share(RENEWED_AT);

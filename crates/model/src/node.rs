@@ -89,8 +89,12 @@ pub enum Admission {
     /// It has joined, and waits for a person to let it in.
     Pending,
     Cordoned,
-    Draining { since: Timestamp },
-    Drained { since: Timestamp },
+    Draining {
+        since: Timestamp,
+    },
+    Drained {
+        since: Timestamp,
+    },
 }
 
 /// The one word for people.

@@ -500,10 +500,7 @@ impl Session for Door {
         ))))
     }
 
-    async fn join(
-        &self,
-        _: Request<v1::JoinRequest>,
-    ) -> Result<Response<v1::Membership>, Status> {
+    async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::Membership>, Status> {
         Err(Status::unimplemented("this double has no members"))
     }
 

@@ -100,7 +100,8 @@ impl Access {
             return match known {
                 Some(person) => Ok(person),
                 None => {
-                    let sentence = "the token is worth nothing here: it was revoked, is over, or is another's";
+                    let sentence =
+                        "the token is worth nothing here: it was revoked, is over, or is another's";
                     Err(self.failed(peer, unauthenticated(sentence)))
                 }
             };

@@ -1,7 +1,7 @@
 //! What each route needs. A route that is not named here needs an admin, so that one that was forgotten is shut.
 
-use http::Method;
 use hostler_model::AccessRole;
+use http::Method;
 
 /// What whoever asks must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,12 @@ const FLEET: &[&str] = &[
 ];
 
 /// What is read of the whole.
-const READ: &[&str] = &["/metrics", "/ws/logs", "/api/v1/whoami", "/api/v1/authority"];
+const READ: &[&str] = &[
+    "/metrics",
+    "/ws/logs",
+    "/api/v1/whoami",
+    "/api/v1/authority",
+];
 
 /// What a route needs, by the path that the router knows it by.
 pub(crate) fn need(method: &Method, route: &str) -> Need {

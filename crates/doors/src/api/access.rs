@@ -14,11 +14,11 @@ use hostler_model::{
 use hostler_wire::api;
 use http::StatusCode;
 
+use super::Api;
 use super::convert::moment;
 use super::nodes::gone_meanwhile;
 use super::refuse::Failure;
 use super::take::{Asker, Body, Caller, Target};
-use super::Api;
 use crate::access::Who;
 
 /// How long a join token is good unless told otherwise.
@@ -75,7 +75,10 @@ pub(super) async fn issue(
         id: id.to_string(),
         secret: secret(api.entropy.as_ref()),
     };
-    let account = new.account.map(|text| account_id(&api, &text)).transpose()?;
+    let account = new
+        .account
+        .map(|text| account_id(&api, &text))
+        .transpose()?;
     let order = TokenOrder {
         id,
         name: new.name,
@@ -85,7 +88,9 @@ pub(super) async fn issue(
         expires_at: new.ttl_seconds.map(|ttl| until(now, ttl)).transpose()?,
     };
     let verb = AccessVerb::Issue(order);
-    api.control.submit(caller, Verb::Access(Box::new(verb))).await?;
+    api.control
+        .submit(caller, Verb::Access(Box::new(verb)))
+        .await?;
     let view = api.control.view();
     let about = token(view.token(id).ok_or_else(gone_meanwhile)?);
     drop(view);
@@ -107,7 +112,9 @@ pub(super) async fn revoke(
 ) -> Result<Json<api::Token>, Failure> {
     let known = api.known_token(&target)?;
     let verb = AccessVerb::Revoke { token: known.id };
-    api.control.submit(caller, Verb::Access(Box::new(verb))).await?;
+    api.control
+        .submit(caller, Verb::Access(Box::new(verb)))
+        .await?;
     Ok(Json(token(&known)))
 }
 
@@ -147,7 +154,9 @@ pub(super) async fn invite(
         expires_at: until(now, new.ttl_seconds.unwrap_or(JOIN_TTL))?,
     };
     let verb = AccessVerb::Invite(order);
-    api.control.submit(caller, Verb::Access(Box::new(verb))).await?;
+    api.control
+        .submit(caller, Verb::Access(Box::new(verb)))
+        .await?;
     let view = api.control.view();
     let about = join_token(view.join_token(id).ok_or_else(gone_meanwhile)?, now);
     drop(view);
@@ -169,7 +178,9 @@ pub(super) async fn uninvite(
 ) -> Result<Json<api::JoinToken>, Failure> {
     let known = api.known_join_token(&target)?;
     let verb = AccessVerb::RevokeJoin { token: known.id };
-    api.control.submit(caller, Verb::Access(Box::new(verb))).await?;
+    api.control
+        .submit(caller, Verb::Access(Box::new(verb)))
+        .await?;
     Ok(Json(join_token(&known, api.now())))
 }
 
@@ -183,7 +194,8 @@ pub(super) async fn approve(
     Target(target): Target,
 ) -> Result<Response, Failure> {
     let verb = |node| Verb::Access(Box::new(AccessVerb::Approve { node }));
-    api.change_node((caller, &target, StatusCode::OK), verb).await
+    api.change_node((caller, &target, StatusCode::OK), verb)
+        .await
 }
 
 /// Whom the fleet's members believe.

@@ -49,7 +49,8 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// How long open requests may take to finish once the family stops.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// To whoever speaks plain HTTP where there is TLS.
-const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+const PLAIN: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
     this port speaks TLS: write https:// instead of http://\n";
 /// How long the loop rests after an accept that failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);

@@ -12,9 +12,7 @@
 use hostler_control::fleet::{Joining, NodeAnnouncement, Reply, State, Verb};
 use hostler_control::{Control, Trust};
 use hostler_kit::trust::Invitation;
-use hostler_model::{
-    Actor, Admission, Code, Contract, NodeFacts, NodeId, Refusal, Resources,
-};
+use hostler_model::{Actor, Admission, Code, Contract, NodeFacts, NodeId, Refusal, Resources};
 use hostler_wire::session::v1::{
     JoinRequest, Member, Membership, Pending, RenewRequest, membership,
 };
@@ -148,4 +146,3 @@ fn joining(control: &Control, asked: JoinRequest) -> Result<Joining, Refusal> {
         hello,
     })
 }
-

@@ -46,7 +46,10 @@ impl Guarded {
             parts.router(Dialect::Hostler)
         })
         .await;
-        let bound = Listener::plain(([127, 0, 0, 1], 0).into()).bind().await.unwrap();
+        let bound = Listener::plain(([127, 0, 0, 1], 0).into())
+            .bind()
+            .await
+            .unwrap();
         let bound = bound.secured(trust.tls());
         let addr = bound.addr();
         let tasks = server.tasks.clone();
@@ -171,7 +174,9 @@ fn routes() -> Vec<(Method, String, String)> {
             let Ok(method) = method.to_uppercase().parse::<Method>() else {
                 continue;
             };
-            let filled = path.replace("{id}", "nothing").replace("{code}", "node-gone");
+            let filled = path
+                .replace("{id}", "nothing")
+                .replace("{code}", "node-gone");
             routes.push((method, path.clone(), filled));
         }
     }
@@ -182,7 +187,13 @@ fn routes() -> Vec<(Method, String, String)> {
 /// What each route needs, as a table of its own: the test does not ask the code that it tests.
 fn needed(method: &Method, path: &str) -> Option<AccessRole> {
     const OPEN: &[&str] = &[
-        "/", "/version", "/healthz", "/readyz", "/health", "/openapi.json", "/docs/errors/{code}",
+        "/",
+        "/version",
+        "/healthz",
+        "/readyz",
+        "/health",
+        "/openapi.json",
+        "/docs/errors/{code}",
     ];
     const ADMIN: &[(&str, &str)] = &[
         ("GET", "/api/v1/tokens"),
@@ -240,7 +251,11 @@ async fn every_route_is_shut_for_those_who_may_not_and_open_for_those_who_may() 
             let headers = [("authorization", shown.as_str())];
             let answer = server.send(method.clone(), &filled, &headers, "").await;
             if need.is_none_or(|need| *role >= need) {
-                assert!(is_let_in(answer.status), "{role} {method} {path}: {}", answer.text);
+                assert!(
+                    is_let_in(answer.status),
+                    "{role} {method} {path}: {}",
+                    answer.text
+                );
             } else {
                 answer.is_problem(403, "forbidden");
             }
@@ -248,7 +263,11 @@ async fn every_route_is_shut_for_those_who_may_not_and_open_for_those_who_may() 
         let url = format!("https://{}{filled}", guarded.secured);
         let answer = node.request(method.clone(), &url).send().await.unwrap();
         let status = answer.status();
-        assert_eq!(is_let_in(status), need.is_none(), "node {method} {path}: {status}");
+        assert_eq!(
+            is_let_in(status),
+            need.is_none(),
+            "node {method} {path}: {status}"
+        );
     }
     guarded.server.shut_down().await;
 }
@@ -256,9 +275,18 @@ async fn every_route_is_shut_for_those_who_may_not_and_open_for_those_who_may() 
 #[tokio::test]
 async fn what_other_contracts_leave_open_is_not_there() {
     let guarded = Guarded::start().await;
-    for path in ["/api/nodes", "/api/logs", "/api/agents/x/config", "/v1/models"] {
+    for path in [
+        "/api/nodes",
+        "/api/logs",
+        "/api/agents/x/config",
+        "/v1/models",
+    ] {
         let answer = guarded.server.get(path).await;
-        assert!(matches!(answer.status.as_u16(), 401 | 404), "{path}: {}", answer.text);
+        assert!(
+            matches!(answer.status.as_u16(), 401 | 404),
+            "{path}: {}",
+            answer.text
+        );
     }
     guarded.server.shut_down().await;
 }
@@ -267,7 +295,10 @@ async fn what_other_contracts_leave_open_is_not_there() {
 async fn a_token_is_told_once_and_is_nowhere_else() {
     let guarded = Guarded::start().await;
     let admin = format!("Bearer {}", guarded.token(AccessRole::Admin).await);
-    let headers = [("authorization", admin.as_str()), ("content-type", "application/json")];
+    let headers = [
+        ("authorization", admin.as_str()),
+        ("content-type", "application/json"),
+    ];
     let server = &guarded.server;
     let send = async |method, path: &str, body: &str| -> Answer {
         server.send(method, path, &headers, body.to_owned()).await
@@ -280,7 +311,12 @@ async fn a_token_is_told_once_and_is_nowhere_else() {
     let joins = send(Method::POST, "/api/v1/join-tokens", "{}").await.json();
     let join = joins["token"].as_str().unwrap().to_owned();
     let secret_of = |text: &str| text.split('_').nth(2).unwrap().to_owned();
-    for path in ["/api/v1/tokens", "/api/v1/join-tokens", "/api/v1/events", "/metrics"] {
+    for path in [
+        "/api/v1/tokens",
+        "/api/v1/join-tokens",
+        "/api/v1/events",
+        "/metrics",
+    ] {
         let text = send(Method::GET, path, "").await.text;
         for secret in [secret_of(&token), secret_of(&join)] {
             assert!(!text.contains(&secret), "{path}: {text}");
@@ -289,16 +325,28 @@ async fn a_token_is_told_once_and_is_nowhere_else() {
     }
     let mine = format!("Bearer {token}");
     let mine = [("authorization", mine.as_str())];
-    let who = server.send(Method::GET, "/api/v1/whoami", &mine, "").await.json();
-    assert_eq!((&who["name"], &who["role"]), (&"anna".into(), &"operator".into()));
+    let who = server
+        .send(Method::GET, "/api/v1/whoami", &mine, "")
+        .await
+        .json();
+    assert_eq!(
+        (&who["name"], &who["role"]),
+        (&"anna".into(), &"operator".into())
+    );
     send(Method::DELETE, "/api/v1/tokens/anna", "").await.json();
     let who = server.send(Method::GET, "/api/v1/whoami", &mine, "").await;
     who.is_problem(401, "unauthenticated");
     for (body, code) in [
         (r#"{"name":"a b","role":"viewer"}"#, "name-invalid"),
         (r#"{"name":"x","role":"king"}"#, "bad-request"),
-        (r#"{"name":"x","role":"viewer","ttl_seconds":0}"#, "bad-request"),
-        (r#"{"name":"x","role":"viewer","account":"none"}"#, "account-not-found"),
+        (
+            r#"{"name":"x","role":"viewer","ttl_seconds":0}"#,
+            "bad-request",
+        ),
+        (
+            r#"{"name":"x","role":"viewer","account":"none"}"#,
+            "account-not-found",
+        ),
     ] {
         let refused = send(Method::POST, "/api/v1/tokens", body).await;
         assert_eq!(refused.json()["code"], code, "{body}");
@@ -313,11 +361,19 @@ async fn what_is_done_is_done_by_the_bearer_of_the_token() {
     let guarded = Guarded::start().await;
     let token = format!("Bearer {}", guarded.token(AccessRole::Operator).await);
     let headers = [("authorization", token.as_str())];
-    let applied = guarded.server.send(Method::POST, "/api/v1/workloads", &headers, spec("web", 1));
+    let applied = guarded
+        .server
+        .send(Method::POST, "/api/v1/workloads", &headers, spec("web", 1));
     assert!(applied.await.status.is_success());
-    let events = guarded.server.send(Method::GET, "/api/v1/events", &headers, "").await.json();
+    let events = guarded
+        .server
+        .send(Method::GET, "/api/v1/events", &headers, "")
+        .await
+        .json();
     let events = events.as_array().unwrap();
-    let applied = events.iter().find(|event| event["kind"] == "workload-applied");
+    let applied = events
+        .iter()
+        .find(|event| event["kind"] == "workload-applied");
     assert_eq!(applied.unwrap()["actor"], "user/operator");
     guarded.server.shut_down().await;
 }
@@ -329,12 +385,18 @@ async fn wrong_tokens_are_refused_the_sooner_the_more_there_are_and_right_ones_n
     let mut statuses = BTreeSet::new();
     for _ in 0..40 {
         let headers = [("authorization", "Bearer hostler_guess_guess")];
-        let answer = guarded.server.send(Method::GET, "/api/v1/nodes", &headers, "").await;
+        let answer = guarded
+            .server
+            .send(Method::GET, "/api/v1/nodes", &headers, "")
+            .await;
         statuses.insert(answer.status.as_u16());
     }
     assert_eq!(statuses, BTreeSet::from([401, 429]));
     let headers = [("authorization", right.as_str())];
-    let answer = guarded.server.send(Method::GET, "/api/v1/nodes", &headers, "").await;
+    let answer = guarded
+        .server
+        .send(Method::GET, "/api/v1/nodes", &headers, "")
+        .await;
     assert_eq!(answer.status, StatusCode::OK);
     guarded.server.shut_down().await;
 }
@@ -398,7 +460,10 @@ async fn a_key_is_all_that_renewing_takes_and_a_removed_node_has_none() {
     assert!(matches!(refused, membership::Outcome::Refused(no) if no.code == "node-key-unknown"));
     let token = format!("Bearer {}", guarded.token(AccessRole::Operator).await);
     let headers = [("authorization", token.as_str())];
-    let removed = guarded.server.send(Method::DELETE, "/api/v1/nodes/box", &headers, "").await;
+    let removed = guarded
+        .server
+        .send(Method::DELETE, "/api/v1/nodes/box", &headers, "")
+        .await;
     assert!(removed.status.is_success(), "{}", removed.text);
     let refused = renew(&machine.key).await;
     assert!(matches!(refused, membership::Outcome::Refused(no) if no.code == "node-gone"));
@@ -411,11 +476,15 @@ async fn a_key_is_all_that_renewing_takes_and_a_removed_node_has_none() {
 async fn whoever_believes_another_authority_does_not_speak_to_this_server() {
     let (guarded, other) = (Guarded::start().await, Guarded::start().await);
     let tls = ClientTls::new(&other.trust.anchors().unwrap(), None).unwrap();
-    let stream = tokio::net::TcpStream::connect(guarded.secured).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(guarded.secured)
+        .await
+        .unwrap();
     assert!(tls.connect("127.0.0.1", stream, &[b"h2"]).await.is_err());
     let anchors = Anchors::Pinned(guarded.trust.print());
     let tls = ClientTls::new(&anchors, None).unwrap();
-    let stream = tokio::net::TcpStream::connect(guarded.secured).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(guarded.secured)
+        .await
+        .unwrap();
     assert!(tls.connect("127.0.0.1", stream, &[b"h2"]).await.is_ok());
     guarded.server.shut_down().await;
     other.server.shut_down().await;

@@ -38,10 +38,7 @@ impl Plane {
         let url = format!("http://{}", bound.addr());
         let router = Doors::new(&control, &entropy).router(Dialect::Spot);
         tasks.spawn("listener", serve(bound, router, tasks.clone()));
-        let client = crate::server::http()
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let client = crate::server::http().no_proxy().build().expect("a client");
         Self { tasks, url, client }
     }
 

@@ -77,7 +77,10 @@ impl Draft<'_> {
             created_by: self.actor.to_string(),
             expires_at: order.expires_at,
         })));
-        let message = format!("a token for {name} was issued, with the role {}", order.role);
+        let message = format!(
+            "a token for {name} was issued, with the role {}",
+            order.role
+        );
         self.event(EventKind::TokenIssued, Subject::default(), message);
         Ok(Reply::Done)
     }

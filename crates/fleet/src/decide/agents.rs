@@ -14,9 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hostler_model::{
-    Admission, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness,
-    Node, NodeFacts, NodeId, Outcome, Pressure, Refusal, StopCause, Subject, UnitId, WorkloadId,
-    is_node_name,
+    Admission, Assignment, AssignmentId, Bytes, EventKind, Intent, Liveness, Node, NodeFacts,
+    NodeId, Outcome, Pressure, Refusal, StopCause, Subject, UnitId, WorkloadId, is_node_name,
 };
 
 use super::{Draft, about_node, copies, gone};

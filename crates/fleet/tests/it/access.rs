@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use hostler_fleet::{AccessVerb, JoinTokenOrder, Joining, NodeAnnouncement, Reply, TokenOrder, Verb};
+use hostler_fleet::{
+    AccessVerb, JoinTokenOrder, Joining, NodeAnnouncement, Reply, TokenOrder, Verb,
+};
 use hostler_model::{
     AccessRole, Admission, Code, JoinTokenId, NodeFacts, NodeId, NodeState, Refusal, Resources,
     Timestamp, TokenId, key_alias,
@@ -76,8 +78,14 @@ fn a_machine_that_joins_is_a_node_once_however_often_it_asks() {
     let id = join(&mut world, &joining(token, "box")).unwrap();
     assert_eq!(join(&mut world, &joining(token, "box")), Ok(id));
     let node = world.state.node(id).unwrap();
-    assert_eq!((node.state(), &node.labels["zone"]), (NodeState::Joining, &"a".to_owned()));
-    assert_eq!(code(join(&mut world, &joining(token, "other"))), Code::JoinTokenSpent);
+    assert_eq!(
+        (node.state(), &node.labels["zone"]),
+        (NodeState::Joining, &"a".to_owned())
+    );
+    assert_eq!(
+        code(join(&mut world, &joining(token, "other"))),
+        Code::JoinTokenSpent
+    );
     // Its session is told by its key.
     assert_eq!(announce(&mut world, "box", "box"), Ok(id));
     assert_eq!(world.state.nodes().len(), 1);
@@ -94,11 +102,17 @@ fn a_token_that_is_wrong_over_or_revoked_lets_nobody_in() {
     };
     assert_eq!(code(join(&mut world, &wrong)), Code::JoinTokenInvalid);
     world.must(&Verb::Access(Box::new(AccessVerb::RevokeJoin { token })));
-    assert_eq!(code(join(&mut world, &joining(token, "box"))), Code::JoinTokenInvalid);
+    assert_eq!(
+        code(join(&mut world, &joining(token, "box"))),
+        Code::JoinTokenInvalid
+    );
     let order = self::order(&world);
     let token = invite(&mut world, order);
     world.pass(3_601);
-    assert_eq!(code(join(&mut world, &joining(token, "box"))), Code::JoinTokenSpent);
+    assert_eq!(
+        code(join(&mut world, &joining(token, "box"))),
+        Code::JoinTokenSpent
+    );
     assert_eq!(world.state.nodes().len(), 0);
     // The next one that is made clears it away.
     let order = self::order(&world);
@@ -118,10 +132,22 @@ fn a_node_that_waits_gets_nothing_until_it_is_let_in() {
     assert_eq!(world.state.node(node).unwrap().state(), NodeState::Pending);
     assert_eq!(code(announce(&mut world, "box", "box")), Code::NodePending);
     for verb in [
-        Verb::Cordon { node, expect: Default::default() },
-        Verb::Uncordon { node, expect: Default::default() },
-        Verb::Drain { node, expect: Default::default() },
-        Verb::Undrain { node, expect: Default::default() },
+        Verb::Cordon {
+            node,
+            expect: Default::default(),
+        },
+        Verb::Uncordon {
+            node,
+            expect: Default::default(),
+        },
+        Verb::Drain {
+            node,
+            expect: Default::default(),
+        },
+        Verb::Undrain {
+            node,
+            expect: Default::default(),
+        },
     ] {
         assert_eq!(code(world.submit(&verb)), Code::NodePending, "{verb:?}");
     }
@@ -138,12 +164,22 @@ fn a_key_speaks_for_its_own_node_and_no_other() {
     let one = join(&mut world, &joining(token, "one")).unwrap();
     let two = join(&mut world, &joining(token, "two")).unwrap();
     assert_eq!(code(announce(&mut world, "two", "one")), Code::Forbidden);
-    assert_eq!(code(announce(&mut world, "nobody", "one")), Code::NodeKeyUnknown);
+    assert_eq!(
+        code(announce(&mut world, "nobody", "one")),
+        Code::NodeKeyUnknown
+    );
     assert_eq!(announce(&mut world, "one", "one"), Ok(one));
-    let remove = Verb::RemoveNode { node: two, force: false, expect: Default::default() };
+    let remove = Verb::RemoveNode {
+        node: two,
+        force: false,
+        expect: Default::default(),
+    };
     world.must(&remove);
     assert_eq!(code(announce(&mut world, "two", "two")), Code::NodeGone);
-    assert_eq!(code(join(&mut world, &joining(token, "two"))), Code::NodeGone);
+    assert_eq!(
+        code(join(&mut world, &joining(token, "two"))),
+        Code::NodeGone
+    );
 }
 
 #[test]
@@ -183,7 +219,10 @@ fn a_machine_takes_anothers_place_with_its_name_and_labels_if_a_person_said_so()
     let new = join(&mut world, &joining(token, "fresh")).unwrap();
     assert!(world.state.node(old).unwrap().is_gone());
     let node = world.state.node(new).unwrap();
-    assert_eq!((node.name.as_str(), node.labels["rack"].as_str()), ("box", "7"));
+    assert_eq!(
+        (node.name.as_str(), node.labels["rack"].as_str()),
+        ("box", "7")
+    );
 }
 
 #[test]

@@ -44,8 +44,14 @@ pub(crate) fn login(
             ca,
         };
         login.write(&path)?;
-        let role = who.role.map_or_else(String::new, |role| format!(", {}", word(&role)));
-        printer.data(&format!("logged in to {} as {}{role}", client.addr(), who.name));
+        let role = who
+            .role
+            .map_or_else(String::new, |role| format!(", {}", word(&role)));
+        printer.data(&format!(
+            "logged in to {} as {}{role}",
+            client.addr(),
+            who.name
+        ));
         Ok(ExitStatus::Done)
     })
 }
@@ -68,7 +74,10 @@ fn anchors(args: &LoginArgs, environment: &Environment) -> Result<Anchors, Failu
     if let Some(print) = &args.print {
         return Ok(Anchors::Pinned(print.parse::<Print>()?));
     }
-    let named = args.ca.clone().or_else(|| environment.get("HOSTLER_CA").map(Into::into));
+    let named = args
+        .ca
+        .clone()
+        .or_else(|| environment.get("HOSTLER_CA").map(Into::into));
     Ok(match named {
         Some(path) => Anchors::from_file(&path)?,
         None => Anchors::Machine,
@@ -78,13 +87,19 @@ fn anchors(args: &LoginArgs, environment: &Environment) -> Result<Anchors, Failu
 fn read_token(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(TOKEN_BYTES).read_to_string(&mut text)
+        std::io::stdin()
+            .lock()
+            .take(TOKEN_BYTES)
+            .read_to_string(&mut text)
     } else {
         std::fs::File::open(path).and_then(|file| file.take(TOKEN_BYTES).read_to_string(&mut text))
     };
     read.map_err(|error| {
         let sentence = format!("the token cannot be read: {error}");
-        Failure::usage(sentence, "give it on standard input, or in a file with --token-file")
+        Failure::usage(
+            sentence,
+            "give it on standard input, or in a file with --token-file",
+        )
     })?;
     match text.trim() {
         "" => Err(Failure::usage(

@@ -1,8 +1,6 @@
 //! `token`: who may come in. A secret is shown once, on standard output, and never again.
 
-use hostler_wire::api::{
-    AccessRole, IssuedJoinToken, JoinToken, NewJoinToken, NewToken, Token,
-};
+use hostler_wire::api::{AccessRole, IssuedJoinToken, JoinToken, NewJoinToken, NewToken, Token};
 use serde::Serialize;
 
 use super::{Remote, word};
@@ -61,7 +59,11 @@ pub(crate) fn join_command(server: &str, issued: &IssuedJoinToken) -> String {
 
 /// The address under which other machines reach the server.
 async fn server_of(remote: &Remote<'_>) -> Result<String, Failure> {
-    let is_local = |addr: &str| ["://127.", "://localhost", "://[::1]"].iter().any(|it| addr.contains(it));
+    let is_local = |addr: &str| {
+        ["://127.", "://localhost", "://[::1]"]
+            .iter()
+            .any(|it| addr.contains(it))
+    };
     let addr = remote.client.addr();
     if !is_local(addr) {
         return Ok(addr.to_owned());
@@ -129,7 +131,11 @@ fn show(remote: &Remote<'_>, tokens: &Tokens) {
             "people and programs".into(),
             may.into(),
             "-".into(),
-            token.expires_at.clone().unwrap_or_else(|| "-".to_owned()).into(),
+            token
+                .expires_at
+                .clone()
+                .unwrap_or_else(|| "-".to_owned())
+                .into(),
             token.created_by.clone().into(),
             age::since(&token.created_at, remote.now()).into(),
         ]);
@@ -140,7 +146,9 @@ fn show(remote: &Remote<'_>, tokens: &Tokens) {
             (None, true) => "ask to join",
             (None, false) => "join",
         };
-        let left = token.uses_left.map_or_else(|| "any".to_owned(), |left| left.to_string());
+        let left = token
+            .uses_left
+            .map_or_else(|| "any".to_owned(), |left| left.to_string());
         table.row(vec![
             token.id.clone().into(),
             "machines".into(),

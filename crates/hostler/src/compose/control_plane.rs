@@ -148,10 +148,19 @@ fn open_trust(
     }
     for name in &names {
         let is_six = name.parse::<std::net::Ipv6Addr>().is_ok();
-        let host = if is_six { format!("[{name}]") } else { name.clone() };
+        let host = if is_six {
+            format!("[{name}]")
+        } else {
+            name.clone()
+        };
         urls.push(format!("https://{host}:{}", addr.port()));
     }
-    names.extend([facts.hostname, "localhost".into(), "127.0.0.1".into(), "::1".into()]);
+    names.extend([
+        facts.hostname,
+        "localhost".into(),
+        "127.0.0.1".into(),
+        "::1".into(),
+    ]);
     let config = TrustConfig {
         dir: settings.data_dir.join("trust"),
         names,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use hostler_control::fleet::{AccessVerb, JoinTokenOrder, TokenOrder, Verb};
 use hostler_control::{Control, Trust};
-use hostler_kit::trust::{Bearer, Invitation, secret};
 use hostler_kit::Entropy;
+use hostler_kit::trust::{Bearer, Invitation, secret};
 use hostler_model::{AccessRole, Actor, JoinTokenId, Refusal, Timestamp, TokenId};
 
 use crate::failure::Failure;
@@ -34,7 +34,11 @@ pub(crate) async fn first_admin(
     if control.view().tokens().len() > 0 && !resets {
         return Ok(None);
     }
-    let old = control.view().tokens().find(|token| token.name == NAME).map(|token| token.id);
+    let old = control
+        .view()
+        .tokens()
+        .find(|token| token.name == NAME)
+        .map(|token| token.id);
     if let Some(token) = old {
         submit(control, AccessVerb::Revoke { token }).await?;
     }
@@ -95,5 +99,8 @@ async fn invite(
 
 async fn submit(control: &Control, verb: AccessVerb) -> Result<(), Refusal> {
     let actor = Actor::Keeper("first start".to_owned());
-    control.submit(actor, Verb::Access(Box::new(verb))).await.map(drop)
+    control
+        .submit(actor, Verb::Access(Box::new(verb)))
+        .await
+        .map(drop)
 }

@@ -292,9 +292,9 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let (status, advice) = match error {
             StartError::InUse { .. } | StartError::Foreign { .. } => (ExitStatus::DataInUse, ""),
-            StartError::Server { .. }
-            | StartError::Trust(_)
-            | StartError::TokenInPlain { .. } => (ExitStatus::Usage, ""),
+            StartError::Server { .. } | StartError::Trust(_) | StartError::TokenInPlain { .. } => {
+                (ExitStatus::Usage, "")
+            }
             StartError::Data { .. } => {
                 let advice =
                     "choose another --data-dir, or give this user the right to write there";

@@ -464,7 +464,8 @@ fn address(text: &str) -> Result<SocketAddr, Failure> {
 
 /// `http://host:port` or `https://host:port`; a bare `host:port` is taken as the first.
 fn url(text: &str, flag: &str) -> Result<String, Failure> {
-    let advice = format!("write {flag} https://HOST:PORT, or http://HOST:PORT where there is no login");
+    let advice =
+        format!("write {flag} https://HOST:PORT, or http://HOST:PORT where there is no login");
     let with_scheme = if text.contains("://") {
         text.to_owned()
     } else {

@@ -229,6 +229,9 @@ impl std::fmt::Debug for Login {
 
 impl From<TrustError> for Failure {
     fn from(error: TrustError) -> Self {
-        Self::usage(error, "name readable PEM files that belong together; see docs/guide/trust.md")
+        Self::usage(
+            error,
+            "name readable PEM files that belong together; see docs/guide/trust.md",
+        )
     }
 }

@@ -88,7 +88,9 @@ impl Authority {
             .ok_or_else(|| wrong("it holds no private key in PKCS #8"))?;
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
         let all = all.map_err(|error| wrong(&error.to_string()))?;
-        let first = all.first().ok_or_else(|| wrong("it holds no certificate"))?;
+        let first = all
+            .first()
+            .ok_or_else(|| wrong("it holds no certificate"))?;
         if Print::of_key_in(first)? != Print::of(&key.subject_public_key_info()) {
             return Err(wrong("its first certificate is not that of its key"));
         }
@@ -128,7 +130,9 @@ impl Authority {
     /// What a join token pins: the certificate that signs now.
     #[must_use]
     pub fn print(&self) -> Print {
-        self.roots.first().map_or_else(|| Print::of(&[]), |root| Print::of(root))
+        self.roots
+            .first()
+            .map_or_else(|| Print::of(&[]), |root| Print::of(root))
     }
 
     /// Signs what the server shows. It is good under [`SERVER_NAME`] and these names and addresses; what cannot
@@ -157,7 +161,12 @@ impl Authority {
     ///
     /// # Errors
     /// The request cannot be read, or is not signed with its key.
-    pub fn sign_node(&self, request: &[u8], name: &str, now: Duration) -> Result<Issued, TrustError> {
+    pub fn sign_node(
+        &self,
+        request: &[u8],
+        name: &str,
+        now: Duration,
+    ) -> Result<Issued, TrustError> {
         let key = requested(request)?.public_key;
         let mut params = CertificateParams::new(vec![format!("{name}.node.hostler.internal")])?;
         params.distinguished_name = called(name);

@@ -105,8 +105,16 @@ impl ClientTls {
         shown: Option<Arc<CertifiedKey>>,
     ) -> Result<(), TrustError> {
         let believed = verifier(anchors)?;
-        *self.state.believed.write().unwrap_or_else(PoisonError::into_inner) = believed;
-        *self.state.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
+        *self
+            .state
+            .believed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = believed;
+        *self
+            .state
+            .shown
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
 
@@ -120,7 +128,12 @@ impl ClientTls {
     ///
     /// # Errors
     /// The name cannot be one, the other side speaks no TLS, or is not believed, or believes us not.
-    pub async fn connect<S>(&self, host: &str, stream: S, alpn: &[&[u8]]) -> io::Result<TlsStream<S>>
+    pub async fn connect<S>(
+        &self,
+        host: &str,
+        stream: S,
+        alpn: &[&[u8]],
+    ) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -182,12 +195,11 @@ impl OfFleet {
             self.0
                 .verify_server_cert(end_entity, intermediates, name, &[], now)
         };
-        let ours = ServerName::try_from(SERVER_NAME)
-            .map_err(|error| Error::General(error.to_string()))?;
+        let ours =
+            ServerName::try_from(SERVER_NAME).map_err(|error| Error::General(error.to_string()))?;
         let under = |now| match verify(&ours, now) {
             Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. },
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => verify(called, now),
             verified => verified,
         };
@@ -294,11 +306,17 @@ impl ServerCertVerifier for State {
 
 impl ResolvesClientCert for State {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shown
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn has_certs(&self) -> bool {
-        self.shown.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.shown
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 }
 

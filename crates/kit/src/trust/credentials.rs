@@ -40,12 +40,12 @@ impl Credentials {
             Ok(true) => Self::load(path),
             Ok(false) => {
                 let key = KeyPair::generate()?;
-                replace(path, key.serialize_pem().as_bytes(), Readers::Owner).map_err(|source| {
-                    TrustError::Write {
+                replace(path, key.serialize_pem().as_bytes(), Readers::Owner).map_err(
+                    |source| TrustError::Write {
                         path: path.to_owned(),
                         source,
-                    }
-                })?;
+                    },
+                )?;
                 Ok(Self { key })
             }
             Err(source) => Err(TrustError::Read {
@@ -59,7 +59,8 @@ impl Credentials {
         let text = read(path)?;
         let key = std::str::from_utf8(&text).ok();
         let key = key.and_then(|text| KeyPair::from_pem(text).ok());
-        let key = key.ok_or_else(|| TrustError::content(path, "it holds no private key in PKCS #8"))?;
+        let key =
+            key.ok_or_else(|| TrustError::content(path, "it holds no private key in PKCS #8"))?;
         Ok(Self { key })
     }
 
@@ -128,10 +129,7 @@ impl Validity {
 ///
 /// # Errors
 /// A file cannot be read or understood, or the first certificate is not that of the key.
-pub(super) fn from_files(
-    certificate: &Path,
-    key: &Path,
-) -> Result<Arc<CertifiedKey>, TrustError> {
+pub(super) fn from_files(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TrustError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(certificate)?).collect();
     let chain = chain.map_err(|error| TrustError::content(certificate, error))?;
     if chain.is_empty() {

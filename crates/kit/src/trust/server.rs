@@ -206,9 +206,9 @@ impl Authority {
 }
 
 fn speaks_two_alone(hello: &ClientHello<'_>) -> bool {
-    hello.alpn().is_some_and(|mut protocols| {
-        protocols.next() == Some(HTTP_2) && protocols.next().is_none()
-    })
+    hello
+        .alpn()
+        .is_some_and(|mut protocols| protocols.next() == Some(HTTP_2) && protocols.next().is_none())
 }
 
 fn verifier(

@@ -39,18 +39,16 @@ impl Fleet {
     fn node(&self, name: &str, now: Duration) -> (Credentials, ClientTls) {
         let path = self.dir.path().join(format!("{name}.key"));
         let key = Credentials::open(&path).unwrap();
-        let issued = self.authority.sign_node(&key.request().unwrap().0, name, now);
+        let issued = self
+            .authority
+            .sign_node(&key.request().unwrap().0, name, now);
         let shown = key.certified(issued.unwrap().chain).unwrap();
         let anchors = Anchors::Roots(self.authority.roots().to_vec());
         (key, ClientTls::new(&anchors, Some(shown)).unwrap())
     }
 }
 
-fn server_of(
-    authority: &Authority,
-    dir: &Path,
-    now: Duration,
-) -> Arc<rustls::sign::CertifiedKey> {
+fn server_of(authority: &Authority, dir: &Path, now: Duration) -> Arc<rustls::sign::CertifiedKey> {
     let key = Credentials::open(&dir.join("server.key")).unwrap();
     let names = ["10.0.0.7".to_owned(), "no name".to_owned()];
     authority.certify_server(&key, &names, now).unwrap()
@@ -117,7 +115,11 @@ async fn a_first_contact_believes_the_pinned_print_and_no_other() {
     assert!(meet(&other.tls, &pinned, "anywhere").await.is_err());
     // Showing the pinned certificate is not enough: one must be signed by it.
     let liar = Credentials::open(&other.dir.path().join("liar.key")).unwrap();
-    let mut chain = other.authority.sign_server(liar.public(), &[], now()).unwrap().chain;
+    let mut chain = other
+        .authority
+        .sign_server(liar.public(), &[], now())
+        .unwrap()
+        .chain;
     chain.extend(fleet.authority.roots().iter().cloned());
     let shown = liar.certified(chain).unwrap();
     let lying = ServerTls::of(&other.authority, shown, Believed::Offered).unwrap();
@@ -131,7 +133,9 @@ async fn members_of_another_fleet_are_strangers_both_ways() {
     assert!(meet(&fleet.tls, &client, "box").await.is_err());
     // Also one that believes us, but shows a certificate of theirs.
     let key = Credentials::open(&other.dir.path().join("box.key")).unwrap();
-    let theirs = other.authority.sign_node(&key.request().unwrap().0, "box", now());
+    let theirs = other
+        .authority
+        .sign_node(&key.request().unwrap().0, "box", now());
     let shown = key.certified(theirs.unwrap().chain).unwrap();
     let anchors = Anchors::Roots(fleet.authority.roots().to_vec());
     let client = ClientTls::new(&anchors, Some(shown)).unwrap();
@@ -143,10 +147,16 @@ async fn members_of_another_fleet_are_strangers_both_ways() {
 async fn a_node_is_not_taken_for_the_server() {
     let fleet = Fleet::found();
     let (key, client) = fleet.node("box", now());
-    let issued = fleet.authority.sign_node(&key.request().unwrap().0, "box", now());
+    let issued = fleet
+        .authority
+        .sign_node(&key.request().unwrap().0, "box", now());
     let shown = key.certified(issued.unwrap().chain).unwrap();
     let posing = ServerTls::of(&fleet.authority, shown, Believed::Offered).unwrap();
-    assert!(meet(&posing, &client, "box.node.hostler.internal").await.is_err());
+    assert!(
+        meet(&posing, &client, "box.node.hostler.internal")
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -164,7 +174,10 @@ async fn after_a_rotation_old_and_new_members_believe_the_server_and_are_believe
         let known = meet(&fleet.tls, &old, "box").await.unwrap();
         assert_eq!(known, Some(old_key.print()), "rotation {step}");
         let (key, new) = fleet.node(&format!("new{step}"), now());
-        assert_eq!(meet(&fleet.tls, &new, "box").await.unwrap(), Some(key.print()));
+        assert_eq!(
+            meet(&fleet.tls, &new, "box").await.unwrap(),
+            Some(key.print())
+        );
         meet(&fleet.tls, &pinned, "box").await.unwrap();
     }
     let retired = fleet.authority.retired().unwrap();
@@ -179,10 +192,17 @@ async fn after_a_rotation_old_and_new_members_believe_the_server_and_are_believe
 #[tokio::test]
 async fn clocks_that_differ_lock_nobody_out_and_an_ended_certificate_is_refused() {
     // The server's clock is an hour ahead, or ten minutes, or behind; it was ahead by a year when it signed.
-    for skew in [Duration::from_secs(600), Duration::from_secs(3600), DAY * 365] {
+    for skew in [
+        Duration::from_secs(600),
+        Duration::from_secs(3600),
+        DAY * 365,
+    ] {
         let fleet = Fleet::found_at(now() + skew);
         let (key, client) = fleet.node("box", now() + skew);
-        assert_eq!(meet(&fleet.tls, &client, "box").await.unwrap(), Some(key.print()));
+        assert_eq!(
+            meet(&fleet.tls, &client, "box").await.unwrap(),
+            Some(key.print())
+        );
     }
     let fleet = Fleet::found_at(now() - Duration::from_secs(600));
     let (_, client) = fleet.node("box", now() - Duration::from_secs(600));
@@ -196,11 +216,16 @@ async fn a_renewed_certificate_keeps_the_key_and_is_shown_from_the_next_connecti
     let fleet = Fleet::found();
     let (key, client) = fleet.node("box", now() - NODE_LIFE - DAY);
     assert!(meet(&fleet.tls, &client, "box").await.is_err());
-    let again = fleet.authority.sign_node(&key.request().unwrap().0, "box", now());
+    let again = fleet
+        .authority
+        .sign_node(&key.request().unwrap().0, "box", now());
     let shown = key.certified(again.unwrap().chain).unwrap();
     let anchors = Anchors::from_pem(&fleet.authority.roots_pem()).unwrap();
     client.replace(&anchors, Some(shown)).unwrap();
-    assert_eq!(meet(&fleet.tls, &client, "box").await.unwrap(), Some(key.print()));
+    assert_eq!(
+        meet(&fleet.tls, &client, "box").await.unwrap(),
+        Some(key.print())
+    );
 }
 
 #[test]
@@ -254,7 +279,10 @@ fn a_request_that_is_not_signed_with_its_key_is_refused() {
     for at in [0, request.len() / 2, request.len() - 1] {
         let mut bad = request.clone();
         bad[at] ^= 1;
-        assert!(fleet.authority.sign_node(&bad, "box", now()).is_err(), "{at}");
+        assert!(
+            fleet.authority.sign_node(&bad, "box", now()).is_err(),
+            "{at}"
+        );
     }
     assert!(fleet.authority.sign_node(&[], "box", now()).is_err());
 }
@@ -263,7 +291,10 @@ fn a_request_that_is_not_signed_with_its_key_is_refused() {
 fn a_certificate_tells_how_long_it_is_good() {
     let fleet = Fleet::found();
     let key = Credentials::open(&fleet.dir.path().join("box.key")).unwrap();
-    let issued = fleet.authority.sign_node(&key.request().unwrap().0, "box", now()).unwrap();
+    let issued = fleet
+        .authority
+        .sign_node(&key.request().unwrap().0, "box", now())
+        .unwrap();
     let validity = Validity::of(&issued.chain[0]).unwrap();
     assert_eq!(
         (validity.not_before, validity.not_after),
@@ -299,7 +330,14 @@ fn tokens_are_read_as_they_were_written_and_nothing_else_is() {
     };
     let text = format!("{}\n", invitation.reveal());
     assert_eq!(Invitation::parse(&text), Some(invitation.clone()));
-    for bad in ["", "hostler", "hostler_a", "hostler_a_", "hostler_a_b_c", "other_a_b"] {
+    for bad in [
+        "",
+        "hostler",
+        "hostler_a",
+        "hostler_a_",
+        "hostler_a_b_c",
+        "other_a_b",
+    ] {
         assert_eq!(Bearer::parse(bad), None, "{bad}");
     }
     assert_eq!(Invitation::parse(&bearer.reveal()), None);

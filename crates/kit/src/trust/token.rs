@@ -44,7 +44,9 @@ impl Secret {
     #[must_use]
     pub fn hash(&self) -> String {
         let hash = digest(&SHA256, self.0.as_bytes());
-        hash.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        hash.as_ref()
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 }
 
@@ -110,6 +112,11 @@ impl Invitation {
     /// The whole text. It is a secret.
     #[must_use]
     pub fn reveal(&self) -> String {
-        format!("{INVITATION}_{}_{}_{}", self.id, self.secret.reveal(), self.authority)
+        format!(
+            "{INVITATION}_{}_{}_{}",
+            self.id,
+            self.secret.reveal(),
+            self.authority
+        )
     }
 }

@@ -132,12 +132,16 @@ pub struct Authority {
 // A secret that was told once is not to be told again by a debug print.
 impl std::fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IssuedToken").field("about", &self.about).finish_non_exhaustive()
+        f.debug_struct("IssuedToken")
+            .field("about", &self.about)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for IssuedJoinToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IssuedJoinToken").field("about", &self.about).finish_non_exhaustive()
+        f.debug_struct("IssuedJoinToken")
+            .field("about", &self.about)
+            .finish_non_exhaustive()
     }
 }

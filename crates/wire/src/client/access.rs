@@ -23,7 +23,8 @@ impl Client {
 
     /// Makes a token. Its secret is in the answer, and nowhere else.
     pub async fn issue_token(&self, new: &NewToken) -> Result<IssuedToken, ClientError> {
-        self.call(self.request(Method::POST, &TOKENS).json(new)).await
+        self.call(self.request(Method::POST, &TOKENS).json(new))
+            .await
     }
 
     /// A token is worth nothing any more. By id or name.
@@ -38,8 +39,12 @@ impl Client {
     }
 
     /// Makes a join token. Its secret is in the answer, and nowhere else.
-    pub async fn issue_join_token(&self, new: &NewJoinToken) -> Result<IssuedJoinToken, ClientError> {
-        self.call(self.request(Method::POST, &JOIN_TOKENS).json(new)).await
+    pub async fn issue_join_token(
+        &self,
+        new: &NewJoinToken,
+    ) -> Result<IssuedJoinToken, ClientError> {
+        self.call(self.request(Method::POST, &JOIN_TOKENS).json(new))
+            .await
     }
 
     /// No more machines join with it. By id.

@@ -186,7 +186,10 @@ fn base_of(addr: &str) -> Result<Url, String> {
     };
     let base: Url = with_scheme.parse().map_err(|error| format!("{error}"))?;
     if !matches!(base.scheme(), "http" | "https") {
-        return Err(format!("`http` or `https` is expected, not `{}`", base.scheme()));
+        return Err(format!(
+            "`http` or `https` is expected, not `{}`",
+            base.scheme()
+        ));
     }
     if !base.has_host() || !matches!(base.path(), "/" | "") {
         return Err("write it as `http://HOST:PORT`".to_owned());
