@@ -36,7 +36,7 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,7 +53,9 @@ use crate::container::images::Images;
 use crate::container::pull::{self, Pulls};
 use crate::container::registry::Registries;
 use crate::container::starts::Starts;
+use crate::container::watch::Watch;
 use crate::logs::{LogLine, LogQuery};
+use crate::turns::{Turns, lock};
 use crate::whose::Whose;
 use crate::{
     Data, Exec, Files, Found, Judge, Judged, Leftovers, Ports, Progress, Runtime, RuntimeError,
@@ -65,7 +67,7 @@ use program::Program;
 pub use program::Programs;
 use project::Places;
 pub use resolved::{Variable, millis, variables};
-use watch::Watch;
+use state::Piece;
 
 const LABEL_OWNER: &str = "hostler.compose.owner";
 const LABEL_UNIT: &str = "hostler.compose.unit";
@@ -114,14 +116,13 @@ struct Inner {
     looking: tokio::sync::Mutex<()>,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
-    watch: Watch,
+    watch: Watch<String, Piece>,
     /// As the last observation found them.
     parts: Mutex<HashMap<UnitId, Vec<Part>>>,
     /// Projects whose rest is being ended.
     ending: Mutex<HashSet<UnitId>>,
     is_swept: AtomicBool,
-    /// One verb at a time for each unit.
-    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
 }
 
 impl ComposeRuntime {
@@ -153,7 +154,7 @@ impl ComposeRuntime {
             parts: Mutex::default(),
             ending: Mutex::default(),
             is_swept: AtomicBool::new(false),
-            verbs: Mutex::default(),
+            turns: Turns::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -187,26 +188,26 @@ impl Runtime for ComposeRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(unit.id).await;
+        let _turn = self.inner.turns.take(unit.id).await;
         self.inner.prepare(unit, progress).await
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         self.inner.start(id).await
     }
 
     async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         self.inner.stop(id).await
     }
 
     async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
-        let turn = self.inner.turn(id).await;
+        let turn = self.inner.turns.take(id).await;
         let removed = self.inner.remove(id, data).await;
         drop(turn);
         if removed.is_ok() {
-            lock(&self.inner.verbs).remove(&id);
+            self.inner.turns.forget(id);
             lock(&self.inner.parts).remove(&id);
         }
         // Whoever follows its log learns that it is gone, also if it never had a container.
@@ -275,11 +276,7 @@ impl Judged for ComposeRuntime {
 #[async_trait]
 impl Stats for ComposeRuntime {
     async fn measure(&self, id: UnitId) -> Result<UnitStats, RuntimeError> {
-        let seen = self
-            .inner
-            .find(id)
-            .await?
-            .ok_or(RuntimeError::NotFound(id))?;
+        let seen = self.inner.seen_of(id).await?;
         let docker = self.inner.engine.docker().await?;
         let mut sum = UnitStats::default();
         for piece in seen.pieces.iter().filter(|piece| piece.is_alive()) {
@@ -309,14 +306,6 @@ impl Stats for ComposeRuntime {
 }
 
 impl Inner {
-    async fn turn(&self, id: UnitId) -> tokio::sync::OwnedMutexGuard<()> {
-        self.turn_of(id).lock_owned().await
-    }
-
-    fn turn_of(&self, id: UnitId) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(lock(&self.verbs).entry(id).or_default())
-    }
-
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.clock.wall_millis())
     }
@@ -329,8 +318,4 @@ fn address(engine: &str) -> String {
     } else {
         engine.to_owned()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

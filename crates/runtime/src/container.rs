@@ -22,27 +22,31 @@ mod adopt;
 mod adoptable;
 mod create;
 pub(crate) mod engine;
-pub(crate) mod exec;
+mod exec;
 mod files;
 pub(crate) mod found;
 pub(crate) mod images;
 mod leftovers;
-pub(crate) mod output;
+mod output;
+pub(crate) mod places;
 pub(crate) mod pull;
+pub(crate) mod reading;
 pub(crate) mod registry;
+pub(crate) mod requests;
 pub(crate) mod starts;
 mod usage;
+pub(crate) mod watch;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
-    RemoveContainerOptions, StartContainerOptions, StatsOptions, WaitContainerOptions,
+    CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
+    StartContainerOptions, StatsOptions,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -51,18 +55,20 @@ use hostler_model::spec::Kind;
 use hostler_model::{Exit, FailureCode, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
+use crate::turns::{Turn, Turns, lock, to_the_end};
 use crate::{
     Adoptable, Adoption, Census, Data, Exec, Files, Found, FoundState, Leftovers, NativeHealth,
     Ports, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
 };
 use adopt::Adoptions;
 use engine::{Attempt as _, Engine, NETWORK_MISSING, readable};
-use found::Changes;
 use images::Images;
 use pull::{Pulls, Ready};
 pub use registry::{Login, Registries, Registry};
+use requests::{KILL_PATIENCE, LOOK_PAUSE};
 use starts::Starts;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
+use watch::Watch;
 
 const LABEL_OWNER: &str = "hostler.owner";
 const LABEL_UNIT: &str = "hostler.unit";
@@ -71,10 +77,6 @@ const LABEL_GRACE: &str = "hostler.grace-ms";
 const LABEL_VOLUMES: &str = "hostler.volumes";
 /// Containers that are created at once.
 const CREATIONS_AT_ONCE: usize = 8;
-/// How long a killed container may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at a container whose end could not be waited for.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the driver is made of.
 pub struct ContainerConfig {
@@ -92,9 +94,6 @@ pub struct ContainerConfig {
     pub tasks: Tasks,
 }
 
-/// Whose turn it is to do something with a unit, for as long as it is held.
-type Turn = tokio::sync::OwnedMutexGuard<()>;
-
 /// Runs containers.
 pub struct ContainerRuntime {
     inner: Arc<Inner>,
@@ -109,11 +108,10 @@ struct Inner {
     owner: String,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
-    changes: Changes,
+    watch: Watch<UnitId, Found>,
     /// The engine's ids of units that were met before.
     ids: Mutex<HashMap<UnitId, String>>,
-    /// One verb at a time for each unit.
-    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
 }
 
 impl ContainerRuntime {
@@ -144,9 +142,9 @@ impl ContainerRuntime {
             owner,
             clock,
             tasks,
-            changes: Changes::default(),
+            watch: Watch::default(),
             ids: Mutex::default(),
-            verbs: Mutex::default(),
+            turns: Turns::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -188,7 +186,7 @@ impl Runtime for ContainerRuntime {
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
         unit.check_volumes()?;
-        let turn = self.inner.turn(unit.id).await;
+        let turn = self.inner.turns.take(unit.id).await;
         let turn = self.inner.take_over(unit, turn).await?;
         let Some((docker, image)) = self.inner.fetch(unit, progress).await? else {
             return Ok(());
@@ -197,39 +195,37 @@ impl Runtime for ContainerRuntime {
         // An engine carries a request out even if nobody waits for it any more, so the turn ends with it:
         // a removal that comes next finds what was made.
         let (inner, unit) = (Arc::clone(&self.inner), unit.clone());
-        let (sender, created) = oneshot::channel();
-        self.inner.tasks.spawn("create a container", async move {
+        let created = to_the_end(&self.inner.tasks, "create a container", async move {
             let answer = inner.create(&docker, &unit, &image.name).await;
             drop(image);
             drop(turn);
-            // Whoever asked may have gone.
-            let _ = sender.send(answer);
+            answer
         });
-        let lost = |_| Err(engine::down("the creation was broken off".to_owned()));
+        let lost = || Err(engine::down("the creation was broken off".to_owned()));
         created.await.unwrap_or_else(lost)
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         let started = self.inner.start(id).await;
-        self.inner.changes.forget(id);
+        self.inner.watch.forget(&id);
         started
     }
 
     async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         let stopped = self.inner.stop(id).await;
-        self.inner.changes.forget(id);
+        self.inner.watch.forget(&id);
         stopped
     }
 
     async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
-        let turn = self.inner.turn(id).await;
+        let turn = self.inner.turns.take(id).await;
         let removed = self.inner.remove(id, data).await;
-        self.inner.changes.forget(id);
+        self.inner.watch.forget(&id);
         drop(turn);
         if removed.is_ok() {
-            lock(&self.inner.verbs).remove(&id);
+            self.inner.turns.forget(id);
             lock(&self.inner.ids).remove(&id);
         }
         removed
@@ -242,7 +238,7 @@ impl Runtime for ContainerRuntime {
 
     async fn changed(&self) {
         self.inner.watch_events();
-        self.inner.changes.wake().await;
+        self.inner.watch.wake().await;
     }
 
     async fn logs(
@@ -326,11 +322,6 @@ impl Adoption for ContainerRuntime {
 }
 
 impl Inner {
-    async fn turn(&self, id: UnitId) -> Turn {
-        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
-        turn.lock_owned().await
-    }
-
     /// Adopts what the spec names, if it names something: to the end, from the engine to the record, even if who asked
     /// goes meanwhile. The turn comes back when it is done.
     async fn take_over(self: &Arc<Self>, unit: &Unit, turn: Turn) -> Result<Turn, RuntimeError> {
@@ -339,13 +330,10 @@ impl Inner {
             return Ok(turn);
         }
         let (inner, unit) = (Arc::clone(self), unit.clone());
-        let (sender, adopted) = oneshot::channel();
-        self.tasks.spawn("adopt a container", async move {
-            let answer = inner.adopt(&unit).await;
-            // Whoever asked may have gone, and the turn ends here.
-            let _ = sender.send(answer.map(|()| turn));
+        let adopted = to_the_end(&self.tasks, "adopt a container", async move {
+            inner.adopt(&unit).await.map(|()| turn)
         });
-        let lost = |_| Err(engine::down("the adoption was broken off".to_owned()));
+        let lost = || Err(engine::down("the adoption was broken off".to_owned()));
         adopted.await.unwrap_or_else(lost)
     }
 
@@ -500,39 +488,17 @@ impl Inner {
 
     /// Sends a signal. Answers whether there was something to send it to.
     async fn kill(&self, id: UnitId, container: &str, signal: &str) -> Result<bool, RuntimeError> {
-        let docker = self.engine.docker().await?;
-        let options = KillContainerOptions {
-            signal: signal.to_owned(),
-        };
-        match docker
-            .kill_container(container, Some(options))
-            .await
-            .attempt()?
-        {
-            Ok(()) => Ok(true),
-            // It ended in between.
-            Err(refused) if refused.is_conflict() => Ok(false),
-            Err(refused) => Err(refused.of_unit(id)),
-        }
+        let sent = self.engine.signal(container, signal).await?;
+        sent.ok_or(RuntimeError::NotFound(id))
     }
 
     /// Waits until the container does not run, at most so long.
     async fn wait(&self, id: UnitId, container: &str, most: Duration) -> Result<(), RuntimeError> {
-        let docker = self.engine.docker().await?;
-        let waiting = async {
-            loop {
-                let options = WaitContainerOptions {
-                    condition: "not-running".to_owned(),
-                };
-                // How it ended is read afterwards; here it only matters that it has.
-                let _ = docker.wait_container(container, Some(options)).next().await;
-                if exit_of(&self.inspect(id, container).await?.found.state).is_some() {
-                    return Ok(());
-                }
-                tokio::time::sleep(LOOK_PAUSE).await;
-            }
+        let is_over = || async move {
+            let seen = self.inspect(id, container).await?;
+            Ok(exit_of(&seen.found.state).is_some())
         };
-        tokio::time::timeout(most, waiting).await.unwrap_or(Ok(()))
+        self.engine.wait(container, most, is_over).await
     }
 
     async fn wait_until_gone(&self, id: UnitId) -> Result<(), RuntimeError> {
@@ -559,10 +525,6 @@ const fn exit_of(state: &FoundState) -> Option<Exit> {
 /// Whether the labels are those of a unit of any agent of ours.
 fn is_ours(labels: &HashMap<String, String>) -> bool {
     labels.keys().any(|key| key.starts_with("hostler."))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The engine would look for it only at the start, and leave a container behind.

@@ -20,6 +20,7 @@ mod files;
 pub mod leftovers;
 pub mod logs;
 pub mod process;
+mod turns;
 pub mod vm;
 pub mod volumes;
 mod whose;

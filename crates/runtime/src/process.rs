@@ -28,7 +28,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::disk;
 use crate::logs::{LogLine, LogQuery};
+use crate::turns::Turns;
 use crate::{
     Data, Exec, Fencing, Files, Found, FoundState, Place, Ports, Progress, Runtime, RuntimeError,
     Stats, Unit, UnitStats,
@@ -83,8 +84,7 @@ struct Inner {
     cgroups: Cgroups,
     preparations: Semaphore,
     wake: Notify,
-    /// One verb at a time for each unit.
-    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
     /// The runs whose end is waited for.
     watched: Mutex<HashMap<UnitId, u32>>,
 }
@@ -109,7 +109,7 @@ impl ProcessRuntime {
             cgroups: Cgroups::detect(Path::new(cgroup::ROOT)),
             preparations: Semaphore::new(PREPARATIONS_AT_ONCE),
             wake: Notify::new(),
-            verbs: Mutex::default(),
+            turns: Turns::default(),
             watched: Mutex::default(),
         };
         Self {
@@ -125,7 +125,7 @@ impl ProcessRuntime {
     where
         F: FnOnce(&Path) -> io::Result<()> + Send + 'static,
     {
-        let turn = self.inner.turn(unit.id).await;
+        let turn = self.inner.turns.take(unit.id).await;
         let _permit = self.inner.preparations.acquire().await;
         let inner = Arc::clone(&self.inner);
         let record = UnitRecord {
@@ -163,7 +163,7 @@ impl ProcessRuntime {
 
     /// Forgets that a run began, once it has ended: it came to nothing. Its log goes on with the next one.
     pub(crate) async fn take_back(&self, id: UnitId, run: u32) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         let dir = UnitDir::of(&self.inner.dir, id);
         disk::off_thread("take the run back", move || {
             // A start without an exit is a run whose shim died, which is over as well.
@@ -208,17 +208,17 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         self.inner.start(id).await
     }
 
     async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         self.inner.stop(id).await
     }
 
     async fn remove(&self, id: UnitId, _data: Data) -> Result<(), RuntimeError> {
-        let turn = self.inner.turn(id).await;
+        let turn = self.inner.turns.take(id).await;
         match self.inner.stop(id).await {
             Ok(_) | Err(RuntimeError::NotFound(_)) => {}
             // Records that cannot be read say nothing of how to stop it, or whether it runs.
@@ -232,7 +232,7 @@ impl Runtime for ProcessRuntime {
         })
         .await?;
         drop(turn);
-        lock(&self.inner.verbs).remove(&id);
+        self.inner.turns.forget(id);
         self.inner.wake.notify_one();
         Ok(())
     }
@@ -298,17 +298,6 @@ impl Stats for ProcessRuntime {
 }
 
 impl Inner {
-    async fn turn(&self, id: UnitId) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
-        turn.lock_owned().await
-    }
-
-    /// The turn, unless a verb works on the unit just now.
-    fn try_turn(&self, id: UnitId) -> Option<tokio::sync::OwnedMutexGuard<()>> {
-        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
-        turn.try_lock_owned().ok()
-    }
-
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.clock.wall_millis())
     }
@@ -372,8 +361,4 @@ fn mounts_of(unit: &Unit) -> Vec<Mount> {
             read_only: volume.read_only,
         })
         .collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -36,12 +36,11 @@ mod record;
 mod runs;
 mod seed;
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -49,10 +48,10 @@ use futures::stream::BoxStream;
 use hostler_kit::{Clock, Tasks};
 use hostler_model::spec::{Accelerator, Kind};
 use hostler_model::{AssignmentId, Exit, RuntimeFact, Timestamp, UnitId};
-use tokio::sync::oneshot;
 
 use crate::logs::{LogLine, LogQuery};
 use crate::process::{ProcessConfig, ProcessRuntime, ShimCommand};
+use crate::turns::{Turns, to_the_end};
 use crate::whose::Whose;
 use crate::{
     Data, Found, FoundState, Guest, Guests, Leftovers, Progress, Runtime, RuntimeError, Stats,
@@ -112,8 +111,7 @@ struct Inner {
     settings: VmSettings,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
-    /// One verb at a time for each unit.
-    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
 }
 
 impl VmRuntime {
@@ -144,7 +142,7 @@ impl VmRuntime {
             settings,
             clock,
             tasks,
-            verbs: Mutex::default(),
+            turns: Turns::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -163,19 +161,15 @@ impl Runtime for VmRuntime {
     }
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {
-        let turn = self.inner.turn(unit.id).await;
+        let turn = self.inner.turns.take(unit.id).await;
         progress("making disks".to_owned());
-        // What has begun is finished even if nobody waits for it any more, and the turn ends with it: a removal
-        // that comes next finds what was made.
         let (inner, unit) = (Arc::clone(&self.inner), unit.clone());
-        let (sender, prepared) = oneshot::channel();
-        self.inner.tasks.spawn("prepare a machine", async move {
+        let prepared = to_the_end(&self.inner.tasks, "prepare a machine", async move {
             let answer = inner.prepare(&unit).await;
             drop(turn);
-            // Whoever asked may have gone.
-            let _ = sender.send(answer);
+            answer
         });
-        let lost = |_| {
+        let lost = || {
             let source = io::ErrorKind::Interrupted.into();
             Err(disk::error("prepare the machine", source))
         };
@@ -183,17 +177,17 @@ impl Runtime for VmRuntime {
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         self.inner.start(id).await
     }
 
     async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         self.inner.stop(id).await
     }
 
     async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
-        let turn = self.inner.turn(id).await;
+        let turn = self.inner.turns.take(id).await;
         match self.inner.stop(id).await {
             // What cannot be read, or does not do as asked, is cut off by the process driver.
             Ok(_) | Err(RuntimeError::NotFound(_) | RuntimeError::Io { .. }) => {}
@@ -201,7 +195,7 @@ impl Runtime for VmRuntime {
         }
         self.inner.remove(id, data).await?;
         drop(turn);
-        lock(&self.inner.verbs).remove(&id);
+        self.inner.turns.forget(id);
         Ok(())
     }
 
@@ -269,11 +263,6 @@ impl Guests for VmRuntime {
 }
 
 impl Inner {
-    async fn turn(&self, id: UnitId) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
-        turn.lock_owned().await
-    }
-
     async fn probe(&self) -> RuntimeFact {
         let fact = |available, version, note| RuntimeFact {
             kind: Kind::Vm,
@@ -394,10 +383,6 @@ fn tail<'a>(lines: impl DoubleEndedIterator<Item = &'a str>, most: usize, betwee
     }
     kept.reverse();
     kept.join(between)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hostler_model::{AssignmentId, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
 
+use crate::turns::lock;
 use crate::{RuntimeError, disk};
 
 /// Between two looks at whether an assignment is let go of.
@@ -145,10 +146,6 @@ impl Drop for Hold {
     fn drop(&mut self) {
         lock(&self.held).remove(&self.assignment);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A file that a power cut has emptied says nothing: the data stays for good.

@@ -192,7 +192,7 @@ impl Inner {
     // --- start ---
 
     pub(super) async fn start(self: &Arc<Self>, id: UnitId) -> Result<(), RuntimeError> {
-        let seen = self.find(id).await?.ok_or(RuntimeError::NotFound(id))?;
+        let seen = self.seen_of(id).await?;
         if matches!(seen.standing.state, FoundState::Running { .. }) {
             return Ok(());
         }

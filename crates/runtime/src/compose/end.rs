@@ -7,26 +7,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard::query_parameters::{
-    KillContainerOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
-    RemoveVolumeOptions, WaitContainerOptions,
+    ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
-use futures::StreamExt as _;
 use hostler_model::{AssignmentId, Exit, UnitId};
 
 use super::project::Project;
 use super::state::Piece;
-use super::{Inner, LABEL_UNIT, PROJECT, lock};
+use super::{Inner, LABEL_UNIT, PROJECT};
 use crate::container::engine::Attempt as _;
+use crate::container::requests::KILL_PATIENCE;
+use crate::turns::lock;
 use crate::{Data, FoundState, RuntimeError};
-
-/// How long a killed container may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at a container whose end could not be waited for.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 impl Inner {
     pub(super) async fn stop(&self, id: UnitId) -> Result<Exit, RuntimeError> {
-        let seen = self.find(id).await?.ok_or(RuntimeError::NotFound(id))?;
+        let seen = self.seen_of(id).await?;
         let alive: Vec<&Piece> = seen
             .pieces
             .iter()
@@ -35,7 +30,7 @@ impl Inner {
         if !alive.is_empty() {
             self.end(id, alive, seen.project.as_ref()).await?;
         }
-        let seen = self.find(id).await?.ok_or(RuntimeError::NotFound(id))?;
+        let seen = self.seen_of(id).await?;
         match seen.standing.state {
             FoundState::Exited { exit, .. } if !seen.pieces.iter().any(Piece::is_alive) => Ok(exit),
             // What has never run has not ended in any way that is known.
@@ -88,62 +83,26 @@ impl Inner {
         piece: &Piece,
         grace: Duration,
     ) -> Result<(), RuntimeError> {
-        if self.kill(piece, &piece.stop_signal).await? {
-            self.wait(id, piece, grace).await?;
-        }
-        let is_alive = async || {
-            let piece = self.inspect(id, &piece.container).await?;
-            Ok::<bool, RuntimeError>(piece.is_some_and(|piece| piece.is_alive()))
+        let container = &piece.container;
+        let is_over = || async move {
+            let piece = self.inspect(id, container).await?;
+            Ok::<bool, RuntimeError>(!piece.is_some_and(|piece| piece.is_alive()))
         };
-        if !is_alive().await? {
+        // It may have ended, or gone, in between.
+        let sent = self.engine.signal(container, &piece.stop_signal).await?;
+        if sent == Some(true) {
+            self.engine.wait(container, grace, is_over).await?;
+        }
+        if is_over().await? {
             return Ok(());
         }
-        self.kill(piece, "SIGKILL").await?;
-        self.wait(id, piece, KILL_PATIENCE).await?;
-        if is_alive().await? {
-            return Err(RuntimeError::Unkillable(id));
+        self.engine.signal(container, "SIGKILL").await?;
+        self.engine.wait(container, KILL_PATIENCE, is_over).await?;
+        if is_over().await? {
+            Ok(())
+        } else {
+            Err(RuntimeError::Unkillable(id))
         }
-        Ok(())
-    }
-
-    /// Sends a signal. Answers whether there was something to send it to.
-    async fn kill(&self, piece: &Piece, signal: &str) -> Result<bool, RuntimeError> {
-        let docker = self.engine.docker().await?;
-        let signal = signal.to_owned();
-        let options = Some(KillContainerOptions { signal });
-        match docker
-            .kill_container(&piece.container, options)
-            .await
-            .attempt()?
-        {
-            Ok(()) => Ok(true),
-            // It ended, or went, in between.
-            Err(refused) if refused.is_conflict() || refused.is_not_found() => Ok(false),
-            Err(refused) => Err(refused.of_engine()),
-        }
-    }
-
-    /// Waits until the container does not run, at most so long.
-    async fn wait(&self, id: UnitId, piece: &Piece, most: Duration) -> Result<(), RuntimeError> {
-        let docker = self.engine.docker().await?;
-        let waiting = async {
-            loop {
-                let options = WaitContainerOptions {
-                    condition: "not-running".to_owned(),
-                };
-                // How it ended is read afterwards; here it only matters that it has.
-                let _ = docker
-                    .wait_container(&piece.container, Some(options))
-                    .next()
-                    .await;
-                let seen = self.inspect(id, &piece.container).await?;
-                if !seen.is_some_and(|seen| seen.is_alive()) {
-                    return Ok(());
-                }
-                tokio::time::sleep(LOOK_PAUSE).await;
-            }
-        };
-        tokio::time::timeout(most, waiting).await.unwrap_or(Ok(()))
     }
 
     /// Ends what runs of a project that is not to go on after a part of it has failed.
@@ -154,7 +113,7 @@ impl Inner {
         tracing::info!(unit = %id, "a service has failed and nothing restarts it: ending the others");
         let inner = Arc::clone(self);
         self.tasks.spawn_until_stop("end a project", async move {
-            let turn = inner.turn(id).await;
+            let turn = inner.turns.take(id).await;
             if let Err(error) = inner.stop(id).await {
                 tracing::warn!(unit = %id, %error, "the rest of a project could not be ended");
             }
@@ -254,7 +213,7 @@ impl Inner {
         }
         for id in halves {
             // A verb that works on it knows better.
-            if let Ok(_turn) = self.turn_of(id).try_lock_owned()
+            if let Some(_turn) = self.turns.try_take(id)
                 && let Err(error) = self.places.remove(id, false).await
             {
                 tracing::warn!(unit = %id, %error, "what is left of a preparation cannot be removed");

@@ -1,40 +1,43 @@
-//! What is done inside one container of a project: commands, files, ports. The part is a service, with its number
+//! Which container of a project is meant when something is to be done inside it. The part is a service, with its number
 //! where it has several containers; a project of one container needs no word for it.
-
-use std::io;
-use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use hostler_model::{FailureCode, UnitId};
 
-use super::ComposeRuntime;
 use super::state::{Piece, name_of};
-use crate::container::exec::Place;
+use super::{ComposeRuntime, Inner};
+use crate::RuntimeError;
+use crate::container::places::{Place, Places};
 use crate::exec::not_running;
-use crate::{Archive, Exec, ExecCommand, Execution, Files, Ports, RuntimeError};
 
-impl ComposeRuntime {
+#[async_trait]
+impl Places for ComposeRuntime {
     async fn place(&self, id: UnitId, part: Option<&str>) -> Result<Place, RuntimeError> {
-        let seen = self.inner.find(id).await?;
-        let seen = seen.ok_or(RuntimeError::NotFound(id))?;
-        let piece = choose(&seen.pieces, part)?;
-        Ok(Place {
-            unit: id,
-            container: piece.container.clone(),
-            docker: self.inner.engine.docker().await?,
-        })
+        let seen = self.inner.seen_of(id).await?;
+        self.inner.place(id, choose(&seen.pieces, part)?).await
     }
 
     async fn running(&self, id: UnitId, part: Option<&str>) -> Result<Place, RuntimeError> {
-        let seen = self.inner.find(id).await?;
-        let seen = seen.ok_or(RuntimeError::NotFound(id))?;
-        if seen.pieces.iter().all(|piece| !piece.is_alive()) {
+        let seen = self.inner.seen_of(id).await?;
+        // What a project that has ended is made of tells nobody anything.
+        if !seen.pieces.iter().any(Piece::is_alive) {
             return Err(not_running(id));
         }
         match choose(&seen.pieces, part)? {
-            piece if piece.is_alive() => self.place(id, part).await,
+            piece if piece.is_alive() => self.inner.place(id, piece).await,
             _ => Err(not_running(id)),
         }
+    }
+}
+
+impl Inner {
+    async fn place(&self, id: UnitId, piece: &Piece) -> Result<Place, RuntimeError> {
+        Ok(Place {
+            unit: id,
+            container: piece.container.clone(),
+            docker: self.engine.docker().await?,
+            tasks: self.tasks.clone(),
+        })
     }
 }
 
@@ -57,51 +60,4 @@ fn choose<'a>(pieces: &'a [Piece], part: Option<&str>) -> Result<&'a Piece, Runt
             message: format!("{asked}; it has {}", names.join(", ")),
         }
     })
-}
-
-#[async_trait]
-impl Exec for ComposeRuntime {
-    async fn begin(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        command: &ExecCommand,
-    ) -> Result<Box<dyn Execution>, RuntimeError> {
-        let place = self.running(id, part).await?;
-        place.begin(&self.inner.tasks, command).await
-    }
-}
-
-#[async_trait]
-impl Files for ComposeRuntime {
-    async fn read(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        path: &str,
-    ) -> Result<Archive, RuntimeError> {
-        self.place(id, part).await?.read(path).await
-    }
-
-    async fn write(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        path: &str,
-        archive: Archive<io::Error>,
-    ) -> Result<(), RuntimeError> {
-        self.place(id, part).await?.write(path, archive).await
-    }
-}
-
-#[async_trait]
-impl Ports for ComposeRuntime {
-    async fn address(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        port: u16,
-    ) -> Result<SocketAddr, RuntimeError> {
-        self.running(id, part).await?.address(port).await
-    }
 }

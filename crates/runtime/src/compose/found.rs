@@ -5,24 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, HealthStatusEnum};
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use bollard::query_parameters::InspectContainerOptions;
 use futures::StreamExt as _;
 use hostler_model::spec::RestartPolicy;
 use hostler_model::{UnitId, WorkloadId};
 
 use super::project::Project;
 use super::state::{self, Piece, PieceState, Standing};
-use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD, PROJECT, lock};
+use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD, PROJECT};
 use crate::container::engine::{Attempt as _, readable};
-use crate::container::found::{exit_of, moment};
+use crate::container::found::{
+    DEFAULT_GRACE_MILLIS, LOOKS_AT_ONCE, ended_at, exit_of, is_alive, moment, published,
+};
 use crate::container::starts::History;
+use crate::turns::lock;
 use crate::{Found, RuntimeError, disk};
 
 const SERVICE: &str = "com.docker.compose.service";
 const NUMBER: &str = "com.docker.compose.container-number";
-/// Looks at containers that go on at the same time.
-const LOOKS_AT_ONCE: usize = 8;
-const DEFAULT_GRACE_MILLIS: u64 = 10_000;
 
 /// All that is known of a unit.
 pub(super) struct Seen {
@@ -46,12 +46,12 @@ impl Inner {
         // The disk first: a unit that is removed in between is missing in both, or found whole.
         let (projects, halves) = self.places.all().await?;
         self.sweep(halves).await;
-        let listed = self.list(&format!("{LABEL_OWNER}={}", self.owner)).await?;
+        let listed = self.list(format!("{LABEL_OWNER}={}", self.owner)).await?;
         let ids: HashSet<String> = listed
             .iter()
             .filter_map(|it| it.summary.id.clone())
             .collect();
-        self.watch.retain(&ids);
+        self.watch.retain(|id| ids.contains(id));
         let workloads: BTreeMap<UnitId, WorkloadId> = listed
             .iter()
             .map(|it| (it.unit, it.workload))
@@ -82,7 +82,7 @@ impl Inner {
     /// One unit, if there is anything of it.
     pub(super) async fn find(&self, id: UnitId) -> Result<Option<Seen>, RuntimeError> {
         let project = self.places.read(id).await?;
-        let listed = self.list(&format!("{LABEL_UNIT}={id}")).await?;
+        let listed = self.list(format!("{LABEL_UNIT}={id}")).await?;
         let listed: Vec<Listed> = listed.into_iter().filter(|it| it.unit == id).collect();
         if project.is_none() && listed.is_empty() {
             return Ok(None);
@@ -90,6 +90,11 @@ impl Inner {
         let mut pieces = self.look_at(listed).await?;
         let pieces = pieces.remove(&id).unwrap_or_default();
         self.seen(id, project, pieces).await.map(Some)
+    }
+
+    /// One unit that has to be here.
+    pub(super) async fn seen_of(&self, id: UnitId) -> Result<Seen, RuntimeError> {
+        self.find(id).await?.ok_or(RuntimeError::NotFound(id))
     }
 
     async fn seen(
@@ -109,8 +114,8 @@ impl Inner {
     }
 
     /// Containers of ours that carry the label.
-    async fn list(&self, label: &str) -> Result<Vec<Listed>, RuntimeError> {
-        let listed = self.containers(label).await?;
+    async fn list(&self, label: String) -> Result<Vec<Listed>, RuntimeError> {
+        let listed = self.engine.list("label", vec![label]).await?;
         let ours = listed.into_iter().filter_map(|summary| {
             let labels = summary.labels.as_ref()?;
             let is_ours = *labels.get(LABEL_OWNER)? == self.owner;
@@ -125,29 +130,15 @@ impl Inner {
         Ok(ours.collect())
     }
 
-    /// Every container that carries the label, whoever made it.
-    pub(super) async fn containers(
-        &self,
-        label: &str,
-    ) -> Result<Vec<ContainerSummary>, RuntimeError> {
-        let docker = self.engine.docker().await?;
-        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(filters),
-            ..ListContainersOptions::default()
-        };
-        let answer = readable(|| docker.list_containers(Some(options.clone()))).await;
-        answer.or_down()
-    }
-
     /// The containers of the assignment's project, of any generation.
     pub(super) async fn of_project(
         &self,
         id: UnitId,
     ) -> Result<Vec<ContainerSummary>, RuntimeError> {
         let name = self.places.name_of(id.assignment);
-        self.containers(&format!("{PROJECT}={name}")).await
+        self.engine
+            .list("label", vec![format!("{PROJECT}={name}")])
+            .await
     }
 
     async fn look_at(
@@ -190,7 +181,7 @@ impl Inner {
         }
         let piece = self.inspect(unit, container).await?;
         if let Some(piece) = &piece {
-            self.watch.keep(word, piece, events);
+            self.watch.keep(container, (word, piece), events);
         }
         Ok(piece)
     }
@@ -239,30 +230,19 @@ fn piece_of(container: &str, answer: ContainerInspectResponse, was_rebooted: boo
     let number = |key: &str| labels.get(key).and_then(|text| text.parse::<u64>().ok());
     let state = answer.state.unwrap_or_default();
     let since = state.started_at.as_deref().and_then(moment);
-    let is_alive = [state.running, state.paused, state.restarting].contains(&Some(true));
     let health = state.health.as_ref().and_then(|health| health.status);
     let piece_state = match since {
         None => PieceState::Created,
-        Some(since) if is_alive => PieceState::Alive {
+        Some(since) if is_alive(&state) => PieceState::Alive {
             since,
             is_unhealthy: health == Some(HealthStatusEnum::UNHEALTHY),
         },
         Some(since) => PieceState::Ended {
             since,
             exit: exit_of(&state, was_rebooted),
-            at: state
-                .finished_at
-                .as_deref()
-                .and_then(moment)
-                .unwrap_or(since),
+            at: ended_at(&state).unwrap_or(since),
         },
     };
-    let bindings = answer.host_config.and_then(|host| host.port_bindings);
-    let bindings = bindings
-        .unwrap_or_default()
-        .into_values()
-        .flatten()
-        .flatten();
     let grace = number(LABEL_GRACE).unwrap_or(DEFAULT_GRACE_MILLIS);
     Piece {
         container: container.to_owned(),
@@ -272,9 +252,7 @@ fn piece_of(container: &str, answer: ContainerInspectResponse, was_rebooted: boo
             .unwrap_or(1),
         state: piece_state,
         problem: state.error.unwrap_or_default(),
-        ports: bindings
-            .filter_map(|binding| binding.host_port?.parse().ok())
-            .collect(),
+        ports: published(answer.host_config),
         program: answer.path.unwrap_or_default(),
         stop_signal: config.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
         grace: Duration::from_millis(grace),

@@ -118,9 +118,8 @@ impl Inner {
     /// Assignments that have a unit here, or half of one.
     async fn assignments(&self) -> Result<BTreeSet<AssignmentId>, RuntimeError> {
         let (projects, halves) = self.places.all().await?;
-        let containers = self
-            .containers(&format!("{LABEL_OWNER}={}", self.owner))
-            .await?;
+        let label = format!("{LABEL_OWNER}={}", self.owner);
+        let containers = self.engine.list("label", vec![label]).await?;
         let of_labels = containers
             .iter()
             .filter_map(|it| self.project_of(it.labels.as_ref()?));

@@ -8,43 +8,34 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bollard::container::LogOutput;
-use bollard::query_parameters::LogsOptions;
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, SelectAll};
-use hostler_model::{Timestamp, UnitId};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use hostler_model::UnitId;
+use tokio::sync::watch;
 
 use super::Inner;
 use super::found::Seen;
 use super::state;
 use crate::RuntimeError;
 use crate::container::engine::Attempt as _;
-use crate::container::output::{Place, Resumed, is_later, stamped};
+use crate::container::reading::{Place, Reading, Resumed, Sender, Wanted, is_later, stamped};
 use crate::container::starts::History;
-use crate::logs::{LogLine, LogQuery, Run};
+use crate::logs::{LogLine, LogQuery};
 
-/// Lines on their way to a reader.
-const LINES_AHEAD: usize = 256;
-/// Between two tries to go on following, should no event tell.
-const GLANCE: Duration = Duration::from_secs(1);
 /// Between two looks for containers that were started while others are followed, should no event tell.
 const LOOK: Duration = Duration::from_secs(5);
 /// Pieces of one line that are held together.
 const MOST_PIECES: usize = 64;
 
-type Sender = mpsc::Sender<Result<LogLine, RuntimeError>>;
-
-/// Which lines are wanted.
-struct Reading {
+/// A project's log that is read for somebody.
+struct OfProject {
     inner: Arc<Inner>,
     id: UnitId,
-    /// The first run that is wanted.
-    run: u32,
-    since: Option<Timestamp>,
-    tail: Option<usize>,
-    follow: bool,
+    /// As it was when it was asked for.
+    seen: Seen,
+    wanted: Wanted,
     /// How far each container's log was read.
     places: BTreeMap<String, Place>,
 }
@@ -75,67 +66,29 @@ pub(super) async fn read(
     id: UnitId,
     query: LogQuery,
 ) -> Result<BoxStream<'static, Result<LogLine, RuntimeError>>, RuntimeError> {
-    let seen = inner.find(id).await?.ok_or(RuntimeError::NotFound(id))?;
-    let latest = seen.standing.runs;
-    let run = match query.run {
-        Run::Latest => latest,
-        Run::Previous => latest.saturating_sub(1),
-    };
-    // Who follows a unit that has not run yet waits for its first run.
-    let is_awaited = query.follow && query.run == Run::Latest;
-    if run == 0 && !is_awaited {
-        return Err(RuntimeError::NoLog);
-    }
+    let seen = inner.seen_of(id).await?;
+    let wanted = Wanted::of(&query, seen.standing.runs)?;
     let tasks = inner.tasks.clone();
     let changes = inner.watch.subscribe();
     inner.watch_events();
-    let reading = Reading {
+    let reading = OfProject {
         inner,
         id,
-        run: run.max(1),
-        since: query.since,
-        tail: query.tail,
-        follow: query.follow,
+        seen,
+        wanted,
         places: BTreeMap::new(),
     };
-    let (sender, receiver) = mpsc::channel(LINES_AHEAD);
-    tasks.spawn_until_stop("read compose log", async move {
-        let gone = sender.clone();
-        // Both arms only wait; a reader that is gone needs no more lines.
-        tokio::select! {
-            () = gone.closed() => {}
-            () = reading.send_all(seen, sender, changes) => {}
-        }
-    });
-    Ok(ReceiverStream::new(receiver).boxed())
+    Ok(wanted.serve(reading, changes, (&tasks, "read compose log")))
 }
 
-impl Reading {
-    async fn send_all(mut self, seen: Seen, sender: Sender, mut changes: watch::Receiver<u64>) {
-        if let Err(error) = self.send_kept(&seen, &sender).await {
-            let _ = sender.send(Err(error)).await;
-            return;
-        }
-        while self.follow {
-            // An engine that is down for a while is no end: the logs are still there after it.
-            match self.send_new(&sender, &mut changes).await {
-                Ok(()) | Err(RuntimeError::EngineDown { .. }) => {}
-                Err(RuntimeError::NotFound(_)) => return,
-                Err(error) => {
-                    let _ = sender.send(Err(error)).await;
-                    return;
-                }
-            }
-            let _ = tokio::time::timeout(GLANCE, changes.changed()).await;
-        }
-    }
-
-    /// Sends what is there now, in the order of its moments.
-    async fn send_kept(&mut self, seen: &Seen, sender: &Sender) -> Result<(), RuntimeError> {
+#[async_trait]
+impl Reading for OfProject {
+    /// In the order of its moments.
+    async fn send_kept(&mut self, sender: &Sender) -> Result<(), RuntimeError> {
         let mut heads = Vec::new();
-        for piece in &seen.pieces {
-            let name = state::name_of(piece, &seen.pieces);
-            let mut lines = self.open(&piece.container, name, seen, false).await?;
+        for piece in &self.seen.pieces {
+            let name = state::name_of(piece, &self.seen.pieces);
+            let mut lines = self.open(&piece.container, name, &self.seen, false).await?;
             if let Some(first) = lines.next().await.transpose()? {
                 heads.push((first, lines));
             }
@@ -153,7 +106,7 @@ impl Reading {
             }
             tail.push_back(whole);
             count += 1;
-            match self.tail {
+            match self.wanted.tail {
                 // Without a tail nothing is held back.
                 None => {
                     if !send(sender, tail.pop_front()).await {
@@ -175,7 +128,6 @@ impl Reading {
         Ok(())
     }
 
-    /// Sends what comes behind the last lines that were read, until nothing of the project runs.
     async fn send_new(
         &mut self,
         sender: &Sender,
@@ -185,11 +137,7 @@ impl Reading {
         let mut lines: SelectAll<Lines> = SelectAll::new();
         loop {
             changes.mark_unchanged();
-            let seen = self
-                .inner
-                .find(self.id)
-                .await?
-                .ok_or(RuntimeError::NotFound(self.id))?;
+            let seen = self.inner.seen_of(self.id).await?;
             for piece in &seen.pieces {
                 let is_new = known.insert(piece.container.clone());
                 if (is_new || piece.is_alive()) && open.insert(piece.container.clone()) {
@@ -225,7 +173,9 @@ impl Reading {
             }
         }
     }
+}
 
+impl OfProject {
     fn take(&mut self, whole: &Whole) {
         let place = self.places.entry(whole.container.clone()).or_default();
         for moment in &whole.moments {
@@ -234,11 +184,8 @@ impl Reading {
     }
 
     fn is_wanted(&self, whole: &Whole) -> bool {
-        let Some(line) = whole.pieces.first() else {
-            return false;
-        };
-        let of_run = line.run == self.run || (self.follow && line.run > self.run);
-        of_run && self.since.is_none_or(|since| line.at >= since)
+        let first = whole.pieces.first();
+        first.is_some_and(|line| self.wanted.includes(line))
     }
 
     /// The lines of a container behind those that were read.
@@ -251,19 +198,7 @@ impl Reading {
     ) -> Result<Lines, RuntimeError> {
         let docker = self.inner.engine.docker().await?;
         let place = self.places.get(container).cloned().unwrap_or_default();
-        let of_run = seen.history.start_of(self.run);
-        let last = Timestamp::parse(&place.moment);
-        let since = [of_run, self.since, last].into_iter().flatten().max();
-        let seconds = since.map_or(0, |since| since.as_millis() / 1000);
-        let options = LogsOptions {
-            follow,
-            stdout: true,
-            stderr: true,
-            timestamps: true,
-            since: i32::try_from(seconds).unwrap_or(i32::MAX),
-            tail: "all".to_owned(),
-            ..LogsOptions::default()
-        };
+        let options = self.wanted.options(&seen.history, &place, follow);
         let parts = docker.logs(container, Some(options)).boxed();
         let gathering = Gathering {
             parts,

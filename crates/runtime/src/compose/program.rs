@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 
 use hostler_model::FailureCode;
 
+use super::Inner;
 use super::project::Project;
 use super::tool::{Call, Ended, Lost};
-use super::{Inner, lock};
 use crate::RuntimeError;
+use crate::turns::lock;
 
 /// How long a program may take to tell its version; the old one is slow to begin.
 const PROBE_PATIENCE: Duration = Duration::from_secs(60);

@@ -219,7 +219,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         let ids = living.iter().filter_map(|it| it.container.clone());
-        let summaries = self.list("id", ids.collect()).await?;
+        let summaries = self.engine.list("id", ids.collect()).await?;
         let unit = |summary: &ContainerSummary| {
             let record = living.iter().find(|it| it.container == summary.id);
             record.map(|record| record.unit)

@@ -1,5 +1,4 @@
-//! Commands inside a container, and the healthcheck that its image brings: both are the engine's own. The driver of
-//! compose projects runs its commands through here, too.
+//! Commands inside a container, and the healthcheck that its image brings: both are the engine's own.
 //!
 //! The engine cannot be told to kill a command. One that nobody waits for any more is killed by its number on the
 //! node where that is possible; else it goes on until it ends by itself, with the container at the latest.
@@ -21,10 +20,10 @@ use rustix::process::{Pid, Signal};
 
 use super::ContainerRuntime;
 use super::engine::{Attempt as _, Refused};
-use crate::exec::{Input, Typed, no_parts, not_running};
+use super::places::Place;
+use crate::exec::{Input, Typed, not_running};
 use crate::{
-    Exec, ExecCommand, Execution, FoundState, NativeHealth, NativeVerdict, RuntimeError, Stream,
-    TerminalSize,
+    ExecCommand, Execution, NativeHealth, NativeVerdict, RuntimeError, Stream, TerminalSize,
 };
 
 const RESIZE_TRIES: u32 = 10;
@@ -33,60 +32,9 @@ const END_PAUSE: Duration = Duration::from_millis(50);
 
 type Output = Pin<Box<dyn futures::Stream<Item = Result<LogOutput, Error>> + Send>>;
 
-#[async_trait]
-impl Exec for ContainerRuntime {
-    async fn begin(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        command: &ExecCommand,
-    ) -> Result<Box<dyn Execution>, RuntimeError> {
-        let place = self.running(id, part).await?;
-        place.begin(&self.inner.tasks, command).await
-    }
-}
-
-impl ContainerRuntime {
-    /// The unit's container.
-    pub(super) async fn place(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-    ) -> Result<Place, RuntimeError> {
-        no_parts(part)?;
-        Ok(Place {
-            unit: id,
-            container: self.inner.container(id).await?,
-            docker: self.inner.engine.docker().await?,
-        })
-    }
-
-    /// The same, if it runs.
-    pub(super) async fn running(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-    ) -> Result<Place, RuntimeError> {
-        let place = self.place(id, part).await?;
-        let seen = self.inner.inspect(id, &place.container).await?;
-        match seen.found.state {
-            FoundState::Running { .. } => Ok(place),
-            FoundState::Prepared | FoundState::Exited { .. } => Err(not_running(id)),
-        }
-    }
-}
-
-/// A container of a unit, in which something is to be done.
-pub(crate) struct Place {
-    pub(crate) unit: UnitId,
-    pub(crate) docker: Docker,
-    pub(crate) container: String,
-}
-
 impl Place {
     pub(crate) async fn begin(
         self,
-        tasks: &Tasks,
         command: &ExecCommand,
     ) -> Result<Box<dyn Execution>, RuntimeError> {
         let has_terminal = command.terminal.is_some();
@@ -128,7 +76,7 @@ impl Place {
         };
         let mut begun = Command {
             docker: self.docker,
-            tasks: tasks.clone(),
+            tasks: self.tasks,
             container: self.container,
             exec: exec.id,
             input: input.filter(|_| command.input),

@@ -1,11 +1,10 @@
 //! Files and ports of a container. Files go through the engine, which needs no `tar` in the image and no process in
-//! the container; ports are where the engine's networks have them. The driver of compose projects does the same.
+//! the container; ports are where the engine's networks have them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
@@ -13,51 +12,14 @@ use bollard::query_parameters::{
     UploadToContainerOptions,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
-use hostler_model::UnitId;
 
-use super::ContainerRuntime;
 use super::engine::{Attempt as _, Refused};
-use super::exec::Place;
+use super::places::Place;
 use crate::files::{copy_failed, forward_unsupported, not_found};
-use crate::{Archive, Files, Ports, RuntimeError};
+use crate::{Archive, RuntimeError};
 
 /// What the engine says of a path that is a directory, as Go has it.
 const IS_DIRECTORY: u32 = 1 << 31;
-
-#[async_trait]
-impl Files for ContainerRuntime {
-    async fn read(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        path: &str,
-    ) -> Result<Archive, RuntimeError> {
-        self.place(id, part).await?.read(path).await
-    }
-
-    async fn write(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        path: &str,
-        archive: Archive<io::Error>,
-    ) -> Result<(), RuntimeError> {
-        self.place(id, part).await?.write(path, archive).await
-    }
-}
-
-#[async_trait]
-impl Ports for ContainerRuntime {
-    async fn address(
-        &self,
-        id: UnitId,
-        part: Option<&str>,
-        port: u16,
-    ) -> Result<SocketAddr, RuntimeError> {
-        let place = self.running(id, part).await?;
-        place.address(port).await
-    }
-}
 
 impl Place {
     pub(crate) async fn read(self, path: &str) -> Result<Archive, RuntimeError> {

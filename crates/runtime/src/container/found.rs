@@ -1,34 +1,31 @@
-//! What the engine has of ours, and how one learns that it changed.
-//!
-//! A look at a container is kept until an event says that something happened to it, so that a hundred
-//! containers do not cost a hundred looks at each change. While the events do not come, nothing is kept.
+//! What the engine has of ours, and what its events mean for that.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerSummary};
-use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
+use async_trait::async_trait;
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerSummary, EventMessage, HostConfig,
+};
+use bollard::query_parameters::InspectContainerOptions;
 use futures::StreamExt as _;
-use hostler_kit::{Backoff, SystemEntropy};
 use hostler_model::{Exit, Timestamp, UnitId};
-use tokio::sync::{Notify, watch};
 
 use super::adopt::Record;
-use super::engine::{Attempt as _, readable};
+use super::engine::{Attempt as _, Engine, readable};
 use super::starts::History;
-use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD, lock};
+use super::watch::{Listener, Watch, listen};
+use super::{Inner, LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_WORKLOAD};
+use crate::turns::lock;
 use crate::{Found, FoundState, RuntimeError};
 
 /// Looks at containers that go on at the same time.
-const LOOKS_AT_ONCE: usize = 8;
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+pub(crate) const LOOKS_AT_ONCE: usize = 8;
 /// The exit code that the engine gives what it did not see end.
 const CODE_UNSEEN: i64 = 255;
 const CODE_KILLED: i64 = 137;
-const DEFAULT_GRACE_MILLIS: u64 = 10_000;
+pub(crate) const DEFAULT_GRACE_MILLIS: u64 = 10_000;
 
 /// What a look at a container told.
 pub(super) struct Inspected {
@@ -40,99 +37,11 @@ pub(super) struct Inspected {
     pub(super) program: String,
 }
 
-/// Wakes those who wait, and remembers what has not changed.
-pub(super) struct Changes {
-    wake: Notify,
-    /// Goes up with every event, for those who follow logs.
-    version: watch::Sender<u64>,
-    is_watching: AtomicBool,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    /// Whether events come, so that what is kept can be believed.
-    is_live: bool,
-    looks: HashMap<UnitId, Look>,
-}
-
-#[derive(Default)]
-struct Look {
-    /// How many changes were seen; a look that began before the last is not kept.
-    changes: u64,
-    found: Option<(String, Found)>,
-}
-
-impl Default for Changes {
-    fn default() -> Self {
-        Self {
-            wake: Notify::new(),
-            version: watch::Sender::new(0),
-            is_watching: AtomicBool::new(false),
-            kept: Mutex::default(),
-        }
-    }
-}
-
-impl Changes {
-    pub(super) async fn wake(&self) {
-        self.wake.notified().await;
-    }
-
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
-    }
-
-    /// What is known of the unit may have changed.
-    pub(super) fn forget(&self, id: UnitId) {
-        let mut kept = lock(&self.kept);
-        let look = kept.looks.entry(id).or_default();
-        look.changes += 1;
-        look.found = None;
-    }
-
-    fn touch(&self) {
-        self.version.send_modify(|version| *version += 1);
-        self.wake.notify_one();
-    }
-
-    fn set_live(&self, is_live: bool) {
-        let mut kept = lock(&self.kept);
-        kept.is_live = is_live;
-        kept.looks.values_mut().for_each(|look| {
-            look.changes += 1;
-            look.found = None;
-        });
-    }
-
-    /// What was found of the unit when the engine's word for it was the same, and the count of changes.
-    fn recall(&self, id: UnitId, word: &str) -> (Option<Found>, u64) {
-        let mut kept = lock(&self.kept);
-        let look = kept.looks.entry(id).or_default();
-        let found = look.found.as_ref().filter(|(then, _)| then == word);
-        (found.map(|(_, found)| found.clone()), look.changes)
-    }
-
-    fn keep(&self, found: &Found, word: &str, changes: u64) {
-        let mut kept = lock(&self.kept);
-        let is_live = kept.is_live;
-        let look = kept.looks.entry(found.id).or_default();
-        if is_live && look.changes == changes {
-            look.found = Some((word.to_owned(), found.clone()));
-        }
-    }
-
-    fn retain(&self, found: &[Found]) {
-        let ids: std::collections::HashSet<UnitId> = found.iter().map(|found| found.id).collect();
-        lock(&self.kept).looks.retain(|id, _| ids.contains(id));
-    }
-}
-
 impl Inner {
     /// Everything of ours that the engine has.
     pub(super) async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
         let label = format!("{LABEL_OWNER}={}", self.owner);
-        let containers = self.list("label", vec![label]).await?;
+        let containers = self.engine.list("label", vec![label]).await?;
         let labelled = containers.into_iter().filter_map(|summary| {
             let unit = summary.labels.as_ref()?.get(LABEL_UNIT)?.parse().ok()?;
             Some((unit, summary))
@@ -147,7 +56,8 @@ impl Inner {
         let found: Result<Vec<Option<Found>>, RuntimeError> = looks.into_iter().collect();
         let mut found: Vec<Found> = found?.into_iter().flatten().collect();
         found.sort_by_key(|found| found.id);
-        self.changes.retain(&found);
+        let ids: HashSet<UnitId> = found.iter().map(|found| found.id).collect();
+        self.watch.retain(|id| ids.contains(id));
         Ok(found)
     }
 
@@ -160,13 +70,13 @@ impl Inner {
             return Ok(None);
         };
         let word = format!("{container} {:?}", summary.state);
-        let (kept, changes) = self.changes.recall(id, &word);
+        let (kept, events) = self.watch.recall(&id, &word);
         if kept.is_some() {
             return Ok(kept);
         }
         match self.inspect(id, &container).await {
             Ok(seen) => {
-                self.changes.keep(&seen.found, &word, changes);
+                self.watch.keep(&id, (word, &seen.found), events);
                 lock(&self.ids).insert(id, container);
                 Ok(Some(seen.found))
             }
@@ -217,7 +127,7 @@ impl Inner {
             }
         }
         let label = format!("{LABEL_UNIT}={id}");
-        let found = self.list("label", vec![label]).await?;
+        let found = self.engine.list("label", vec![label]).await?;
         let container = found.into_iter().find_map(|summary| {
             let owner = summary
                 .labels
@@ -231,23 +141,6 @@ impl Inner {
             None => ids.remove(&id),
         };
         Ok(container)
-    }
-
-    /// All containers of which one of the values holds.
-    pub(super) async fn list(
-        &self,
-        filter: &str,
-        values: Vec<String>,
-    ) -> Result<Vec<ContainerSummary>, RuntimeError> {
-        let docker = self.engine.docker().await?;
-        let filters = HashMap::from([(filter.to_owned(), values)]);
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(filters),
-            ..ListContainersOptions::default()
-        };
-        let answer = readable(|| docker.list_containers(Some(options.clone()))).await;
-        answer.or_down()
     }
 
     /// Looks at one container.
@@ -269,61 +162,43 @@ impl Inner {
 
     /// Begins to listen to the engine's events, once.
     pub(super) fn watch_events(self: &Arc<Self>) {
-        if self.changes.is_watching.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let inner = Arc::clone(self);
-        self.tasks
-            .spawn_until_stop("watch container events", async move {
-                let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
-                loop {
-                    if inner.listen().await {
-                        backoff.reset();
-                    }
-                    inner.changes.set_live(false);
-                    // Whoever waits should see for himself that the engine is down, or back.
-                    inner.changes.touch();
-                    tokio::time::sleep(backoff.next(&SystemEntropy)).await;
-                }
-            });
+        listen(self, &self.tasks, "watch container events");
+    }
+}
+
+#[async_trait]
+impl Listener for Inner {
+    type Key = UnitId;
+    type Seen = Found;
+
+    fn watch(&self) -> &Watch<UnitId, Found> {
+        &self.watch
     }
 
-    /// Listens until the connection ends. Answers whether it ever began.
-    async fn listen(&self) -> bool {
-        let Ok(docker) = self.engine.docker().await else {
-            return false;
-        };
-        // From a second that is surely past on: what happens before the engine has the request is told too.
-        // Those of everybody: an adopted container has no label to ask for.
-        let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned()])]);
-        let since = self.now().as_millis() / 1000;
-        let options = EventsOptions {
-            since: Some(since.to_string()),
-            filters: Some(filters),
-            ..EventsOptions::default()
-        };
-        // A stream of events is silent both when all is quiet and when nobody answers.
-        if docker.version().await.is_err() {
-            return false;
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// An adopted container has none.
+    fn label(&self) -> Option<String> {
+        None
+    }
+
+    async fn hear(&self, event: EventMessage) {
+        // What is run inside, such as each try of a check, changes no state.
+        let action = event.action.unwrap_or_default();
+        if action.starts_with("exec_") {
+            return;
         }
-        let mut events = docker.events(Some(options));
-        self.changes.set_live(true);
-        self.changes.touch();
-        while let Some(Ok(event)) = events.next().await {
-            // What is run inside, such as each try of a check, changes no state.
-            if event
-                .action
-                .is_some_and(|action| action.starts_with("exec_"))
-            {
-                continue;
-            }
-            let actor = event.actor.unwrap_or_default();
-            if let Some(id) = self.unit_of(&actor).await {
-                self.changes.forget(id);
-                self.changes.touch();
-            }
+        let actor = event.actor.unwrap_or_default();
+        if let Some(id) = self.unit_of(&actor).await {
+            self.watch.forget(&id);
+            self.watch.touch();
         }
-        true
     }
 }
 
@@ -347,11 +222,6 @@ fn inspected(
     let state = answer.state.unwrap_or_default();
     let started_at = state.started_at.as_deref().and_then(moment);
     let (state, runs) = state_of(&state, started_at, history);
-    let bindings = answer
-        .host_config
-        .and_then(|host| host.port_bindings)
-        .unwrap_or_default();
-    let bindings = bindings.into_values().flatten().flatten();
     Some(Inspected {
         found: Found {
             id,
@@ -361,9 +231,7 @@ fn inspected(
         },
         stop_signal: config.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
         grace,
-        ports: bindings
-            .filter_map(|binding| binding.host_port?.parse().ok())
-            .collect(),
+        ports: published(answer.host_config),
         program: answer.path.unwrap_or_default(),
     })
 }
@@ -379,20 +247,30 @@ fn state_of(
     let last = history.last_until(started_at);
     // A container that runs was started at least once, also when the record of it is lost.
     let runs = last.map_or(1, |start| start.run);
-    let is_alive = state.running.unwrap_or(false)
-        || state.paused.unwrap_or(false)
-        || state.restarting.unwrap_or(false);
-    if is_alive {
+    if is_alive(state) {
         return (FoundState::Running { since: started_at }, runs);
     }
     let was_rebooted = last.is_some_and(|start| start.boot_id != crate::disk::boot_id());
     let exit = exit_of(state, was_rebooted);
-    let at = state
-        .finished_at
-        .as_deref()
-        .and_then(moment)
-        .unwrap_or(started_at);
+    let at = ended_at(state).unwrap_or(started_at);
     (FoundState::Exited { exit, at }, runs)
+}
+
+pub(crate) fn is_alive(state: &ContainerState) -> bool {
+    [state.running, state.paused, state.restarting].contains(&Some(true))
+}
+
+pub(crate) fn ended_at(state: &ContainerState) -> Option<Timestamp> {
+    state.finished_at.as_deref().and_then(moment)
+}
+
+/// The node's ports that it publishes.
+pub(crate) fn published(host: Option<HostConfig>) -> Vec<u16> {
+    let bindings = host.and_then(|host| host.port_bindings).unwrap_or_default();
+    let bindings = bindings.into_values().flatten().flatten();
+    bindings
+        .filter_map(|binding| binding.host_port?.parse().ok())
+        .collect()
 }
 
 /// The engine has one number for both: a process killed by a signal counts as 128 and the signal's number,

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::{Attempt as _, readable};
 use super::pull::with_tag;
+use crate::turns::lock;
 use crate::{Discarded, Leftover, LeftoverKind, RuntimeError, disk};
 
 /// How exactly it is known when an image was of use.
@@ -318,10 +319,6 @@ fn is_same(name: &str, tag: &str) -> bool {
         name.strip_prefix("library/").unwrap_or(name).to_owned()
     };
     shortest(name) == shortest(tag)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

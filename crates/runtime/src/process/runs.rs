@@ -14,8 +14,9 @@ use hostler_shim::record::{ExitRecord, UnitDir, UnitRecord};
 use hostler_shim::{Failure, Order, Report, send, stop_of};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::{Inner, lock, recover};
+use super::{Inner, recover};
 use crate::disk;
+use crate::turns::lock;
 use crate::{Found, FoundState, RuntimeError, UnitStats};
 
 /// A shim says within this time whether its run began; only a disk that hangs takes longer.
@@ -87,7 +88,7 @@ impl Inner {
         if !is_orphan {
             return Ok(seen);
         }
-        match self.try_turn(id) {
+        match self.turns.try_take(id) {
             Some(_turn) => self.look_as(id, Settle::Yes),
             None => Ok(seen),
         }
