@@ -208,9 +208,8 @@ impl Cgroups {
 
     /// What lives of the unit: in its cgroup, or with its mark.
     pub fn living(&self, id: UnitId) -> Vec<ProcessName> {
-        let lives = |stat: &Stat| !matches!(stat.state, b'Z' | b'X');
         let inside = self.processes(id).into_iter();
-        let inside = inside.filter_map(|pid| Some((pid, kernel::stat(pid).filter(lives)?)));
+        let inside = inside.filter_map(|pid| Some((pid, kernel::stat(pid).filter(Stat::lives)?)));
         let found: BTreeMap<i32, u64> = inside
             .chain(kernel::marked(id))
             .map(|(pid, stat)| (pid, stat.start_ticks))

@@ -107,16 +107,10 @@ fn unit_process(record: &UnitRecord, dir: &UnitDir) -> Result<Option<Pid>, Strin
     let gone = |error: io::Error| format!("cannot find the unit's process: {error}");
     let run = dir.latest_run().map_err(gone)?;
     let name: Option<ProcessName> = disk::read(&dir.child_file(run)).map_err(gone)?;
-    // Its number stays taken for a while after its end.
-    let lives = |name: ProcessName| {
-        kernel::stat(name.pid).is_some_and(|stat| {
-            stat.start_ticks == name.ticks && !matches!(stat.state, b'Z' | b'X')
-        })
-    };
     match name {
         // A disk that was full then has no record of it.
         None if !is_apart => Ok(None),
-        Some(name) if lives(name) => Ok(Pid::from_raw(name.pid).filter(|_| is_apart)),
+        Some(name) if kernel::lives(name) => Ok(Pid::from_raw(name.pid).filter(|_| is_apart)),
         _ => Err("the unit's process has ended".to_owned()),
     }
 }

@@ -23,6 +23,13 @@ pub struct Stat {
     pub resident_pages: u64,
 }
 
+impl Stat {
+    /// What has ended keeps its number until it is collected.
+    pub const fn lives(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X')
+    }
+}
+
 /// Who holds the shim's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
@@ -86,6 +93,11 @@ pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Whether the process of that full name runs.
+pub fn lives(name: ProcessName) -> bool {
+    stat(name.pid).is_some_and(|stat| stat.start_ticks == name.ticks && stat.lives())
+}
+
 /// Every process that runs (zombies do not).
 pub fn processes() -> Vec<(i32, Stat)> {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -93,8 +105,7 @@ pub fn processes() -> Vec<(i32, Stat)> {
     };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let seen = pids.filter_map(|pid: i32| Some((pid, stat(pid)?)));
-    seen.filter(|(_, stat)| !matches!(stat.state, b'Z' | b'X'))
-        .collect()
+    seen.filter(|(_, stat)| stat.lives()).collect()
 }
 
 /// The processes that carry the unit's mark.

@@ -4,7 +4,6 @@
 //! nobody. Its processes are found by cgroup, by the mark in their environment and by the recorded main
 //! process, killed, and the exit is recorded as unknown.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -47,7 +46,8 @@ pub(super) fn settle(
 pub(super) fn kill_all(dir: &UnitDir, id: UnitId, run: u32, cgroups: &Cgroups) -> io::Result<()> {
     let main: Option<ProcessName> = disk::read(&dir.child_file(run)).unwrap_or_default();
     for _ in 0..LOOKS {
-        let left = processes_of(id, main, cgroups);
+        let mut left = cgroups.living(id);
+        left.extend(main.filter(|main| !left.contains(main) && kernel::lives(*main)));
         if left.is_empty() {
             return Ok(());
         }
@@ -64,26 +64,4 @@ pub(super) fn kill_all(dir: &UnitDir, id: UnitId, run: u32, cgroups: &Cgroups) -
         std::thread::sleep(LOOK_PAUSE);
     }
     Err(io::ErrorKind::TimedOut.into())
-}
-
-fn processes_of(id: UnitId, main: Option<ProcessName>, cgroups: &Cgroups) -> Vec<ProcessName> {
-    let mut found: BTreeMap<i32, u64> = kernel::marked(id)
-        .into_iter()
-        .map(|(pid, stat)| (pid, stat.start_ticks))
-        .collect();
-    for pid in cgroups.processes(id) {
-        if let Some(stat) = kernel::stat(pid).filter(|stat| !matches!(stat.state, b'Z' | b'X')) {
-            found.insert(pid, stat.start_ticks);
-        }
-    }
-    if let Some(main) = main {
-        let stat = kernel::stat(main.pid).filter(|stat| stat.start_ticks == main.ticks);
-        if stat.is_some_and(|stat| !matches!(stat.state, b'Z' | b'X')) {
-            found.insert(main.pid, main.ticks);
-        }
-    }
-    found
-        .into_iter()
-        .map(|(pid, ticks)| ProcessName { pid, ticks })
-        .collect()
 }
