@@ -13,7 +13,7 @@ use hostler_runtime::compose::{ComposeConfig, ComposeRuntime, Programs};
 use hostler_runtime::container::{ContainerConfig, ContainerRuntime, Registries};
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
-use hostler_runtime::{Data, Runtime, Unit};
+use hostler_runtime::{Data, ExecCommand, Runtime, Unit};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -25,6 +25,8 @@ struct Orders {
     #[serde(default)]
     stop: Vec<UnitId>,
     run: Vec<Wanted>,
+    /// Begun in each unit, once it runs.
+    command: Option<ExecCommand>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +66,7 @@ async fn main() {
     for id in orders.stop {
         runtime.stop(id).await.expect("stop");
     }
+    let mut begun = Vec::new();
     for wanted in orders.run {
         let unit = Unit {
             id: wanted.id,
@@ -75,11 +78,17 @@ async fn main() {
         };
         runtime.prepare(&unit, &|_| {}).await.expect("prepare");
         runtime.start(unit.id).await.expect("start");
+        if let (Some(command), Some(inside)) = (&orders.command, runtime.exec()) {
+            let mut execution = inside.begin(unit.id, None, command).await.expect("begin");
+            execution.output().await.expect("its first word");
+            begun.push(execution);
+        }
     }
     let mut stdout = std::io::stdout();
     writeln!(stdout, "done").expect("say so");
     stdout.flush().expect("say so");
-    std::future::pending().await
+    std::future::pending::<()>().await;
+    drop(begun);
 }
 
 fn driver(driver: Driver, dir: PathBuf) -> Arc<dyn Runtime> {

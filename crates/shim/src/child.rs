@@ -19,7 +19,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, Uid};
 
 use super::command::COMMAND_VARIABLE;
-use super::launch::Launch;
+use super::launch::{self, Launch};
 use super::{Failure, Unsatisfiable, env_file};
 use crate::kernel::UNIT_VARIABLE;
 use crate::record::{UnitDir, UnitRecord};
@@ -43,6 +43,8 @@ pub(super) struct Prepared {
     no_new_privileges: bool,
     /// Who is to own the inputs and outputs that were made for it.
     owner: Option<u32>,
+    /// Whom a command becomes if no launch says so.
+    identity: Option<Identity>,
 }
 
 /// Turns the spec into a command, or says what the machine cannot give.
@@ -66,8 +68,11 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
         .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let working_dir = furnish(&mut command, launch.as_mut(), record, (process, dir))?;
-    command.current_dir(working_dir);
+    let furnished = furnish(&mut command, record, (process, dir))?;
+    command.current_dir(&furnished.working_dir);
+    if let Some(Identity { uid, gid, .. }) = furnished.hand_over(launch.as_mut()) {
+        command.uid(uid).gid(gid);
+    }
     if let Some(launch) = launch.as_mut() {
         hand_over_environment(&mut command, launch, record.unit);
     }
@@ -78,6 +83,7 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
         open_files: spec.limits.open_files,
         no_new_privileges: process.no_new_privileges,
         owner: None,
+        identity: None,
     })
 }
 
@@ -104,26 +110,26 @@ pub(super) fn prepare_command(
     let mut launch = Launch::of(process, String::new(), &record.mounts);
     let mut command = Command::new(program);
     command.args(arguments);
-    let working_dir = furnish(&mut command, launch.as_mut(), record, (process, dir))?;
-    let mut owner = process.user.as_deref().map(identity).transpose()?;
+    let mut furnished = furnish(&mut command, record, (process, dir))?;
     if let Some(user) = &asked.user {
         let identity = identity(user)?;
-        owner = Some(identity.clone());
         command.env("HOME", identity.home.as_deref().unwrap_or("/"));
-        set_identity(&mut command, launch.as_mut(), Some(identity), Vec::new());
+        (furnished.identity, furnished.groups) = (Some(identity), Vec::new());
     }
     command.envs(&asked.env);
     let place = match &asked.directory {
         Some(directory) => Place::Named(directory.clone()),
-        None => Place::open(&working_dir)?,
+        None => Place::open(&furnished.working_dir)?,
     };
+    let owner = furnished.identity.as_ref().map(|owner| owner.uid);
     let prepared = Prepared {
         program: program.clone(),
         command,
-        launch,
         open_files: spec.limits.open_files,
         no_new_privileges: process.no_new_privileges,
-        owner: owner.map(|owner| owner.uid),
+        owner,
+        identity: furnished.hand_over(launch.as_mut()),
+        launch,
     };
     Ok((prepared, place))
 }
@@ -131,23 +137,31 @@ pub(super) fn prepare_command(
 /// What ends a command early.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Tie {
-    /// Whoever waits for it, by a signal.
+    /// Whoever waits for it, by a signal or by closing its terminal.
     None,
-    /// The end of the process that started it, too.
-    Parent,
+    /// The end of the process that started it, too, which has that number if it is told.
+    Parent(Option<i32>),
 }
 
 impl Tie {
-    fn take_on(self) -> Result<(), Failure> {
-        match self {
-            Self::None => Ok(()),
-            // Taking on another user takes it off again, so it comes late.
-            Self::Parent => rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-                .map_err(|error| Failure::Io {
-                    context: "tie the command to whoever waits for it".to_owned(),
-                    errno: error.raw_os_error(),
-                }),
-        }
+    /// Taking on another user takes it off again, so it comes late.
+    pub(super) fn take_on(self) -> Result<(), Failure> {
+        let Self::Parent(parent) = self else {
+            return Ok(());
+        };
+        let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        // Of a parent that ended before no signal comes any more.
+        let is_orphan =
+            parent.is_some() && rustix::process::getppid() != parent.and_then(Pid::from_raw);
+        let tied = tied.and(if is_orphan {
+            Err(rustix::io::Errno::SRCH)
+        } else {
+            Ok(())
+        });
+        tied.map_err(|error| Failure::Io {
+            context: "tie the command to whoever waits for it".to_owned(),
+            errno: error.raw_os_error(),
+        })
     }
 }
 
@@ -190,44 +204,52 @@ fn no_program() -> Failure {
     }
 }
 
-/// Environment, user, and the directory that is the unit's own.
+/// What a program has of its unit besides the environment.
+struct Furnished {
+    working_dir: String,
+    identity: Option<Identity>,
+    groups: Vec<u32>,
+}
+
+/// Sets the environment, and finds user and directory, which may have to be made.
 fn furnish(
     command: &mut Command,
-    launch: Option<&mut Launch>,
     record: &UnitRecord,
     (process, dir): (&ProcessSpec, &UnitDir),
-) -> Result<String, Failure> {
+) -> Result<Furnished, Failure> {
     let identity = process.user.as_deref().map(identity).transpose()?;
     let groups = groups(process)?;
     let working_dir = working_dir(process, dir, identity.as_ref())?;
     let of_copy = (identity.as_ref(), working_dir.as_str());
     set_environment(command, record, process, of_copy)?;
-    set_identity(command, launch, identity, groups);
-    Ok(working_dir)
+    Ok(Furnished {
+        working_dir,
+        identity,
+        groups,
+    })
 }
 
-/// Whoever starts the program takes on its user: the launcher, or the spawn.
-fn set_identity(
-    command: &mut Command,
-    launch: Option<&mut Launch>,
-    identity: Option<Identity>,
-    groups: Vec<u32>,
-) {
-    let own = rustix::process::geteuid();
-    match (launch, identity) {
-        // Only root can, and others were refused unless they are that user already.
-        _ if !own.is_root() => {}
-        (Some(launch), Some(Identity { uid, gid, .. })) => {
-            launch.identity = Some((uid, gid, groups));
+impl Furnished {
+    /// The launch takes on the user. Without one it is left to whoever starts the program.
+    fn hand_over(self, launch: Option<&mut Launch>) -> Option<Identity> {
+        let own = rustix::process::geteuid();
+        let Self {
+            identity, groups, ..
+        } = self;
+        match (launch, identity) {
+            // Only root can, and others were refused unless they are that user already.
+            _ if !own.is_root() => return None,
+            (None, identity) => return identity,
+            (Some(launch), Some(Identity { uid, gid, .. })) => {
+                launch.identity = Some((uid, gid, groups));
+            }
+            (Some(launch), None) if !groups.is_empty() => {
+                let gid = rustix::process::getegid().as_raw();
+                launch.identity = Some((own.as_raw(), gid, groups));
+            }
+            (Some(_), None) => {}
         }
-        (Some(launch), None) if !groups.is_empty() => {
-            let gid = rustix::process::getegid().as_raw();
-            launch.identity = Some((own.as_raw(), gid, groups));
-        }
-        (None, Some(Identity { uid, gid, .. })) => {
-            command.uid(uid).gid(gid);
-        }
-        _ => {}
+        None
     }
 }
 
@@ -287,6 +309,7 @@ impl Prepared {
         let ready = self
             .limit(beside)
             .and_then(|()| place.enter())
+            .and_then(|()| self.become_user())
             .and_then(|()| tie.take_on());
         if let Err(failure) = ready {
             return failure;
@@ -316,6 +339,13 @@ impl Prepared {
             if is_pipe || stream.is_terminal() {
                 let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(owner)), None);
             }
+        }
+    }
+
+    fn become_user(&self) -> Result<(), Failure> {
+        match &self.identity {
+            Some(Identity { uid, gid, .. }) => launch::take_identity(*uid, *gid, &[]),
+            None => Ok(()),
         }
     }
 

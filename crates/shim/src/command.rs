@@ -5,6 +5,9 @@
 //! goes wrong before the command begins is said on the standard error output, with the exits of shells: 127 for
 //! a program that is not there, 126 for all else.
 //!
+//! A command without a terminal dies with the process that started it, however that ends; one with a terminal hears
+//! that it is closed. What a command has started itself goes on until it finds its pipes closed, or the unit ends.
+//!
 //! A pid namespace holds for children only, so there the program starts itself once more, inside, and waits:
 //!
 //! ```text
@@ -42,6 +45,8 @@ pub struct CommandOrder {
     pub command: ExecCommand,
     /// It is in the unit's cgroup and pid namespace already.
     pub is_inner: bool,
+    /// The number of the process that starts it, where both see the same numbers.
+    pub parent: Option<i32>,
 }
 
 /// The command, if this process is to become one.
@@ -81,22 +86,25 @@ fn attempt(unit_dir: &Path, order: &CommandOrder) -> Result<ExitStatus, (u8, Str
         let joined = Cgroups::detect(Path::new(cgroup::ROOT)).join(record.unit);
         joined.map_err(|error| not_runnable(format!("cannot enter the unit's cgroup: {error}")))?;
     }
+    let tie = if order.is_inner || order.command.terminal.is_none() {
+        Tie::Parent(order.parent)
+    } else {
+        Tie::None
+    };
     // Only now: whoever sees the unit's end finds this process in its cgroup, and kills it.
     let beside = unit_process(&record, &dir).map_err(not_runnable)?;
     if !order.is_inner
         && let Some(process) = beside.filter(|_| isolation(&record).is_some_and(|it| it.pid))
     {
-        return start_inner(order, process).map_err(exit_of);
+        return tie
+            .take_on()
+            .and_then(|()| start_inner(order, process))
+            .map_err(exit_of);
     }
     if order.command.terminal.is_some() {
         take_terminal()
             .map_err(|error| not_runnable(format!("cannot have a terminal: {error}")))?;
     }
-    let tie = if order.is_inner {
-        Tie::Parent
-    } else {
-        Tie::None
-    };
     Err(exit_of(prepared.exec(&place, beside, tie)))
 }
 
@@ -136,6 +144,7 @@ fn start_inner(order: &CommandOrder, process: Pid) -> Result<ExitStatus, Failure
     launch::join_pids(process)?;
     let order = CommandOrder {
         is_inner: true,
+        parent: None,
         ..order.clone()
     };
     let order = serde_json::to_string(&order).map_err(|error| failed(error.into()))?;

@@ -292,7 +292,7 @@ fn not_joined(error: io::Error) -> Failure {
 }
 
 /// Groups first: a user that is not root can set none.
-fn take_identity(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {
+pub(super) fn take_identity(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {
     let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     let taken = rustix::thread::set_thread_groups(&groups)

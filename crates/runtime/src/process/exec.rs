@@ -1,5 +1,6 @@
 //! Commands inside a unit of the process driver: a process group of their own in the unit's cgroup, brought
-//! there by the shim's program (see `command` in `hostler_shim`). Killed as a group when nobody waits for them any more.
+//! there by the shim's program (see `command` in `hostler_shim`). Killed as a group when nobody waits for them any more,
+//! and by the kernel when the agent's thread that began it ends: begin none on a thread that does not last.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
@@ -36,6 +37,7 @@ impl Exec for ProcessRuntime {
         let order = CommandOrder {
             command: command.clone(),
             is_inner: false,
+            parent: i32::try_from(std::process::id()).ok(),
         };
         let begun = serde_json::to_string(&order)
             .map_err(std::io::Error::from)

@@ -11,7 +11,9 @@ use hostler_runtime::{Archive, Data, ExecCommand, Files, Runtime, RuntimeError, 
 
 use crate::compose::{self, services};
 use crate::container::Yard;
-use crate::{Home, is_alive, shell, started, until};
+use crate::rounds::marked;
+use crate::survival::killed_agent_with;
+use crate::{Home, is_alive, is_running, shell, started, until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -150,6 +152,38 @@ async fn a_command_ends_with_its_unit() {
     driver.stop(unit.id).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, execution.end()).await;
     assert_eq!(ended.unwrap().unwrap(), Exit::Signal(9));
+}
+
+/// Nobody waits for it any more, and nobody could tell it so.
+async fn a_command_dies_with_its_agent(spec: WorkloadSpec, user: Option<&str>) {
+    let home = Home::new();
+    let mut command = words("echo up; exec sleep 1000");
+    command.user = user.map(str::to_owned);
+    let unit = killed_agent_with(&home, spec, Some(&command), |unit| {
+        assert_eq!(marked(unit).len(), 2, "the unit's process and the command");
+    });
+    until("the command ends", async || marked(unit).len() < 2).await;
+    let driver = home.driver();
+    assert!(is_running(&driver, unit).await, "the unit runs on");
+    assert_eq!(marked(unit).len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_ends_with_an_agent_that_is_killed() {
+    a_command_dies_with_its_agent(shell("exec sleep 1000"), None).await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_command_of_another_user_or_in_a_pid_namespace_ends_with_an_agent_that_is_killed() {
+    let plain = || shell("exec sleep 1000");
+    a_command_dies_with_its_agent(plain(), Some("1234:1235")).await;
+    let of_user = apart("exec sleep 1000", |it| {
+        it.user = Some("1234:1235".to_owned());
+    });
+    a_command_dies_with_its_agent(of_user, None).await;
+    let inner = apart("exec sleep 1000", |it| it.isolation.pid = true);
+    a_command_dies_with_its_agent(inner, Some("1234:1235")).await;
 }
 
 #[tokio::test]

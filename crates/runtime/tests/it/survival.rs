@@ -4,9 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hostler_model::spec::DisconnectPolicy;
+use hostler_model::spec::{DisconnectPolicy, WorkloadSpec};
 use hostler_model::{Exit, UnitId};
-use hostler_runtime::{Data, FoundState, Runtime as _, contract};
+use hostler_runtime::{Data, ExecCommand, FoundState, Runtime as _, contract};
 use rustix::process::Signal;
 
 use crate::{
@@ -16,11 +16,22 @@ use crate::{
 
 /// An agent as a process of its own, killed with `SIGKILL` once its unit runs.
 fn killed_agent(home: &Home, script: &str) -> UnitId {
-    let unit = contract::unit(shell(script));
+    killed_agent_with(home, shell(script), None, |_| {})
+}
+
+/// The same, with a command in the unit that the agent waits for, if there is one to be.
+pub(crate) fn killed_agent_with(
+    home: &Home,
+    spec: WorkloadSpec,
+    command: Option<&ExecCommand>,
+    before: impl FnOnce(UnitId),
+) -> UnitId {
+    let unit = contract::unit(spec);
     let orders = serde_json::json!({
         "driver": {"process": {"shim": example("shim")}},
         "dir": home.dir(),
         "run": [{"id": unit.id, "workload": unit.workload, "spec": *unit.spec}],
+        "command": command,
     });
     let mut agent = Command::new(example("agent"))
         .arg(orders.to_string())
@@ -31,6 +42,7 @@ fn killed_agent(home: &Home, script: &str) -> UnitId {
     BufReader::new(agent.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
+    before(unit.id);
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!(line, "done\n");
