@@ -16,164 +16,43 @@ mod adoption;
 mod drivers;
 mod follow;
 mod health;
+mod inputs;
 mod orders;
 mod saves;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_kit::{Clock, Tasks};
 use hostler_model::spec::Kind;
-use hostler_model::{
-    AssignmentId, CommandId, CommandKind, Exit, Intent, IntentItem, StorageFact, Timestamp, UnitId,
-};
-use hostler_runtime::{Found, Runtime, RuntimeError};
+use hostler_model::{AssignmentId, Intent, Timestamp, UnitId};
+use hostler_runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::act::Preparation;
 use self::drivers::Driver;
 use self::follow::Wish;
 use self::health::Checks;
-use self::orders::{Begun, Order, Outcome};
+pub(crate) use self::inputs::{Handle, Input, Proof, Wanted};
+use self::orders::Order;
 use self::saves::Saves;
 use crate::care::{self, Rounds, Sights};
 use crate::config::{AgentConfig, Parts};
-use crate::guard::{Held, Speaker};
-use crate::health::Answer;
-use crate::ledger::{CommandRecord, Fleet, Ledger};
+use crate::guard::Held;
+use crate::ledger::{Fleet, Ledger};
 use crate::machine::Machine;
-use crate::meter::{self, Figures};
+use crate::meter;
 use crate::notes::{Doing, Moment, Note};
 use crate::permit::{Bench, Guardian};
-use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Step, Strays};
-use crate::probe::{self, Abilities};
+use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Strays};
+use crate::probe;
 use crate::show::{self, Picture};
 
 /// Inputs that may wait; whoever is faster waits.
 const INPUTS: usize = 1024;
 /// Inputs taken in before the next turn.
 const INPUTS_PER_TURN: usize = 256;
-
-/// The uplink's way to the reconciler.
-#[derive(Clone)]
-pub(crate) struct Handle {
-    pub(crate) inputs: mpsc::Sender<Input>,
-    pub(crate) picture: watch::Receiver<Arc<Picture>>,
-    pub(crate) runtimes: Arc<BTreeMap<Kind, Arc<dyn Runtime>>>,
-    /// What the drivers say that they can do.
-    pub(crate) abilities: Abilities,
-    /// What was measured last.
-    pub(crate) figures: watch::Receiver<Arc<Figures>>,
-    /// What the machine is short of.
-    pub(crate) pressure: watch::Receiver<care::Shown>,
-    /// Care's rounds.
-    pub(crate) care: Sights,
-    /// Says what the node's owner lets be done.
-    pub(crate) guardian: Arc<Guardian>,
-}
-
-impl Handle {
-    /// Which storage drivers of managed volumes there are.
-    pub(crate) fn storage(&self) -> Vec<StorageFact> {
-        let mut drivers = self.runtimes.values().filter_map(|it| it.volumes());
-        drivers.next().map_or_else(Vec::new, |it| it.drivers())
-    }
-
-    /// The names of running containers: all that the engines tell of, else those of ours.
-    pub(crate) fn containers(&self) -> Vec<String> {
-        let told = self.figures.borrow().containers.clone();
-        told.unwrap_or_else(|| self.picture.borrow().containers.clone())
-    }
-}
-
-/// Proof that the control plane heard this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Proof {
-    /// Uptime when the beat that was answered was sent.
-    pub(crate) uptime: Duration,
-    /// How long the machine had been suspended in all by then.
-    pub(crate) asleep: Duration,
-}
-
-/// One assignment, as the control plane wants it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Item(Box<IntentItem>),
-    /// Its spec is of a form that this agent does not know: what runs of it is left as it is, or stopped.
-    Unreadable {
-        unit: UnitId,
-        intent: Intent,
-    },
-}
-
-/// Everything that the reconciler is told.
-pub(crate) enum Input {
-    /// Everything that should be. Answered when it is on disk.
-    Full {
-        from: Speaker,
-        /// Nothing in it is newer than this revision of the store; 0 if that was not told.
-        revision: u64,
-        items: Vec<Wanted>,
-        done: oneshot::Sender<()>,
-    },
-    /// Single changes of that. Answered when they are on disk.
-    Increment {
-        revision: u64,
-        items: Vec<Wanted>,
-        removed: Vec<AssignmentId>,
-        done: oneshot::Sender<()>,
-    },
-    /// An order, carried out at most once however often it is given.
-    Command {
-        id: CommandId,
-        command: CommandKind,
-        done: oneshot::Sender<Outcome>,
-    },
-    /// The first order was carried out by somebody else.
-    OrderCarried(Box<CommandRecord>, Outcome),
-    /// These are not kept any longer, if they have finished.
-    CleanUp(BTreeSet<UnitId>),
-    Contact(Proof),
-    /// A driver says that something may have changed.
-    Changed(Kind),
-    /// An answer to an observation that began with that serial number.
-    Observed {
-        kind: Kind,
-        serial: u64,
-        answer: Result<Vec<Found>, RuntimeError>,
-    },
-    Progress {
-        unit: UnitId,
-        detail: String,
-    },
-    /// A step has ended.
-    Done {
-        unit: UnitId,
-        step: Step,
-        answer: Result<Option<Exit>, RuntimeError>,
-    },
-    /// A health check of that run has ended.
-    Checked {
-        unit: UnitId,
-        run: u32,
-        answer: Answer,
-    },
-    /// The last lines of that run's log.
-    EndOfLog {
-        unit: UnitId,
-        run: u32,
-        lines: Vec<String>,
-    },
-    /// A dead man's switch was set anew, or not.
-    Extended(UnitId),
-    Saved(io::Result<()>),
-    /// The first order is on record.
-    OrderBegun(io::Result<Begun>),
-    /// The result of the first order is on record.
-    OrderDone(Outcome),
-}
 
 struct Reconciler {
     runtimes: Arc<BTreeMap<Kind, Arc<dyn Runtime>>>,

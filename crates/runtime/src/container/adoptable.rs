@@ -1,37 +1,33 @@
 //! What runs on the engine that nobody of ours made, and the spec that each container would become. The spec says
 //! only what differs from the image, so that the next one made from it is as this one was.
 
+mod surroundings;
 mod unsaid;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bollard::models::{
     ContainerConfig, ContainerInspectResponse, ContainerSummary, HealthConfig, HostConfig,
-    ImageConfig, MountPoint, MountType, PortBinding,
+    ImageConfig,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use hostler_model::spec::{
-    Capabilities, ContainerSpec, Device, HealthSpec, Healthcheck, LogDriver, Mount, PortMapping,
-    Protocol, Restart, RestartPolicy, Tmpfs, UlimitRange, WorkloadSpec, near_name,
+    Capabilities, ContainerSpec, Device, HealthSpec, Healthcheck, Restart, RestartPolicy,
+    UlimitRange, WorkloadSpec, near_name,
 };
 use hostler_model::{Bytes, MilliCpu};
 
+use self::surroundings::{hostname, in_memory, log, mounts, network, ports};
 use super::engine::{Attempt as _, Refused, readable};
 use super::{Inner, is_ours};
 use crate::{Adoptable, RuntimeError};
 
 /// What compose and its like write on what they make; of no use to somebody else.
 const TOOLS_LABELS: [&str; 3] = ["com.docker.", "io.podman.", "desktop.docker."];
-const LOG_DRIVERS: [&str; 3] = ["json-file", "local", "journald"];
-/// Addresses that are every address of the node.
-const EVERYWHERE: [&str; 3] = ["", "0.0.0.0", "::"];
 /// Of `/dev/shm`, as Docker and Podman make it.
 const USUAL_SHM: [i64; 2] = [64 << 20, 65_536_000];
 /// Of the engine's scheduler, in microseconds.
 const USUAL_PERIOD: u64 = 100_000;
-/// What a file system in memory is without being told.
-const USUAL_TMPFS: [&str; 5] = ["", "rw", "noexec", "nosuid", "nodev"];
-
 impl Inner {
     /// Every running container that is nobody's of Hostler's, in the order of their names.
     pub(super) async fn strangers(&self) -> Result<Vec<Adoptable>, RuntimeError> {
@@ -228,115 +224,6 @@ fn container(
     spec
 }
 
-/// Its host name, if somebody gave it one: engines take the beginning of the id, or the node's own.
-fn hostname(config: &ContainerConfig, host: &HostConfig, id: &str) -> Option<String> {
-    let mode = host.network_mode.as_deref().unwrap_or_default();
-    if mode == "host" || mode.contains(':') || host.uts_mode.as_deref() == Some("host") {
-        return None;
-    }
-    let name = config.hostname.clone()?;
-    (!id.starts_with(&name)).then_some(name)
-}
-
-/// File systems in memory, in the engine's two ways to ask for them.
-fn in_memory(host: &HostConfig, notes: &mut Vec<String>) -> Vec<Tmpfs> {
-    let mut all = Vec::new();
-    for (target, options) in host.tmpfs.iter().flatten() {
-        let (mut size, mut mode) = (None, None);
-        for option in options.split(',') {
-            match option.split_once('=') {
-                Some(("size", text)) if size_of(text).is_some() => size = size_of(text),
-                Some(("mode", text)) => mode = Some(text.to_owned()),
-                _ if USUAL_TMPFS.contains(&option) => {}
-                _ => notes.push(format!(
-                    "the option `{option}` of the file system in memory at {target} is not carried over"
-                )),
-            }
-        }
-        all.push(Tmpfs {
-            target: target.clone(),
-            size,
-            mode,
-        });
-    }
-    let mounts = host.mounts.iter().flatten();
-    for mount in mounts.filter(|it| it.typ == Some(MountType::TMPFS)) {
-        let options = mount.tmpfs_options.clone().unwrap_or_default();
-        all.push(Tmpfs {
-            target: mount.target.clone().unwrap_or_default(),
-            size: amount(options.size_bytes).map(Bytes),
-            mode: amount(options.mode).map(|mode| format!("{mode:o}")),
-        });
-    }
-    all.sort_by(|a, b| a.target.cmp(&b.target));
-    all
-}
-
-/// As the kernel reads sizes of file systems in memory.
-fn size_of(text: &str) -> Option<Bytes> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        _ => return None,
-    };
-    let number = digits.parse::<u64>().ok()?;
-    number.checked_mul(1 << shift).map(Bytes)
-}
-
-fn network(host: &HostConfig, notes: &mut Vec<String>) -> Option<String> {
-    let mode = host.network_mode.as_deref().unwrap_or("default");
-    if mode == "default" || mode == "bridge" {
-        return None;
-    }
-    if mode.contains(':') {
-        notes.push(format!(
-            "it shares a network by `{mode}`; the next one does not"
-        ));
-        return None;
-    }
-    Some(mode.to_owned())
-}
-
-fn log(host: &HostConfig, notes: &mut Vec<String>) -> Option<LogDriver> {
-    let log = host.log_config.as_ref()?;
-    let driver = log.typ.clone()?;
-    if !LOG_DRIVERS.contains(&driver.as_str()) {
-        notes.push(format!(
-            "it logs by `{driver}`, which cannot be read back; the next one does not"
-        ));
-        return None;
-    }
-    let options: BTreeMap<_, _> = log.config.clone().unwrap_or_default().into_iter().collect();
-    (driver != LOG_DRIVERS[0] || !options.is_empty()).then_some(LogDriver { driver, options })
-}
-
-/// Places of the node, and volumes by their names, so that the next container finds them and the engine knows that
-/// they are in use.
-fn mounts(mounts: Vec<MountPoint>, spec: &mut ContainerSpec, notes: &mut Vec<String>) {
-    for mount in mounts {
-        let target = mount.destination.unwrap_or_default();
-        let source = match mount.typ.as_deref() {
-            Some("bind") => mount.source,
-            Some("volume") => mount.name,
-            Some("tmpfs") if spec.tmpfs.iter().any(|it| it.target == target) => continue,
-            _ => None,
-        };
-        let Some(source) = source.filter(|it| !it.is_empty()) else {
-            notes.push(format!("what is mounted at {target} is not carried over"));
-            continue;
-        };
-        spec.mounts.push(Mount {
-            source,
-            target,
-            read_only: mount.rw == Some(false),
-        });
-    }
-    spec.mounts.sort_by(|a, b| a.target.cmp(&b.target));
-}
-
 fn labels(config: &ContainerConfig, image: &ImageConfig) -> BTreeMap<String, String> {
     let of_image = |key: &str| image.labels.as_ref().and_then(|labels| labels.get(key));
     let labels = config.labels.clone().unwrap_or_default().into_iter();
@@ -377,49 +264,6 @@ fn healthcheck(check: &HealthConfig) -> Healthcheck {
             .filter(|it| *it > 0),
         ..Healthcheck::of_engine(check.test.as_deref().unwrap_or_default())
     }
-}
-
-fn ports(host: &HostConfig, notes: &mut Vec<String>) -> Vec<PortMapping> {
-    let bindings: HashMap<String, Option<Vec<PortBinding>>> =
-        host.port_bindings.clone().unwrap_or_default();
-    let mut ports = Vec::new();
-    for (target, bindings) in bindings {
-        let (number, protocol) = target.split_once('/').unwrap_or((&target, "tcp"));
-        let Ok(inside) = number.parse::<u16>() else {
-            continue;
-        };
-        for binding in bindings.into_iter().flatten() {
-            let published = binding
-                .host_port
-                .as_deref()
-                .and_then(|it| it.parse::<u16>().ok());
-            let Some(published) = published.filter(|port| *port != 0) else {
-                notes.push(format!(
-                    "port {target} has no fixed number on the node and is left out"
-                ));
-                continue;
-            };
-            let address = binding.host_ip.unwrap_or_default();
-            if !EVERYWHERE.contains(&address.as_str()) {
-                notes.push(format!(
-                    "port {target} is published at {address} only; the next one publishes it at every address"
-                ));
-            }
-            ports.push(PortMapping {
-                name: None,
-                host: published,
-                target: (inside != published).then_some(inside),
-                protocol: if protocol == "udp" {
-                    Protocol::Udp
-                } else {
-                    Protocol::Tcp
-                },
-            });
-        }
-    }
-    ports.sort_by_key(|port| (port.host, port.protocol));
-    ports.dedup();
-    ports
 }
 
 fn restart(host: &HostConfig) -> Restart {

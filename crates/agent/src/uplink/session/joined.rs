@@ -3,38 +3,36 @@
 //! It owns what the other side was told, so that only differences are sent; all of it is lost with the session,
 //! because the next one begins by telling everything.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod news;
+mod orders;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use hostler_model::{ObservedUnit, UnitId, UnitState, WorkloadId};
-use hostler_runtime::Runtime;
+use hostler_model::{ObservedUnit, UnitId};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
 use hostler_wire::session::v1::server_message::Message as In;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tonic::Streaming;
 
-use super::bulk::Job;
-use super::errands::Asked;
-use super::gather::{Gather, Gathered};
-use super::{Ended, Uplink, convert, next_of, parts};
+use super::gather::Gather;
+use super::{Ended, Uplink, convert, next_of};
 use crate::guard::Speaker;
 use crate::probe::Known;
 use crate::reconcile::{Input, Proof};
-use crate::show::Picture;
-use crate::status::AgentStatus;
 use crate::uplink::channel::failure;
+
+pub(super) use news::full_set;
 
 /// How long a message may wait to be sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// A suspension longer than this makes the session be opened again.
 const NOTABLE_SLEEP: Duration = Duration::from_secs(2);
-/// Workloads that are asked about in one message.
-const KEPT_AT_ONCE: usize = 1000;
 
 /// A session that was welcome.
 pub(super) struct Session<'a> {
@@ -186,112 +184,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn take_intent(&mut self, intent: v1::Intent) -> Result<(), Ended> {
-        let revision = intent.store_revision;
-        let gathered = self.gather.take(intent);
-        let gathered = gathered.map_err(|error| Ended::Lost(error.to_string()))?;
-        let (done, on_disk) = oneshot::channel();
-        let (version, input) = match gathered {
-            Gathered::Nothing => return Ok(()),
-            Gathered::Full { version, items } => (
-                version,
-                Input::Full {
-                    from: self.speaker,
-                    revision,
-                    items,
-                    done,
-                },
-            ),
-            Gathered::Increment {
-                version,
-                items,
-                removed,
-            } => (
-                version,
-                Input::Increment {
-                    revision,
-                    items,
-                    removed,
-                    done,
-                },
-            ),
-        };
-        self.has_intent |= matches!(input, Input::Full { .. });
-        self.hand_over(input).await?;
-        self.answers.push(Box::pin(async move {
-            // Without an answer it was not written: the reconciler has gone.
-            on_disk
-                .await
-                .ok()
-                .map(|()| Out::Applied(v1::Applied { version }))
-        }));
-        Ok(())
-    }
-
-    async fn take_command(&mut self, command: v1::Command) -> Result<(), Ended> {
-        let v1::Command { id: name, json } = command;
-        let (id, command) = match (name.parse(), serde_json::from_slice(&json)) {
-            (Ok(id), Ok(command)) => (id, command),
-            _ => {
-                let message = "this agent does not know the command".to_owned();
-                let answer = v1::Acknowledge {
-                    command: name,
-                    done: false,
-                    message,
-                };
-                return self.send(Out::Acknowledge(answer)).await;
-            }
-        };
-        let (done, result) = oneshot::channel();
-        self.hand_over(Input::Command { id, command, done }).await?;
-        self.answers.push(Box::pin(async move {
-            let (done, message) = match result.await.ok()? {
-                Ok(result) => (true, result),
-                Err(error) => (false, error),
-            };
-            Some(Out::Acknowledge(v1::Acknowledge {
-                command: name,
-                done,
-                message,
-            }))
-        }));
-        Ok(())
-    }
-
-    fn open(&self, open: v1::Open) {
-        let job = match open.request {
-            Some(v1::open::Request::Logs(request)) => Job::Logs {
-                source: self.source(request.unit.clone()),
-                query: convert::log_query(&request),
-            },
-            Some(v1::open::Request::Errand(request)) => {
-                let place = self.source(request.unit.clone());
-                let Some(errand) = convert::errand(request) else {
-                    tracing::warn!("asked for an errand that this agent does not know");
-                    return;
-                };
-                Job::Errand(Box::new(Asked {
-                    place,
-                    errand,
-                    guardian: Arc::clone(&self.uplink.handle.guardian),
-                }))
-            }
-            None => {
-                tracing::warn!("asked for a transfer that this agent does not know");
-                return;
-            }
-        };
-        self.uplink.bulk.open(open.ticket, job);
-    }
-
-    /// A unit that is here, and its driver.
-    fn source(&self, unit: Option<v1::UnitId>) -> Option<(UnitId, Arc<dyn Runtime>)> {
-        let unit = convert::read_unit_id(unit).ok()?;
-        let kind = self.uplink.handle.picture.borrow().units.get(&unit)?.kind;
-        let runtime = self.uplink.handle.runtimes.get(&kind)?;
-        Some((unit, Arc::clone(runtime)))
-    }
-
     /// The answer to a beat proves contact as of the moment the beat was sent. It counts only with the
     /// intent of this session in hand: an older one may want what has been given to another node since.
     async fn take_ack(&mut self, ack: v1::BeatAck) -> Result<(), Ended> {
@@ -349,132 +241,6 @@ impl<'a> Session<'a> {
         .await
     }
 
-    /// Tells what the drivers can do if it is news. Where facts come with a hello only, there is another.
-    async fn tell_facts(&mut self) -> Result<(), Ended> {
-        let known = self.uplink.handle.abilities.known();
-        if known == self.told {
-            return Ok(());
-        }
-        if !self.takes_facts {
-            return Err(Ended::Again("what a driver can do has changed"));
-        }
-        let facts = self.uplink.facts(&known);
-        self.told = known;
-        self.send(Out::Facts(facts)).await
-    }
-
-    /// Tells what differs from what the other side knows.
-    async fn tell(&mut self, picture: &Picture) -> Result<(), Ended> {
-        let mut changed = Vec::new();
-        for (unit, observed) in &picture.units {
-            if self.sent.get(unit) != Some(observed) {
-                changed.push(convert::observed(observed));
-            }
-        }
-        for (unit, observed) in &self.sent {
-            if !picture.units.contains_key(unit) && observed.state != UnitState::Gone {
-                let gone = ObservedUnit {
-                    state: UnitState::Gone,
-                    ..observed.clone()
-                };
-                changed.push(convert::observed(&gone));
-            }
-        }
-        if !changed.is_empty() {
-            self.sent.clone_from(&picture.units);
-            for part in parts::observed(changed, false) {
-                self.send_message(part).await?;
-            }
-        }
-        self.tell_held(picture).await?;
-        self.show_status(picture);
-        Ok(())
-    }
-
-    /// Asks which of the workloads whose data is kept are still known.
-    async fn tell_kept(&mut self, workloads: &BTreeSet<WorkloadId>) -> Result<(), Ended> {
-        let workloads: Vec<String> = workloads.iter().map(ToString::to_string).collect();
-        for some in workloads.chunks(KEPT_AT_ONCE) {
-            let workloads = some.to_vec();
-            self.send(Out::Kept(v1::Kept { workloads })).await?;
-        }
-        Ok(())
-    }
-
-    /// What is not known any more is for the care to delete, if the control plane is the one that is followed.
-    fn take_unwanted(&mut self, unwanted: &v1::Unwanted) {
-        let picture = self.uplink.handle.picture.borrow();
-        if picture.held.is_some() || picture.origin != Some(self.speaker.origin) {
-            return;
-        }
-        let kept = self.uplink.handle.care.kept.borrow();
-        let told = unwanted.workloads.iter().filter_map(|id| id.parse().ok());
-        let told: BTreeSet<WorkloadId> = told.filter(|id| kept.contains(id)).collect();
-        // What was deleted never comes back.
-        self.uplink.handle.care.unwanted.send_if_modified(|known| {
-            let before = known.len();
-            known.retain(|id| kept.contains(id));
-            let dropped = before - known.len();
-            known.extend(told);
-            known.len() > before - dropped
-        });
-    }
-
-    /// Before the intent of this session was judged, only the news that one is held back is certain.
-    async fn tell_held(&mut self, picture: &Picture) -> Result<(), Ended> {
-        let held = picture.held.as_ref().map(|held| v1::Held {
-            reason: held.reason.clone(),
-            would_stop: held.would_stop,
-        });
-        if held.is_none() && !self.is_judged {
-            return Ok(());
-        }
-        let held = held.unwrap_or_default();
-        if self.told_held.as_ref() == Some(&held) {
-            return Ok(());
-        }
-        self.told_held = Some(held.clone());
-        self.send(Out::Held(held)).await
-    }
-
-    fn show_status(&self, picture: &Picture) {
-        let node_id = self.speaker.origin.node_id;
-        let next = match &picture.held {
-            None => AgentStatus::Joined { node_id },
-            Some(held) => AgentStatus::Held {
-                node_id,
-                reason: held.reason.clone(),
-                would_stop: held.would_stop,
-            },
-        };
-        self.uplink.status.send_if_modified(|status| {
-            let is_new = *status != next;
-            *status = next;
-            is_new
-        });
-    }
-
-    /// Passes on what the reconciler has answered.
-    async fn answer(&mut self, answer: Out) -> Result<(), Ended> {
-        let is_judgement = matches!(answer, Out::Applied(_));
-        self.send(answer).await?;
-        if is_judgement && !self.is_judged {
-            self.is_judged = true;
-            let picture = Arc::clone(&self.uplink.handle.picture.borrow());
-            self.tell_held(&picture).await?;
-        }
-        Ok(())
-    }
-
-    async fn resend(&mut self) -> Result<(), Ended> {
-        let picture = Arc::clone(&self.uplink.handle.picture.borrow());
-        self.sent.clone_from(&picture.units);
-        for part in full_set(&self.sent) {
-            self.send_message(part).await?;
-        }
-        Ok(())
-    }
-
     async fn hand_over(&mut self, input: Input) -> Result<(), Ended> {
         // The reconciler ends only when everything does.
         self.uplink
@@ -500,10 +266,6 @@ impl<'a> Session<'a> {
 
 pub(super) const fn message(out: Out) -> v1::NodeMessage {
     v1::NodeMessage { message: Some(out) }
-}
-
-pub(super) fn full_set(units: &BTreeMap<UnitId, ObservedUnit>) -> Vec<v1::NodeMessage> {
-    parts::observed(units.values().map(convert::observed).collect(), true)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

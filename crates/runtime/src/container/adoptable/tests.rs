@@ -1,4 +1,8 @@
-use bollard::models::{EndpointSettings, Mount as EngineMount, MountTmpfsOptions, NetworkSettings};
+use bollard::models::{
+    EndpointSettings, Mount as EngineMount, MountPoint, MountTmpfsOptions, MountType,
+    NetworkSettings, PortBinding,
+};
+use hostler_model::spec::Tmpfs;
 
 use super::*;
 
