@@ -59,7 +59,7 @@ use crate::turns::{Turns, lock};
 use crate::whose::Whose;
 use crate::{
     Data, Exec, Files, Found, Judge, Judged, Leftovers, Ports, Progress, Runtime, RuntimeError,
-    Stats, Unit, UnitStats,
+    Stats, Unit, UnitStats, fact,
 };
 
 pub use file::{FileSet, resolve};
@@ -173,18 +173,9 @@ impl Runtime for ComposeRuntime {
             let program = self.inner.program().await?;
             let docker = self.inner.engine.docker().await?;
             docker.version().await.or_down()?;
-            Ok::<String, RuntimeError>(program.version)
+            Ok(program.version)
         };
-        let (available, version, note) = match answer.await {
-            Ok(version) => (true, version, String::new()),
-            Err(error) => (false, String::new(), error.to_string()),
-        };
-        RuntimeFact {
-            kind: Kind::Compose,
-            available,
-            version,
-            note,
-        }
+        fact(Kind::Compose, answer.await)
     }
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {

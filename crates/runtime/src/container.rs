@@ -58,7 +58,7 @@ use crate::logs::{LogLine, LogQuery};
 use crate::turns::{Turn, Turns, lock, to_the_end};
 use crate::{
     Adoptable, Adoption, Census, Data, Exec, Files, Found, FoundState, Leftovers, NativeHealth,
-    Ports, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats,
+    Ports, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats, fact,
 };
 use adopt::Adoptions;
 use engine::{Attempt as _, Engine, NETWORK_MISSING, readable};
@@ -170,18 +170,10 @@ impl Runtime for ContainerRuntime {
     async fn probe(&self) -> RuntimeFact {
         let answer = async {
             let docker = self.inner.engine.docker().await?;
-            docker.version().await.or_down()
+            let version = docker.version().await.or_down()?;
+            Ok(version.version.unwrap_or_default())
         };
-        let (available, version, note) = match answer.await {
-            Ok(version) => (true, version.version.unwrap_or_default(), String::new()),
-            Err(error) => (false, String::new(), error.to_string()),
-        };
-        RuntimeFact {
-            kind: Kind::Container,
-            available,
-            version,
-            note,
-        }
+        fact(Kind::Container, answer.await)
     }
 
     async fn prepare(&self, unit: &Unit, progress: Progress<'_>) -> Result<(), RuntimeError> {

@@ -199,6 +199,21 @@ impl RuntimeError {
     }
 }
 
+/// What a driver over an engine tells of itself: its version, or why it cannot work now.
+pub(crate) fn fact(kind: Kind, version: Result<String, RuntimeError>) -> RuntimeFact {
+    let available = version.is_ok();
+    let (version, note) = match version {
+        Ok(version) => (version, String::new()),
+        Err(error) => (String::new(), error.to_string()),
+    };
+    RuntimeFact {
+        kind,
+        available,
+        version,
+        note,
+    }
+}
+
 /// Where a driver tells how far a long preparation has come: a short text for people, such as
 /// `pulling busybox 40 %`.
 pub type Progress<'a> = &'a (dyn Fn(String) + Send + Sync);

@@ -26,7 +26,6 @@ mod terminal;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -315,17 +314,11 @@ fn prepare(
     if matches!(dir.unit(), Ok(Some(_))) {
         return Ok(());
     }
-    let make = |path: &Path, mode| {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)
-    };
-    make(base, 0o711)?;
+    disk::make_dir(base, 0o711)?;
     // Another user's process has to come through to its working directory.
-    make(dir.path(), 0o711)?;
-    make(&dir.work(), 0o755)?;
-    make(&dir.runs(), 0o700)?;
+    disk::make_dir(dir.path(), 0o711)?;
+    disk::make_dir(&dir.work(), 0o755)?;
+    disk::make_dir(&dir.runs(), 0o700)?;
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     let fifo = rustix::fs::FileType::Fifo;
     match rustix::fs::mknodat(rustix::fs::CWD, dir.control(), fifo, mode, 0) {
@@ -339,15 +332,8 @@ fn prepare(
 /// Deletes a unit's directory. It is moved aside first, so that half a unit is never seen.
 fn delete(base: &Path, id: UnitId) -> io::Result<()> {
     let aside = base.join(format!(".removed-{id}"));
-    match fs::rename(UnitDir::of(base, id).path(), &aside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-        Ok(()) => {}
-    }
-    match fs::remove_dir_all(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    disk::gone(fs::rename(UnitDir::of(base, id).path(), &aside))?;
+    disk::gone(fs::remove_dir_all(&aside))
 }
 
 /// The places of its volumes. Those of a machine are its disks.

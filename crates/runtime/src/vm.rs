@@ -36,10 +36,8 @@ mod record;
 mod runs;
 mod seed;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -341,14 +339,6 @@ impl Inner {
         self.process.look(id).await?;
         qmp::tell(&self.monitor(id), &[order]).await.map_err(silent)
     }
-}
-
-/// A directory that only the agent's user may enter.
-fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
 }
 
 /// A serial console ends its lines as a typewriter does.

@@ -142,7 +142,10 @@ async fn send_all(
         let _ = sender.send(Err(error)).await;
         return;
     }
-    while follow {
+    if !follow {
+        return;
+    }
+    loop {
         changes.mark_unchanged();
         // An engine that is down for a while is no end: the log is still there after it.
         match reading.send_new(&sender, &mut changes).await {

@@ -42,19 +42,11 @@ pub(super) struct Seen {
 impl Inner {
     /// Looks at every unit. What is half prepared, or cannot be read, is no unit.
     pub(super) fn observe(&self) -> io::Result<Vec<Found>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
         let mut found = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
+        for (path, name) in disk::entries(&self.dir)? {
             if name.starts_with(".removed-") {
                 // An agent died while it deleted this.
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = fs::remove_dir_all(path);
                 continue;
             }
             let Ok(id) = name.parse::<UnitId>() else {

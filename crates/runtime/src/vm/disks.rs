@@ -237,7 +237,7 @@ async fn make_one(
         return Err(refused(FailureCode::DiskTooSmall, message));
     }
     if let Some(dir) = file.parent() {
-        let making = super::make_dir(dir);
+        let making = disk::make_dir(dir, 0o700);
         making.map_err(|error| disk::error(format!("make {}", dir.display()), error))?;
     }
     made.push(beside.clone());

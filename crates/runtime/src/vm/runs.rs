@@ -31,8 +31,7 @@ impl Inner {
             FoundState::Running { since } => (found.runs, since),
             FoundState::Prepared | FoundState::Exited { .. } => {
                 self.look_over(id).await?;
-                let now = Timestamp::from_millis(self.clock.wall_millis());
-                (found.runs + 1, now)
+                (found.runs + 1, self.now())
             }
         };
         self.process.start(id).await?;

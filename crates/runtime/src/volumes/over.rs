@@ -8,19 +8,19 @@
 //!   leaving, and the runtime has no such unit   found as exited, so that it is removed again
 //! ```
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_kit::Tasks;
 use hostler_model::spec::Kind;
 use hostler_model::{Exit, Part, RuntimeFact, StorageFact, UnitId};
-use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::record::{Holding, Phase};
 use super::{Attached, Holdings};
 use crate::logs::{LogLine, LogQuery};
+use crate::turns::{Turn, Turns, to_the_end};
 use crate::{
     Adoption, Census, Data, Exec, Fencing, Files, Found, FoundState, Guests, Judged, Leftovers,
     NativeHealth, Ports, Progress, Runtime, RuntimeError, Stats, Unit, Volumes, disk,
@@ -35,11 +35,8 @@ struct Inner {
     runtime: Arc<dyn Runtime>,
     holdings: Arc<Holdings>,
     tasks: Tasks,
-    /// One verb at a time for each unit.
-    verbs: Mutex<HashMap<UnitId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
 }
-
-type Turn = OwnedMutexGuard<()>;
 
 impl WithVolumes {
     /// Goes around the driver; touches nothing yet.
@@ -49,7 +46,7 @@ impl WithVolumes {
             runtime,
             holdings,
             tasks,
-            verbs: Mutex::default(),
+            turns: Turns::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -79,7 +76,7 @@ impl Runtime for WithVolumes {
         if unit.spec.volumes().is_empty() {
             return self.inner.runtime.prepare(unit, progress).await;
         }
-        let turn = self.inner.turn(unit.id).await;
+        let turn = self.inner.turns.take(unit.id).await;
         progress("attaching volumes".to_owned());
         let (volumes, _turn) = self.inner.attach(unit, turn).await?;
         let with_places = Unit {
@@ -96,7 +93,7 @@ impl Runtime for WithVolumes {
     }
 
     async fn start(&self, id: UnitId) -> Result<(), RuntimeError> {
-        let _turn = self.inner.turn(id).await;
+        let _turn = self.inner.turns.take(id).await;
         self.inner.holdings.attach_again(id).await?;
         self.inner.runtime.start(id).await
     }
@@ -106,12 +103,12 @@ impl Runtime for WithVolumes {
     }
 
     async fn remove(&self, id: UnitId, data: Data) -> Result<(), RuntimeError> {
-        let turn = self.inner.turn(id).await;
+        let turn = self.inner.turns.take(id).await;
         self.inner.holdings.leave(id, data).await?;
         self.inner.runtime.remove(id, data).await?;
         self.inner.holdings.release(id).await?;
         drop(turn);
-        lock(&self.inner.verbs).remove(&id);
+        self.inner.turns.forget(id);
         Ok(())
     }
 
@@ -210,23 +207,14 @@ impl Volumes for WithVolumes {
 }
 
 impl Inner {
-    async fn turn(&self, id: UnitId) -> Turn {
-        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
-        turn.lock_owned().await
-    }
-
-    /// What has begun is finished even if nobody waits for it any more, and the turn ends with it: a removal that
-    /// comes next finds what was attached.
     async fn attach(&self, unit: &Unit, turn: Turn) -> Result<(Vec<Attached>, Turn), RuntimeError> {
         let (holdings, kind) = (Arc::clone(&self.holdings), self.runtime.kind());
-        let (sender, attached) = oneshot::channel();
         let unit = unit.clone();
-        self.tasks.spawn("attach volumes", async move {
+        let attached = to_the_end(&self.tasks, "attach volumes", async move {
             let answer = holdings.attach(&unit, kind).await;
-            // Whoever asked may have gone.
-            let _ = sender.send(answer.map(|attached| (attached, turn)));
+            answer.map(|attached| (attached, turn))
         });
-        let lost = |_| {
+        let lost = || {
             let source = std::io::ErrorKind::Interrupted.into();
             Err(disk::error("attach volumes", source))
         };
@@ -236,8 +224,7 @@ impl Inner {
     /// Lets go of what the runtime has no unit for, unless a verb works on the unit: that will.
     fn settle(self: &Arc<Self>, id: UnitId) {
         let inner = Arc::clone(self);
-        let turn = Arc::clone(lock(&self.verbs).entry(id).or_default());
-        let Ok(turn) = turn.try_lock_owned() else {
+        let Some(turn) = self.turns.try_take(id) else {
             return;
         };
         self.tasks.spawn("let go of volumes", async move {
@@ -277,8 +264,4 @@ fn left(holding: &Holding) -> Option<Found> {
         },
         runs: 0,
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
