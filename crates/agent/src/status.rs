@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hostler_model::NodeId;
+use tokio::sync::watch;
 
 /// How an agent stands with its control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,17 @@ pub enum AgentStatus {
         reason: String,
         would_stop: u32,
     },
+}
+
+impl AgentStatus {
+    /// Wakes those who wait if it is news.
+    pub(crate) fn show(self, to: &watch::Sender<Self>) {
+        to.send_if_modified(|status| {
+            let is_new = *status != self;
+            *status = self;
+            is_new
+        });
+    }
 }
 
 impl fmt::Display for AgentStatus {

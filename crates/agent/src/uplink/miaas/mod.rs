@@ -235,20 +235,12 @@ impl Uplink {
 
     fn show_member(&self, member: &Member) {
         let id = member.node_id.clone();
-        self.show(AgentStatus::Registered { id });
+        AgentStatus::Registered { id }.show(&self.status);
     }
 
     fn show_problem(&self, error: &CallError) {
         let problem = Some(error.to_string());
-        self.show(AgentStatus::Connecting { problem });
-    }
-
-    fn show(&self, next: AgentStatus) {
-        self.status.send_if_modified(|status| {
-            let is_new = *status != next;
-            *status = next;
-            is_new
-        });
+        AgentStatus::Connecting { problem }.show(&self.status);
     }
 }
 

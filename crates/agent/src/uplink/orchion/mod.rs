@@ -184,7 +184,7 @@ impl Uplink {
                     .with("retry_in_ms", wait.as_millis()),
             );
             let problem = Some(reason);
-            self.show(AgentStatus::Connecting { problem });
+            AgentStatus::Connecting { problem }.show(&self.status);
             tokio::time::sleep(wait).await;
         }
     }
@@ -324,15 +324,7 @@ impl Uplink {
 
     fn show_member(&self) {
         let id = self.node_id.clone();
-        self.show(AgentStatus::Registered { id });
-    }
-
-    fn show(&self, next: AgentStatus) {
-        self.status.send_if_modified(|status| {
-            let is_new = *status != next;
-            *status = next;
-            is_new
-        });
+        AgentStatus::Registered { id }.show(&self.status);
     }
 }
 

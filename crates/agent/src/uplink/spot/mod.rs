@@ -154,7 +154,7 @@ impl Uplink {
                     self.pen.info(format!("Agent registered with ID: {id}"));
                     let settings = Settings::default().changed_by(answer.get("config"));
                     self.note(self.record.registered(&id, settings).await);
-                    self.show(AgentStatus::Registered { id: id.clone() });
+                    AgentStatus::Registered { id: id.clone() }.show(&self.status);
                     return id;
                 }
                 Err(error) => error,
@@ -223,15 +223,7 @@ impl Uplink {
 
     fn show_problem(&self, error: &CallError) {
         let problem = Some(error.to_string());
-        self.show(AgentStatus::Connecting { problem });
-    }
-
-    fn show(&self, next: AgentStatus) {
-        self.status.send_if_modified(|status| {
-            let is_new = *status != next;
-            *status = next;
-            is_new
-        });
+        AgentStatus::Connecting { problem }.show(&self.status);
     }
 
     fn now(&self) -> Timestamp {
@@ -251,7 +243,7 @@ impl Member<'_> {
                     let now = self.uplink.now();
                     self.uplink.note(self.uplink.record.beaten(now).await);
                     let id = self.id.clone();
-                    self.uplink.show(AgentStatus::Registered { id });
+                    AgentStatus::Registered { id }.show(&self.uplink.status);
                     false
                 }
                 Err(error) => {

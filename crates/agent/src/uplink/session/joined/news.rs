@@ -117,11 +117,7 @@ impl Session<'_> {
                 would_stop: held.would_stop,
             },
         };
-        self.uplink.status.send_if_modified(|status| {
-            let is_new = *status != next;
-            *status = next;
-            is_new
-        });
+        next.show(&self.uplink.status);
     }
 
     /// Passes on what the reconciler has answered.
