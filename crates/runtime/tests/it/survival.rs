@@ -77,11 +77,11 @@ async fn a_unit_whose_shim_is_another_program_is_found_and_stopped_after_an_upgr
     let programs = tempfile::tempdir().unwrap();
     let older = programs.path().join("older");
     std::fs::copy(example("shim"), &older).unwrap();
-    let unit = started(
-        &driver_with_shim(home.dir(), older.clone()),
-        shell("trap 'exit 5' TERM; while :; do sleep 0.05; done"),
-    )
-    .await;
+    let before = driver_with_shim(home.dir(), older.clone());
+    let script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done";
+    let unit = started(&before, shell(script)).await;
+    // A signal that came before its trap would end it.
+    lines(&before, unit.id, 1).await;
     std::fs::remove_file(&older).unwrap();
     let driver = home.driver();
     let found = contract::find(&driver, unit.id).await.unwrap();
