@@ -32,6 +32,7 @@ mod probe;
 mod reconcile;
 mod show;
 mod status;
+mod tuning;
 mod uplink;
 mod vitals;
 
@@ -40,6 +41,8 @@ use std::sync::Arc;
 use hostler_kit::trust::TrustError;
 use tokio::sync::watch;
 use tonic::service::Routes;
+
+use tuning::Tuned;
 
 pub use care::{Budget, Care, Limits};
 pub use config::{AgentConfig, LedgerIo, Parts};
@@ -50,6 +53,7 @@ pub use ledger::running_agent;
 pub use machine::{LocalMachine, Machine};
 pub use permit::GuardFile;
 pub use status::AgentStatus;
+pub use tuning::Tuning;
 pub use uplink::Uplink;
 pub use uplink::{miaas, orchion, persys, spot};
 pub use vitals::Vitals;
@@ -89,6 +93,7 @@ pub enum StartError {
 pub struct Agent {
     vitals: Vitals,
     services: Option<Routes>,
+    tuning: watch::Sender<Tuning>,
 }
 
 impl Agent {
@@ -108,7 +113,11 @@ impl Agent {
         let (alive, ended) = watch::channel(());
         let alive = Arc::new(alive);
 
-        let handle = reconcile::start(&config, &parts, ledger, Arc::clone(&alive));
+        let (tuning, tuned) = Tuned::new(Tuning {
+            reserved: config.reserved,
+            care: config.care,
+        });
+        let handle = reconcile::start((&config, tuned), &parts, ledger, Arc::clone(&alive));
         let picture = handle.picture.clone();
         let uplink::Started { status, services } = uplink::start(uplink::Setup {
             config,
@@ -124,13 +133,26 @@ impl Agent {
             picture,
             ended,
         };
-        Ok(Self { vitals, services })
+        Ok(Self {
+            vitals,
+            services,
+            tuning,
+        })
     }
 
     /// How the agent stands with the control plane; always the latest.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<AgentStatus> {
         self.vitals.status.clone()
+    }
+
+    /// Tells it anew what may change while it runs; what is as it was makes nothing happen.
+    pub fn tune(&self, tuning: Tuning) {
+        self.tuning.send_if_modified(|now| {
+            let is_new = *now != tuning;
+            *now = tuning;
+            is_new
+        });
     }
 
     /// What it tells about itself.

@@ -192,6 +192,11 @@ impl Attachment {
         }
     }
 
+    /// How far the node's clock was ahead of ours at its hello, in milliseconds, if it told.
+    pub fn note_clock(&self, offset: Option<i64>) {
+        self.entry.lock().set_clock_offset(offset);
+    }
+
     /// Everything that is on the node, after a hello or a resend.
     ///
     /// # Errors

@@ -56,6 +56,25 @@ impl Control {
     /// # Errors
     /// Another server leads, the store fails, or it holds a record that this version cannot read.
     pub async fn start(config: ControlConfig, parts: Parts) -> Result<Self, StartError> {
+        let control = Self::begin(config, parts).await?;
+        keepers::start(&control);
+        Ok(control)
+    }
+
+    /// Gives a store that was put in another's place a new epoch, so that agents notice, and decides nothing else.
+    /// Once the tasks of `parts` have ended the store is free again.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn renew_epoch(parts: Parts) -> Result<(FleetId, StoreEpoch), StartError> {
+        let config = ControlConfig {
+            new_epoch: true,
+            ..ControlConfig::default()
+        };
+        Ok(Self::begin(config, parts).await?.founded())
+    }
+
+    async fn begin(config: ControlConfig, parts: Parts) -> Result<Self, StartError> {
         let clock = Arc::clone(&parts.clock);
         let leader = Leader::take(Arc::clone(&parts.store), clock, config.leader_ttl).await?;
         let loaded = match load(parts.store.as_ref()).await {
@@ -82,7 +101,6 @@ impl Control {
             control.shared.end();
             return Err(StartError::Found(refusal));
         }
-        keepers::start(&control);
         Ok(control)
     }
 

@@ -38,6 +38,8 @@ pub struct LiveNode {
     pub advised: Option<Duration>,
     /// Passing figures that its agent told beside its facts, as JSON in its contract's words, never interpreted.
     pub figures: Option<Arc<str>>,
+    /// How far its clock was ahead of ours when its session opened, in milliseconds.
+    pub clock_offset: Option<i64>,
 }
 
 /// All nodes that this server has a lease for.
@@ -70,6 +72,7 @@ pub(crate) struct Pulse {
     digest: u64,
     spacing: Spacing,
     figures: Option<Arc<str>>,
+    clock_offset: Option<i64>,
 }
 
 /// The session that speaks for a node now.
@@ -163,6 +166,7 @@ impl Pulse {
             digest: 0,
             spacing: Spacing::default(),
             figures: None,
+            clock_offset: None,
         }
     }
 
@@ -177,7 +181,12 @@ impl Pulse {
             spacing: self.spacing.usual(),
             advised: self.spacing.rare(self.rules).map(|rare| rare.advised),
             figures: self.figures.clone(),
+            clock_offset: self.clock_offset,
         }
+    }
+
+    pub(crate) const fn set_clock_offset(&mut self, offset: Option<i64>) {
+        self.clock_offset = offset;
     }
 
     /// A sign of life outside any session's sequence.

@@ -25,8 +25,8 @@ use hostler_control::Control;
 use hostler_kit::Entropy;
 
 pub use self::access::Access;
-pub use self::api::{miaas, openapi};
-pub use self::listener::{Accept, BindError, Bound, Listener, Peer, serve};
+pub use self::api::{Backups, miaas, openapi};
+pub use self::listener::{Accept, BindError, Bound, Listener, Peer, serve, serve_through};
 use self::session::SessionDoor;
 
 /// What a listener speaks.
@@ -54,6 +54,8 @@ pub struct Parts {
     pub orchion: orchion::Config,
     /// Who may do what.
     pub access: Access,
+    /// What copies all that is kept; without it no backup can be had.
+    pub backups: Option<Arc<dyn Backups>>,
     /// Persys's listeners and its agents share one door.
     persys: Arc<persys::Door>,
 }
@@ -68,6 +70,7 @@ impl Parts {
             miaas: miaas::Config::default(),
             orchion: orchion::Config::default(),
             access: Access::open(control),
+            backups: None,
             persys: persys::Door::new(control, entropy),
         }
     }

@@ -5,6 +5,7 @@
 
 mod age;
 mod args;
+mod backup;
 mod commands;
 mod compose;
 mod failure;

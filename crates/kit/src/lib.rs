@@ -11,4 +11,4 @@ pub mod trust;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Entropy, SeededEntropy, SimulatedClock, SystemClock, SystemEntropy};
-pub use tasks::Tasks;
+pub use tasks::{Hold, Tasks};

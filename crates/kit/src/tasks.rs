@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 /// A family of tasks that stop together. Clones belong to the same family.
@@ -67,6 +68,12 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
+    /// Something that is no task of its own and has to end all the same: the family waits until it is dropped.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        Hold(self.tracker.token())
+    }
+
     /// The token behind the family, for libraries that take one.
     #[must_use]
     pub const fn token(&self) -> &CancellationToken {
@@ -91,6 +98,10 @@ impl Tasks {
             .map_err(|_| self.tracker.len())
     }
 }
+
+/// Keeps a family from having ended.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "held for its end")] TaskTrackerToken);
 
 /// Notices when a task unwinds.
 struct Panics {
@@ -124,6 +135,15 @@ mod tests {
         child.spawn("waits", async move { inside.stopping().await });
         child.spawn_until_stop("never ends", std::future::pending());
         assert_eq!(tasks.shut_down(Duration::from_secs(5)).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_is_waited_for() {
+        let tasks = Tasks::new();
+        let held = tasks.hold();
+        assert_eq!(tasks.shut_down(Duration::from_secs(1)).await, Err(1));
+        drop(held);
+        assert_eq!(tasks.shut_down(Duration::from_secs(1)).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

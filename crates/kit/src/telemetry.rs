@@ -2,7 +2,14 @@
 
 use std::io::IsTerminal as _;
 
+use std::sync::OnceLock;
+
 use tracing_subscriber::EnvFilter;
+
+/// Puts another filter in the place of the subscriber's.
+type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+static CHANGE: OnceLock<Change> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +30,38 @@ pub fn install(filter: &str, format: Format) {
     let installed = match format {
         Format::Text => {
             let colour = std::io::stderr().is_terminal();
-            builder.with_ansi(colour).with_target(false).try_init()
+            let builder = builder.with_ansi(colour).with_target(false);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
+            builder.try_init().map(|()| change)
         }
-        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Json => {
+            let builder = builder.json().flatten_event(true);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
+            builder.try_init().map(|()| change)
+        }
     };
-    if installed.is_err() {
-        tracing::debug!("a subscriber is installed already");
+    match installed {
+        // The process has one subscriber, so there is one way to change it.
+        Ok(change) => drop(CHANGE.set(change)),
+        Err(_) => tracing::debug!("a subscriber is installed already"),
+    }
+}
+
+/// Whether text is a filter in `tracing`'s directive language.
+#[must_use]
+pub fn is_filter(filter: &str) -> bool {
+    EnvFilter::try_new(filter).is_ok()
+}
+
+/// Logs by another filter from now on, and says whether it does: not if the text is no filter, nor where
+/// [`install`] has installed nothing.
+pub fn change_filter(filter: &str) -> bool {
+    match (CHANGE.get(), EnvFilter::try_new(filter)) {
+        (Some(change), Ok(filter)) => change(filter),
+        _ => false,
     }
 }

@@ -151,6 +151,11 @@ impl ContainerRuntime {
         }
     }
 
+    /// Tells it anew where images come from.
+    pub fn set_registries(&self, registries: Registries) {
+        self.inner.pulls.set_registries(registries);
+    }
+
     /// Whether the engine has the image already.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ use bytes::Bytes;
 pub use faults::{Fault, Gate};
 pub use history::HistoryBound;
 pub use memory::MemoryStore;
-pub use sqlite::{Failpoint, OpenError, Point, SqliteOptions, SqliteStore};
+pub use sqlite::{Failpoint, OpenError, Point, Replacement, SqliteOptions, SqliteStore, examine};
 
 /// Most bytes of a key.
 pub const KEY_BYTES: usize = 512;

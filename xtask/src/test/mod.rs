@@ -7,13 +7,15 @@
 //!
 //! Settings, by environment: `HOSTLER_TEST_DOCKER=unix:///…` uses that engine instead (it must have the image
 //! `busybox:local`); `HOSTLER_TEST_PODMAN` likewise. `HOSTLER_TEST_MACHINE=<folder>` has the `kernel` and `initrd`
-//! that guests boot from in the lane `qemu`.
+//! that guests boot from in the lane `qemu`. `HOSTLER_PREVIOUS=<file>` is the program of the version before; without it
+//! the newest tag `v…` is built, and while there is none the lane `previous` is left out.
 
 mod engine;
 mod image;
 mod lanes;
 mod machine;
 mod podman;
+mod previous;
 mod provision;
 mod runner;
 
@@ -69,7 +71,11 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     let (podman, service) = podman();
     let (qemu, machine) = qemu();
     let composes = [lanes::compose(&docker), lanes::compose_v2(&docker)];
-    let engines = [docker, podman, qemu].into_iter().chain(composes).collect();
+    let (before, program) = previous::lane();
+    let engines = [docker, podman, qemu, before]
+        .into_iter()
+        .chain(composes)
+        .collect();
     let mut plan = Plan::new(&ignored, engines);
     if length == Length::Full {
         for (name, value) in FULL_LENGTH {
@@ -86,6 +92,9 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     }
     if let Some(machine) = &machine {
         plan.set(MACHINE, &machine.folder());
+    }
+    if let Some(program) = &program {
+        plan.set(previous::VARIABLE, &program.display().to_string());
     }
     let result = runner::run(&plan, length, &stop);
     drop((engine, service));

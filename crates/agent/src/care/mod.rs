@@ -23,6 +23,7 @@ pub(crate) use rounds::{Ask, Demand, Rounds, Sights};
 pub(crate) use watch::Shown;
 
 use crate::config::{AgentConfig, Parts};
+use crate::tuning::Tuned;
 
 /// When things are deleted by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,9 @@ impl Default for Budget {
 }
 
 /// Starts the watch over pressure.
-pub(crate) fn watch(config: &AgentConfig, parts: &Parts) -> tokio::sync::watch::Receiver<Shown> {
-    watch::start(parts, config.care.limits, config.data_dir.clone())
+pub(crate) fn watch(
+    (config, tuned): (&AgentConfig, Tuned),
+    parts: &Parts,
+) -> tokio::sync::watch::Receiver<Shown> {
+    watch::start(parts, tuned, config.data_dir.clone())
 }

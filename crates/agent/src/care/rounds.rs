@@ -19,7 +19,6 @@ use hostler_model::{Timestamp, UnitId, WorkloadId};
 use hostler_runtime::{Discarded, Leftover, LeftoverKind, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Budget;
 use super::places::Places;
 use super::sorting::{self, Item, Rules, Sorted, What};
 use super::words::{self, Report};
@@ -28,6 +27,7 @@ use crate::config::{AgentConfig, Parts};
 use crate::headroom::Share;
 use crate::reconcile::Input;
 use crate::show::Picture;
+use crate::tuning::Tuned;
 
 pub(crate) use super::sorting::Demand;
 
@@ -76,7 +76,7 @@ pub(crate) struct Rounds {
     runtimes: BTreeMap<Kind, Arc<dyn Runtime>>,
     machine: Arc<dyn Machine>,
     clock: Arc<dyn Clock>,
-    budget: Budget,
+    tuned: Tuned,
     places: Places,
     picture: watch::Receiver<Arc<Picture>>,
     reconciler: mpsc::Sender<Input>,
@@ -101,7 +101,7 @@ struct Disk {
 impl Rounds {
     /// Starts the task. It ends when the tasks are told to stop.
     pub(crate) fn start(
-        config: &AgentConfig,
+        (config, tuned): (&AgentConfig, Tuned),
         parts: &Parts,
         picture: watch::Receiver<Arc<Picture>>,
         reconciler: mpsc::Sender<Input>,
@@ -114,7 +114,7 @@ impl Rounds {
             runtimes: runtimes.map(|it| (it.kind(), Arc::clone(it))).collect(),
             machine: Arc::clone(&parts.machine),
             clock: Arc::clone(&parts.clock),
-            budget: config.care.budget,
+            tuned,
             places: Places::new(config.data_dir.clone(), parts.runtimes.clone()),
             picture,
             reconciler,
@@ -134,6 +134,7 @@ impl Rounds {
         self.tell_kept().await;
         loop {
             // Each arm only waits; what was asked or told stays asked and told.
+            let every = self.tuned.now().care.budget.every;
             let ask = tokio::select! {
                 biased;
                 ask = self.asks.recv() => match ask {
@@ -144,7 +145,8 @@ impl Rounds {
                     Ok(()) => None,
                     Err(_) => return,
                 },
-                () = tokio::time::sleep(self.budget.every) => None,
+                () = self.tuned.changed() => None,
+                () = tokio::time::sleep(every) => None,
             };
             self.unwanted.borrow_and_update();
             match ask {
@@ -187,8 +189,9 @@ impl Rounds {
             true => self.unwanted.borrow().clone(),
             false => BTreeSet::new(),
         };
+        let budget = self.tuned.now().care.budget;
         let rules = Rules {
-            budget: &self.budget,
+            budget: &budget,
             demand,
             unwanted: &unwanted,
             trusted_since: picture.followed_since,

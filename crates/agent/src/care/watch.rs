@@ -11,9 +11,10 @@ use hostler_model::Pressure;
 use tokio::sync::watch;
 
 use super::places::Places;
-use super::pressure::{Gauge, Limits};
+use super::pressure::Gauge;
 use crate::Machine;
 use crate::config::Parts;
+use crate::tuning::Tuned;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(5);
@@ -24,19 +25,19 @@ pub(crate) type Shown = Option<BTreeSet<Pressure>>;
 struct Watch {
     machine: Arc<dyn Machine>,
     clock: Arc<dyn Clock>,
-    limits: Limits,
+    tuned: Tuned,
     gauge: Gauge,
     places: Places,
     told: watch::Sender<Shown>,
 }
 
 /// Starts the task. It ends when the tasks are told to stop.
-pub(super) fn start(parts: &Parts, limits: Limits, data_dir: PathBuf) -> watch::Receiver<Shown> {
+pub(super) fn start(parts: &Parts, tuned: Tuned, data_dir: PathBuf) -> watch::Receiver<Shown> {
     let (told, shown) = watch::channel(None);
     let watch = Watch {
         machine: Arc::clone(&parts.machine),
         clock: Arc::clone(&parts.clock),
-        limits,
+        tuned,
         gauge: Gauge::default(),
         places: Places::new(data_dir, parts.runtimes.clone()),
         told,
@@ -77,7 +78,9 @@ impl Watch {
                 file_system.inodes.map(|it| it.percent_used()),
             );
         }
-        let short_of = self.gauge.take(&used, &self.limits, self.clock.uptime());
+        let short_of = self
+            .gauge
+            .take(&used, &self.tuned.now().care.limits, self.clock.uptime());
         self.told.send_if_modified(|shown| {
             let is_new = shown.as_ref() != Some(&short_of);
             if is_new {

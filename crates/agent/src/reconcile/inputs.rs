@@ -22,6 +22,7 @@ use crate::permit::Guardian;
 use crate::plan::Step;
 use crate::probe::Abilities;
 use crate::show::Picture;
+use crate::tuning::Tuned;
 
 /// The uplink's way to the reconciler.
 #[derive(Clone)]
@@ -35,6 +36,7 @@ pub(crate) struct Handle {
     pub(crate) figures: watch::Receiver<Arc<Figures>>,
     /// What the machine is short of.
     pub(crate) pressure: watch::Receiver<care::Shown>,
+    pub(crate) tuned: Tuned,
     /// Care's rounds.
     pub(crate) care: Sights,
     /// Says what the node's owner lets be done.

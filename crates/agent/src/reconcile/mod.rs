@@ -48,6 +48,7 @@ use crate::permit::{Bench, Guardian};
 use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Strays};
 use crate::probe;
 use crate::show::{self, Picture};
+use crate::tuning::Tuned;
 
 /// Inputs that may wait; whoever is faster waits.
 const INPUTS: usize = 1024;
@@ -103,7 +104,7 @@ struct Reconciler {
 
 /// Reads the ledger and starts the task. It ends when the tasks are told to stop, and lets go of `alive`.
 pub(crate) fn start(
-    config: &AgentConfig,
+    (config, tuned): (&AgentConfig, Tuned),
     parts: &Parts,
     ledger: Ledger,
     alive: Arc<watch::Sender<()>>,
@@ -117,12 +118,18 @@ pub(crate) fn start(
         .collect();
     let runtimes = Arc::new(runtimes);
     let figures = meter::start(parts, &runtimes, shown.clone());
-    let sights = Rounds::start(config, parts, shown.clone(), sender.clone());
+    let sights = Rounds::start(
+        (config, tuned.clone()),
+        parts,
+        shown.clone(),
+        sender.clone(),
+    );
     let guardian = Arc::new(Guardian::new(config.guard.clone()));
     let handle = Handle {
         abilities: probe::start(&parts.tasks, &runtimes, &shown),
         figures,
-        pressure: care::watch(config, parts),
+        pressure: care::watch((config, tuned.clone()), parts),
+        tuned,
         care: sights.clone(),
         inputs: sender.clone(),
         picture: shown,

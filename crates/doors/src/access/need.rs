@@ -40,6 +40,7 @@ const ADMIN: &[&str] = &[
     "/api/v1/join-tokens/{id}",
     "/api/v1/nodes/{id}/approve",
     "/api/v1/authority/rotate",
+    "/api/v1/backup",
 ];
 
 /// The folders of routes about what the fleet runs.

@@ -151,9 +151,10 @@ fn keep_pages_out(request: &Request) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where files of copies are read and written.
+/// Where files of copies are read and written, and where all that is kept can be had.
 fn is_of_files(path: &str) -> bool {
-    path.starts_with("/api/v1/assignments/") && path.ends_with("/files")
+    let is_of_copies = path.starts_with("/api/v1/assignments/") && path.ends_with("/files");
+    is_of_copies || path == "/api/v1/backup"
 }
 
 /// Whoever owns the name of a page can point it here once the page is open. The page then reads from what its browser
@@ -233,6 +234,7 @@ mod tests {
             (files, "evil.example:8080", None, true),
             (files, "127.0.0.1:8080", Some("gzip"), true),
             (files, "localhost:8080", Some("gzip"), true),
+            ("/api/v1/backup", "evil.example:8080", Some("gzip"), false),
             ("/api/v1/nodes", "evil.example:8080", Some("gzip"), true),
         ] {
             let mut request = Request::new(axum::body::Body::empty());

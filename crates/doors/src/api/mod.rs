@@ -7,6 +7,7 @@
 
 mod access;
 mod assignments;
+mod backup;
 mod convert;
 mod cors;
 mod errands;
@@ -46,6 +47,7 @@ use http::HeaderValue;
 use self::refuse::Failure;
 use crate::{Access, Parts, grpc, orchion};
 
+pub use self::backup::Backups;
 pub use self::openapi::openapi;
 
 /// What every handler has. Each request copies it several times, hence one pointer.
@@ -60,6 +62,7 @@ pub(crate) struct Inner {
     miaas: miaas::Config,
     access: Access,
     sockets: socket::Room,
+    backups: Option<Arc<dyn Backups>>,
 }
 
 impl Deref for Api {
@@ -82,6 +85,7 @@ impl Api {
             miaas: parts.miaas.clone(),
             access: parts.access.clone(),
             sockets: socket::Room::default(),
+            backups: parts.backups.clone(),
         }))
     }
 
@@ -191,6 +195,7 @@ fn deployments() -> Router<Api> {
 fn streams() -> Router<Api> {
     Router::new()
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/backup", get(backup::backup))
         .route("/api/v1/workloads/{id}/logs", get(logs::of_workload))
         .route("/api/v1/assignments/{id}/logs", get(logs::of_assignment))
         .route("/ws/logs", get(miaas::tail))

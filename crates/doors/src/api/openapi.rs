@@ -6,8 +6,8 @@ use http::header;
 use utoipa::OpenApi;
 
 use super::{
-    access, assignments, errands, errors, events, jobs, logs, metrics, miaas, nodes, plan, server,
-    workloads,
+    access, assignments, backup, errands, errors, events, jobs, logs, metrics, miaas, nodes, plan,
+    server, workloads,
 };
 
 #[derive(OpenApi)]
@@ -67,6 +67,7 @@ use super::{
         errands::forward,
         errands::read_files,
         errands::write_files,
+        backup::backup,
         server::root,
         server::version,
         server::live,

@@ -4,6 +4,9 @@
 //! owns its connections: they are tasks of the family it is given, are asked to finish when the family
 //! stops, and are dropped when the grace is over. A connection over the cap waits in the kernel's queue.
 //!
+//! A server that ends well closes its doorway first ([`serve_through`]): nothing new is taken, what was asked is
+//! answered, and only then the family stops.
+//!
 //! What can fail: the port is taken or not allowed, which is a [`BindError`] with one clear sentence. A
 //! connection that fails ends alone; an accept that fails (too many open files) is tried again.
 
@@ -17,8 +20,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use hostler_kit::Tasks;
 use hostler_kit::trust::{Print, Secured, ServerTls};
+use hostler_kit::{Hold, Tasks};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -52,6 +55,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 const PLAIN: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
     this port speaks TLS: write https:// instead of http://\n";
+/// How long a connection that was just taken may say nothing once the doorway is closed.
+const LAST_CALL: Duration = Duration::from_millis(200);
 /// How long the loop rests after an accept that failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -177,6 +182,21 @@ impl Bound {
         self
     }
 
+    /// A listener whose port somebody else took and passed on, such as a service manager that keeps it over restarts.
+    ///
+    /// # Errors
+    /// The socket is none that listens.
+    pub fn passed(inner: std::net::TcpListener) -> io::Result<Self> {
+        inner.set_nonblocking(true)?;
+        let addr = inner.local_addr()?;
+        Ok(Self {
+            inner: TcpListener::from_std(inner)?,
+            addr,
+            tls: None,
+            connections: DEFAULT_CONNECTIONS,
+        })
+    }
+
     /// The address with the port that was given.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
@@ -204,7 +224,18 @@ impl Accept for Bound {
 
 /// Serves the router until the family stops. Connections are tasks of the family: wait for it to see them
 /// end.
-pub async fn serve<A: Accept>(mut source: A, router: Router, tasks: Tasks) {
+pub async fn serve<A: Accept>(source: A, router: Router, tasks: Tasks) {
+    let doorway = tasks.child();
+    serve_through(source, router, (tasks, doorway)).await;
+}
+
+/// The same until the doorway is closed: then nothing new is taken, connections finish what they were asked, and the
+/// doorway's end is waited for by whoever closed it. Streams go on until the family stops.
+pub async fn serve_through<A: Accept>(
+    mut source: A,
+    router: Router,
+    (tasks, doorway): (Tasks, Tasks),
+) {
     let permits = Arc::new(Semaphore::new(source.most_connections()));
     let protocols = Protocols::new(&tasks, source.tls());
     loop {
@@ -216,14 +247,13 @@ pub async fn serve<A: Accept>(mut source: A, router: Router, tasks: Tasks) {
         let (accepted, permit) = tokio::select! {
             biased;
             () = tasks.stopping() => return,
+            () = doorway.stopping() => return,
             next = next => next,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    protocols
-                        .clone()
-                        .serve(stream, peer, router.clone(), tasks.clone());
+                let families = (tasks.clone(), doorway.clone());
+                let connection = (protocols.clone()).serve(stream, peer, router.clone(), families);
                 tasks.spawn("connection", async move {
                     connection.await;
                     drop(permit);
@@ -279,31 +309,40 @@ impl Protocols {
     }
 
     /// Speaks on one connection until it ends, or the family stops and the grace is over.
-    async fn serve<S>(mut self, stream: S, addr: SocketAddr, router: Router, tasks: Tasks)
-    where
+    async fn serve<S>(
+        mut self,
+        stream: S,
+        addr: SocketAddr,
+        router: Router,
+        families: (Tasks, Tasks),
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Some(tls) = self.tls.take() else {
             let peer = Peer { addr, key: None };
-            return self.speak(stream, peer, (router, tasks)).await;
+            return self.speak(stream, peer, (router, families)).await;
         };
         let secured = tokio::select! {
             biased;
-            () = tasks.stopping() => return,
+            () = families.1.stopping() => return,
             secured = tokio::time::timeout(HEAD_TIMEOUT, secure(&tls, stream)) => secured,
         };
         match secured {
             Ok(Ok(Secured { stream, key })) => {
                 let peer = Peer { addr, key };
-                Box::pin(self.speak(stream, peer, (router, tasks))).await;
+                Box::pin(self.speak(stream, peer, (router, families))).await;
             }
             Ok(Err(error)) => tracing::debug!(%addr, %error, "no TLS came to stand"),
             Err(_) => tracing::debug!(%addr, "no TLS came to stand in time"),
         }
     }
 
-    async fn speak<S>(self, mut stream: S, peer: Peer, (router, tasks): (Router, Tasks))
-    where
+    async fn speak<S>(
+        self,
+        mut stream: S,
+        peer: Peer,
+        (router, (tasks, doorway)): (Router, (Tasks, Tasks)),
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let addr = peer.addr;
@@ -311,10 +350,29 @@ impl Protocols {
             request.extensions_mut().insert(peer);
             request.map(Body::new)
         });
+        let service = service.map_future({
+            let doorway = doorway.clone();
+            // Until the head of its answer is there, a request is open; what lasts longer is a stream.
+            move |answer| {
+                let held = doorway.hold();
+                async move {
+                    let answer = answer.await;
+                    drop(held);
+                    answer
+                }
+            }
+        });
         let service = TowerToHyperService::new(service);
+        // What was taken just before the doorway closed is asked for its request, and answered.
+        let arriving = doorway.hold();
+        let last_call = async {
+            doorway.stopping().await;
+            tokio::time::sleep(LAST_CALL).await;
+        };
         let sniffed = tokio::select! {
             biased;
             () = tasks.stopping() => return,
+            () = last_call => return,
             sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
         };
         let Ok(Ok((protocol, first))) = sniffed else {
@@ -324,12 +382,18 @@ impl Protocols {
         let ended = match protocol {
             Protocol::One => {
                 let connection = self.one.serve_connection(io, service);
-                let connection = std::pin::pin!(connection.with_upgrades());
-                until_drained(connection, |it| it.graceful_shutdown(), &tasks).await
+                let mut connection = std::pin::pin!(connection.with_upgrades());
+                if begins(&mut connection, arriving).await {
+                    return;
+                }
+                until_drained(connection, |it| it.graceful_shutdown(), (&tasks, &doorway)).await
             }
             Protocol::Two => {
-                let connection = std::pin::pin!(self.two.serve_connection(io, service));
-                until_drained(connection, |it| it.graceful_shutdown(), &tasks).await
+                let mut connection = std::pin::pin!(self.two.serve_connection(io, service));
+                if begins(&mut connection, arriving).await {
+                    return;
+                }
+                until_drained(connection, |it| it.graceful_shutdown(), (&tasks, &doorway)).await
             }
         };
         if let Err(error) = ended {
@@ -352,11 +416,19 @@ where
     tls.accept(Rewound::new(first, stream)).await
 }
 
-/// Drives a connection to its end; once the family stops, asks it to finish and gives it the grace.
+/// Reads what is there, so that a request that has arrived counts as open; answers whether that was all.
+async fn begins<C: Future>(connection: &mut std::pin::Pin<&mut C>, arriving: Hold) -> bool {
+    let begun = futures::poll!(connection.as_mut());
+    drop(arriving);
+    begun.is_ready()
+}
+
+/// Drives a connection to its end; once the doorway is closed, asks it to finish, and once the family stops, gives it
+/// the grace.
 async fn until_drained<C, F>(
     mut connection: std::pin::Pin<&mut C>,
     finish: F,
-    tasks: &Tasks,
+    (tasks, doorway): (&Tasks, &Tasks),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
@@ -367,6 +439,13 @@ where
         biased;
         ended = connection.as_mut() => return ended,
         () = tasks.stopping() => finish(connection.as_mut()),
+        () = doorway.stopping() => finish(connection.as_mut()),
+    }
+    // Cancel-safe: as above.
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended,
+        () = tasks.stopping() => {}
     }
     tokio::time::timeout(DRAIN_GRACE, connection)
         .await

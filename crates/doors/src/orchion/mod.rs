@@ -36,7 +36,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{Parts, grpc};
 
 /// How this door behaves.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Config {
     /// What callers of `/v1/*` must send; none or empty lets everybody in. Never shown.
     pub api_key: Option<Arc<str>>,

@@ -136,6 +136,7 @@ impl Conversation {
                 "the first message of a session is its hello",
             )));
         };
+        let offset = self.offset_of(hello.time_ms);
         let version = negotiate(hello.versions.unwrap_or_default()).ok_or_else(no_version)?;
         let (node, boot_id) = self.announce(hello).await.map_err(End::Refused)?;
         let link = Arc::new(SessionLink {
@@ -147,11 +148,18 @@ impl Conversation {
             .control
             .attach(node, &boot_id, Arc::clone(&link) as Arc<dyn Link>);
         let attachment = attached.map_err(End::Refused)?;
+        attachment.note_clock(offset);
         let welcome = self.welcome(version, node);
         self.answers
             .send(server_message::Message::Welcome(welcome))
             .await?;
         Ok((attachment, link))
+    }
+
+    /// How far the node's clock is ahead of ours, in milliseconds; the way of the hello counts as being behind.
+    fn offset_of(&self, told: u64) -> Option<i64> {
+        let ours = self.control.clock().wall_millis();
+        (told > 0).then(|| told.cast_signed().saturating_sub(ours.cast_signed()))
     }
 
     async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {

@@ -204,6 +204,7 @@ fn needed(method: &Method, path: &str) -> Option<AccessRole> {
         ("DELETE", "/api/v1/join-tokens/{id}"),
         ("POST", "/api/v1/nodes/{id}/approve"),
         ("POST", "/api/v1/authority/rotate"),
+        ("GET", "/api/v1/backup"),
     ];
     const OPERATOR_READS: &[&str] = &[
         "/api/v1/assignments/{id}/exec",

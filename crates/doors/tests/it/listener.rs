@@ -1,11 +1,16 @@
 //! The listener on raw sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_doors::{BindError, Listener};
+use axum::Router;
+use axum::routing::get;
+use hostler_doors::{BindError, Bound, Listener, serve_through};
+use hostler_kit::Tasks;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::server::{DEADLINE, Server};
 
@@ -113,4 +118,49 @@ async fn more_connections_than_allowed_wait_their_turn() {
         .unwrap();
     assert!(answer.ends_with(b"here"));
     assert_eq!(tasks.shut_down(DEADLINE).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_closed_doorway_answers_what_was_asked_and_takes_nothing_new() {
+    let kept = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bound = Bound::passed(kept.try_clone().unwrap()).unwrap();
+    let (asked, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (ask, going) = (Arc::clone(&asked), Arc::clone(&go));
+    let slow = async move || {
+        ask.notify_one();
+        going.notified().await;
+        "answered"
+    };
+    let router = Router::new().route("/", get(slow));
+    let (tasks, doorway) = (Tasks::new(), Tasks::new());
+    let families = (tasks.clone(), doorway.clone());
+    let addr = bound.addr();
+    tasks.spawn("listener", serve_through(bound, router, families));
+    let mut early = TcpStream::connect(addr).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    early.write_all(request).await.unwrap();
+    asked.notified().await;
+
+    let closing = doorway.clone();
+    let closed = async move { closing.shut_down(DEADLINE).await };
+    let answering = async {
+        while !doorway.is_stopping() {
+            tokio::task::yield_now().await;
+        }
+        // The socket is kept, so this one waits in its queue for a server to come.
+        let mut late = TcpStream::connect(addr).await.unwrap();
+        late.write_all(request).await.unwrap();
+        go.notify_one();
+        let mut answer = String::new();
+        early.read_to_string(&mut answer).await.unwrap();
+        (answer, late)
+    };
+    let (closed, (answer, late)) = tokio::join!(closed, answering);
+    assert_eq!(closed, Ok(()));
+    assert!(answer.ends_with("answered"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(tasks.shut_down(DEADLINE).await, Ok(()));
+    kept.set_nonblocking(true).unwrap();
+    assert!(kept.accept().is_ok(), "it is still in the queue");
+    drop(late);
 }

@@ -15,6 +15,9 @@ async fn every_refusal_is_a_problem_document() {
     for (method, path, body, status, code) in [
         (&get, "/api/v1/nodes/nobody", "", 404, "node-not-found"),
         (&get, "/api/v1/nodes/%FF", "", 400, "bad-request"),
+        (&get, "/api/v1/backup?keys=some", "", 400, "bad-request"),
+        // Nothing of this control plane lies on a disk.
+        (&get, "/api/v1/backup", "", 503, "store-unavailable"),
         (
             &get,
             "/api/v1/workloads/nothing",

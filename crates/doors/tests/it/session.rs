@@ -562,6 +562,29 @@ async fn a_version_that_is_not_spoken_is_refused() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_off_is_shown_with_its_node() {
+    let server = Server::start().await;
+    let health = server.get("/health").await.json();
+    let now = hostler_model::Timestamp::parse(health["timestamp"].as_str().unwrap());
+    let mut node = Node::connect(&server).await;
+    let ahead = v1::Hello {
+        time_ms: now.unwrap().as_millis() + 3_600_000,
+        ..hello("box")
+    };
+    node.say(node_message::Message::Hello(ahead)).await;
+    node.observe(true, Vec::new()).await;
+    node.hear().await;
+    let shown = server.get("/api/v1/nodes/box").await.json();
+    let offset = shown["clock_offset_ms"].as_i64().unwrap();
+    assert!((3_000_000..=3_600_000).contains(&offset), "{offset}");
+    // An older agent tells none.
+    let (_silent, _) = Node::join(&server, "silent").await;
+    let shown = server.get("/api/v1/nodes/silent").await.json();
+    assert!(shown["clock_offset_ms"].is_null(), "{shown}");
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_hello_that_makes_no_sense_is_refused() {
     let server = Server::start().await;
     let mut node = Node::connect(&server).await;

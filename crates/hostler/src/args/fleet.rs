@@ -35,7 +35,7 @@ pub(crate) struct UpArgs {
     pub(crate) log: LogArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArgs {
     /// Where the API listens; port 0 takes any free one [env: HOSTLER_LISTEN] [default: 0.0.0.0:8080]
     #[arg(long, value_name = "HOST:PORT")]
@@ -59,7 +59,7 @@ pub(crate) struct ServerArgs {
     pub(crate) log: LogArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct AgentArgs {
     /// The control plane [env: HOSTLER_SERVER] [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL")]

@@ -2,6 +2,7 @@
 //! together with environment and files is decided in `settings`.
 
 mod access;
+mod backup;
 mod errand;
 mod fleet;
 mod import;
@@ -10,6 +11,7 @@ mod node;
 mod workload;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,6 +20,7 @@ pub(crate) use access::{
     AgentTrustArgs, AuthorityArgs, AuthorityCommand, LoginArgs, RoleWord, ServerTrustArgs,
     TokenCommand, TokenCreateArgs, TokenIssueArgs, TokenLsArgs, TokenRmArgs,
 };
+pub(crate) use backup::{BackupArgs, RestoreArgs, UpkeepCommand};
 pub(crate) use errand::{CpArgs, ErrandCommand, ExecArgs, PortForwardArgs};
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
@@ -129,8 +132,8 @@ pub(crate) enum Command {
     Logout,
     /// Show what happened in the fleet
     Events(EventsArgs),
-    /// Look the fleet over: what is wrong, what to do about it
-    Doctor(DoctorArgs),
+    #[command(flatten)]
+    Upkeep(UpkeepCommand),
     /// Show the versions of this program and of the server
     Version(VersionArgs),
     /// Print a completion script for a shell
@@ -203,6 +206,16 @@ pub(crate) struct EventsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Look at this machine only, and ask no server
+    #[arg(long)]
+    pub(crate) here: bool,
+    /// The data directory to look at [env: HOSTLER_DATA_DIR] [default: those of server.toml and agent.toml, else as for
+    /// `server`]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The Docker engine's socket [env: HOSTLER_DOCKER_SOCKET] [default: as for `agent`]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) docker_socket: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]

@@ -4,8 +4,9 @@ use hostler_agent::AgentStatus;
 use hostler_kit::{Tasks, telemetry};
 use tokio::sync::watch;
 
-use super::single_thread;
-use crate::compose::{NodeAgent, NodeAgentConfig, Signals, agent_door, shut_down};
+use super::{reload, single_thread};
+use crate::args::AgentArgs;
+use crate::compose::{NodeAgent, NodeAgentConfig, Signals, Wish, agent_door, shut_down};
 use crate::failure::Failure;
 use crate::personality;
 use crate::printer::Printer;
@@ -14,7 +15,7 @@ use crate::status::ExitStatus;
 
 pub(crate) fn agent(
     settings: AgentSettings,
-    environment: &Environment,
+    (args, environment): (AgentArgs, &Environment),
     printer: &Printer,
 ) -> Result<ExitStatus, Failure> {
     let server = match &settings.target {
@@ -22,41 +23,55 @@ pub(crate) fn agent(
         Target::Foreign { .. } => return personality::of_settings(settings, environment, printer),
     };
     telemetry::install(&settings.log.filter, settings.log.format);
-    single_thread()?.block_on(Box::pin(look_after(server, settings, printer)))
+    single_thread()?.block_on(Box::pin(look_after(
+        (server, settings),
+        (&args, environment),
+        printer,
+    )))
 }
 
 async fn look_after(
-    server: String,
-    settings: AgentSettings,
+    (server, mut settings): (String, AgentSettings),
+    layers: (&AgentArgs, &Environment),
     printer: &Printer,
 ) -> Result<ExitStatus, Failure> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::with_reload()?;
     let tasks = Tasks::new();
     let bound = match settings.listen {
         Some(addr) => Some(agent_door::bind(addr).await?),
         None => None,
     };
     let config = NodeAgentConfig {
-        trust: settings.trust,
-        name: settings.name,
-        labels: settings.labels,
+        trust: settings.trust.clone(),
+        name: settings.name.clone(),
+        labels: settings.labels.clone(),
         reserve: settings.reserve,
         care: settings.care,
-        vm: settings.vm,
-        volumes: settings.volumes,
-        registries: settings.registries,
-        guard: settings.guard,
-        ..NodeAgentConfig::new(server, settings.data_dir, settings.docker_socket)
+        vm: settings.vm.clone(),
+        volumes: settings.volumes.clone(),
+        registries: settings.registries.clone(),
+        guard: settings.guard.clone(),
+        ..NodeAgentConfig::new(
+            server,
+            settings.data_dir.clone(),
+            settings.docker_socket.clone(),
+        )
     };
     let agent = NodeAgent::start(config, &tasks).await?;
     if let Some(bound) = bound {
         printer.data(&format!("listening on http://{}", bound.addr()));
         agent_door::serve(bound, agent.vitals(), &tasks);
     }
-    // Cancel-safe: both arms only wait and write whole lines.
-    tokio::select! {
-        () = signals.stop() => {}
-        () = tell(agent.status(), printer) => {}
+    let mut telling = Box::pin(tell(agent.status(), printer));
+    loop {
+        // Cancel-safe: all arms only wait and write whole lines.
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Stop => break,
+                Wish::Reload => reload::agent(&mut settings, layers, &agent),
+            },
+            () = &mut telling => break,
+        }
     }
     shut_down(&tasks).await;
     agent.stopped().await;

@@ -1,77 +1,124 @@
-//! `doctor`: looks the fleet over and says what is wrong, what is worth knowing, and what to do about each.
+//! `doctor`: looks this machine and the fleet over and says what is wrong, what is worth knowing, and what to do about
+//! each.
+//!
+//! `machine`, `ports`, `engines` and `directory` look at this machine, `clocks` at every clock; the fleet is looked at
+//! here. Each finding is a [`Finding`]; what cannot be found out is none.
 
-use hostler_wire::api::{Node, NodeFilter, NodeState, Ready, Version, Workload, WorkloadStatus};
-use serde::Serialize;
+mod clocks;
+mod directory;
+mod engines;
+mod finding;
+mod machine;
+mod ports;
 
-use super::{Remote, word};
+use hostler_model::Timestamp;
+use hostler_wire::api::{
+    Health, Node, NodeFilter, NodeState, Ready, Version, Workload, WorkloadStatus,
+};
+use hostler_wire::client::ClientError;
+
+use self::finding::{Finding, Gravity};
+use super::{Remote, skew, word};
 use crate::args::{DoctorArgs, OutputForm};
 use crate::failure::Failure;
 use crate::printer::Paint;
-use crate::settings;
+use crate::settings::{self, DoctorSettings, Environment};
 use crate::status::ExitStatus;
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 
-/// How grave a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Gravity {
-    /// Something does not work.
-    Problem,
-    /// Something may stop working.
-    Warning,
-    /// Good to know.
-    Note,
-}
-
-/// One thing that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    gravity: Gravity,
-    /// What it is about: `server`, `node box-1`, `workload web`.
-    about: String,
-    sentence: String,
-    /// What to do; empty if there is nothing to be done.
-    advice: String,
-}
-
 /// Everything that is looked at.
 struct Look {
     addr: String,
+    health: Health,
+    /// Our clock before and after the server told its health.
+    asked_between: (Timestamp, Timestamp),
     version: Version,
     ready: Ready,
     nodes: Vec<Node>,
     workloads: Vec<Workload>,
 }
 
-pub(crate) async fn doctor(remote: &Remote<'_>, args: DoctorArgs) -> Result<ExitStatus, Failure> {
-    let look = Look {
-        addr: remote.addr.clone(),
-        version: remote.client.version().await?,
-        ready: remote.client.ready().await?,
-        nodes: remote
-            .client
-            .nodes(NodeFilter { gone: Some(false) })
-            .await?,
-        workloads: remote.client.workloads().await?,
+pub(crate) async fn doctor(
+    remote: &Remote<'_>,
+    args: DoctorArgs,
+    environment: &Environment,
+) -> Result<ExitStatus, Failure> {
+    let here = DoctorSettings::resolve(&args, environment)?;
+    let mut findings = examine_here(remote, &here, environment).await;
+    let look = match args.here {
+        true => None,
+        false => match look(remote).await {
+            Ok(look) => Some(look),
+            Err(error) => {
+                findings.push(unanswered(remote, &error.into()));
+                None
+            }
+        },
     };
-    let findings = examine(&look);
+    findings.extend(look.iter().flat_map(examine));
+    findings.sort_by_key(|finding| finding.gravity);
     match settings::form(&args.output) {
         form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &findings)?,
         OutputForm::Name => findings
             .iter()
             .for_each(|it| remote.printer.data(&it.about)),
-        OutputForm::Table | OutputForm::Wide => tell(remote, &look, &findings),
+        OutputForm::Table | OutputForm::Wide => tell(remote, look.as_ref(), &findings),
     }
     let is_ill = findings.iter().any(|it| it.gravity == Gravity::Problem);
-    Ok(if is_ill {
-        ExitStatus::Failed
-    } else {
-        ExitStatus::Done
+    Ok(match is_ill {
+        true if look.is_none() && !args.here => ExitStatus::Unreachable,
+        true => ExitStatus::Failed,
+        false => ExitStatus::Done,
     })
 }
 
-fn tell(remote: &Remote<'_>, look: &Look, findings: &[Finding]) {
+async fn examine_here(
+    remote: &Remote<'_>,
+    here: &DoctorSettings,
+    environment: &Environment,
+) -> Vec<Finding> {
+    let now = i64::try_from(remote.now().as_millis() / 1_000).unwrap_or(i64::MAX);
+    let mut findings = machine::examine(&here.data_dirs, environment.is_root).await;
+    for data_dir in &here.data_dirs {
+        findings.extend(directory::examine(data_dir, now));
+    }
+    findings.extend(here.listen.and_then(ports::examine));
+    findings.extend(engines::examine(&here.docker_socket, environment).await);
+    findings.extend(
+        here.troubles.iter().map(|trouble| {
+            finding::here(Gravity::Problem, trouble.sentence.clone(), &trouble.advice)
+        }),
+    );
+    findings
+}
+
+async fn look(remote: &Remote<'_>) -> Result<Look, ClientError> {
+    let client = &remote.client;
+    let asked = remote.now();
+    let health = client.health().await?;
+    let told = remote.now();
+    Ok(Look {
+        addr: remote.addr.clone(),
+        health,
+        asked_between: (asked, told),
+        version: client.version().await?,
+        ready: client.ready().await?,
+        nodes: client.nodes(NodeFilter { gone: Some(false) }).await?,
+        workloads: client.workloads().await?,
+    })
+}
+
+fn unanswered(remote: &Remote<'_>, failure: &Failure) -> Finding {
+    Finding {
+        gravity: Gravity::Problem,
+        about: format!("server {}", remote.addr),
+        sentence: failure.sentence.clone(),
+        advice: failure.advice.clone(),
+    }
+}
+
+fn tell(remote: &Remote<'_>, look: Option<&Look>, findings: &[Finding]) {
     let printer = remote.printer;
     for finding in findings {
         let paint = match finding.gravity {
@@ -89,10 +136,13 @@ fn tell(remote: &Remote<'_>, look: &Look, findings: &[Finding]) {
         }
     }
     let found = |gravity| findings.iter().filter(|it| it.gravity == gravity).count();
+    let fleet = look.map_or_else(String::new, |look| {
+        let (nodes, workloads) = (look.nodes.len(), look.workloads.len());
+        let (nodes, workloads) = (count(nodes, "node"), count(workloads, "workload"));
+        format!(", the server, {nodes} and {workloads}")
+    });
     printer.data(&format!(
-        "looked at the server, {} and {}: {}, {}",
-        count(look.nodes.len(), "node"),
-        count(look.workloads.len(), "workload"),
+        "looked at this machine{fleet}: {}, {}",
         count(found(Gravity::Problem), "problem"),
         count(found(Gravity::Warning), "warning"),
     ));
@@ -108,6 +158,9 @@ fn count(count: usize, noun: &str) -> String {
 /// What is wrong and worth knowing, the gravest first.
 fn examine(look: &Look) -> Vec<Finding> {
     let mut findings = server(look);
+    findings.extend(clocks::ours(&look.health, look.asked_between));
+    findings.extend(look.nodes.iter().filter_map(clocks::of_node));
+    findings.extend(look.nodes.iter().filter_map(|node| skewed(node, look)));
     findings.extend(look.nodes.iter().flat_map(node));
     findings.extend(look.workloads.iter().filter_map(workload));
     findings.sort_by_key(|finding| finding.gravity);
@@ -213,6 +266,25 @@ fn node(node: &Node) -> Vec<Finding> {
     findings
 }
 
+/// Versions next to each other work together; the further apart, the less is promised.
+fn skewed(node: &Node, look: &Look) -> Option<Finding> {
+    let server = look.version.version.as_str();
+    let skew = skew::of(node, Some(server))?;
+    let advice = match skew {
+        "older" => "upgrade the agent: what it runs goes on meanwhile",
+        _ => "upgrade the server: it is upgraded before its agents",
+    };
+    Some(Finding {
+        gravity: Gravity::Warning,
+        about: format!("node {}", node.name),
+        sentence: format!(
+            "its agent {} is {skew} than the server {server}",
+            node.facts.agent_version
+        ),
+        advice: advice.to_owned(),
+    })
+}
+
 /// The agent chooses its interval, and chose it too long for the lease.
 fn rare_beats(node: &Node) -> Option<Finding> {
     let lease = node.lease?;
@@ -251,6 +323,8 @@ mod tests {
     fn look(nodes: serde_json::Value, workloads: serde_json::Value) -> Look {
         Look {
             addr: "http://127.0.0.1:8080".to_owned(),
+            health: serde_json::from_value(json!({"status": "healthy"})).unwrap(),
+            asked_between: (Timestamp::from_millis(0), Timestamp::from_millis(0)),
             version: Version {
                 version: OURS.to_owned(),
                 api: "v1".to_owned(),
@@ -326,6 +400,22 @@ mod tests {
         let slow = "node slow: it beats every 20000 ms only, and is lost after 30000 ms of silence";
         assert!(told.contains(&(Gravity::Warning, slow.to_owned())));
         assert!(told.windows(2).all(|pair| pair[0].0 <= pair[1].0));
+    }
+
+    #[test]
+    fn an_agent_of_another_version_is_a_warning_with_what_to_upgrade() {
+        let of = |version: &str| {
+            box_with(json!({"contract": "session", "facts": {"agent_version": version}}))
+        };
+        let look = look(json!([of("0.0.1"), of("99.0.0"), of(OURS)]), json!([]));
+        let findings = examine(&look);
+        let skewed: Vec<_> = findings
+            .iter()
+            .filter(|it| it.sentence.contains("its agent"))
+            .collect();
+        assert_eq!(skewed.len(), 2, "{findings:?}");
+        assert!(skewed[0].advice.contains("upgrade the agent"));
+        assert!(skewed[1].advice.contains("upgrade the server"));
     }
 
     #[test]

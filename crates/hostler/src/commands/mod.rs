@@ -6,6 +6,7 @@ mod agent;
 mod apply;
 mod archive;
 mod authority;
+mod backup;
 mod completion;
 mod copy;
 mod cp;
@@ -26,12 +27,15 @@ mod pieces;
 mod plan;
 mod port_forward;
 mod ps;
+mod reload;
 mod reopen;
+mod restore;
 mod rm;
 mod rollout;
 mod run;
 mod server;
 mod show;
+mod skew;
 mod specs;
 mod terminal;
 pub(crate) mod token;
@@ -48,10 +52,12 @@ use hostler_model::Timestamp;
 use hostler_wire::client::Client;
 use serde::Serialize;
 
-use crate::args::{ClientArgs, Command, ErrandCommand};
+use crate::args::{AgentArgs, ClientArgs, Command, ErrandCommand, UpkeepCommand};
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::settings::{AgentSettings, ClientSettings, Environment, ServerSettings, UpSettings};
+use crate::settings::{
+    AgentSettings, ClientSettings, Environment, RestoreSettings, ServerSettings, UpSettings,
+};
 use crate::status::ExitStatus;
 
 /// What a verb that talks to a server works with.
@@ -72,11 +78,12 @@ pub(crate) fn execute(
     match command {
         Command::Up(args) => up::up(UpSettings::resolve(args, environment)?, printer),
         Command::Server(args) => {
-            server::server(ServerSettings::resolve(args, environment)?, printer)
+            let settings = ServerSettings::resolve(args.clone(), environment)?;
+            server::server(settings, (args, environment), printer)
         }
         Command::Agent(args) => {
-            let settings = AgentSettings::resolve(*args, environment)?;
-            agent::agent(settings, environment, printer)
+            let settings = AgentSettings::resolve(AgentArgs::clone(&args), environment)?;
+            agent::agent(settings, (*args, environment), printer)
         }
         Command::Run(args) => ask.remote(args.client.clone(), async |remote| {
             run::run(&remote, *args).await
@@ -150,9 +157,7 @@ pub(crate) fn execute(
         Command::Events(args) => ask.remote(args.client.clone(), async |remote| {
             events::events(&remote, args).await
         }),
-        Command::Doctor(args) => ask.remote(args.client.clone(), async |remote| {
-            doctor::doctor(&remote, args).await
-        }),
+        Command::Upkeep(command) => upkeep(&ask, command),
         Command::Version(args) => ask.remote(args.client.clone(), async |remote| {
             version::version(&remote, args).await
         }),
@@ -170,6 +175,21 @@ async fn errand(remote: &Remote<'_>, command: ErrandCommand) -> Result<ExitStatu
         ErrandCommand::Exec(args) => exec::exec(remote, args).await,
         ErrandCommand::PortForward(args) => port_forward::port_forward(remote, args).await,
         ErrandCommand::Cp(args) => cp::cp(remote, args).await,
+    }
+}
+
+fn upkeep(ask: &Ask<'_>, command: UpkeepCommand) -> Result<ExitStatus, Failure> {
+    let (environment, printer) = (ask.environment, ask.printer);
+    match command {
+        UpkeepCommand::Doctor(args) => ask.remote(args.client.clone(), async |remote| {
+            doctor::doctor(&remote, args, environment).await
+        }),
+        UpkeepCommand::Backup(args) => ask.remote(args.client.clone(), async |remote| {
+            backup::backup(&remote, args).await
+        }),
+        UpkeepCommand::Restore(args) => {
+            restore::restore(RestoreSettings::resolve(args, environment)?, printer)
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use hostler_wire::client::{Expect, Force};
 
 use super::ps::copies_table;
 use super::rm::confirm;
-use super::{Remote, adopt, drain, word};
+use super::{Remote, adopt, drain, skew, word};
 use crate::age;
 use crate::args::{
     ClientArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs, NodeTargetArgs,
@@ -90,14 +90,19 @@ async fn list(remote: &Remote<'_>, args: NodeLsArgs) -> Result<(), Failure> {
             .iter()
             .for_each(|node| remote.printer.data(&node.name)),
         form @ (OutputForm::Table | OutputForm::Wide) => {
-            nodes_table(remote, &nodes, form == OutputForm::Wide);
+            let server = server_version(remote).await;
+            nodes_table(
+                remote,
+                (&nodes, server.as_deref()),
+                form == OutputForm::Wide,
+            );
             warn_of_rare_beats(remote, &nodes);
         }
     }
     Ok(())
 }
 
-fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
+fn nodes_table(remote: &Remote<'_>, (nodes, server): (&[Node], Option<&str>), is_wide: bool) {
     let mut head = vec![
         "NAME",
         "STATE",
@@ -105,10 +110,11 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
         "CPU FREE",
         "MEMORY FREE",
         "RUNS",
+        "VERSION",
         "AGE",
     ];
     if is_wide {
-        head.extend(["ADDRESS", "AGENT", "INSTANCE", "LABELS", "ID"]);
+        head.extend(["ADDRESS", "INSTANCE", "LABELS", "ID"]);
     }
     let mut table = Table::new(&head);
     for node in nodes {
@@ -123,12 +129,12 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
             of(cpu(&node.free), cpu(&node.capacity)).into(),
             of(memory(&node.free), memory(&node.capacity)).into(),
             kinds.join(",").into(),
+            version(node, server),
             age::since(&node.joined_at, remote.now()).into(),
         ];
         if is_wide {
             row.extend([
                 node.ip.clone().into(),
-                node.facts.agent_version.clone().into(),
                 node.instance
                     .as_ref()
                     .map_or_else(|| "-".to_owned(), instance)
@@ -140,6 +146,21 @@ fn nodes_table(remote: &Remote<'_>, nodes: &[Node], is_wide: bool) {
         table.row(row);
     }
     table.print(remote.printer);
+}
+
+/// Of the server; none if it does not tell, and then nothing is compared.
+async fn server_version(remote: &Remote<'_>) -> Option<String> {
+    let version = remote.client.version().await;
+    version.ok().map(|version| version.version)
+}
+
+/// The agent's version, and how it stands to the server's.
+fn version(node: &Node, server: Option<&str>) -> Cell {
+    let agent = node.facts.agent_version.clone();
+    match skew::of(node, server) {
+        None => agent.into(),
+        Some(skew) => table::state(&format!("{agent}, {skew}")),
+    }
 }
 
 /// The state, and what the node is short of while it is.
@@ -177,7 +198,7 @@ async fn show(remote: &Remote<'_>, args: NodeTargetArgs) -> Result<(), Failure> 
         form @ (OutputForm::Json | OutputForm::Yaml) => remote.printer.document(form, &node)?,
         OutputForm::Name => remote.printer.data(&node.name),
         OutputForm::Table | OutputForm::Wide => {
-            page(remote, &node);
+            page(remote, &node, server_version(remote).await.as_deref());
             let copies = copies(remote, &node).await?;
             remote.printer.data("");
             copies_table(remote, &copies, None, false);
@@ -186,7 +207,7 @@ async fn show(remote: &Remote<'_>, args: NodeTargetArgs) -> Result<(), Failure> 
     Ok(())
 }
 
-fn page(remote: &Remote<'_>, node: &Node) {
+fn page(remote: &Remote<'_>, node: &Node, server: Option<&str>) {
     let facts = &node.facts;
     let lease = node.lease.map_or_else(
         || "none".to_owned(),
@@ -217,10 +238,7 @@ fn page(remote: &Remote<'_>, node: &Node) {
             "machine",
             format!("{} {} {}", node.capabilities.os, facts.arch, facts.kernel),
         ),
-        (
-            "agent",
-            format!("{} over {}", facts.agent_version, node.contract),
-        ),
+        ("agent", agent(node, server)),
         ("cpu", of(cpu(&node.free), cpu(&node.capacity)) + " free"),
         (
             "memory",
@@ -249,6 +267,14 @@ fn page(remote: &Remote<'_>, node: &Node) {
     if !storage.is_empty() {
         let line = format!("{:<11}{}", "volumes", storage.join(", "));
         remote.printer.data(&line);
+    }
+}
+
+fn agent(node: &Node, server: Option<&str>) -> String {
+    let said = format!("{} over {}", node.facts.agent_version, node.contract);
+    match skew::of(node, server) {
+        None => said,
+        Some(skew) => format!("{said}, {skew} than the server"),
     }
 }
 

@@ -2,31 +2,47 @@
 
 use hostler_kit::{Tasks, telemetry};
 
-use super::multi_thread;
-use crate::compose::{ControlPlane, Signals, shut_down};
+use super::{multi_thread, reload};
+use crate::args::ServerArgs;
+use crate::compose::{ControlPlane, Passed, Signals, Wish, shut_down};
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::settings::ServerSettings;
+use crate::settings::{Environment, ServerSettings};
 use crate::status::ExitStatus;
 
 /// Two: deciding and serving do not wait for each other, and an idle server stays small.
 const WORKERS: usize = 2;
 
-pub(crate) fn server(settings: ServerSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
+pub(crate) fn server(
+    settings: ServerSettings,
+    layers: (ServerArgs, &Environment),
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
     telemetry::install(&settings.log.filter, settings.log.format);
-    multi_thread(WORKERS)?.block_on(Box::pin(serve(settings, printer)))
+    multi_thread(WORKERS)?.block_on(Box::pin(serve(settings, layers, printer)))
 }
 
-async fn serve(settings: ServerSettings, printer: &Printer) -> Result<ExitStatus, Failure> {
-    let mut signals = Signals::new()?;
+async fn serve(
+    mut settings: ServerSettings,
+    (args, environment): (ServerArgs, &Environment),
+    printer: &Printer,
+) -> Result<ExitStatus, Failure> {
+    let mut signals = Signals::with_reload()?;
     let tasks = Tasks::new();
-    let plane = ControlPlane::start(&settings, &tasks).await?;
+    let passed = Passed::of_process(environment)?;
+    let plane = ControlPlane::start_on(passed, &settings, &tasks).await?;
     plane.tell(printer);
-    // Cancel-safe: both arms only wait.
-    let end = tokio::select! {
-        () = signals.stop() => Ok(ExitStatus::Done),
-        failure = plane.deposed() => Err(failure),
+    let end = loop {
+        // Cancel-safe: all arms only wait.
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Stop => break Ok(ExitStatus::Done),
+                Wish::Reload => reload::server(&mut settings, &args, environment),
+            },
+            failure = plane.deposed() => break Err(failure),
+        }
     };
+    plane.close().await;
     shut_down(&tasks).await;
     end
 }

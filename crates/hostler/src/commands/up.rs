@@ -51,6 +51,7 @@ async fn run(settings: UpSettings, printer: &Printer) -> Result<ExitStatus, Fail
         failure = plane.deposed() => Err(failure),
         failure = Box::pin(stay(settings, plane.url(), (&tasks, printer))) => Err(failure),
     };
+    plane.close().await;
     shut_down(&tasks).await;
     if end.is_ok() {
         printer.talk("stopped; workloads run on and are found again by the next start");

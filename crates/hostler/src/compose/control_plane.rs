@@ -1,21 +1,25 @@
 //! The control plane: the store on disk, `Control`, and the doors on one listener.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_agent::{LocalMachine, Machine as _};
 use hostler_control::{Control, ControlConfig, Parts, StartError, Trust, TrustConfig};
-use hostler_doors::{Access, BindError, Bound, Dialect, Listener, serve};
+use hostler_doors::{Access, BindError, Bound, Dialect, Listener, serve_through};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
-use hostler_store::{OpenError, SqliteStore};
+use hostler_store::{OpenError, SqliteStore, Store};
 
+use super::backups::StoreBackups;
 use super::first_admin::{FirstAdmin, first_admin};
+use super::passed::Passed;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{CompatListener, Historic, ServerSettings};
 use crate::status::ExitStatus;
 
+/// How long what was asked may take to be answered once the doorway is closed.
+const ANSWERING: Duration = Duration::from_secs(3);
 /// How often it is looked whether this server still decides.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -29,23 +33,44 @@ pub(crate) struct ControlPlane {
     admin: Option<FirstAdmin>,
     is_secure: bool,
     control: Control,
+    /// Stops before the rest: nothing new is taken, and what was asked is answered.
+    doorway: Tasks,
 }
 
 impl ControlPlane {
     /// Takes the ports, then the data directory, then the leader lease, and serves until the family stops.
     pub(crate) async fn start(settings: &ServerSettings, tasks: &Tasks) -> Result<Self, Failure> {
-        let bound = Listener::plain(settings.listen).bind().await?;
+        Self::start_on(Passed::default(), settings, tasks).await
+    }
+
+    /// The same with sockets that a service manager keeps.
+    pub(crate) async fn start_on(
+        mut passed: Passed,
+        settings: &ServerSettings,
+        tasks: &Tasks,
+    ) -> Result<Self, Failure> {
+        let bound = match passed.take(settings.listen) {
+            Some(socket) => taken_over(socket, settings.listen)?,
+            None => Listener::plain(settings.listen).bind().await?,
+        };
         let addr = bound.addr();
         let mut beside = Vec::new();
         for listener in &settings.compat {
-            beside.push((listener.historic, bind(listener).await?));
+            let bound = match passed.take(listener.addr) {
+                Some(socket) => taken_over(socket, listener.addr)?,
+                None => bind(listener).await?,
+            };
+            beside.push((listener.historic, bound));
         }
+        passed.all_taken()?;
+        let doorway = Tasks::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = SqliteStore::open(&settings.data_dir, Arc::clone(&clock))?;
         let trust = open_trust(settings, addr, &clock)?;
+        let store = Arc::new(store);
         let parts = Parts {
-            store: Arc::new(store),
+            store: Arc::clone(&store) as Arc<dyn Store>,
             clock,
             entropy: Arc::clone(&entropy),
             tasks: tasks.clone(),
@@ -65,13 +90,15 @@ impl ControlPlane {
             let of = (settings.data_dir.as_path(), local.as_str(), resets);
             admin = first_admin((&control, trust), entropy.as_ref(), of).await?;
         }
+        doors.backups = Some(StoreBackups::new(store, &control, &settings.data_dir));
         let router = doors.router(Dialect::Hostler);
-        tasks.spawn("listener", serve(bound, router, tasks.clone()));
+        let families = || (tasks.clone(), doorway.clone());
+        tasks.spawn("listener", serve_through(bound, router, families()));
         let mut compat = Vec::new();
         for (historic, bound) in beside {
             compat.push((historic.word, bound.addr()));
             let router = doors.router(historic.dialect);
-            tasks.spawn("listener", serve(bound, router, tasks.clone()));
+            tasks.spawn("listener", serve_through(bound, router, families()));
         }
         tracing::info!(%addr, data_dir = %settings.data_dir.display(), "control plane serves");
         Ok(Self {
@@ -80,6 +107,7 @@ impl ControlPlane {
             admin,
             is_secure: trust.is_some(),
             control,
+            doorway,
         })
     }
 
@@ -102,6 +130,13 @@ impl ControlPlane {
     /// The address as clients and agents write it.
     pub(crate) fn url(&self) -> String {
         local_url(self.addr, self.is_secure)
+    }
+
+    /// Takes nothing new, and waits until what was asked is answered; the sessions of nodes go on.
+    pub(crate) async fn close(&self) {
+        if let Err(open) = self.doorway.shut_down(ANSWERING).await {
+            tracing::info!(open, "some requests are not answered before the end");
+        }
     }
 
     /// Completes when this server no longer decides. It never takes that back.
@@ -171,6 +206,16 @@ fn open_trust(
     Ok(Some(Trust::open(config, Arc::clone(clock))?))
 }
 
+/// Listens on a socket that a service manager keeps.
+fn taken_over(socket: TcpListener, addr: SocketAddr) -> Result<Bound, Failure> {
+    Bound::passed(socket).map_err(|error| {
+        Failure::failed(
+            format!("the socket that was passed for {addr} cannot be listened on: {error}"),
+            "look at the socket unit, and start it again",
+        )
+    })
+}
+
 /// Takes another system's port. Two systems may want one.
 async fn bind(listener: &CompatListener) -> Result<Bound, Failure> {
     let Historic { word, rival, .. } = listener.historic;
@@ -210,7 +255,8 @@ impl From<OpenError> for Failure {
             OpenError::DirectoryUnwritable { .. } => ExitStatus::DataUnwritable,
             OpenError::NewerVersion { .. } => ExitStatus::DataNewer,
             OpenError::InUse { .. } => ExitStatus::DataInUse,
-            OpenError::Foreign { .. }
+            OpenError::HalfRestored { .. }
+            | OpenError::Foreign { .. }
             | OpenError::Corrupt { .. }
             | OpenError::Backup { .. }
             | OpenError::Migration { .. }

@@ -1,9 +1,11 @@
 //! The compositions: which engine stands behind which seam, for the control plane and for the agent.
 
 pub(crate) mod agent_door;
+mod backups;
 mod control_plane;
 mod first_admin;
 mod node_agent;
+mod passed;
 mod shim;
 mod signals;
 
@@ -12,8 +14,9 @@ pub(crate) use node_agent::{
     NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, holdings, usual_guard,
     vm_runtime, with_volumes,
 };
+pub(crate) use passed::Passed;
 pub(crate) use shim::shim;
-pub(crate) use signals::Signals;
+pub(crate) use signals::{Signals, Wish};
 
 use std::time::Duration;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use hostler_agent::{
-    Agent, AgentConfig, AgentStatus, Care, GuardFile, Journal, Parts, StartError, ToLog, Uplink,
-    Vitals,
+    Agent, AgentConfig, AgentStatus, Care, GuardFile, Journal, Parts, StartError, ToLog, Tuning,
+    Uplink, Vitals,
 };
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
@@ -129,6 +129,16 @@ impl NodeAgent {
         )
         .await?;
         Ok(Self { agent, container })
+    }
+
+    /// Tells it anew what may change while it runs.
+    pub(crate) fn tune(&self, tuning: Tuning) {
+        self.agent.tune(tuning);
+    }
+
+    /// The same of where images come from.
+    pub(crate) fn set_registries(&self, registries: Registries) {
+        self.container.set_registries(registries);
     }
 
     /// How it stands with the control plane.

@@ -10,7 +10,7 @@ use super::Environment;
 use crate::failure::Failure;
 
 /// What the doors are told.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ContractSettings {
     pub(crate) miaas: miaas::Config,
     pub(crate) orchion: orchion::Config,

@@ -30,7 +30,7 @@ use hostler_runtime::volumes::VolumeSettings;
 use crate::args::{
     AgentArgs, ClientArgs, CompatArgs, Dialect, LogArgs, LogFormat, OutputArgs, OutputForm,
 };
-use crate::args::{ServerArgs, UpArgs, WaitArgs};
+use crate::args::{DoctorArgs, RestoreArgs, ServerArgs, UpArgs, WaitArgs};
 use crate::failure::Failure;
 
 pub(crate) use compat::{CompatListener, Historic};
@@ -72,6 +72,27 @@ pub(crate) struct ServerSettings {
     pub(crate) log: LogSettings,
 }
 
+/// What `restore` works with.
+#[derive(Debug)]
+pub(crate) struct RestoreSettings {
+    pub(crate) file: PathBuf,
+    /// That of the server.
+    pub(crate) data_dir: PathBuf,
+    pub(crate) force: bool,
+}
+
+/// What `doctor` looks at on its own machine.
+#[derive(Debug)]
+pub(crate) struct DoctorSettings {
+    /// Of the server and of the agent; mostly one.
+    pub(crate) data_dirs: Vec<PathBuf>,
+    pub(crate) docker_socket: String,
+    /// Where a server here would listen, unless it may choose.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Files that make no sense.
+    pub(crate) troubles: Vec<Failure>,
+}
+
 /// What `agent` runs with.
 #[derive(Debug)]
 pub(crate) struct AgentSettings {
@@ -95,7 +116,7 @@ pub(crate) struct AgentSettings {
 }
 
 /// What is logged.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogSettings {
     pub(crate) filter: String,
     pub(crate) format: telemetry::Format,
@@ -158,6 +179,50 @@ impl ServerSettings {
             trust: (!insecure).then_some(trust),
             data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
             log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
+        })
+    }
+}
+
+impl RestoreSettings {
+    pub(crate) fn resolve(args: RestoreArgs, environment: &Environment) -> Result<Self, Failure> {
+        let layers = Layers { environment };
+        let named = args
+            .config
+            .or_else(|| environment.get("HOSTLER_CONFIG").map(PathBuf::from));
+        let file: ServerFile = file::read(named.as_deref(), &environment.etc.join("server.toml"))?;
+        Ok(Self {
+            file: args.file,
+            data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
+            force: args.force,
+        })
+    }
+}
+
+impl DoctorSettings {
+    /// A file that makes no sense is something to tell, and the defaults are looked at in its place.
+    pub(crate) fn resolve(args: &DoctorArgs, environment: &Environment) -> Result<Self, Failure> {
+        let layers = Layers { environment };
+        let mut troubles = Vec::new();
+        let server: Result<ServerFile, _> = file::read(None, &environment.etc.join("server.toml"));
+        let server = server.map_err(|trouble| troubles.push(trouble));
+        let server = server.unwrap_or_default();
+        let agent: Result<AgentFile, _> = file::read(None, &environment.etc.join("agent.toml"));
+        let agent = agent.map_err(|trouble| troubles.push(trouble));
+        let agent = agent.unwrap_or_default();
+        let mut data_dirs = Vec::new();
+        for of_file in [server.data_dir, agent.data_dir] {
+            data_dirs.push(layers.data_dir(args.data_dir.clone(), of_file)?);
+        }
+        data_dirs.dedup();
+        let listen = layers.text(None, "HOSTLER_LISTEN", server.listen);
+        let listen = address(listen.as_deref().unwrap_or("0.0.0.0:8080"));
+        let listen = listen.map_err(|trouble| troubles.push(trouble)).ok();
+        let socket = (args.docker_socket.clone(), agent.docker_socket);
+        Ok(Self {
+            data_dirs,
+            docker_socket: layers.docker_socket(socket.0, socket.1),
+            listen: listen.filter(|listen| listen.port() != 0),
+            troubles,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! A fleet of separate processes: one server and its agents, in a directory of their own.
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,6 +20,12 @@ pub(crate) struct Fleet {
     pub(crate) agent: Option<Running>,
     /// A second node, where a test wants one.
     spare: Option<Running>,
+    /// Further nodes.
+    more: Vec<Running>,
+    /// A socket that outlives the server, as a service manager keeps it.
+    kept: Option<TcpListener>,
+    /// What server and agents are started from, if not this program.
+    program: Option<PathBuf>,
 }
 
 impl Fleet {
@@ -41,9 +49,40 @@ impl Fleet {
             server: None,
             agent: None,
             spare: None,
+            more: Vec::new(),
+            kept: None,
+            program: None,
         };
         fleet.start_server();
         fleet
+    }
+
+    /// A server of another program, whose command line is this one's.
+    pub(crate) fn of_program(program: &Path) -> Self {
+        let mut fleet = Self::without_agent("/nonexistent/docker.sock");
+        assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
+        std::fs::remove_dir_all(fleet.server_dir()).unwrap();
+        fleet.use_program(Some(program));
+        fleet.start_server();
+        fleet
+    }
+
+    /// What is started from now on is started from that program, or from this one again.
+    pub(crate) fn use_program(&mut self, program: Option<&Path>) {
+        self.program = program.map(Path::to_owned);
+    }
+
+    fn of_its_program(&self, command: Command) -> Command {
+        let Some(program) = &self.program else {
+            return command;
+        };
+        let mut other = Command::new(program);
+        other.env_clear();
+        for (name, value) in command.get_envs() {
+            other.env(name, value.unwrap_or_default());
+        }
+        other.args(command.get_args()).stdin(Stdio::null());
+        other
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -72,6 +111,7 @@ impl Fleet {
             .args(["server", "--insecure", "--listen"])
             .args([&self.listen, "--data-dir"])
             .arg(self.server_dir());
+        command = self.with_kept_socket(self.of_its_program(command));
         let mut server = Running::start(&mut command);
         let line = server.line("listening on http://");
         self.listen = line.rsplit("http://").next().unwrap().to_owned();
@@ -88,7 +128,7 @@ impl Fleet {
         command.args(["agent", "--name", name, "--server", &self.addr()]);
         command.args(["--docker-socket", &self.docker_socket, "--data-dir"]);
         command.arg(data_dir);
-        command
+        self.of_its_program(command)
     }
 
     /// Adds a second node, `spare`, with all its room free.
@@ -101,6 +141,26 @@ impl Fleet {
         let mut command = self.agent_of(name, &self.spare_dir());
         self.spare = Some(Running::start(&mut command));
         eventually("the spare is ready", || self.state_of(name) == "ready");
+    }
+
+    /// Adds a node under that name, ready.
+    pub(crate) fn add_node(&mut self, name: &str) {
+        let mut command = self.agent_of(name, &self.path().join(name));
+        self.more.push(Running::start(&mut command));
+        eventually("the node is ready", || self.state_of(name) == "ready");
+    }
+
+    /// The same command, passed the socket that is kept, if one is.
+    pub(crate) fn with_kept_socket(&self, command: Command) -> Command {
+        match &self.kept {
+            Some(kept) => passing(kept, &command),
+            None => command,
+        }
+    }
+
+    /// From the next start on the server is passed a socket that stays open while it is away.
+    pub(crate) fn keep_socket(&mut self) {
+        self.kept = Some(TcpListener::bind(&self.listen).unwrap());
     }
 
     pub(crate) fn start_agent(&mut self) {
@@ -230,6 +290,22 @@ impl Fleet {
     }
 }
 
+/// The same command, with the socket as its first passed file: a shell puts it there and becomes the command.
+fn passing(kept: &TcpListener, command: &Command) -> Command {
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null";
+    let mut shell = Command::new("sh");
+    shell.env_clear();
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell
+        .args(["-c", script])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(OwnedFd::from(kept.try_clone().unwrap()));
+    shell
+}
+
 impl Drop for Fleet {
     #[expect(
         clippy::print_stdout,
@@ -248,6 +324,7 @@ impl Drop for Fleet {
         }
         drop(self.agent.take());
         drop(self.spare.take());
+        self.more.clear();
         drop(self.server.take());
         program::end_units(self.directory.path());
     }

@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod adopt;
+mod backup;
 mod churn;
 mod crash;
+mod doctor;
 mod end_to_end;
 mod errands;
 mod every_kind;
@@ -20,6 +22,9 @@ mod persys;
 mod program;
 mod projects;
 mod refusals;
+mod reload;
+mod restart;
+mod skew;
 mod spot_agent;
 mod spot_nodes;
 mod spot_uplink;

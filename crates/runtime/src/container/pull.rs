@@ -9,6 +9,7 @@
 //! the pull as an image that is not to be had, and whoever asked tries again later. Pulls take turns.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -33,7 +34,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Pulls {
     turns: Semaphore,
     patience: Duration,
-    registries: Registries,
+    registries: RwLock<Arc<Registries>>,
     images: Images,
 }
 
@@ -52,13 +53,24 @@ struct Layers {
 }
 
 impl Pulls {
-    pub(crate) const fn new(registries: Registries, patience: Duration, images: Images) -> Self {
+    pub(crate) fn new(registries: Registries, patience: Duration, images: Images) -> Self {
         Self {
             turns: Semaphore::const_new(PULLS_AT_ONCE),
             patience,
-            registries,
+            registries: RwLock::new(Arc::new(registries)),
             images,
         }
+    }
+
+    /// From now on images come from there; a pull that is under way goes on.
+    pub(crate) fn set_registries(&self, registries: Registries) {
+        let mut known = (self.registries.write()).unwrap_or_else(PoisonError::into_inner);
+        *known = Arc::new(registries);
+    }
+
+    fn registries(&self) -> Arc<Registries> {
+        let known = self.registries.read();
+        Arc::clone(&known.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What was pulled so far.
@@ -119,7 +131,7 @@ impl Pulls {
             return Ok(Some(image.to_owned()));
         }
         if Reference::of(image).is_pinned() {
-            for mirrored in self.registries.mirrored(image) {
+            for mirrored in self.registries().mirrored(image) {
                 if is_here(docker, &mirrored).await? {
                     return Ok(Some(mirrored));
                 }
@@ -134,7 +146,7 @@ impl Pulls {
         image: &str,
         progress: Progress<'_>,
     ) -> Result<String, RuntimeError> {
-        for mirrored in self.registries.mirrored(image) {
+        for mirrored in self.registries().mirrored(image) {
             match self.pull(docker, &mirrored, progress).await {
                 Ok(()) if Reference::of(image).is_pinned() => return Ok(mirrored),
                 Ok(()) => return rename(docker, &mirrored, image).await,
@@ -160,7 +172,7 @@ impl Pulls {
             from_image: Some(with_tag(image)),
             ..CreateImageOptions::default()
         };
-        let login = self.registries.login(image).await?;
+        let login = self.registries().login(image).await?;
         let mut steps = docker.create_image(Some(options), None, login);
         let mut layers = Layers::default();
         loop {

@@ -24,7 +24,7 @@ const USUAL: &str = "docker.io";
 const USUAL_IN_DOCKER: &str = "https://index.docker.io/v1/";
 
 /// The registries that the node knows something of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Registries {
     /// By `host:port` as images name it; images that name none are of `docker.io`.
     pub known: BTreeMap<String, Registry>,

@@ -17,6 +17,7 @@ mod checkpoint;
 mod failpoint;
 mod open;
 mod reader;
+mod replace;
 mod schema;
 mod writer;
 
@@ -38,6 +39,7 @@ use crate::{
 
 pub use failpoint::{Failpoint, Point};
 pub use open::OpenError;
+pub use replace::{Replacement, examine};
 
 use reader::Readers;
 use writer::{Command, CommitRequest, LeaseRequest};

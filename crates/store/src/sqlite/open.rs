@@ -18,12 +18,12 @@ use rustix::io::Errno;
 use super::checkpoint::Checkpoints;
 use super::failpoint::Tripwire;
 use super::writer::Writer;
-use super::{SqliteOptions, reader, schema};
+use super::{SqliteOptions, reader, replace, schema};
 use crate::history::Journal;
 use crate::leases::Leases;
 
 /// The database's name in the data directory.
-const DATABASE: &str = "hostler.db";
+pub(super) const DATABASE: &str = "hostler.db";
 /// The lock's name in the data directory.
 const LOCK: &str = "store.lock";
 /// How long a connection waits for another one of this process, which only ever holds a lock for moments.
@@ -40,6 +40,8 @@ pub enum OpenError {
     NewerVersion { found: u32, known: u32 },
     #[error("the file is no store of this program: {}", path.display())]
     Foreign { path: PathBuf },
+    #[error("a restore into {} was begun and not finished", path.display())]
+    HalfRestored { path: PathBuf },
     #[error("the store is damaged: {}", path.display())]
     Corrupt {
         path: PathBuf,
@@ -76,6 +78,9 @@ impl OpenError {
                 "start the newer program again, or restore the backup made before its migration"
             }
             Self::Foreign { .. } => "choose another --data-dir; this file is left as it is",
+            Self::HalfRestored { .. } => {
+                "run `hostler restore` again; what was there before lies beside it in before-restore-*"
+            }
             Self::Corrupt { .. } => "keep a copy of the data directory, then restore a backup",
             Self::Backup { .. } => "free as much space as the store takes, then start again",
             Self::Migration { .. } => {
@@ -105,6 +110,11 @@ pub(super) fn open(data_dir: &Path, options: SqliteOptions) -> Result<Opened, Op
     };
     make_private(data_dir).map_err(unwritable)?;
     let lock = lock(data_dir)?;
+    if replace::is_under_way(data_dir) {
+        return Err(OpenError::HalfRestored {
+            path: data_dir.to_owned(),
+        });
+    }
     let path = data_dir.join(DATABASE);
     make_private_file(&path).map_err(unwritable)?;
     sync_directory(data_dir).map_err(unwritable)?;
@@ -183,7 +193,7 @@ fn last_lease(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row(select, [], |row| reader::unsigned(row, 0))
 }
 
-fn lock(data_dir: &Path) -> Result<DirectoryLock, OpenError> {
+pub(super) fn lock(data_dir: &Path) -> Result<DirectoryLock, OpenError> {
     let unwritable = |source| OpenError::DirectoryUnwritable {
         path: data_dir.to_owned(),
         source,
@@ -211,7 +221,7 @@ fn lock(data_dir: &Path) -> Result<DirectoryLock, OpenError> {
     Ok(DirectoryLock(file))
 }
 
-fn make_private(data_dir: &Path) -> io::Result<()> {
+pub(super) fn make_private(data_dir: &Path) -> io::Result<()> {
     if data_dir.is_dir() {
         return Ok(());
     }
@@ -226,7 +236,7 @@ fn make_private(data_dir: &Path) -> io::Result<()> {
 }
 
 /// SQLite gives the log and the shared memory the rights of the database.
-fn make_private_file(path: &Path) -> io::Result<()> {
+pub(super) fn make_private_file(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options
         .read(true)

@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::OpenError;
 use super::failpoint::{Point, Tripwire};
-use super::open::{classify, sync_directory};
+use super::open::{classify, make_private_file, sync_directory};
 
 /// Step `n` leads from version `n` to version `n + 1`. Steps are never changed once released.
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -102,6 +102,8 @@ fn replace_copy(connection: &Connection, path: &Path) -> Result<(), CopyError> {
         .to_str()
         .ok_or(io::ErrorKind::InvalidFilename)
         .map_err(io::Error::from)?;
+    // SQLite fills an empty file as it is, so the copy is as private as the store from its first byte on.
+    make_private_file(&partial)?;
     connection.execute("VACUUM INTO ?1", [name])?;
     // SQLite does not sync what VACUUM INTO writes.
     File::open(&partial)?.sync_all()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hostler_kit::SystemClock;
 use hostler_store::contract::put;
-use hostler_store::{OpenError, Page, SqliteOptions, SqliteStore, Store, StoreError};
+use hostler_store::{OpenError, Page, Replacement, SqliteOptions, SqliteStore, Store, StoreError};
 use tempfile::TempDir;
 
 use crate::child::{longer_schema, open};
@@ -224,4 +224,84 @@ async fn a_backup_is_a_store_of_its_own() {
     assert_eq!(value(&copy, "a").await.as_deref(), Some("1"));
     let listing = copy.list("", Page::default()).await.expect("a page");
     assert_eq!(listing.revision, 1, "the revision goes with the copy");
+}
+
+#[tokio::test]
+async fn a_copy_takes_the_place_of_a_store_which_steps_aside() {
+    let directory = TempDir::new().expect("a directory");
+    let (data, staged) = (
+        directory.path().join("data"),
+        directory.path().join("staged"),
+    );
+    std::fs::create_dir(&staged).expect("a directory");
+    let store = open(&data);
+    store
+        .commit(vec![put("a", "old")], Vec::new())
+        .await
+        .expect("it happens");
+    let copy = staged.join("hostler.db");
+    store.backup_to(&copy).await.expect("the copy is made");
+    let mode = std::fs::metadata(&copy)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600, "as private as the store");
+    assert_eq!(hostler_store::examine(&copy).expect("it is whole"), 1);
+    store
+        .commit(vec![put("a", "new")], Vec::new())
+        .await
+        .expect("it happens");
+    assert!(matches!(
+        Replacement::begin(&data).err(),
+        Some(OpenError::InUse { .. })
+    ));
+    drop(store);
+
+    let replacement = Replacement::begin(&data).expect("nobody uses it");
+    assert!(replacement.is_occupied());
+    let aside = data.join("aside");
+    std::fs::write(data.join("hostler.db-wal"), "of the old one").expect("it is written");
+    replacement.put(&staged, &[], &aside).expect("it is put");
+    assert_eq!(value(&open(&data), "a").await.as_deref(), Some("old"));
+    assert!(
+        aside.join("hostler.db-wal").exists(),
+        "the log went with its database"
+    );
+    std::fs::remove_file(aside.join("hostler.db-wal")).expect("it is removed");
+    assert_eq!(value(&open(&aside), "a").await.as_deref(), Some("new"));
+}
+
+#[test]
+fn a_store_that_is_half_replaced_does_not_open() {
+    let directory = TempDir::new().expect("a directory");
+    drop(open(directory.path()));
+    std::fs::write(directory.path().join("store.restoring"), "aside").expect("it is written");
+    let refused = refusal(directory.path(), SqliteOptions::default());
+    assert!(
+        matches!(refused, OpenError::HalfRestored { .. }),
+        "{refused}"
+    );
+    let staged = TempDir::new().expect("a directory");
+    drop(open(staged.path()));
+    let again = Replacement::begin(directory.path()).expect("it can be done again");
+    let aside = directory.path().join("aside");
+    again.put(staged.path(), &[], &aside).expect("it is put");
+    drop(open(directory.path()));
+}
+
+#[test]
+fn what_is_no_whole_store_of_ours_is_told_before_it_is_used() {
+    let directory = TempDir::new().expect("a directory");
+    drop(open(directory.path()));
+    let path = directory.path().join("hostler.db");
+    assert_eq!(hostler_store::examine(&path).expect("it is whole"), 0);
+    let mut bytes = std::fs::read(&path).expect("it can be read");
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(&path, &bytes).expect("it is written");
+    assert!(hostler_store::examine(&path).is_err(), "half of it");
+    std::fs::write(&path, "").expect("it is written");
+    assert!(matches!(
+        hostler_store::examine(&path),
+        Err(OpenError::Foreign { .. })
+    ));
 }

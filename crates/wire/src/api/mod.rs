@@ -38,7 +38,7 @@ pub use node::{
     NodeStatus, Resources, RuntimeFact, StorageFact,
 };
 pub use problem::Problem;
-pub use status::{Check, Health, Live, Ready, SessionVersions, Version};
+pub use status::{BackupQuery, Check, Health, Live, Ready, SessionVersions, Version};
 pub use why::{CopyGroup, NodeGroup, Reason, Why};
 pub use workload::{
     Desired, Revision, RollbackQuery, Rollout, RolloutStage, Standing, WaitQuery, Workload,

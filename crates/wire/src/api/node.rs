@@ -59,6 +59,9 @@ pub struct Node {
     /// Absent for a node that has not beaten since the control plane started, or is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// How far its clock was ahead of the server's when its session opened, in milliseconds, if its agent told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<i64>,
     /// The rented machine that the node is on, if its agent told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,

@@ -12,10 +12,13 @@ mod workloads;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use reqwest::Url;
 use rustls::ClientConfig;
 
-use crate::api::{Health, Problem, Ready, Version, stream};
+use crate::api::{BackupQuery, Health, Problem, Ready, Version, stream};
 
 pub use errands::{ErrandMessage, ErrandReceiver, ErrandSender, MOST_BYTES};
 pub use nodes::Force;
@@ -117,6 +120,26 @@ impl Client {
     /// Which version the server is and speaks.
     pub async fn version(&self) -> Result<Version, ClientError> {
         self.call(self.get(&["version"])).await
+    }
+
+    /// All that the server keeps, as a tar stream. An error is its last item, and then it is no whole archive.
+    pub async fn backup(
+        &self,
+        query: BackupQuery,
+    ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+        // The server copies its store before it says a word, however long that takes; afterwards the reader waits.
+        let patient = Self {
+            http: http_client(None, self.tls.clone()).map_err(|problem| self.protocol(problem))?,
+            ..self.clone()
+        };
+        let request = patient.get(&["api", "v1", "backup"]).query(&query);
+        let response = patient.send(request).await?;
+        let response = self.accepted(response).await?;
+        let client = self.clone();
+        let pieces = response.bytes_stream();
+        Ok(pieces
+            .map(move |piece| piece.map_err(|_| client.interrupted()))
+            .boxed())
     }
 
     /// Whether the server is well, as MIaaS asks. An unwell server answers too.

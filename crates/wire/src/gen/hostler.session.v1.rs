@@ -154,6 +154,9 @@ pub struct Hello {
     /// Where the agent stopped; empty at the first hello.
     #[prost(message, optional, tag = "8")]
     pub resume: ::core::option::Option<Resume>,
+    /// The node's clock as it says this, in milliseconds since 1970. 0: not told.
+    #[prost(uint64, tag = "30")]
+    pub time_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resume {

@@ -207,6 +207,7 @@ mod tests {
             Arc::default(),
         );
         let handle = Handle {
+            tuned: crate::tuning::Tuned::untouched(),
             abilities: crate::probe::start(&parts.tasks, &runtimes, &picture),
             figures: tokio::sync::watch::channel(Arc::default()).1,
             inputs: mpsc::channel(16).0,

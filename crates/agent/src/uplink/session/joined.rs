@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use hostler_model::{ObservedUnit, UnitId};
+use hostler_model::{ObservedUnit, Resources, UnitId};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
 use hostler_wire::session::v1::server_message::Message as In;
@@ -60,6 +60,8 @@ pub(super) struct Session<'a> {
     /// What the other side knows of the drivers, and whether it takes more in this session.
     told: Arc<Known>,
     takes_facts: bool,
+    /// What the hello kept for the machine itself.
+    reserved: Resources,
     /// The round of figures that was told last.
     told_figures: u64,
 }
@@ -89,6 +91,7 @@ impl<'a> Session<'a> {
             asleep,
             told: Arc::default(),
             takes_facts: false,
+            reserved: Resources::ZERO,
             told_figures: 0,
         }
     }
@@ -107,6 +110,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// What the hello kept for the machine itself.
+    pub(super) fn keeping(self, reserved: Resources) -> Self {
+        Self { reserved, ..self }
+    }
+
     /// Stays in the session; answers how it ended.
     pub(super) async fn run(
         mut self,
@@ -120,6 +128,7 @@ impl<'a> Session<'a> {
         let mut picture = self.uplink.handle.picture.clone();
         picture.mark_changed();
         let mut abilities = self.uplink.handle.abilities.clone();
+        let mut tuned = self.uplink.handle.tuned.clone();
         let mut kept = self.uplink.handle.care.kept.clone();
         kept.mark_changed();
         loop {
@@ -141,6 +150,9 @@ impl<'a> Session<'a> {
                     Err(_) => Err(Ended::Stopping),
                 },
                 () = abilities.changed() => self.tell_facts().await,
+                () = tuned.reserves_other_than(self.reserved) => {
+                    Err(Ended::Again("something else is kept for the machine itself"))
+                }
                 // Only who follows the intent asks what is not wanted any more.
                 changed = kept.changed(), if self.is_judged => match changed {
                     Ok(()) => {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
-use hostler_model::NodeFacts;
 use hostler_model::spec::Kind;
+use hostler_model::{NodeFacts, Resources};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
 use hostler_wire::session::v1::server_message::Message as In;
@@ -63,9 +63,14 @@ impl Uplink {
         let known = self.handle.abilities.known();
         let picture = Arc::clone(&self.handle.picture.borrow_and_update());
 
+        let reserved = self.handle.tuned.now().reserved;
         let (out, outbox) = mpsc::channel(OUTBOX);
         let sent = picture.units.clone();
-        let mut first = vec![message(Out::Hello(self.hello(&known, picture.origin)))];
+        let mut first = vec![message(Out::Hello(self.hello(
+            &known,
+            reserved,
+            picture.origin,
+        )))];
         first.extend(full_set(&sent));
         let outbound = stream::iter(first).chain(ReceiverStream::new(outbox));
         let mut client = SessionClient::new(channel);
@@ -86,7 +91,8 @@ impl Uplink {
         let lease = Duration::from_millis(welcome.lease_ms).max(interval * 3);
         let session = Session::new(self, speaker, out, sent)
             .within(lease)
-            .having(known, welcome.takes_facts);
+            .having(known, welcome.takes_facts)
+            .keeping(reserved);
         Err(session.run(inbound, interval).await)
     }
 
@@ -109,7 +115,7 @@ impl Uplink {
         }
     }
 
-    fn hello(&self, known: &Known, origin: Option<Origin>) -> v1::Hello {
+    fn hello(&self, known: &Known, reserved: Resources, origin: Option<Origin>) -> v1::Hello {
         let has = match self.config.capacity {
             Some(capacity) => capacity,
             None => self.parts.machine.capacity(&self.config.data_dir),
@@ -120,9 +126,10 @@ impl Uplink {
             identity: self.identity.identity.clone(),
             name: self.identity.name.clone(),
             facts: Some(self.facts(known)),
-            capacity: Some(convert::resources(has.minus(&self.config.reserved))),
+            capacity: Some(convert::resources(has.minus(&reserved))),
             labels: self.config.labels.clone(),
             resume: origin.map(convert::resume),
+            time_ms: self.parts.clock.wall_millis(),
         }
     }
 

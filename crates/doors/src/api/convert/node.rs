@@ -40,6 +40,7 @@ pub(in crate::api) fn node(control: &Control, state: &State, node: &Node) -> api
         held_back: node.held_back.clone(),
         pressure: node.pressure.iter().map(ToString::to_string).collect(),
         drain: drain(node, copies),
+        clock_offset_ms: live.as_ref().and_then(|live| live.clock_offset),
         lease: live.filter(|live| live.beats > 0).map(|live| api::Lease {
             age_ms: millis(live.last_beat_age),
             window_ms: millis(live.window),

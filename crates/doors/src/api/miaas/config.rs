@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) const DEFAULT_SECRET: &str = "development-secret-change-in-production";
 
 /// How MIaaS's routes behave. The secret is never shown.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     pub dialect: Dialect,
     /// Signs the tokens of nodes.
