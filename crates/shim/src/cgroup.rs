@@ -1,9 +1,12 @@
 //! Cgroups of units: a cgroup of its own for each, outside the agent's, through v2 or v1 controllers.
 //!
 //! ```text
-//!   v2   /sys/fs/cgroup/hostler/<unit>               v1   /sys/fs/cgroup/<controller>/hostler/<unit>
-//!        /sys/fs/cgroup/hostler/shims                     /sys/fs/cgroup/<controller>/hostler/shims
+//!   v2   /sys/fs/cgroup/<home>/<unit>                v1   /sys/fs/cgroup/<controller>/<home>/<unit>
+//!        /sys/fs/cgroup/<home>/shims                      /sys/fs/cgroup/<controller>/<home>/shims
 //! ```
+//!
+//! The home is below systemd's slice for what we run, where `hostler install` made one, else at the root. Units that
+//! began in one home are found there when a machine has got the other since.
 //!
 //! Shims live beside the units, so that ending the agent's own cgroup ends neither, and a unit that runs out
 //! of memory does not take its shim along. On v1 the process also leaves the agent's place in the
@@ -23,7 +26,11 @@ use crate::record::ProcessName;
 
 /// Where the kernel shows them.
 pub const ROOT: &str = "/sys/fs/cgroup";
-const OURS: &str = "hostler";
+/// Below systemd's `hostler-work.slice`. systemd takes a controller away from a slice that needs it for no unit of
+/// its own, unless a directory below has handed it on: hence the further step down.
+const IN_SLICE: &str = "hostler.slice/hostler-work.slice/hostler";
+const AT_ROOT: &str = "hostler";
+const HOMES: [&str; 2] = [IN_SLICE, AT_ROOT];
 const SHIMS: &str = "shims";
 const PERIOD_MICROS: u64 = 100_000;
 /// In v1's file for shares; 1024 is one core's worth.
@@ -48,6 +55,8 @@ pub struct Usage {
 pub struct Cgroups {
     root: PathBuf,
     layout: Layout,
+    /// Where new units go.
+    home: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +113,7 @@ impl Cgroups {
         };
         Self {
             root: root.to_owned(),
+            home: home(root, &layout),
             layout,
         }
     }
@@ -149,18 +159,10 @@ impl Cgroups {
 
     /// Makes the unit's cgroup and sets its bounds. Fails if any hierarchy refuses; those before it stay.
     pub fn create(&self, id: UnitId, bounds: &Bounds) -> io::Result<()> {
-        if self.layout == Layout::Unified {
-            // A controller that is not there is refused alone; `note` speaks of it.
-            for controller in ["+cpu", "+memory", "+pids"] {
-                let _ = fs::write(self.root.join("cgroup.subtree_control"), controller);
-            }
-        }
         for (name, base) in self.bases() {
             fs::create_dir_all(base.join(SHIMS))?;
             if self.layout == Layout::Unified {
-                for controller in ["+cpu", "+memory", "+pids"] {
-                    let _ = fs::write(base.join("cgroup.subtree_control"), controller);
-                }
+                self.hand_on_controllers();
             }
             let dir = base.join(id.to_string());
             fs::create_dir_all(&dir)?;
@@ -282,6 +284,19 @@ impl Cgroups {
         })
     }
 
+    /// From the root down to our home, a step at a time: each directory has what the one above hands on.
+    fn hand_on_controllers(&self) {
+        let steps = Path::new(self.home).ancestors();
+        let mut steps: Vec<PathBuf> = steps.map(|step| self.root.join(step)).collect();
+        steps.reverse();
+        for dir in steps {
+            for controller in ["+cpu", "+memory", "+pids"] {
+                // A controller that is not there is refused alone; `note` speaks of it.
+                let _ = fs::write(dir.join("cgroup.subtree_control"), controller);
+            }
+        }
+    }
+
     /// Moves in every hierarchy, whatever one of them says, and answers the first refusal.
     fn move_here(&self, place: &str) -> io::Result<()> {
         let mut moved = Ok(());
@@ -293,27 +308,53 @@ impl Cgroups {
         moved
     }
 
-    /// Our directory in each hierarchy, with the hierarchy's name (none for v2).
+    /// Our home in each hierarchy, with the hierarchy's name (none for v2).
     fn bases(&self) -> Vec<(&'static str, PathBuf)> {
+        self.hierarchies()
+            .into_iter()
+            .map(|name| (name, self.root.join(name).join(self.home)))
+            .collect()
+    }
+
+    fn hierarchies(&self) -> Vec<&'static str> {
         match &self.layout {
-            Layout::Unified => vec![("", self.root.join(OURS))],
-            Layout::Split(there) => there
-                .iter()
-                .map(|&name| (name, self.root.join(name).join(OURS)))
-                .collect(),
+            Layout::Unified => vec![""],
+            Layout::Split(there) => there.clone(),
             Layout::Absent => Vec::new(),
         }
     }
 
+    /// The unit's directories, in whichever home it has any.
     fn dirs(&self, id: UnitId) -> Vec<PathBuf> {
-        self.bases()
-            .into_iter()
-            .map(|(_, base)| base.join(id.to_string()))
-            .collect()
+        let unit = id.to_string();
+        let places = self.hierarchies().into_iter().flat_map(|name| {
+            let at = self.root.join(name);
+            HOMES.map(|home| at.join(home).join(&unit))
+        });
+        places.filter(|dir| dir.is_dir()).collect()
     }
 
     fn dir(&self, hierarchy: &str, id: UnitId) -> PathBuf {
-        self.root.join(hierarchy).join(OURS).join(id.to_string())
+        let (at, unit) = (self.root.join(hierarchy), id.to_string());
+        let places = HOMES.map(|home| at.join(home).join(&unit));
+        let found = places.into_iter().find(|dir| dir.is_dir());
+        found.unwrap_or_else(|| at.join(self.home).join(&unit))
+    }
+}
+
+/// The slice counts if systemd's own hierarchy has it: in others a directory of that name may be left over.
+fn home(root: &Path, layout: &Layout) -> &'static str {
+    let systemd = match layout {
+        Layout::Unified => root.to_owned(),
+        Layout::Split(there) if there.contains(&"systemd") => root.join("systemd"),
+        Layout::Split(_) => root.join("unified"),
+        Layout::Absent => return AT_ROOT,
+    };
+    let slice = Path::new(IN_SLICE).parent();
+    if slice.is_some_and(|slice| systemd.join(slice).is_dir()) {
+        IN_SLICE
+    } else {
+        AT_ROOT
     }
 }
 
@@ -480,6 +521,75 @@ mod tests {
         fs::remove_dir_all(dir("memory")).unwrap();
         cgroups.join(unit()).unwrap();
         assert_eq!(text(dir("cpu").join("cgroup.procs")), "0");
+    }
+
+    fn slice(hierarchy: &Path) -> PathBuf {
+        let slice = hierarchy.join("hostler.slice/hostler-work.slice");
+        fs::create_dir_all(&slice).unwrap();
+        slice
+    }
+
+    #[test]
+    fn where_systemd_has_a_slice_for_work_units_and_shims_live_in_it() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::write(tree.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
+        let slice = slice(tree.path());
+        let cgroups = Cgroups::detect(tree.path());
+        assert_eq!(cgroups.note(), "");
+        cgroups.create(unit(), &bounds()).unwrap();
+        cgroups.enter(unit()).unwrap();
+        cgroups.leave().unwrap();
+        let dir = slice.join("hostler").join(unit().to_string());
+        assert_eq!(text(dir.join("memory.max")), (64 << 20).to_string());
+        assert_eq!(text(dir.join("cgroup.procs")), "0");
+        assert_eq!(text(slice.join("hostler/shims/cgroup.procs")), "0");
+        assert!(!tree.path().join("hostler").exists());
+        for step in ["", "hostler.slice", "hostler.slice/hostler-work.slice"] {
+            let control = tree.path().join(step).join("cgroup.subtree_control");
+            assert_eq!(text(control), "+pids", "{step} hands its controllers on");
+        }
+        assert_eq!(text(slice.join("hostler/cgroup.subtree_control")), "+pids");
+    }
+
+    #[test]
+    fn a_slice_is_looked_for_where_systemd_keeps_its_services() {
+        let tree = tempfile::tempdir().unwrap();
+        for name in ["memory", "pids", "systemd"] {
+            fs::create_dir(tree.path().join(name)).unwrap();
+            fs::write(tree.path().join(name).join("cgroup.procs"), "").unwrap();
+        }
+        slice(&tree.path().join("memory"));
+        let cgroups = Cgroups::detect(tree.path());
+        cgroups.create(unit(), &bounds()).unwrap();
+        let at_root = format!("hostler/{}", unit());
+        assert!(tree.path().join("systemd").join(&at_root).is_dir());
+
+        slice(&tree.path().join("systemd"));
+        let cgroups = Cgroups::detect(tree.path());
+        cgroups.create(unit(), &bounds()).unwrap();
+        let in_slice = format!("hostler.slice/hostler-work.slice/hostler/{}", unit());
+        for name in ["memory", "pids", "systemd"] {
+            assert!(tree.path().join(name).join(&in_slice).is_dir(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_began_before_there_was_a_slice_is_found_where_it_is() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::write(tree.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
+        Cgroups::detect(tree.path())
+            .create(unit(), &bounds())
+            .unwrap();
+        let dir = tree.path().join("hostler").join(unit().to_string());
+        fs::write(dir.join("cgroup.procs"), "11\n").unwrap();
+        fs::write(dir.join("memory.events"), "oom_kill 1\n").unwrap();
+        slice(tree.path());
+        let cgroups = Cgroups::detect(tree.path());
+        assert_eq!(cgroups.processes(unit()), BTreeSet::from([11]));
+        assert_eq!(cgroups.memory_kills(unit()), 1);
+        fs::write(dir.join("cgroup.kill"), "0").unwrap();
+        cgroups.kill(unit());
+        assert_eq!(text(dir.join("cgroup.kill")), "1");
     }
 
     #[test]

@@ -106,13 +106,35 @@ impl Api {
         read(call.await?)
     }
 
+    /// Asks for plain text with a header of one's own, as the metadata services of clouds want it.
+    pub(crate) async fn plain(
+        &self,
+        method: Method,
+        path: &str,
+        header: Option<(&'static str, &str)>,
+    ) -> Result<String, CallError> {
+        let mut request = self.request(method, (path, None), Full::default())?;
+        if let Some((name, value)) = header {
+            let unusable = |_| CallError::Unreadable(format!("{name} cannot be sent back"));
+            let mut value = HeaderValue::from_str(value).map_err(unusable)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(name, value);
+        }
+        let answer = self.bounded(request).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     async fn call(
         &self,
         method: Method,
         (path, token): (&str, Option<&str>),
         body: Full<Bytes>,
     ) -> Result<Bytes, CallError> {
-        let request = self.request(method, (path, token), body)?;
+        self.bounded(self.request(method, (path, token), body)?)
+            .await
+    }
+
+    async fn bounded(&self, request: Request<Full<Bytes>>) -> Result<Bytes, CallError> {
         match tokio::time::timeout(PATIENCE, self.exchange(request)).await {
             Ok(answered) => answered,
             Err(_) => Err(CallError::Silent(format!(

@@ -6,6 +6,7 @@ mod backup;
 mod errand;
 mod fleet;
 mod import;
+mod install;
 mod job;
 mod node;
 mod workload;
@@ -24,6 +25,7 @@ pub(crate) use backup::{BackupArgs, RestoreArgs, UpkeepCommand};
 pub(crate) use errand::{CpArgs, ErrandCommand, ExecArgs, PortForwardArgs};
 pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
 pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
+pub(crate) use install::{InstallArgs, Part, ServiceCommand, UninstallArgs};
 pub(crate) use job::{JobCommand, JobLsArgs, JobRerunArgs};
 pub(crate) use node::{
     AdoptArgs, DrainArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs,
@@ -77,6 +79,8 @@ pub(crate) enum Command {
     Server(ServerArgs),
     /// Run this machine's agent
     Agent(Box<AgentArgs>),
+    #[command(flatten)]
+    Service(ServiceCommand),
 
     /// Run one workload, described by flags
     Run(Box<RunArgs>),

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{reload, single_thread};
 use crate::args::AgentArgs;
-use crate::compose::{NodeAgent, NodeAgentConfig, Signals, Wish, agent_door, shut_down};
+use crate::compose::{NodeAgent, NodeAgentConfig, Notify, Signals, Wish, agent_door, shut_down};
 use crate::failure::Failure;
 use crate::personality;
 use crate::printer::Printer;
@@ -62,17 +62,26 @@ async fn look_after(
         printer.data(&format!("listening on http://{}", bound.addr()));
         agent_door::serve(bound, agent.vitals(), &tasks);
     }
+    let (notify, vitals) = (Notify::of_process(), agent.vitals());
+    notify.attend(&tasks, move || vitals.is_alive());
+    notify.follow(agent.status(), &tasks);
+    notify.ready();
     let mut telling = Box::pin(tell(agent.status(), printer));
     loop {
         // Cancel-safe: all arms only wait and write whole lines.
         tokio::select! {
             wish = signals.next() => match wish {
                 Wish::Stop => break,
-                Wish::Reload => reload::agent(&mut settings, layers, &agent),
+                Wish::Reload => {
+                    notify.reloading();
+                    reload::agent(&mut settings, layers, &agent);
+                    notify.ready();
+                }
             },
             () = &mut telling => break,
         }
     }
+    notify.stopping();
     shut_down(&tasks).await;
     agent.stopped().await;
     Ok(ExitStatus::Done)

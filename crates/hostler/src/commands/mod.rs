@@ -19,6 +19,7 @@ mod exec;
 mod explain;
 mod history;
 mod import;
+mod install;
 mod job;
 mod login;
 mod logs;
@@ -85,6 +86,7 @@ pub(crate) fn execute(
             let settings = AgentSettings::resolve(AgentArgs::clone(&args), environment)?;
             agent::agent(settings, (*args, environment), printer)
         }
+        Command::Service(command) => install::change(&command, environment, printer),
         Command::Run(args) => ask.remote(args.client.clone(), async |remote| {
             run::run(&remote, *args).await
         }),

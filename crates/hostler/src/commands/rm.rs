@@ -8,6 +8,7 @@ use super::wait::{Goal, Target};
 use super::{Remote, wait};
 use crate::args::RmArgs;
 use crate::failure::Failure;
+use crate::printer::Printer;
 use crate::settings;
 use crate::status::ExitStatus;
 
@@ -42,6 +43,11 @@ pub(crate) async fn rm(remote: &Remote<'_>, args: RmArgs) -> Result<ExitStatus, 
 
 /// Asks on a terminal; without one `--yes` must have been said.
 pub(crate) fn confirm(remote: &Remote<'_>, is_agreed: bool, what: &str) -> Result<(), Failure> {
+    agree(remote.printer, is_agreed, what)
+}
+
+/// The same for what needs no server.
+pub(crate) fn agree(printer: &Printer, is_agreed: bool, what: &str) -> Result<(), Failure> {
     if is_agreed {
         return Ok(());
     }
@@ -49,7 +55,7 @@ pub(crate) fn confirm(remote: &Remote<'_>, is_agreed: bool, what: &str) -> Resul
         let sentence = format!("to {what} needs a word, and there is no terminal to ask on");
         return Err(Failure::usage(sentence, "say it with --yes"));
     }
-    remote.printer.ask(&format!("{what}? [y/N] "));
+    printer.ask(&format!("{what}? [y/N] "));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     match (read, answer.trim()) {

@@ -4,7 +4,7 @@ use hostler_kit::{Tasks, telemetry};
 
 use super::{multi_thread, reload};
 use crate::args::ServerArgs;
-use crate::compose::{ControlPlane, Passed, Signals, Wish, shut_down};
+use crate::compose::{ControlPlane, Notify, Passed, Signals, Wish, shut_down};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{Environment, ServerSettings};
@@ -32,16 +32,25 @@ async fn serve(
     let passed = Passed::of_process(environment)?;
     let plane = ControlPlane::start_on(passed, &settings, &tasks).await?;
     plane.tell(printer);
+    let notify = Notify::of_process();
+    notify.attend(&tasks, || true);
+    notify.status(&format!("serves on {}", plane.url()));
+    notify.ready();
     let end = loop {
         // Cancel-safe: all arms only wait.
         tokio::select! {
             wish = signals.next() => match wish {
                 Wish::Stop => break Ok(ExitStatus::Done),
-                Wish::Reload => reload::server(&mut settings, &args, environment),
+                Wish::Reload => {
+                    notify.reloading();
+                    reload::server(&mut settings, &args, environment);
+                    notify.ready();
+                }
             },
             failure = plane.deposed() => break Err(failure),
         }
     };
+    notify.stopping();
     plane.close().await;
     shut_down(&tasks).await;
     end

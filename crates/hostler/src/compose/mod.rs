@@ -5,6 +5,7 @@ mod backups;
 mod control_plane;
 mod first_admin;
 mod node_agent;
+mod notify;
 mod passed;
 mod shim;
 mod signals;
@@ -14,6 +15,7 @@ pub(crate) use node_agent::{
     NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, holdings, usual_guard,
     vm_runtime, with_volumes,
 };
+pub(crate) use notify::Notify;
 pub(crate) use passed::Passed;
 pub(crate) use shim::shim;
 pub(crate) use signals::{Signals, Wish};

@@ -1,5 +1,6 @@
 //! Lines of a foreign contract on stdout, in the form of that contract's own agent.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use hostler_agent::{Journal, Level, Line};
@@ -7,6 +8,7 @@ use hostler_kit::{Clock, SystemClock};
 use hostler_model::Timestamp;
 use serde_json::{Map, Value};
 
+use super::log_files::LogFiles;
 use crate::printer::Printer;
 use crate::settings::Environment;
 
@@ -27,6 +29,7 @@ struct Stdout {
     /// What is less grave is left out.
     lowest: Level,
     printer: Printer,
+    files: Option<LogFiles>,
     clock: SystemClock,
 }
 
@@ -40,12 +43,26 @@ impl std::fmt::Debug for Stdout {
 
 /// The journal of this process's stdout.
 pub(super) fn stdout(form: Form, environment: &Environment) -> Arc<dyn Journal> {
+    journal(form, environment, None)
+}
+
+/// The same, and files in that directory.
+pub(super) fn stdout_and_files(
+    form: Form,
+    environment: &Environment,
+    dir: &Path,
+) -> Arc<dyn Journal> {
+    journal(form, environment, Some(LogFiles::in_dir(dir)))
+}
+
+fn journal(form: Form, environment: &Environment, files: Option<LogFiles>) -> Arc<dyn Journal> {
     let level = environment.get("HOSTLER_LOG_LEVEL").unwrap_or_default();
     let is_close = level.contains("debug") || level.contains("trace");
     Arc::new(Stdout {
         form,
         lowest: if is_close { Level::Debug } else { Level::Info },
         printer: Printer::of_process(environment),
+        files,
         clock: SystemClock::new(),
     })
 }
@@ -54,7 +71,11 @@ impl Journal for Stdout {
     fn write(&self, line: &Line) {
         if line.level >= self.lowest {
             let now = Timestamp::from_millis(self.clock.wall_millis());
-            self.printer.data(&shown(self.form, line, now));
+            let text = shown(self.form, line, now);
+            self.printer.data(&text);
+            if let Some(files) = &self.files {
+                files.write(&text);
+            }
         }
     }
 }

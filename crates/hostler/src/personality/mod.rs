@@ -13,6 +13,7 @@
 
 mod flags;
 mod lines;
+mod log_files;
 mod miaas;
 mod orchion;
 mod persys;
@@ -30,6 +31,8 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{AgentSettings, Environment, Foreign, Target};
 use crate::status::ExitStatus;
+
+pub(crate) use spot::parse as spot_keys;
 
 use flags::{Flag, Given, Parsed};
 use run::Agent;

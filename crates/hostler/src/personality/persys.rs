@@ -28,7 +28,7 @@ use hostler_runtime::container::Registries;
 
 use crate::commands::single_thread;
 use crate::compose::{
-    Signals, compose_runtime, container_runtime, holdings, shim, shut_down, usual_guard,
+    Notify, Signals, compose_runtime, container_runtime, holdings, shim, shut_down, usual_guard,
     vm_runtime, with_volumes,
 };
 use crate::failure::Failure;
@@ -176,6 +176,11 @@ async fn look_after(
     printer.data(&format!("serving persys.agent.v1 on {grpc}"));
     printer.data(&format!("serving metrics on http://{metrics}/metrics"));
 
+    let (notify, vitals) = (Notify::of_process(), agent.vitals());
+    notify.attend(&tasks, move || vitals.is_alive());
+    notify.answer_reloads(&tasks);
+    notify.follow(agent.status(), &tasks);
+    notify.ready();
     let mut status = agent.status();
     let telling = async {
         loop {
@@ -191,6 +196,7 @@ async fn look_after(
         () = signals.stop() => {}
         () = telling => {}
     }
+    notify.stopping();
     shut_down(&tasks).await;
     agent.stopped().await;
     Ok(ExitStatus::Done)

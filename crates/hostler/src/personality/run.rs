@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use hostler_agent::{Level, Line, Uplink};
 use hostler_kit::Tasks;
 
-use crate::compose::{NodeAgent, NodeAgentConfig, Signals, agent_door, shut_down};
+use crate::compose::{NodeAgent, NodeAgentConfig, Notify, Signals, agent_door, shut_down};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::LogSettings;
@@ -50,7 +50,13 @@ impl Agent {
             let served = hostler_doors::serve(bound, router, tasks.clone());
             tasks.spawn("agent services", served);
         }
+        let (notify, vitals) = (Notify::of_process(), agent.vitals());
+        notify.attend(&tasks, move || vitals.is_alive());
+        notify.answer_reloads(&tasks);
+        notify.follow(agent.status(), &tasks);
+        notify.ready();
         let signal = signals.number().await;
+        notify.stopping();
         if self.names_signal {
             journal.write(&Line::new(Level::Info, format!("Received signal {signal}")));
         }

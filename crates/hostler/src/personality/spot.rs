@@ -11,7 +11,7 @@ use hostler_kit::telemetry;
 use rustix::process::{Pid, Signal};
 
 use super::flags::{Flag, Kind};
-use super::lines::{Form, stdout};
+use super::lines::{Form, stdout_and_files};
 use super::run::Agent;
 use super::{read, seconds};
 use crate::commands::single_thread;
@@ -111,7 +111,7 @@ fn agent(
     let around = Surroundings::resolve(told, NAME, environment)?;
     let node = NodeAgentConfig {
         uplink: Uplink::Spot(Box::new(spot)),
-        journal: stdout(Form::Dated, environment),
+        journal: stdout_and_files(Form::Dated, environment, &root.join("logs")),
         ..NodeAgentConfig::new(server, around.data_dir, around.docker_socket)
     };
     Ok(Agent {
@@ -131,7 +131,7 @@ pub(super) fn of_settings(
     let (server, spot) = resolve(&settings.data_dir, (server, file), environment)?;
     let node = NodeAgentConfig {
         uplink: Uplink::Spot(Box::new(spot)),
-        journal: stdout(Form::Dated, environment),
+        journal: stdout_and_files(Form::Dated, environment, &settings.data_dir.join("logs")),
         registries: settings.registries.clone(),
         guard: settings.guard.clone(),
         care: settings.care,
@@ -158,7 +158,7 @@ fn shut_down(
     environment: &Environment,
 ) -> Result<ExitStatus, Failure> {
     telemetry::install("warn", telemetry::Format::Text);
-    let journal = stdout(Form::Dated, environment);
+    let journal = stdout_and_files(Form::Dated, environment, &root.join("logs"));
     let failed = |problem: &str| {
         let text = format!("Error during shutdown: {problem}");
         journal.write(&Line::new(Level::Error, text));
@@ -325,7 +325,7 @@ impl<'a> Said<'a> {
 
 /// `KEY=VALUE` lines as systemd reads them: comments, empty lines, values in quotes. Answers the number of a line
 /// that is none.
-fn parse(text: &str) -> Result<BTreeMap<String, String>, usize> {
+pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, String>, usize> {
     let mut keys = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

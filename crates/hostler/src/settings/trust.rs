@@ -13,6 +13,9 @@ use super::{Environment, Layers};
 use crate::args::{AgentTrustArgs, ServerTrustArgs};
 use crate::failure::Failure;
 
+/// Where a server that `hostler install` has set up keeps its data.
+const INSTALLED: &str = "/var/lib/hostler-server";
+
 /// `[tls]` of `server.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -181,10 +184,14 @@ impl Login {
             return Ok(Some(login));
         }
         // Without a home there is no usual directory, and nothing to be found in it.
-        let Ok(data_dir) = (Layers { environment }).data_dir(None, None) else {
-            return Ok(None);
-        };
-        Self::read(&Self::admin_path(&data_dir))
+        let usual = (Layers { environment }).data_dir(None, None).ok();
+        let installed = environment.is_root.then(|| PathBuf::from(INSTALLED));
+        for data_dir in usual.into_iter().chain(installed) {
+            if let Some(login) = Self::read(&Self::admin_path(&data_dir))? {
+                return Ok(Some(login));
+            }
+        }
+        Ok(None)
     }
 
     fn read(path: &Path) -> Result<Option<Self>, Failure> {

@@ -15,6 +15,7 @@
 
 mod commands;
 mod config;
+mod metadata;
 mod prices;
 mod record;
 mod replica;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_kit::{Backoff, Clock};
-use hostler_model::{NodeFacts, Timestamp};
+use hostler_model::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -38,6 +39,7 @@ use crate::journal::{Journal, Pen};
 use crate::status::AgentStatus;
 
 pub use config::{Instance, Spot, Timers};
+pub use metadata::{USUAL_METADATA, describe_self};
 pub use prices::{FilePrices, Pool, PriceTable, Prices};
 pub use replica::{NoTransfer, Progress, Replica, Source};
 
@@ -104,6 +106,18 @@ pub async fn shutdown(
     Ok(())
 }
 
+/// Registers an agent that does not run yet, as an installer does, and answers its id. Nothing is written.
+///
+/// # Errors
+/// What came back instead, for a person.
+pub async fn register(server: &str, spot: &Spot, dial: Arc<dyn Dial>) -> Result<String, String> {
+    let server = Server::parse_base(server).map_err(|error| error.to_string())?;
+    let body = registration(spot, String::new, String::new);
+    let registered = ask_to_register(&Api::new(server, dial), &spot.client_token, body).await;
+    let (id, _) = registered.map_err(|error| error.to_string())?;
+    Ok(id)
+}
+
 /// The last word: bounded, and whatever fails in it is told and lets the end come.
 async fn say_offline(api: &Api, token: &str, id: Option<&str>, pen: &Pen) {
     if let Some(id) = id {
@@ -167,50 +181,10 @@ impl Uplink {
     }
 
     async fn try_to_register(&self) -> Result<(String, Value), CallError> {
-        let mut body = self.registration(&self.parts.machine.facts());
-        let mut answer = self.ask_to_register(&body).await;
-        if let Err(CallError::Refused { status, reason }) = &answer
-            && status.as_u16() == 400
-            && reason.contains("client_token")
-        {
-            // An older server wants in the body what the header says already.
-            body["client_token"] = json!(self.spot.client_token);
-            answer = self.ask_to_register(&body).await;
-        }
-        let answer = answer?;
-        let id = text(answer.get("agent_id"))
-            .ok_or_else(|| CallError::Unreadable(format!("it names no agent_id: {answer}")))?;
-        Ok((id, answer))
-    }
-
-    async fn ask_to_register(&self, body: &Value) -> Result<Value, CallError> {
-        let token = Some(self.spot.client_token.as_str());
-        self.api.post("/api/agents/register", token, body).await
-    }
-
-    /// Exactly the keys that the contract's own installer sends: some servers refuse others.
-    fn registration(&self, facts: &NodeFacts) -> Value {
-        let Spot {
-            instance,
-            logical_agent_id,
-            agent_version,
-            ..
-        } = &self.spot;
+        let facts = self.parts.machine.facts();
         let own_address = || facts.addresses.first().cloned().unwrap_or_default();
-        let hostname = instance.hostname.clone();
-        json!({
-            "logical_agent_id": logical_agent_id,
-            "instance_id": instance.id,
-            "instance_type": instance.kind,
-            "region": instance.region,
-            "az": instance.az,
-            "ami_id": instance.ami_id,
-            "mode": instance.mode,
-            "hostname": hostname.unwrap_or_else(|| facts.hostname.clone()),
-            "private_ip": instance.private_ip.clone().unwrap_or_else(own_address),
-            "public_ip": instance.public_ip.clone().unwrap_or_default(),
-            "agent_version": agent_version,
-        })
+        let body = registration(&self.spot, || facts.hostname.clone(), own_address);
+        ask_to_register(&self.api, &self.spot.client_token, body).await
     }
 
     /// A disk that takes nothing stops nothing.
@@ -317,6 +291,55 @@ impl Member<'_> {
     fn path(&self, what: &str) -> String {
         format!("/api/agents/{}/{what}", segment(&self.id))
     }
+}
+
+/// Answers the id and all that came with it.
+async fn ask_to_register(
+    api: &Api,
+    token: &str,
+    mut body: Value,
+) -> Result<(String, Value), CallError> {
+    const PATH: &str = "/api/agents/register";
+    let mut answer = api.post::<Value>(PATH, Some(token), &body).await;
+    if let Err(CallError::Refused { status, reason }) = &answer
+        && status.as_u16() == 400
+        && reason.contains("client_token")
+    {
+        // An older server wants in the body what the header says already.
+        body["client_token"] = json!(token);
+        answer = api.post(PATH, Some(token), &body).await;
+    }
+    let answer = answer?;
+    let id = text(answer.get("agent_id")).filter(|id| id != "null");
+    let id = id.ok_or_else(|| CallError::Unreadable(format!("it names no agent_id: {answer}")))?;
+    Ok((id, answer))
+}
+
+/// Exactly the keys that the contract's own installer sends: some servers refuse others.
+fn registration(
+    spot: &Spot,
+    own_name: impl FnOnce() -> String,
+    own_address: impl FnOnce() -> String,
+) -> Value {
+    let Spot {
+        instance,
+        logical_agent_id,
+        agent_version,
+        ..
+    } = spot;
+    json!({
+        "logical_agent_id": logical_agent_id,
+        "instance_id": instance.id,
+        "instance_type": instance.kind,
+        "region": instance.region,
+        "az": instance.az,
+        "ami_id": instance.ami_id,
+        "mode": instance.mode,
+        "hostname": instance.hostname.clone().unwrap_or_else(own_name),
+        "private_ip": instance.private_ip.clone().unwrap_or_else(own_address),
+        "public_ip": instance.public_ip.clone().unwrap_or_default(),
+        "agent_version": agent_version,
+    })
 }
 
 /// At once, then at the interval.
