@@ -65,20 +65,25 @@ pub(crate) fn main() -> Result<()> {
 }
 
 /// The resolved graph as it is on this machine; crates of other platforms would have to be downloaded.
-fn metadata() -> Result<Value> {
-    let rustc = tree::output(Command::new("rustc").arg("-vV"))?;
-    let host = rustc.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("rustc does not say its host")?;
+pub(crate) fn metadata() -> Result<Value> {
+    let host = host()?;
     let arguments = [
         "metadata",
         "--format-version",
         "1",
         "--locked",
         "--filter-platform",
-        host,
+        &host,
     ];
     let text = tree::output(&mut tree::cargo(&arguments))?;
     serde_json::from_str(&text).context("read what cargo metadata says")
+}
+
+/// The platform of this machine, as rustc calls it.
+pub(crate) fn host() -> Result<String> {
+    let rustc = tree::output(Command::new("rustc").arg("-vV"))?;
+    let host = rustc.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not say its host")?.to_owned())
 }
 
 /// Which crate may import which.

@@ -16,6 +16,7 @@ mod check;
 mod contracts;
 mod fuzz;
 mod openapi;
+mod package;
 mod proto;
 mod size;
 mod test;
@@ -45,6 +46,8 @@ enum Verb {
     Check,
     /// Builds the release: the shim, and the program that carries it.
     Build,
+    /// Makes what is handed to people: images, a Debian package, a list of all parts, a bundle of everything.
+    Package(package::PackageArgs),
     /// Measures the release build against its targets; arguments go to the harness, `--help` lists them.
     #[command(disable_help_flag = true)]
     Bench {
@@ -98,6 +101,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             return Ok(tested);
         }
         Verb::Build => println!("{}", tree::shown(&build::release()?)),
+        Verb::Package(arguments) => package::main(&arguments)?,
         Verb::Bench { arguments } => return bench::main(&arguments),
         Verb::Fuzz { targets, seconds } => fuzz::main(&targets, seconds)?,
         Verb::Check => check::main()?,

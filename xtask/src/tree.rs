@@ -56,6 +56,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// All files below a folder with this ending, in order.
 pub(crate) fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut found = all_files(folder)?;
+    found.retain(|path| path.extension().is_some_and(|it| it == ending));
+    Ok(found)
+}
+
+/// All files below a folder, in order.
+pub(crate) fn all_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -65,10 +72,7 @@ pub(crate) fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path
-                .extension()
-                .is_some_and(|extension| extension == ending)
-            {
+            } else {
                 found.push(path);
             }
         }

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::provision;
+use crate::package::deb;
 use crate::tree;
 
 /// A component that some tests need.
@@ -39,6 +40,13 @@ impl Lane {
                 Self::on(name, "we are root".into())
             } else {
                 Self::off(name, "we are not root".into())
+            };
+        }
+        if name == deb::TOOL {
+            return match (deb::installed(), provision::program("dpkg-shlibdeps")) {
+                (Some(path), Some(_)) => Self::on(name, path.display().to_string()),
+                (None, _) => Self::off(name, format!("there is no `{name}` in the pinned version")),
+                (_, None) => Self::off(name, "there is no program `dpkg-shlibdeps`".to_owned()),
             };
         }
         let program = match name {

@@ -16,7 +16,7 @@ mod lanes;
 mod machine;
 mod podman;
 mod previous;
-mod provision;
+pub(crate) mod provision;
 mod runner;
 
 use std::process::ExitCode;

@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::package::deb;
+
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
@@ -18,6 +20,8 @@ const PACKAGES: [(&str, &str); 11] = [
     ("qemu-img", "qemu-utils"),
     ("cpio", "cpio"),
     ("systemd-analyze", "systemd"),
+    ("mandoc", "mandoc"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
 ];
 
 /// Where a program is, looked up where root's programs are too.
@@ -55,6 +59,12 @@ pub(crate) fn install_what_is_missing() {
     // What is installed may take the place of another package that is needed as well.
     for _ in 0..2 {
         install_once();
+    }
+    // What makes Debian packages is a crate; where there is no Debian nobody reads what it makes.
+    if program("dpkg-shlibdeps").is_some()
+        && let Err(error) = deb::tool()
+    {
+        println!("could not install {} ({error:#})", deb::TOOL);
     }
 }
 

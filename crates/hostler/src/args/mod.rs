@@ -142,6 +142,9 @@ pub(crate) enum Command {
     Version(VersionArgs),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
+    /// Write the manual's pages, one for each command
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Print the OpenAPI document of the API
     #[command(hide = true)]
     Openapi,
@@ -234,6 +237,9 @@ pub(crate) struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VersionArgs {
+    /// End with 4 if no server answers, as checks of a container's health want it
+    #[arg(long)]
+    pub(crate) require_server: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]
@@ -244,6 +250,12 @@ pub(crate) struct VersionArgs {
 pub(crate) struct CompletionArgs {
     /// The shell to print for
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where the pages go
+    pub(crate) dir: PathBuf,
 }
 
 /// The words as clap takes them: servers and agents know Persys's `-insecure`, which acts on what speaks Persys's

@@ -23,6 +23,7 @@ mod install;
 mod job;
 mod login;
 mod logs;
+mod man;
 mod node;
 mod pieces;
 mod plan;
@@ -165,6 +166,7 @@ pub(crate) fn execute(
         }),
         Command::Explain(args) => explain::explain(&args, printer),
         Command::Completion(args) => Ok(completion::completion(&args, printer)),
+        Command::Man(args) => man::man(&args, printer),
         Command::Openapi => {
             printer.text(&hostler_doors::openapi());
             Ok(ExitStatus::Done)

@@ -20,7 +20,7 @@ struct Versions {
 pub(crate) async fn version(remote: &Remote<'_>, args: VersionArgs) -> Result<ExitStatus, Failure> {
     let server = match remote.client.version().await {
         Ok(version) => Some(version),
-        Err(ClientError::Unreachable { .. }) => None,
+        Err(ClientError::Unreachable { .. }) if !args.require_server => None,
         Err(error) => return Err(error.into()),
     };
     let versions = Versions {

@@ -22,6 +22,7 @@ mod mixed_fleet;
 mod needs_docker;
 mod node_agent;
 mod notify;
+mod packages;
 mod persys;
 mod program;
 mod projects;

@@ -1,0 +1,167 @@
+//! `package`: what is handed to people: images, a Debian package, the list of what is inside, and one archive with all of
+//! it for machines that reach nothing.
+//!
+//! Everything is made of one program, the release unless another is named, and of what that program says of
+//! itself: its pages and its completions. It lies in `target/package`, and engines are told by `DOCKER_HOST`.
+
+mod bundle;
+pub(crate) mod deb;
+mod images;
+mod libraries;
+mod sbom;
+mod stage;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+
+use self::images::{Images, ImagesArgs};
+use self::stage::Stage;
+use crate::{build, tree};
+
+/// The version of all that is made.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[derive(Args)]
+pub(crate) struct PackageArgs {
+    #[command(subcommand)]
+    what: What,
+    /// A program that is built already
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "profile")]
+    binary: Option<PathBuf>,
+    /// What to build otherwise
+    #[arg(long, global = true, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+    /// Where the results go [default: target/package]
+    #[arg(long, global = true, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Builds the images with the engine of DOCKER_HOST.
+    Images(ImagesArgs),
+    /// Makes the Debian package; installs cargo-deb first if it is not here.
+    Deb,
+    /// Lists every crate that the program is made of, as CycloneDX.
+    Sbom,
+    /// Puts everything into one archive for machines that reach nothing.
+    Bundle {
+        #[command(flatten)]
+        images: ImagesArgs,
+        /// Leave this out; repeatable.
+        #[arg(long, value_enum, value_name = "PART")]
+        without: Vec<Part>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    Dev,
+    Release,
+}
+
+/// A part of the bundle that needs more than the program.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Images,
+    Deb,
+}
+
+/// Makes what was asked for, and says where each result lies.
+pub(crate) fn main(arguments: &PackageArgs) -> Result<()> {
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => build::target()?.join("package"),
+    };
+    std::fs::create_dir_all(&out).with_context(|| format!("make {}", tree::shown(&out)))?;
+    let out = out.canonicalize()?;
+    if let What::Sbom = arguments.what {
+        return told(&[sbom::write(&out)?]);
+    }
+    let stage = Stage::lay_out(&program(arguments)?, &out)?;
+    match &arguments.what {
+        What::Images(images) => {
+            for name in Images::build(&stage, images)?.names() {
+                println!("{name}");
+            }
+            Ok(())
+        }
+        What::Deb => told(&[deb::make(&stage, &out, arguments.compression())?]),
+        What::Bundle { images, without } => {
+            let has = |part| !without.contains(&part);
+            let images = has(Part::Images)
+                .then(|| Images::build(&stage, images))
+                .transpose()?;
+            let deb = has(Part::Deb)
+                .then(|| deb::make(&stage, &out, arguments.compression()))
+                .transpose()?;
+            told(&[bundle::make(&stage, images.as_ref(), deb.as_deref(), &out)?])
+        }
+        What::Sbom => Ok(()),
+    }
+}
+
+impl PackageArgs {
+    /// A release is made small, anything else is made quickly.
+    fn compression(&self) -> &'static [&'static str] {
+        match (&self.binary, self.profile) {
+            (None, Profile::Release) => &[],
+            _ => &["--fast", "--compress-type", "gz"],
+        }
+    }
+}
+
+fn program(arguments: &PackageArgs) -> Result<PathBuf> {
+    if let Some(binary) = &arguments.binary {
+        return Ok(binary.clone());
+    }
+    match arguments.profile {
+        Profile::Release => build::release(),
+        Profile::Dev => {
+            let words = ["build", "--quiet", "--locked", "--package", "hostler"];
+            run(&mut tree::cargo(&words))?;
+            Ok(build::target()?.join("debug/hostler"))
+        }
+    }
+}
+
+fn told(results: &[PathBuf]) -> Result<()> {
+    for result in results {
+        println!("{}", tree::shown(result));
+    }
+    Ok(())
+}
+
+/// Runs a program to its end; what it says is shown only if it fails.
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().display().to_string();
+    let output = command.output().with_context(|| format!("run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} failed ({}): {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Makes a folder anew, so that nothing of an earlier run is in it.
+fn fresh(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)
+            .with_context(|| format!("remove {}", tree::shown(folder)))?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", tree::shown(folder)))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::copy(from, to).with_context(|| format!("copy {}", tree::shown(from)))?;
+    Ok(())
+}
