@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::images::Images;
 use super::stage::Stage;
-use super::{VERSION, copy, fresh, run, sbom};
+use super::{Effort, VERSION, copy, fresh, run, sbom};
 use crate::tree;
 
 /// Puts it together and answers where it is.
@@ -15,7 +15,7 @@ pub(super) fn make(
     stage: &Stage,
     images: Option<&Images>,
     deb: Option<&Path>,
-    out: &Path,
+    (out, effort): (&Path, Effort),
 ) -> Result<PathBuf> {
     let name = format!("hostler-{VERSION}-linux-{}", std::env::consts::ARCH);
     let folder = stage.target().join("bundle").join(&name);
@@ -30,7 +30,7 @@ pub(super) fn make(
     }
     write_sums(&folder)?;
     let archive = out.join(format!("{name}.tar.gz"));
-    pack(&folder, &archive)?;
+    pack(&folder, &archive, effort)?;
     Ok(archive)
 }
 
@@ -68,22 +68,31 @@ fn write_sums(folder: &Path) -> Result<()> {
 }
 
 /// The same files make the same archive.
-fn pack(folder: &Path, archive: &Path) -> Result<()> {
+fn pack(folder: &Path, archive: &Path, effort: Effort) -> Result<()> {
     let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) else {
         anyhow::bail!("the bundle has no folder");
     };
     let mut tar = Command::new("tar");
-    tar.args(["--create", "--gzip", "--sort=name", "--numeric-owner"])
-        .args([
-            "--owner=0",
-            "--group=0",
-            "--mtime=@0",
-            "--mode=u+rw,go=rX",
-            "--file",
-        ])
-        .arg(archive)
-        .arg("--directory")
-        .arg(above)
-        .arg(name);
+    tar.args([
+        "--create",
+        "--sort=name",
+        "--numeric-owner",
+        "--use-compress-program",
+        match effort {
+            Effort::Small => "gzip -9",
+            Effort::Quick => "gzip -1",
+        },
+    ])
+    .args([
+        "--owner=0",
+        "--group=0",
+        "--mtime=@0",
+        "--mode=u+rw,go=rX",
+        "--file",
+    ])
+    .arg(archive)
+    .arg("--directory")
+    .arg(above)
+    .arg(name);
     run(&mut tar)
 }

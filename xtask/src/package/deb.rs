@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::run;
 use super::stage::Stage;
+use super::{Effort, run};
 use crate::test::provision;
 use crate::tree;
 
@@ -15,7 +15,7 @@ pub(crate) const TOOL: &str = "cargo-deb";
 const TOOL_VERSION: &str = "3.8.0";
 
 /// Makes the package of what is staged.
-pub(super) fn make(stage: &Stage, out: &Path, compression: &[&str]) -> Result<PathBuf> {
+pub(super) fn make(stage: &Stage, out: &Path, effort: Effort) -> Result<PathBuf> {
     ensure!(
         provision::program("dpkg-shlibdeps").is_some(),
         "there is no program `dpkg-shlibdeps`, which finds what the package depends on; it is in dpkg-dev"
@@ -28,7 +28,7 @@ pub(super) fn make(stage: &Stage, out: &Path, compression: &[&str]) -> Result<Pa
         "--package",
         "hostler",
     ])
-    .args(compression)
+    .args((effort == Effort::Quick).then_some("--fast"))
     .arg("--output")
     .arg(out)
     .env("CARGO_TARGET_DIR", stage.target())
@@ -48,13 +48,10 @@ pub(crate) fn tool() -> Result<PathBuf> {
     }
     println!("installing {TOOL} {TOOL_VERSION}");
     let version = format!("={TOOL_VERSION}");
-    // It packs a few files: how fast it is counts for less than how long it takes to build.
     run(&mut tree::cargo(&[
         "install",
         "--quiet",
         "--locked",
-        "--profile",
-        "dev",
         TOOL,
         "--version",
         &version,

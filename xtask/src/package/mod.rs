@@ -70,6 +70,13 @@ enum Part {
     Deb,
 }
 
+/// A release is made small, anything else is made quickly.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Small,
+    Quick,
+}
+
 /// Makes what was asked for, and says where each result lies.
 pub(crate) fn main(arguments: &PackageArgs) -> Result<()> {
     let out = match &arguments.out {
@@ -89,27 +96,31 @@ pub(crate) fn main(arguments: &PackageArgs) -> Result<()> {
             }
             Ok(())
         }
-        What::Deb => told(&[deb::make(&stage, &out, arguments.compression())?]),
+        What::Deb => told(&[deb::make(&stage, &out, arguments.effort())?]),
         What::Bundle { images, without } => {
             let has = |part| !without.contains(&part);
             let images = has(Part::Images)
                 .then(|| Images::build(&stage, images))
                 .transpose()?;
             let deb = has(Part::Deb)
-                .then(|| deb::make(&stage, &out, arguments.compression()))
+                .then(|| deb::make(&stage, &out, arguments.effort()))
                 .transpose()?;
-            told(&[bundle::make(&stage, images.as_ref(), deb.as_deref(), &out)?])
+            told(&[bundle::make(
+                &stage,
+                images.as_ref(),
+                deb.as_deref(),
+                (&out, arguments.effort()),
+            )?])
         }
         What::Sbom => Ok(()),
     }
 }
 
 impl PackageArgs {
-    /// A release is made small, anything else is made quickly.
-    fn compression(&self) -> &'static [&'static str] {
+    const fn effort(&self) -> Effort {
         match (&self.binary, self.profile) {
-            (None, Profile::Release) => &[],
-            _ => &["--fast", "--compress-type", "gz"],
+            (None, Profile::Release) => Effort::Small,
+            _ => Effort::Quick,
         }
     }
 }
