@@ -86,6 +86,6 @@ mod tests {
             "/lib64/ld-linux-x86-64.so.2",
         ];
         assert_eq!(listed(text), found.map(PathBuf::from));
-        assert_eq!(listed("\tstatically linked\n"), [PathBuf::new(); 0]);
+        assert!(listed("\tstatically linked\n").is_empty());
     }
 }

@@ -78,20 +78,6 @@ fn document(
         .map(|it| component(it, checksums))
         .collect();
     components.sort_by_key(|it| it["bom-ref"].as_str().map(str::to_owned));
-    let mut dependencies: Vec<Value> = nodes
-        .iter()
-        .filter_map(|node| {
-            let uses: BTreeSet<String> = node["deps"]
-                .as_array()?
-                .iter()
-                .filter(|edge| is_normal(edge))
-                .filter_map(|edge| Some(reference(of_id.get(edge["pkg"].as_str()?)?)))
-                .collect();
-            let user = of_id.get(node["id"].as_str()?)?;
-            Some(json!({"ref": reference(user), "dependsOn": uses}))
-        })
-        .collect();
-    dependencies.sort_by_key(|it| it["ref"].as_str().map(str::to_owned));
     let program = ("hostler".to_owned(), VERSION.to_owned());
     Ok(json!({
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
@@ -107,8 +93,27 @@ fn document(
             "purl": reference(&program),
         }},
         "components": components,
-        "dependencies": dependencies,
+        "dependencies": uses(nodes, &of_id),
     }))
+}
+
+/// What each crate uses, of those that are known.
+fn uses(nodes: &[Value], of_id: &BTreeMap<&str, Key>) -> Vec<Value> {
+    let mut dependencies: Vec<Value> = nodes
+        .iter()
+        .filter_map(|node| {
+            let uses: BTreeSet<String> = node["deps"]
+                .as_array()?
+                .iter()
+                .filter(|edge| is_normal(edge))
+                .filter_map(|edge| Some(reference(of_id.get(edge["pkg"].as_str()?)?)))
+                .collect();
+            let user = of_id.get(node["id"].as_str()?)?;
+            Some(json!({"ref": reference(user), "dependsOn": uses}))
+        })
+        .collect();
+    dependencies.sort_by_key(|it| it["ref"].as_str().map(str::to_owned));
+    dependencies
 }
 
 fn component(package: &Value, checksums: &BTreeMap<Key, String>) -> Value {

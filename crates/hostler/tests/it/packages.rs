@@ -196,24 +196,24 @@ fn the_list_of_parts_names_each_crate_once_and_leads_nowhere_else() {
     }
 }
 
-#[test]
-fn a_bundle_installs_what_it_holds_and_nothing_if_a_byte_is_wrong() {
-    let out = package(&["bundle", "--without", "images", "--without", "deb"], None);
-    let archive = found(out.path(), ".tar.gz");
+/// The folder that the bundle in this folder is unpacked to.
+fn unpacked(out: &Path) -> PathBuf {
+    let archive = found(out, ".tar.gz");
     done(
         Command::new("tar")
             .arg("-xzf")
             .arg(&archive)
             .arg("-C")
-            .arg(out.path()),
+            .arg(out),
     );
-    let name = archive
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .trim_end_matches(".tar.gz");
-    let bundle = out.path().join(name);
+    let name = archive.file_name().unwrap().to_str().unwrap();
+    out.join(name.trim_end_matches(".tar.gz"))
+}
+
+#[test]
+fn a_bundle_installs_what_it_holds_and_nothing_if_a_byte_is_wrong() {
+    let out = package(&["bundle", "--without", "images", "--without", "deb"], None);
+    let bundle = unpacked(out.path());
     let prefix = out.path().join("usr");
     let install = |words: &[&str]| {
         let mut command = Command::new(bundle.join("install.sh"));
@@ -308,15 +308,31 @@ struct Images {
 }
 
 impl Images {
-    fn build() -> Self {
+    /// Those of a tag that nobody else has; they are yet to be built.
+    fn named() -> Self {
         // Tests of one process build side by side.
-        static BUILT: AtomicU32 = AtomicU32::new(0);
-        let number = BUILT.fetch_add(1, Ordering::Relaxed);
-        let tag = format!("test-{}-{number}", std::process::id());
-        package(&["images", "--tag", &tag], Some(&socket()));
+        static NAMED: AtomicU32 = AtomicU32::new(0);
+        let number = NAMED.fetch_add(1, Ordering::Relaxed);
         Self {
-            tag,
+            tag: format!("test-{}-{number}", std::process::id()),
             containers: Vec::new(),
+        }
+    }
+
+    fn build() -> Self {
+        let images = Self::named();
+        package(&["images", "--tag", &images.tag], Some(&socket()));
+        images
+    }
+
+    fn remove(&self) {
+        for image in [
+            "hostler-control-plane",
+            "hostler-miaas-agent",
+            "hostler-node-agent",
+            "hostler",
+        ] {
+            docker(&["rmi", "--force", &self.name(image)]);
         }
     }
 
@@ -340,14 +356,7 @@ impl Drop for Images {
         for container in &self.containers {
             docker(&["rm", "--force", "--volumes", container]);
         }
-        for image in [
-            "hostler-control-plane",
-            "hostler-miaas-agent",
-            "hostler-node-agent",
-            "hostler",
-        ] {
-            docker(&["rmi", "--force", &self.name(image)]);
-        }
+        self.remove();
     }
 }
 
@@ -450,6 +459,23 @@ fn a_control_plane_that_is_not_to_be_open_refuses_to_listen() {
         inspect("{{.State.Running}}", &plane) == "false"
     });
     assert_eq!(inspect("{{.State.ExitCode}}", &plane), "2");
+}
+
+#[test]
+#[ignore = "needs docker and cargo-deb"]
+fn the_whole_bundle_brings_the_images_to_an_engine_that_has_none() {
+    let images = Images::named();
+    let out = package(&["bundle", "--tag", &images.tag], Some(&socket()));
+    images.remove();
+    let bundle = unpacked(out.path());
+    found(&bundle, ".deb");
+    let prefix = out.path().join("usr");
+    let mut install = Command::new(bundle.join("install.sh"));
+    install.arg("--images").arg("--prefix").arg(&prefix);
+    done(install.env("DOCKER_HOST", socket()));
+    assert_runs(&prefix.join("bin"));
+    let told = docker(&["run", "--rm", &images.name("hostler"), "version"]);
+    assert!(told.starts_with("client   "), "{told}");
 }
 
 /// The project of `deploy/compose.yaml` under a name of its own.
