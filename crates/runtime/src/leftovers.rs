@@ -54,6 +54,8 @@ pub enum LeftoverKind {
     },
     /// A managed volume with what copies of that workload stored. The name is that of its storage driver and its own.
     Volume { workload: WorkloadId },
+    /// Likewise on a server or in a cluster: other nodes may use it, and it takes nothing of this node.
+    SharedVolume { workload: WorkloadId },
 }
 
 /// What became of a discard.
@@ -72,7 +74,7 @@ impl LeftoverKind {
             Self::Image => "image",
             Self::Debris => "debris",
             Self::Data { .. } => "data",
-            Self::Volume { .. } => "volume",
+            Self::Volume { .. } | Self::SharedVolume { .. } => "volume",
         }
     }
 }

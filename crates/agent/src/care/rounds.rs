@@ -333,9 +333,14 @@ impl Found {
 fn whose(thing: &Leftover) -> Option<WorkloadId> {
     match thing.kind {
         LeftoverKind::Data { workload, .. } if thing.needed.is_none() => workload,
-        LeftoverKind::Volume { workload } if thing.needed.is_none() => Some(workload),
+        LeftoverKind::Volume { workload } | LeftoverKind::SharedVolume { workload }
+            if thing.needed.is_none() =>
+        {
+            Some(workload)
+        }
         LeftoverKind::Data { .. }
         | LeftoverKind::Volume { .. }
+        | LeftoverKind::SharedVolume { .. }
         | LeftoverKind::Image
         | LeftoverKind::Debris => None,
     }

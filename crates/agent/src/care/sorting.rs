@@ -144,6 +144,10 @@ impl Rules<'_> {
                 kind: LeftoverKind::Volume { workload },
                 ..
             } => self.judge_data(item, *workload),
+            What::Leftover {
+                kind: LeftoverKind::SharedVolume { workload },
+                ..
+            } => self.judge_shared(item, *workload),
             _ if self.is_young(item) => self.young(item),
             What::Leftover {
                 kind: LeftoverKind::Debris,
@@ -160,7 +164,7 @@ impl Rules<'_> {
     /// What copies of a workload stored: it is nowhere else.
     fn judge_data(&self, item: &Item, workload: WorkloadId) -> Verdict {
         let is_unknown = self.unwanted.contains(&workload);
-        let is_deleted = is_unknown && item.made_at >= self.trusted_since;
+        let is_deleted = self.is_deleted(item, workload);
         let stays = |why: &str| Verdict::Stays(why.to_owned());
         if is_deleted || self.demand == (Demand::All { data: true }) {
             match (self.is_young(item), is_deleted) {
@@ -175,6 +179,18 @@ impl Rules<'_> {
         } else {
             stays("its workload is still there, and this may be its only copy")
         }
+    }
+
+    /// What other nodes may use: nobody means it who asks for what is left on this one.
+    fn judge_shared(&self, item: &Item, workload: WorkloadId) -> Verdict {
+        match self.is_deleted(item, workload) {
+            true => self.judge_data(item, workload),
+            false => Verdict::Stays("it is not on this node, and others may use it".to_owned()),
+        }
+    }
+
+    fn is_deleted(&self, item: &Item, workload: WorkloadId) -> bool {
+        self.unwanted.contains(&workload) && item.made_at >= self.trusted_since
     }
 
     fn is_young(&self, item: &Item) -> bool {

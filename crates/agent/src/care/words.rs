@@ -99,7 +99,7 @@ pub(super) fn name(what: &What) -> String {
                     workload: Some(workload),
                     ..
                 } => format!("{driver} data {name} of workload {workload}"),
-                LeftoverKind::Volume { workload } => {
+                LeftoverKind::Volume { workload } | LeftoverKind::SharedVolume { workload } => {
                     format!("volume {name} of workload {workload}")
                 }
                 LeftoverKind::Data { .. } | LeftoverKind::Image | LeftoverKind::Debris => {

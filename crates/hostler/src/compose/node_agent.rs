@@ -105,7 +105,8 @@ impl NodeAgent {
         let compose = project_driver(&units, &socket, (&clock, owner), tasks);
         let engine = Arc::clone(&container) as Arc<dyn Runtime>;
         let vm = vm_runtime(&config.data_dir, config.vm, shim, (&clock, tasks));
-        let holdings = holdings(&config.data_dir, config.volumes, &clock);
+        let seams = (&clock, entropy.as_ref());
+        let holdings = holdings(&config.data_dir, config.volumes, seams)?;
         let mut runtimes: Vec<Arc<dyn Runtime>> = [Arc::new(process), engine, vm]
             .map(|runtime| with_volumes(runtime, &holdings, tasks))
             .into();
@@ -215,14 +216,21 @@ pub(crate) fn vm_runtime(
 pub(crate) fn holdings(
     data_dir: &Path,
     settings: VolumeSettings,
-    clock: &Arc<dyn Clock>,
-) -> Arc<Holdings> {
-    Arc::new(Holdings::new(HoldingsConfig {
+    (clock, entropy): (&Arc<dyn Clock>, &dyn Entropy),
+) -> Result<Arc<Holdings>, Failure> {
+    let units = data_dir.join("units");
+    let unwritable = |error: std::io::Error| data_failure(data_dir, &error);
+    std::fs::create_dir_all(&units).map_err(unwritable)?;
+    let mark = owner(&units, entropy).map_err(unwritable)?;
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    Ok(Arc::new(Holdings::new(HoldingsConfig {
         dir: data_dir.join("volumes"),
+        node: format!("{machine}-{}", mark.get(..8).unwrap_or(&mark)),
         settings,
         tools: Tools::default(),
         clock: Arc::clone(clock),
-    }))
+    })))
 }
 
 /// The driver, whose units can have volumes.

@@ -210,7 +210,8 @@ async fn start(
 ) -> Result<Agent, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let holdings = holdings(&settings.data_dir, settings.volumes, &clock);
+    let seams = (&clock, entropy.as_ref());
+    let holdings = holdings(&settings.data_dir, settings.volumes, seams)?;
     let mut runtimes = Vec::new();
     if settings.kinds.contains(&Kind::Container) {
         let seams = (&clock, entropy.as_ref());

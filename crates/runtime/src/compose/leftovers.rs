@@ -38,7 +38,7 @@ impl Leftovers for ComposeRuntime {
                 Err(refused) => Ok(Discarded::Stays(refused.message)),
             },
             LeftoverKind::Data { assignment, .. } => self.inner.discard_data(assignment).await,
-            LeftoverKind::Volume { .. } => Ok(Discarded::Gone),
+            LeftoverKind::Volume { .. } | LeftoverKind::SharedVolume { .. } => Ok(Discarded::Gone),
         }
     }
 }

@@ -24,9 +24,10 @@ impl Leftovers for ContainerRuntime {
                 let docker = self.inner.engine.docker().await?;
                 self.inner.pulls.images().discard(&docker, name).await
             }
-            LeftoverKind::Debris | LeftoverKind::Data { .. } | LeftoverKind::Volume { .. } => {
-                Ok(Discarded::Gone)
-            }
+            LeftoverKind::Debris
+            | LeftoverKind::Data { .. }
+            | LeftoverKind::Volume { .. }
+            | LeftoverKind::SharedVolume { .. } => Ok(Discarded::Gone),
         }
     }
 }

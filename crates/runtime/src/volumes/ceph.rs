@@ -9,6 +9,9 @@
 //!
 //! An image that one copy may write to is mapped with the cluster's exclusive lock, so that a node which was cut off
 //! and another cannot both write.
+//!
+//! Its marker is metadata of the image. The cluster knows no change on condition, so a node writes first and looks
+//! then: of two that come at the same time each sees the other, and none stays.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,9 +22,10 @@ use hostler_model::FailureCode;
 use hostler_model::spec::AccessMode;
 use serde::Deserialize;
 
+use super::marker::{self, Marker, Pairs};
 use super::tool::{Call, Tools, Trouble};
-use super::{Form, Place, Storage, Volume, attach_failed, detach_failed, filesystem};
-use super::{provision_failed, refused};
+use super::{Claim, Conflict, Form, Leaver, Parting, Place, Provisioned, Storage, Volume};
+use super::{attach_failed, detach_failed, filesystem, in_use, provision_failed, refused};
 use crate::RuntimeError;
 
 /// How `rbd` ends where there is no such image.
@@ -78,6 +82,76 @@ impl Ceph {
             Some(ABSENT) => Ok(false),
             _ => Err(answer.trouble(&call)),
         }
+    }
+
+    async fn marks(&self, volume: &Volume) -> Result<(Pairs, Marker), Trouble> {
+        let call = self.settings.marks(&volume.name);
+        let text = self.tools.run(&call).await?;
+        let failed = |said: String| Trouble::Failed {
+            call: call.to_string(),
+            said,
+        };
+        let pairs = match text.trim() {
+            // An image without metadata.
+            "" => Pairs::new(),
+            text => serde_json::from_str(text).map_err(|error| failed(error.to_string()))?,
+        };
+        let marker = Marker::of_pairs(&pairs).map_err(failed)?;
+        Ok((pairs, marker))
+    }
+
+    /// Writes what is to be other than it was.
+    async fn mark(&self, volume: &Volume, was: &Pairs, marker: &Marker) -> Result<(), Trouble> {
+        let is = marker.to_pairs().map_err(std::io::Error::from)?;
+        for (key, value) in is
+            .iter()
+            .filter(|(key, value)| was.get(*key) != Some(*value))
+        {
+            let call = self.settings.mark(&volume.name, key, value);
+            self.tools.run(&call).await?;
+        }
+        let gone = was.keys().filter(|key| marker::is_ours(key));
+        for key in gone.filter(|key| !is.contains_key(*key)) {
+            let call = self.settings.unmark(&volume.name, key);
+            let answer = self.tools.ask(&call).await?;
+            if !answer.is_success() && answer.code() != Some(ABSENT) {
+                return Err(answer.trouble(&call));
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters the unit in the marker of an image; one that is new is ours. Answers whether its copy is a new owner.
+    async fn enter(
+        &self,
+        volume: &Volume,
+        claim: &Claim,
+        is_new: bool,
+    ) -> Result<Result<bool, Conflict>, Trouble> {
+        let is_exclusive = volume.is_exclusive();
+        let (was, mut marker) = self.marks(volume).await?;
+        marker.is_ours |= is_new;
+        let is_new_owner = match marker.enter(claim, is_exclusive) {
+            Ok(is_new_owner) => is_new_owner,
+            Err(conflict) => return Ok(Err(conflict)),
+        };
+        self.mark(volume, &was, &marker).await?;
+        let (was, mut seen) = self.marks(volume).await?;
+        let Err(conflict) = seen.clone().enter(claim, is_exclusive) else {
+            return Ok(Ok(is_new_owner));
+        };
+        let leaver = Leaver {
+            node: claim.node.clone(),
+            unit: Some(claim.unit),
+            owner: claim.owner,
+        };
+        let parting = match is_new_owner {
+            true => Parting::Disown,
+            false => Parting::Keep,
+        };
+        seen.leave(&leaver, parting);
+        self.mark(volume, &was, &seen).await?;
+        Ok(Err(conflict))
     }
 
     /// The device that the image is mapped to.
@@ -196,6 +270,21 @@ impl CephSettings {
             .args(["create", "--size", &size, &self.image(name)])
     }
 
+    fn marks(&self, name: &str) -> Call {
+        let words = ["image-meta", "list", "--format", "json"];
+        self.call().args(words).arg(self.image(name))
+    }
+
+    fn mark(&self, name: &str, key: &str, value: &str) -> Call {
+        let words = ["image-meta", "set", &self.image(name), key, value];
+        self.call().args(words)
+    }
+
+    fn unmark(&self, name: &str, key: &str) -> Call {
+        let words = ["image-meta", "remove", &self.image(name), key];
+        self.call().args(words)
+    }
+
     fn map(&self, name: &str, access: AccessMode) -> Call {
         let how: &[&str] = match access {
             AccessMode::ReadOnlyMany => &["--read-only"],
@@ -236,23 +325,33 @@ impl Storage for Ceph {
         Ok(())
     }
 
-    async fn provision(&self, volume: &Volume) -> Result<bool, RuntimeError> {
-        if self
-            .exists(volume)
-            .await
-            .map_err(provision_failed(volume))?
-        {
-            return Ok(false);
+    async fn provision(&self, volume: &Volume, claim: &Claim) -> Result<Provisioned, RuntimeError> {
+        let is_there = self.exists(volume).await;
+        let is_new = !is_there.map_err(provision_failed(volume))?;
+        if is_new {
+            let Some(size) = volume.size else {
+                let name = &volume.name;
+                let message = format!("volume `{name}`: a new image needs a `size`");
+                return Err(refused(FailureCode::VolumeInvalid, message));
+            };
+            let create = self.settings.create(&volume.name, size);
+            let created = self.tools.run(&create).await;
+            created.map_err(provision_failed(volume))?;
         }
-        let Some(size) = volume.size else {
-            let name = &volume.name;
-            let message = format!("volume `{name}`: a new image needs a `size`");
-            return Err(refused(FailureCode::VolumeInvalid, message));
-        };
-        let create = self.settings.create(&volume.name, size);
-        let created = self.tools.run(&create).await;
-        created.map_err(provision_failed(volume))?;
-        Ok(true)
+        let entered = self.enter(volume, claim, is_new).await;
+        let entered = entered.map_err(provision_failed(volume))?;
+        let is_new_owner = entered.map_err(|conflict| in_use(volume, &conflict))?;
+        Ok(Provisioned {
+            is_new,
+            is_new_owner,
+        })
+    }
+
+    async fn renew(&self, volume: &Volume, claim: &Claim) -> Result<(), RuntimeError> {
+        let entered = self.enter(volume, claim, false).await;
+        let entered = entered.map_err(attach_failed(volume))?;
+        let renewed = entered.map_err(|conflict| in_use(volume, &conflict));
+        renewed.map(drop)
     }
 
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError> {
@@ -269,14 +368,24 @@ impl Storage for Ceph {
         detached.await.map_err(detach_failed(volume))
     }
 
-    async fn delete(&self, volume: &Volume) -> Result<(), RuntimeError> {
-        let deleted = async {
-            if self.exists(volume).await? {
-                self.tools.run(&self.settings.remove(&volume.name)).await?;
+    async fn part(
+        &self,
+        volume: &Volume,
+        leaver: &Leaver,
+        parting: Parting,
+    ) -> Result<(), RuntimeError> {
+        let parted = async {
+            if !self.exists(volume).await? {
+                return Ok(());
             }
-            Ok(())
+            let (was, mut marker) = self.marks(volume).await?;
+            if marker.leave(leaver, parting) {
+                let remove = self.settings.remove(&volume.name);
+                return self.tools.run(&remove).await.map(drop);
+            }
+            self.mark(volume, &was, &marker).await
         };
-        deleted.await.map_err(detach_failed(volume))
+        parted.await.map_err(detach_failed(volume))
     }
 }
 
@@ -336,6 +445,12 @@ mod tests {
             (plain.mapped(), "rbd device list --format json"),
             (plain.unmap(Path::new("/dev/rbd0")), "rbd unmap /dev/rbd0"),
             (plain.remove("a"), "rbd rm --no-progress rbd/a"),
+            (plain.marks("a"), "rbd image-meta list --format json rbd/a"),
+            (
+                named.mark("a", "k", "v"),
+                "rbd --cluster east --id hostler --keyring /etc/ceph/k image-meta set rbd/a k v",
+            ),
+            (plain.unmark("a", "k"), "rbd image-meta remove rbd/a k"),
         ] {
             assert_eq!(call.to_string(), words);
         }

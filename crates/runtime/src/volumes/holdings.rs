@@ -4,7 +4,8 @@
 //! Two rules keep data safe. While a unit holds a volume that one copy may use, no other unit gets it: neither one of
 //! another workload nor a newer generation of the same copy. And what a copy has written stays its own while no unit
 //! holds it, until the copy is gone for good: a volume of another workload is never taken over, and never deleted. Nor
-//! is one that this node has not made itself, or that is not on its own disk.
+//! is one that Hostler has not made. Where other nodes have a volume as well, both rules are kept by the marker beside
+//! the data, and what is known here only says which data to ask about once its workload is deleted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -18,13 +19,16 @@ use super::ceph::Ceph;
 use super::local::Local;
 use super::nfs::Nfs;
 use super::record::{Held, Holding, Known, Owner, Phase, Records};
-use super::{Attached, Form, Storage, Tools, Volume, VolumeSettings, refused};
+use super::refused;
+use super::{Attached, Claim, Form, Leaver, Parting, Storage, Tools, Volume, VolumeSettings};
 use crate::{Data, RuntimeError, Unit};
 
 /// What holdings are made of.
 pub struct HoldingsConfig {
     /// A directory of their own. Nobody else writes below it.
     pub dir: PathBuf,
+    /// What the node is called in the markers of volumes that it shares with others. No other agent is called so.
+    pub node: String,
     pub settings: VolumeSettings,
     pub tools: Tools,
     pub clock: Arc<dyn Clock>,
@@ -34,6 +38,7 @@ pub struct HoldingsConfig {
 pub struct Holdings {
     pub(super) records: Records,
     pub(super) drivers: BTreeMap<&'static str, Arc<dyn Storage>>,
+    node: String,
     clock: Arc<dyn Clock>,
     /// Claims are made one at a time.
     pub(super) claims: tokio::sync::Mutex<()>,
@@ -58,6 +63,7 @@ impl Holdings {
     pub fn new(config: HoldingsConfig) -> Self {
         let HoldingsConfig {
             dir,
+            node,
             settings,
             tools,
             clock,
@@ -83,17 +89,18 @@ impl Holdings {
                 Arc::new(Ceph::new(settings.ceph, ceph, tools)),
             ),
         ];
-        Self::with(dir, drivers.into(), clock)
+        Self::with((dir, node), drivers.into(), clock)
     }
 
     pub(super) fn with(
-        dir: PathBuf,
+        (dir, node): (PathBuf, String),
         drivers: BTreeMap<&'static str, Arc<dyn Storage>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             records: Records::in_dir(dir),
             drivers,
+            node,
             clock,
             claims: tokio::sync::Mutex::default(),
             turns: Mutex::default(),
@@ -167,7 +174,10 @@ impl Holdings {
         };
         for held in &holding.volumes {
             let _turn = self.turn(&held.volume).await;
-            self.driver(&held.volume)?.attach(&held.volume).await?;
+            let driver = self.driver(&held.volume)?;
+            let claim = self.claim_of(&holding, held);
+            driver.renew(&held.volume, &claim).await?;
+            driver.attach(&held.volume).await?;
         }
         Ok(())
     }
@@ -228,13 +238,36 @@ impl Holdings {
         let mut known = Vec::new();
         for held in &mut holding.volumes {
             check_free(held, &others)?;
-            known.push(self.entitle(held, (holding.owner, kind)).await?);
+            if held.volume.is_local() {
+                known.push(self.entitle(held, (holding.owner, kind)).await?);
+            }
         }
         self.records.save_holding(&holding).await?;
-        for (held, known) in holding.volumes.iter().zip(known) {
+        let local = holding.volumes.iter().filter(|it| it.volume.is_local());
+        for (held, known) in local.zip(known) {
             self.records.save_known(&held.volume, known).await?;
         }
         Ok(holding)
+    }
+
+    /// What the marker of a volume is told of the unit that holds it.
+    fn claim_of(&self, holding: &Holding, held: &Held) -> Claim {
+        Claim {
+            node: self.node.clone(),
+            unit: holding.unit,
+            owner: holding.owner,
+            retain: held.retain,
+            at: self.now(),
+        }
+    }
+
+    /// Who lets go of a volume: a unit; or, where none has it any more, the node.
+    pub(super) fn leaver(&self, owner: Owner, unit: Option<UnitId>) -> Leaver {
+        Leaver {
+            node: self.node.clone(),
+            unit,
+            owner,
+        }
     }
 
     /// What the spec asks for, if this node can give it.
@@ -265,6 +298,7 @@ impl Holdings {
                 retain: spec.retain,
                 is_new: false,
                 is_new_owner: false,
+                is_entitled: false,
                 is_ours: false,
             });
         }
@@ -289,7 +323,8 @@ impl Holdings {
         let mut known = self.records.known(&held.volume).await?;
         let mut others = known.owners.iter().filter(|other| **other != owner);
         let is_exclusive = held.volume.is_exclusive();
-        if let Some(other) = others.next()
+        // Elsewhere the marker says so, and has let it in.
+        if let Some(other) = others.next().filter(|_| held.volume.is_local())
             && (known.is_exclusive || is_exclusive)
         {
             let message = format!(
@@ -320,16 +355,37 @@ impl Holdings {
             let volume = holding.volumes[number].volume.clone();
             let _turn = self.turn(&volume).await;
             let driver = self.driver(&volume)?;
-            if driver.provision(&volume).await? {
+            let claim = self.claim_of(holding, &holding.volumes[number]);
+            let provisioned = driver.provision(&volume, &claim).await?;
+            if !volume.is_local() {
+                self.note_entry(holding, number).await?;
+            }
+            if provisioned.is_new || provisioned.is_new_owner {
                 let held = &mut holding.volumes[number];
-                (held.is_new, held.is_ours) = (true, true);
+                // What an earlier try made or entered is still to be undone.
+                held.is_entitled |= provisioned.is_new_owner;
+                held.is_new |= provisioned.is_new;
+                held.is_ours |= provisioned.is_new;
                 self.records.save_holding(holding).await?;
+            }
+            if provisioned.is_new {
                 self.note_made(&volume).await?;
             }
             let place = driver.attach(&volume).await?;
             attached.push(holding.volumes[number].attached(place));
         }
         Ok(attached)
+    }
+
+    /// Puts on record whose data it is, now that the marker says so.
+    async fn note_entry(&self, holding: &mut Holding, number: usize) -> Result<(), RuntimeError> {
+        let _claims = self.claims.lock().await;
+        let who = (holding.owner, holding.kind);
+        let held = &mut holding.volumes[number];
+        let was_new = held.is_new_owner;
+        let known = self.entitle(held, who).await?;
+        held.is_new_owner |= was_new;
+        self.records.save_known(&held.volume, known).await
     }
 
     /// Puts on record that this node made it.
@@ -375,9 +431,11 @@ impl Holdings {
         let (disowns, deletes) = match ending {
             Ending::TakeBack => (held.is_new_owner, held.is_new),
             Ending::Delete => (true, !held.retain),
-            // Elsewhere the data is not this node's: another node may have the copy next.
-            Ending::Keep => (!volume.is_local(), false),
+            Ending::Keep => (false, false),
         };
+        if !volume.is_local() {
+            self.part(held, holding, ending).await?;
+        }
         let claims = self.claims.lock().await;
         let mut known = self.records.known(volume).await?;
         let may_go = volume.is_local() && (held.is_ours || known.is_ours);
@@ -392,9 +450,38 @@ impl Holdings {
         drop(claims);
         // Whoever claims it now waits for the turn, and makes it anew.
         if deletes && may_go && known.owners.is_empty() && !has_others {
-            driver.delete(volume).await?;
+            let leaver = self.leaver(holding.owner, Some(holding.unit));
+            driver.part(volume, &leaver, Parting::Delete).await?;
         }
         Ok(())
+    }
+
+    /// Tells the marker that the unit lets go. Where its data stays, a server that cannot be asked holds nothing up: a
+    /// newer generation takes the hold over, and what is known here is asked about once the workload is deleted.
+    async fn part(
+        &self,
+        held: &Held,
+        holding: &Holding,
+        ending: Ending,
+    ) -> Result<(), RuntimeError> {
+        let parting = match ending {
+            Ending::TakeBack if held.is_new => Parting::Delete,
+            Ending::TakeBack if held.is_entitled => Parting::Disown,
+            Ending::Delete if held.retain => Parting::Disown,
+            Ending::Delete => Parting::Delete,
+            Ending::TakeBack | Ending::Keep => Parting::Keep,
+        };
+        let leaver = self.leaver(holding.owner, Some(holding.unit));
+        let driver = self.driver(&held.volume)?;
+        let parted = driver.part(&held.volume, &leaver, parting).await;
+        match parted {
+            Err(error) if parting == Parting::Keep => {
+                let volume = &held.volume.name;
+                tracing::warn!(unit = %holding.unit, volume, %error, "its marker still says that the unit holds it");
+                Ok(())
+            }
+            parted => parted,
+        }
     }
 
     pub(super) fn driver(&self, volume: &Volume) -> Result<&dyn Storage, RuntimeError> {

@@ -1,5 +1,6 @@
 //! Volumes that no unit holds and that still have an owner: what a copy that has gone elsewhere stored here. They stay
-//! until that copy comes back, until its workload is known to be deleted, or until a person lets them go.
+//! until that copy comes back, until its workload is known to be deleted, or until a person lets them go. Of what is on
+//! a server or in a cluster, only the second counts: other nodes have it as well.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use hostler_model::WorkloadId;
 use hostler_model::spec::Kind;
 
 use super::record::{Holding, Known};
-use super::{Holdings, Volume, WithVolumes};
+use super::{Holdings, Parting, Volume, WithVolumes};
 use crate::{Discarded, Leftover, LeftoverKind, Leftovers, RuntimeError, disk};
 
 #[async_trait]
@@ -28,7 +29,9 @@ impl Leftovers for WithVolumes {
 
     async fn discard(&self, kind: LeftoverKind, name: &str) -> Result<Discarded, RuntimeError> {
         match (kind, self.runtime().leftovers()) {
-            (LeftoverKind::Volume { workload }, _) => self.holdings().discard(workload, name).await,
+            (LeftoverKind::Volume { workload } | LeftoverKind::SharedVolume { workload }, _) => {
+                self.holdings().discard(workload, name).await
+            }
             (_, Some(own)) => own.discard(kind, name).await,
             (_, None) => Ok(Discarded::Gone),
         }
@@ -54,7 +57,10 @@ impl Holdings {
             };
             for workload in known.workloads() {
                 left.push(Leftover {
-                    kind: LeftoverKind::Volume { workload },
+                    kind: match volume.is_local() {
+                        true => LeftoverKind::Volume { workload },
+                        false => LeftoverKind::SharedVolume { workload },
+                    },
                     name: volume.full_name(),
                     bytes,
                     made_at: known.made_at,
@@ -88,10 +94,15 @@ impl Holdings {
         if let Some(why) = why {
             return Ok(Discarded::Stays(why));
         }
-        if known.workloads() == [workload] && known.may_go(&volume) {
+        let is_last = known.workloads() == [workload] && known.may_go(&volume);
+        // Elsewhere the marker says whether the data goes with its owner.
+        if is_last || !volume.is_local() {
             let driver = self.driver(&volume)?;
             driver.detach(&volume).await?;
-            driver.delete(&volume).await?;
+            for owner in known.owners.iter().filter(|it| it.workload == workload) {
+                let leaver = self.leaver(*owner, None);
+                driver.part(&volume, &leaver, Parting::Delete).await?;
+            }
         }
         let _claims = self.claims.lock().await;
         if !self.is_held(&volume).await? {
@@ -126,7 +137,7 @@ fn needed(known: &Known, volume: &Volume, holdings: &[Holding]) -> Option<String
 }
 
 impl Known {
-    /// Whether the data may be deleted at all.
+    /// Whether the data may be deleted at all, as far as that can be known here.
     fn may_go(&self, volume: &Volume) -> bool {
         self.is_ours && volume.is_local()
     }

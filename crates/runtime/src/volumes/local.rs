@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use hostler_model::FailureCode;
 
 use super::tool::{Call, Tools, Trouble};
-use super::{Form, Place, Storage, Volume, attach_failed, detach_failed, filesystem};
-use super::{provision_failed, refused};
+use super::{Claim, Form, Leaver, Parting, Place, Provisioned, Storage, Volume, filesystem};
+use super::{attach_failed, detach_failed, provision_failed, refused};
 use crate::{RuntimeError, disk};
 
 pub(super) struct Local {
@@ -130,7 +130,11 @@ impl Storage for Local {
         Ok(())
     }
 
-    async fn provision(&self, volume: &Volume) -> Result<bool, RuntimeError> {
+    async fn provision(
+        &self,
+        volume: &Volume,
+        _claim: &Claim,
+    ) -> Result<Provisioned, RuntimeError> {
         let is_bounded = volume.size.is_some() && volume.form == Form::Directory;
         if is_bounded && !rustix::process::geteuid().is_root() {
             let message = format!(
@@ -139,8 +143,11 @@ impl Storage for Local {
             );
             return Err(refused(FailureCode::VolumeQuotaUnsupported, message));
         }
-        let made = self.provision(volume).await;
-        made.map_err(provision_failed(volume))
+        let is_new = self.provision(volume).await;
+        Ok(Provisioned {
+            is_new: is_new.map_err(provision_failed(volume))?,
+            is_new_owner: false,
+        })
     }
 
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError> {
@@ -159,7 +166,15 @@ impl Storage for Local {
         detached.await.map_err(detach_failed(volume))
     }
 
-    async fn delete(&self, volume: &Volume) -> Result<(), RuntimeError> {
+    async fn part(
+        &self,
+        volume: &Volume,
+        _leaver: &Leaver,
+        parting: Parting,
+    ) -> Result<(), RuntimeError> {
+        if parting != Parting::Delete {
+            return Ok(());
+        }
         let deleted = async {
             let (dir, image) = (self.dir(volume)?, self.image(volume)?);
             let has_dir = volume.form == Form::Directory;

@@ -12,8 +12,9 @@
 //!   remove    leaving on record ──► the runtime removes ──► detach ──► deleted, or kept ──► the claim is forgotten
 //! ```
 //!
-//! Deleted is only what this node made on its own disk. Data on a server or in a cluster may be in use on other nodes,
-//! and what was there before it was claimed is a person's: both stay.
+//! Deleted is only what Hostler made, and what nobody else has to do with. On the node's own disk the records here say
+//! so; of data on a server or in a cluster, which other nodes may use, a marker beside the data does. What was there
+//! before it was claimed is a person's.
 //!
 //! On disk, all written whole:
 //!
@@ -27,6 +28,7 @@ mod filesystem;
 mod holdings;
 mod leftovers;
 mod local;
+mod marker;
 mod nfs;
 mod over;
 mod record;
@@ -44,6 +46,7 @@ use serde::{Deserialize, Serialize};
 use crate::RuntimeError;
 pub use ceph::CephSettings;
 pub use holdings::{Holdings, HoldingsConfig};
+use marker::{Claim, Conflict, Leaver, Parting};
 pub use nfs::NfsSettings;
 pub use over::WithVolumes;
 pub use tool::Tools;
@@ -111,14 +114,28 @@ struct Volume {
     access: AccessMode,
 }
 
+/// What a provision has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Provisioned {
+    /// The volume was not there.
+    is_new: bool,
+    /// By its marker, the copy did not own it before.
+    is_new_owner: bool,
+}
+
 /// One kind of storage. Each verb may be repeated, and may be called again after it was dropped half-way.
 #[async_trait]
 trait Storage: Send + Sync {
     /// Whether volumes of this kind can be had on this node, or why not.
     fn probe(&self) -> Result<(), String>;
 
-    /// Makes the volume if it is not there; answers whether it made it.
-    async fn provision(&self, volume: &Volume) -> Result<bool, RuntimeError>;
+    /// Makes the volume if it is not there. Where nodes share it, its marker has to let the unit in first.
+    async fn provision(&self, volume: &Volume, claim: &Claim) -> Result<Provisioned, RuntimeError>;
+
+    /// Says anew that the unit holds it, before that starts. It may have been taken over meanwhile.
+    async fn renew(&self, _volume: &Volume, _claim: &Claim) -> Result<(), RuntimeError> {
+        Ok(())
+    }
 
     /// Brings it to the node. Not before it was provisioned.
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError>;
@@ -126,8 +143,13 @@ trait Storage: Send + Sync {
     /// Takes it away from the node; its data stays.
     async fn detach(&self, volume: &Volume) -> Result<(), RuntimeError>;
 
-    /// Deletes a detached volume with its data.
-    async fn delete(&self, volume: &Volume) -> Result<(), RuntimeError>;
+    /// Lets go of a detached volume. It is deleted if told so, and if its marker does not forbid that.
+    async fn part(
+        &self,
+        volume: &Volume,
+        leaver: &Leaver,
+        parting: Parting,
+    ) -> Result<(), RuntimeError>;
 
     /// What a detached volume takes of the node's own disk. Blocks.
     fn usage(&self, _volume: &Volume) -> u64 {
@@ -153,7 +175,7 @@ impl Volume {
         }
     }
 
-    /// Whether it is this node's alone. Of what is elsewhere, no node knows who else uses it.
+    /// Whether it is this node's alone. Of what is elsewhere, only its marker knows who else uses it.
     fn is_local(&self) -> bool {
         self.driver == ManagedVolume::LOCAL
     }
@@ -197,6 +219,12 @@ fn failed(code: FailureCode, volume: &Volume, trouble: Trouble) -> RuntimeError 
         }
         Trouble::Io(source) => crate::disk::error(format!("volume `{name}`"), source),
     }
+}
+
+/// Somebody else has it, by its marker.
+fn in_use(volume: &Volume, conflict: &Conflict) -> RuntimeError {
+    let message = format!("volume `{}`: {conflict}", volume.name);
+    refused(FailureCode::VolumeInUse, message)
 }
 
 fn provision_failed(volume: &Volume) -> impl Fn(Trouble) -> RuntimeError + '_ {

@@ -1,25 +1,39 @@
 //! Volumes on an NFS server: each is a directory of one export, mounted by itself.
 //!
 //! ```text
-//!   <stage>/.export     the export, mounted only while a volume is made or deleted
+//!   <stage>/.export     the export, mounted only while a volume is made or let go of, or its marker looked at
 //!   <stage>/<name>      an attached volume
 //!   …/<name>/disk.img   the disk of a machine, in a volume of its own
+//!   <export>/.hostler/<name>.json   its marker; beside it <name>.lock, empty, which stays
 //! ```
+//!
+//! Who looks at a marker has the lock, which the server takes back from a node that dies. A marker of which neither
+//! data nor a holder is there counts as none: somebody has deleted the volume by hand.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use hostler_model::FailureCode;
 
+use rustix::fs::{FlockOperation, flock};
+
+use super::marker::Marker;
 use super::tool::{Call, Tools, Trouble};
-use super::{Form, Place, Storage, Volume, attach_failed, detach_failed, filesystem};
-use super::{provision_failed, refused};
-use crate::RuntimeError;
+use super::{Claim, Conflict, Form, Leaver, Parting, Place, Provisioned, Storage, Volume};
+use super::{attach_failed, detach_failed, filesystem, in_use, provision_failed, refused};
+use crate::{RuntimeError, disk};
 
 const EXPORT: &str = ".export";
 const DISK: &str = "disk.img";
+const MARKERS: &str = ".hostler";
+/// Another node has a marker for moments, unless it deletes much.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// Of the mount in which markers are read: what was looked up before may have been replaced by another node.
+const UNCACHED: &str = "lookupcache=none";
 
 /// Which server, and how it is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,21 +75,48 @@ impl Nfs {
         Ok(self.stage()?.join(&volume.name))
     }
 
-    /// Does something inside the export. Whatever becomes of it, the export is unmounted again.
+    /// Does something inside the export, again while a lock is in the way. Whatever becomes of it, the export is
+    /// unmounted again.
     async fn inside<T, F>(&self, what: &'static str, work: F) -> Result<T, Trouble>
     where
         T: Send + 'static,
-        F: FnOnce(&Path) -> io::Result<T> + Send + 'static,
+        F: Fn(&Path) -> io::Result<T> + Clone + Send + 'static,
     {
         let _turn = self.export.lock().await;
         let at = self.stage()?.join(EXPORT);
         filesystem::mount(&self.tools, &mount_call(&self.settings, None, &at), &at).await?;
-        let inside = at.clone();
-        let done = self.tools.files(what, move || work(&inside)).await;
+        let mut tries = 0;
+        let done = loop {
+            let (inside, work) = (at.clone(), work.clone());
+            match self.tools.files(what, move || work(&inside)).await {
+                Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => tries += 1,
+                done => break done,
+            }
+            if tries >= LOCK_TRIES {
+                let call = format!("{what} (another node has its lock)");
+                let patience = LOCK_PAUSE * LOCK_TRIES;
+                break Err(Trouble::TimedOut { call, patience });
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        };
         let unmounted = filesystem::unmount(&self.tools, &at).await;
         let done = done?;
         unmounted?;
         Ok(done)
+    }
+
+    /// Enters the unit in the marker; then makes the volume, where it may.
+    async fn enter(
+        &self,
+        volume: &Volume,
+        claim: &Claim,
+        does_make: bool,
+    ) -> Result<Result<Provisioned, Conflict>, Trouble> {
+        let (volume, claim) = (volume.clone(), claim.clone());
+        let entered = self.inside("make the volume", move |export| {
+            enter(export, &volume, &claim, does_make)
+        });
+        entered.await
     }
 
     async fn attach(&self, volume: &Volume) -> Result<Place, Trouble> {
@@ -109,8 +150,111 @@ fn mount_call(settings: &NfsSettings, volume: Option<&str>, at: &Path) -> Call {
         None if export.is_empty() => format!("{server}:/"),
         None => format!("{server}:{export}"),
     };
-    let options = settings.options.as_deref().unwrap_or_default();
+    let told = settings.options.as_deref();
+    let uncached = volume.is_none().then_some(UNCACHED);
+    let options: Vec<&str> = told.into_iter().chain(uncached).collect();
+    let options = &options.join(",");
     filesystem::mount_call("nfs", options, source, at)
+}
+
+/// A volume's marker, while no other node looks at it.
+struct Marked {
+    /// The lock goes with it.
+    _lock: fs::File,
+    file: PathBuf,
+}
+
+impl Marked {
+    /// None where nothing can be written: nobody can change the data there, either.
+    fn of(export: &Path, volume: &Volume) -> io::Result<Option<Self>> {
+        let dir = export.join(MARKERS);
+        let lock = filesystem::make_dir(&dir).and_then(|()| {
+            let mut options = fs::OpenOptions::new();
+            let options = options.write(true).create(true).truncate(false);
+            options.open(dir.join(format!("{}.lock", volume.name)))
+        });
+        let lock = match lock {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
+            lock => lock?,
+        };
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Some(Self {
+            _lock: lock,
+            file: dir.join(format!("{}.json", volume.name)),
+        }))
+    }
+
+    fn read(&self) -> io::Result<Option<Marker>> {
+        disk::read(&self.file).map_err(|error| {
+            let name = self.file.file_name().unwrap_or_default();
+            let name = name.to_string_lossy();
+            io::Error::new(error.kind(), format!("{MARKERS}/{name}: {error}"))
+        })
+    }
+
+    /// What nobody has to do with has no marker.
+    fn write(&self, marker: &Marker) -> io::Result<()> {
+        match marker.is_over() {
+            true => filesystem::absent_is_fine(fs::remove_file(&self.file)),
+            false => disk::write_durably(&self.file, marker),
+        }
+    }
+}
+
+fn enter(
+    export: &Path,
+    volume: &Volume,
+    claim: &Claim,
+    does_make: bool,
+) -> io::Result<Result<Provisioned, Conflict>> {
+    let at = export.join(&volume.name);
+    let is_there = at.try_exists()?;
+    let Some(marked) = Marked::of(export, volume)? else {
+        let made = if is_there {
+            Ok(())
+        } else {
+            fs::create_dir(&at)
+        };
+        return made.map(|()| Ok(Provisioned::default()));
+    };
+    let found = marked.read()?;
+    let found = found.filter(|it| is_there || !it.holders.is_empty());
+    let mut marker = found.unwrap_or_else(|| Marker {
+        is_ours: does_make && !is_there,
+        ..Marker::default()
+    });
+    let is_new_owner = match marker.enter(claim, volume.is_exclusive()) {
+        Ok(is_new_owner) => is_new_owner,
+        Err(conflict) => return Ok(Err(conflict)),
+    };
+    // Before the data is there: what is made and not marked would be a person's.
+    marked.write(&marker)?;
+    let is_new = does_make && !is_there;
+    if is_new {
+        fs::create_dir(&at)?;
+    }
+    Ok(Ok(Provisioned {
+        is_new,
+        is_new_owner,
+    }))
+}
+
+/// Without a marker nobody can tell whose the data is: it stays.
+fn part(export: &Path, volume: &Volume, leaver: &Leaver, parting: Parting) -> io::Result<()> {
+    let Some(marked) = Marked::of(export, volume)? else {
+        return Ok(());
+    };
+    let Some(found) = marked.read()? else {
+        return Ok(());
+    };
+    let mut marker = found.clone();
+    if marker.leave(leaver, parting) {
+        filesystem::absent_is_fine(fs::remove_dir_all(export.join(&volume.name)))?;
+    }
+    if marker == found {
+        return Ok(());
+    }
+    marked.write(&marker)
 }
 
 #[async_trait]
@@ -128,15 +272,17 @@ impl Storage for Nfs {
         Ok(())
     }
 
-    async fn provision(&self, volume: &Volume) -> Result<bool, RuntimeError> {
-        let name = volume.name.clone();
-        let made = self.inside("make the volume", move |export| {
-            match fs::create_dir(export.join(name)) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                made => made.map(|()| true),
-            }
-        });
-        made.await.map_err(provision_failed(volume))
+    async fn provision(&self, volume: &Volume, claim: &Claim) -> Result<Provisioned, RuntimeError> {
+        let made = self.enter(volume, claim, true).await;
+        let made = made.map_err(provision_failed(volume))?;
+        made.map_err(|conflict| in_use(volume, &conflict))
+    }
+
+    async fn renew(&self, volume: &Volume, claim: &Claim) -> Result<(), RuntimeError> {
+        let entered = self.enter(volume, claim, false).await;
+        let entered = entered.map_err(attach_failed(volume))?;
+        let renewed = entered.map_err(|conflict| in_use(volume, &conflict));
+        renewed.map(drop)
     }
 
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError> {
@@ -149,18 +295,23 @@ impl Storage for Nfs {
         detached.await.map_err(detach_failed(volume))
     }
 
-    async fn delete(&self, volume: &Volume) -> Result<(), RuntimeError> {
-        let name = volume.name.clone();
-        if name.is_empty() {
+    async fn part(
+        &self,
+        volume: &Volume,
+        leaver: &Leaver,
+        parting: Parting,
+    ) -> Result<(), RuntimeError> {
+        if volume.name.is_empty() {
             return Err(refused(
                 FailureCode::VolumeInvalid,
                 "a volume without a name".to_owned(),
             ));
         }
-        let deleted = self.inside("delete the volume", move |export| {
-            filesystem::absent_is_fine(fs::remove_dir_all(export.join(name)))
+        let (gone, leaver) = (volume.clone(), leaver.clone());
+        let parted = self.inside("let go of the volume", move |export| {
+            part(export, &gone, &leaver, parting)
         });
-        deleted.await.map_err(detach_failed(volume))
+        parted.await.map_err(detach_failed(volume))
     }
 }
 
@@ -183,7 +334,7 @@ mod tests {
         );
         assert_eq!(
             mount_call(&settings, None, at).to_string(),
-            "mount -t nfs -o nfsvers=4.2,hard files.lan:/srv/volumes /var/stage/data"
+            "mount -t nfs -o nfsvers=4.2,hard,lookupcache=none files.lan:/srv/volumes /var/stage/data"
         );
         let whole = NfsSettings {
             export: Some("/".to_owned()),
@@ -192,7 +343,7 @@ mod tests {
         };
         assert_eq!(
             mount_call(&whole, None, at).to_string(),
-            "mount -t nfs files.lan:/ /var/stage/data"
+            "mount -t nfs -o lookupcache=none files.lan:/ /var/stage/data"
         );
     }
 }

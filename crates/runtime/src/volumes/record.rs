@@ -54,7 +54,10 @@ pub(super) struct Held {
     pub(super) is_new: bool,
     /// It was not the copy's before.
     pub(super) is_new_owner: bool,
-    /// Made by this node, for this unit or an earlier one of the owners.
+    /// Likewise, by the marker beside the data.
+    #[serde(default)]
+    pub(super) is_entitled: bool,
+    /// Made by this node, for this unit or an earlier one of the owners. Elsewhere the marker counts.
     #[serde(default)]
     pub(super) is_ours: bool,
 }

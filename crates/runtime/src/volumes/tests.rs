@@ -1,6 +1,7 @@
 //! One suite that every storage driver passes: the double, the node's own disk, and the network drivers over tools
 //! that are recorded. Then what is special about each, and what holds whatever the driver.
 
+mod beside;
 mod fake;
 mod holdings;
 mod recorded;
@@ -10,9 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostler_model::spec::AccessMode;
+use hostler_model::{AssignmentId, Timestamp, UnitId, WorkloadId};
 
 use super::local::Local;
 use super::nfs::Nfs;
+use super::record::Owner;
 use super::tool::Call;
 use super::*;
 use fake::Fake;
@@ -37,6 +40,40 @@ fn volume(name: &str, form: Form, size: Option<u64>) -> Volume {
     }
 }
 
+/// Of the one copy of a workload, in its first generation.
+fn claim(workload: u128) -> Claim {
+    let now = Timestamp::from_millis(1);
+    Claim {
+        node: "one".to_owned(),
+        unit: UnitId {
+            assignment: AssignmentId::mint(now, workload),
+            generation: 1,
+        },
+        owner: Owner {
+            workload: WorkloadId::mint(now, workload),
+            slot: 0,
+        },
+        retain: false,
+        at: now,
+    }
+}
+
+fn leaver(workload: u128) -> Leaver {
+    let Claim {
+        node, unit, owner, ..
+    } = claim(workload);
+    Leaver {
+        node,
+        unit: Some(unit),
+        owner,
+    }
+}
+
+async fn provision(driver: &Arc<dyn Storage>, volume: &Volume) -> bool {
+    let provisioned = driver.provision(volume, &claim(1)).await;
+    provisioned.unwrap().is_new
+}
+
 fn directory(place: Place) -> PathBuf {
     match place {
         Place::Directory(dir) => dir,
@@ -48,9 +85,12 @@ async fn passes(subject: Subject<'_>, volume: &Volume) {
     let driver = (subject.remake)();
     // Nothing is there yet, and taking away what is not there is fine.
     driver.detach(volume).await.unwrap();
-    driver.delete(volume).await.unwrap();
-    assert!(driver.provision(volume).await.unwrap(), "it is new");
-    assert!(!driver.provision(volume).await.unwrap(), "it is there");
+    driver
+        .part(volume, &leaver(1), Parting::Delete)
+        .await
+        .unwrap();
+    assert!(provision(&driver, volume).await, "it is new");
+    assert!(!provision(&driver, volume).await, "it is there");
     let place = driver.attach(volume).await.unwrap();
     assert_eq!(driver.attach(volume).await.unwrap(), place, "once more");
     if volume.form == Form::Disk {
@@ -60,15 +100,24 @@ async fn passes(subject: Subject<'_>, volume: &Volume) {
         keeps_its_data(&subject, volume, directory(place)).await;
     }
     driver.detach(volume).await.unwrap();
-    driver.delete(volume).await.unwrap();
-    driver.delete(volume).await.unwrap();
-    assert!(driver.provision(volume).await.unwrap(), "it is new again");
+    driver
+        .part(volume, &leaver(1), Parting::Delete)
+        .await
+        .unwrap();
+    driver
+        .part(volume, &leaver(1), Parting::Delete)
+        .await
+        .unwrap();
+    assert!(provision(&driver, volume).await, "it is new again");
     let place = driver.attach(volume).await.unwrap();
     if volume.form == Form::Directory {
         assert!(!place.path().join("note").exists(), "the data is gone");
     }
     driver.detach(volume).await.unwrap();
-    driver.delete(volume).await.unwrap();
+    driver
+        .part(volume, &leaver(1), Parting::Delete)
+        .await
+        .unwrap();
 }
 
 async fn keeps_its_data(subject: &Subject<'_>, volume: &Volume, dir: PathBuf) {
@@ -82,7 +131,7 @@ async fn keeps_its_data(subject: &Subject<'_>, volume: &Volume, dir: PathBuf) {
     assert_eq!(read(driver.attach(volume).await.unwrap()), "kept");
     (subject.reboot)();
     let driver = (subject.remake)();
-    assert!(!driver.provision(volume).await.unwrap(), "it is there");
+    assert!(!provision(&driver, volume).await, "it is there");
     assert_eq!(read(driver.attach(volume).await.unwrap()), "kept");
 }
 
@@ -137,7 +186,9 @@ async fn a_volume_holds_no_more_than_its_size_until_it_grows() {
     let home = tempfile::tempdir().unwrap();
     let driver = Local::at(home.path().join("local"), Tools::default());
     let small = volume("data", Form::Directory, Some(16 << 20));
-    Storage::provision(&driver, &small).await.unwrap();
+    Storage::provision(&driver, &small, &claim(1))
+        .await
+        .unwrap();
     let dir = directory(Storage::attach(&driver, &small).await.unwrap());
     let error = fs::write(dir.join("large"), vec![1; 20 << 20]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
@@ -145,12 +196,20 @@ async fn a_volume_holds_no_more_than_its_size_until_it_grows() {
     driver.detach(&small).await.unwrap();
 
     let large = volume("data", Form::Directory, Some(64 << 20));
-    assert!(!Storage::provision(&driver, &large).await.unwrap());
+    assert!(
+        !Storage::provision(&driver, &large, &claim(1))
+            .await
+            .unwrap()
+            .is_new
+    );
     let dir = directory(Storage::attach(&driver, &large).await.unwrap());
     fs::write(dir.join("large"), vec![1; 20 << 20]).unwrap();
     assert_eq!(fs::read_to_string(dir.join("note")).unwrap(), "kept");
     driver.detach(&large).await.unwrap();
-    driver.delete(&large).await.unwrap();
+    driver
+        .part(&large, &leaver(1), Parting::Delete)
+        .await
+        .unwrap();
     let left: Vec<_> = fs::read_dir(home.path().join("local")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -185,18 +244,21 @@ async fn a_volume_of_a_server_is_made_inside_the_export_and_mounted_by_itself() 
     let tools = Recorded::new();
     let driver = tools.nfs();
     let data = volume("data", Form::Directory, None);
-    driver.provision(&data).await.unwrap();
+    driver.provision(&data, &claim(1)).await.unwrap();
     driver.attach(&data).await.unwrap();
     driver.detach(&data).await.unwrap();
-    driver.delete(&data).await.unwrap();
+    driver
+        .part(&data, &leaver(1), Parting::Delete)
+        .await
+        .unwrap();
     assert_eq!(
         tools.calls(),
         [
-            "mount -t nfs -o hard files.lan:/srv/volumes <stage>/.export",
+            "mount -t nfs -o hard,lookupcache=none files.lan:/srv/volumes <stage>/.export",
             "umount <stage>/.export",
             "mount -t nfs -o hard files.lan:/srv/volumes/data <stage>/data",
             "umount <stage>/data",
-            "mount -t nfs -o hard files.lan:/srv/volumes <stage>/.export",
+            "mount -t nfs -o hard,lookupcache=none files.lan:/srv/volumes <stage>/.export",
             "umount <stage>/.export",
         ]
     );
@@ -208,7 +270,7 @@ async fn an_image_is_formatted_once_and_only_while_it_is_blank() {
     let driver = tools.ceph();
     let data = volume("data", Form::Directory, Some(3 << 30));
     for _ in 0..2 {
-        driver.provision(&data).await.unwrap();
+        driver.provision(&data, &claim(1)).await.unwrap();
         driver.attach(&data).await.unwrap();
         driver.detach(&data).await.unwrap();
     }
@@ -240,13 +302,20 @@ async fn a_machine_s_disk_never_takes_the_place_of_a_directory_nor_takes_it_alon
     let home = tempfile::tempdir().unwrap();
     let driver = Local::at(home.path().join("local"), Tools::default());
     let files = volume("data", Form::Directory, None);
-    Storage::provision(&driver, &files).await.unwrap();
+    Storage::provision(&driver, &files, &claim(1))
+        .await
+        .unwrap();
     let dir = directory(Storage::attach(&driver, &files).await.unwrap());
     fs::write(dir.join("note"), "kept").unwrap();
     let disk = volume("data", Form::Disk, Some(1 << 20));
-    let error = Storage::provision(&driver, &disk).await.unwrap_err();
+    let error = Storage::provision(&driver, &disk, &claim(1))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "volume-provision-failed");
-    driver.delete(&disk).await.unwrap();
+    driver
+        .part(&disk, &leaver(1), Parting::Delete)
+        .await
+        .unwrap();
     assert_eq!(fs::read_to_string(dir.join("note")).unwrap(), "kept");
 }
 
@@ -255,7 +324,7 @@ async fn a_failing_tool_is_told_with_its_words_and_leaves_nothing_behind() {
     let tools = Recorded::new();
     let data = volume("data", Form::Directory, Some(1 << 20));
     for (driver, program) in [(tools.nfs(), "mount"), (tools.ceph(), "mount")] {
-        driver.provision(&data).await.unwrap();
+        driver.provision(&data, &claim(1)).await.unwrap();
         tools.fail(program, Some("server says no"));
         let error = driver.attach(&data).await.unwrap_err();
         assert_eq!(error.code(), "volume-attach-failed");
@@ -267,7 +336,7 @@ async fn a_failing_tool_is_told_with_its_words_and_leaves_nothing_behind() {
     for (driver, program) in [(tools.nfs(), "mount"), (tools.ceph(), "rbd")] {
         tools.fail(program, Some("server says no"));
         let error = driver
-            .provision(&volume("other", Form::Directory, Some(1)))
+            .provision(&volume("other", Form::Directory, Some(1)), &claim(1))
             .await
             .unwrap_err();
         assert_eq!(error.code(), "volume-provision-failed");
@@ -280,7 +349,7 @@ async fn a_server_that_hangs_hangs_nobody() {
     let tools = Recorded::new();
     let data = volume("data", Form::Directory, Some(1 << 20));
     for (driver, program) in [(tools.nfs(), "mount"), (tools.ceph(), "rbd")] {
-        driver.provision(&data).await.unwrap();
+        driver.provision(&data, &claim(1)).await.unwrap();
         tools.hang(program, true);
         let error = driver.attach(&data).await.unwrap_err();
         assert_eq!(error.code(), "volume-timeout");
@@ -301,7 +370,7 @@ async fn what_is_busy_stays_attached_and_says_so() {
     let tools = Recorded::new();
     let driver = tools.nfs();
     let data = volume("data", Form::Directory, None);
-    driver.provision(&data).await.unwrap();
+    driver.provision(&data, &claim(1)).await.unwrap();
     driver.attach(&data).await.unwrap();
     tools.fail("umount", Some("target is busy"));
     let error = driver.detach(&data).await.unwrap_err();
@@ -330,7 +399,7 @@ async fn a_driver_without_its_tools_or_settings_says_what_is_missing() {
     let bare = Nfs::new(settings, stage, tools.clone());
     assert!(bare.probe().unwrap_err().contains("nfs-common"));
     let error = bare
-        .provision(&volume("data", Form::Directory, None))
+        .provision(&volume("data", Form::Directory, None), &claim(1))
         .await
         .unwrap_err();
     assert_eq!(error.code(), "volume-driver-missing");

@@ -32,6 +32,7 @@ impl Shelf {
     fn around(&self, runtime: impl Runtime) -> WithVolumes {
         let holdings = Holdings::new(HoldingsConfig {
             dir: self.home.path().join("volumes"),
+            node: "box".to_owned(),
             settings: VolumeSettings::default(),
             tools: Tools::default(),
             clock: Arc::new(SystemClock::new()),

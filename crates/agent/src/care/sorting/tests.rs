@@ -175,6 +175,9 @@ fn any_item() -> impl Strategy<Value = Item> {
         (6..9_u128).prop_map(|whose| LeftoverKind::Volume {
             workload: workload(whose)
         }),
+        (6..9_u128).prop_map(|whose| LeftoverKind::SharedVolume {
+            workload: workload(whose)
+        }),
     ];
     let needed = prop::option::of(Just("something uses it".to_owned()));
     (kind, "[a-f]", 0..30_u64, 0..200_u64, needed).prop_map(
@@ -204,6 +207,10 @@ proptest! {
             let whose = match &item.what {
                 What::Leftover { kind: LeftoverKind::Data { workload: whose, .. }, .. } => Some(*whose),
                 What::Leftover { kind: LeftoverKind::Volume { workload: whose }, .. } => Some(Some(*whose)),
+                What::Leftover { kind: LeftoverKind::SharedVolume { workload: whose }, .. } => {
+                    prop_assert_eq!(*whose, workload(7), "others may use it");
+                    None
+                }
                 What::Leftover { .. } | What::Finished { .. } => None,
             };
             if let Some(whose) = whose {

@@ -1,13 +1,15 @@
 //! The double of a storage driver: directories and files of its own, and failures on demand.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use hostler_model::FailureCode;
 
-use super::super::{Form, Place, Storage, Volume, filesystem, refused};
+use super::super::marker::Marker;
+use super::super::{Claim, Form, Leaver, Parting, Place, Provisioned, Storage, Volume};
+use super::super::{filesystem, in_use, refused};
 use crate::RuntimeError;
 
 pub(super) struct Fake {
@@ -22,6 +24,8 @@ struct State {
     stuck: BTreeSet<String>,
     /// Volumes that cannot be detached.
     busy: BTreeSet<String>,
+    /// Of storage that nodes share.
+    markers: BTreeMap<String, Marker>,
 }
 
 impl Fake {
@@ -74,6 +78,11 @@ impl Fake {
         }
     }
 
+    /// A person removes the marker.
+    pub(super) fn unmark(&self, volume: &str) {
+        self.state.lock().unwrap().markers.remove(volume);
+    }
+
     fn place(&self, volume: &Volume) -> Place {
         let path = self.home.path().join(&volume.name);
         match volume.form {
@@ -89,14 +98,38 @@ impl Storage for Fake {
         Ok(())
     }
 
-    async fn provision(&self, volume: &Volume) -> Result<bool, RuntimeError> {
+    async fn provision(&self, volume: &Volume, claim: &Claim) -> Result<Provisioned, RuntimeError> {
         let path = self.place(volume).path().to_owned();
         let is_new = !path.exists();
+        let mut is_new_owner = false;
+        if !volume.is_local() {
+            let mut state = self.state.lock().unwrap();
+            let mut marker = state.markers.get(&volume.name).cloned().unwrap_or_default();
+            marker.is_ours |= is_new;
+            let entered = marker.enter(claim, volume.is_exclusive());
+            is_new_owner = entered.map_err(|conflict| in_use(volume, &conflict))?;
+            state.markers.insert(volume.name.clone(), marker);
+        }
         match volume.form {
             Form::Directory => filesystem::make_dir(&path).unwrap(),
             Form::Disk => fs::write(&path, "").unwrap(),
         }
-        Ok(is_new)
+        Ok(Provisioned {
+            is_new,
+            is_new_owner,
+        })
+    }
+
+    async fn renew(&self, volume: &Volume, claim: &Claim) -> Result<(), RuntimeError> {
+        if volume.is_local() {
+            return Ok(());
+        }
+        let mut state = self.state.lock().unwrap();
+        let marker = state.markers.entry(volume.name.clone()).or_default();
+        let entered = marker.enter(claim, volume.is_exclusive());
+        entered
+            .map(drop)
+            .map_err(|conflict| in_use(volume, &conflict))
     }
 
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError> {
@@ -129,7 +162,27 @@ impl Storage for Fake {
         Ok(())
     }
 
-    async fn delete(&self, volume: &Volume) -> Result<(), RuntimeError> {
+    async fn part(
+        &self,
+        volume: &Volume,
+        leaver: &Leaver,
+        parting: Parting,
+    ) -> Result<(), RuntimeError> {
+        let goes = match volume.is_local() {
+            true => parting == Parting::Delete,
+            false => {
+                let mut state = self.state.lock().unwrap();
+                let marker = state.markers.entry(volume.name.clone()).or_default();
+                let goes = marker.leave(leaver, parting);
+                if marker.is_over() {
+                    state.markers.remove(&volume.name);
+                }
+                goes
+            }
+        };
+        if !goes {
+            return Ok(());
+        }
         assert!(!self.attached().contains(&volume.name), "it is attached");
         let path = self.place(volume).path().to_owned();
         if path.is_dir() {

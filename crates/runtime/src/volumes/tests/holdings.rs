@@ -22,6 +22,7 @@ struct Node {
     machine: Arc<FakeMachine>,
     local: Arc<Fake>,
     nfs: Arc<Fake>,
+    name: &'static str,
 }
 
 impl Node {
@@ -31,6 +32,16 @@ impl Node {
             machine: FakeMachine::new(clock()),
             local: Arc::new(Fake::new()),
             nfs: Arc::new(Fake::new()),
+            name: "one",
+        }
+    }
+
+    /// Another node with the same server.
+    fn second(&self) -> Self {
+        Self {
+            nfs: Arc::clone(&self.nfs),
+            name: "two",
+            ..Self::new()
         }
     }
 
@@ -41,7 +52,8 @@ impl Node {
         ]
         .into();
         let dir = self.home.path().join("volumes");
-        Arc::new(Holdings::with(dir, drivers, clock()))
+        let place = (dir, self.name.to_owned());
+        Arc::new(Holdings::with(place, drivers, clock()))
     }
 
     /// A driver, as each life of an agent makes one.
@@ -58,10 +70,8 @@ impl Node {
 
     fn assert_is_bare(&self) {
         assert!(self.records().is_empty(), "{:?}", self.records());
-        // What is elsewhere stays there.
-        let local = self.local.volumes();
-        assert!(local.is_empty(), "{local:?}");
         for storage in [&self.local, &self.nfs] {
+            assert!(storage.volumes().is_empty(), "{:?}", storage.volumes());
             assert!(storage.attached().is_empty(), "{:?}", storage.attached());
         }
         let known = std::fs::read_dir(self.home.path().join("volumes/known"));
@@ -210,28 +220,111 @@ async fn a_shared_volume_goes_with_the_last_that_has_it() {
 }
 
 #[tokio::test]
-async fn data_elsewhere_is_nobodys_here_once_the_copy_moves() {
-    let node = Node::new();
-    let driver = node.driver();
-    let moved = unit(&[ELSEWHERE]);
-    driver.prepare(&moved, &quiet).await.unwrap();
-    driver.remove(moved.id, Data::Keep).await.unwrap();
-    assert_eq!(node.nfs.volumes(), ["data"], "the next node needs it");
-    driver.prepare(&unit(&[ELSEWHERE]), &quiet).await.unwrap();
+async fn data_elsewhere_moves_with_its_copy_and_goes_with_it_and_nobody_else_gets_it() {
+    let one = Node::new();
+    let two = one.second();
+    let (here, there) = (one.driver(), two.driver());
+    let copy = unit(&[ELSEWHERE]);
+    here.prepare(&copy, &quiet).await.unwrap();
+    in_use(&there, &unit(&[ELSEWHERE])).await;
+    here.remove(copy.id, Data::Keep).await.unwrap();
+    assert_eq!(one.nfs.volumes(), ["data"], "the next node needs it");
+    in_use(&there, &unit(&[ELSEWHERE])).await;
+    in_use(&here, &unit(&[ELSEWHERE])).await;
+
+    let moved = next_generation(&copy);
+    there.prepare(&moved, &quiet).await.unwrap();
+    there.start(moved.id).await.unwrap();
+    // The first node's round finds that the workload is gone before the second has let go.
+    let kind = LeftoverKind::SharedVolume {
+        workload: copy.workload,
+    };
+    let leftovers = here.leftovers().unwrap();
+    let told = leftovers.leftovers().await.unwrap();
+    assert!(told.iter().any(|it| it.kind == kind), "{told:?}");
+    let gone = leftovers.discard(kind, "nfs.data").await.unwrap();
+    assert_eq!(gone, Discarded::Gone);
+    assert_eq!(one.nfs.volumes(), ["data"], "the second node holds it");
+    there.remove(moved.id, Data::Delete).await.unwrap();
+    one.assert_is_bare();
+    two.assert_is_bare();
+    here.prepare(&unit(&[ELSEWHERE]), &quiet).await.unwrap();
 }
 
 #[tokio::test]
-async fn data_elsewhere_is_never_deleted_because_other_nodes_may_use_it() {
+async fn data_elsewhere_of_a_stopped_copy_goes_once_its_workload_is_deleted() {
+    let node = Node::new();
+    let driver = node.driver();
+    let stopped = unit(&[ELSEWHERE]);
+    driver.prepare(&stopped, &quiet).await.unwrap();
+    driver.remove(stopped.id, Data::Keep).await.unwrap();
+    let kind = LeftoverKind::SharedVolume {
+        workload: stopped.workload,
+    };
+    let leftovers = driver.leftovers().unwrap();
+    leftovers.discard(kind, "nfs.data").await.unwrap();
+    node.assert_is_bare();
+
+    let retained = unit(&[r#"{"name":"data","target":"/d","driver":"nfs","retain":true}"#]);
+    driver.prepare(&retained, &quiet).await.unwrap();
+    driver.remove(retained.id, Data::Delete).await.unwrap();
+    assert_eq!(node.nfs.volumes(), ["data"]);
+    // Whoever names it next gets it, and it is not ours any more.
+    let next = unit(&[ELSEWHERE]);
+    driver.prepare(&next, &quiet).await.unwrap();
+    driver.remove(next.id, Data::Delete).await.unwrap();
+    assert_eq!(node.nfs.volumes(), ["data"]);
+}
+
+#[tokio::test]
+async fn a_volume_elsewhere_that_a_dead_node_holds_is_taken_over_by_the_same_copy_alone() {
+    let one = Node::new();
+    let two = one.second();
+    let lost = unit(&[ELSEWHERE]);
+    one.driver().prepare(&lost, &quiet).await.unwrap();
+    let there = two.driver();
+    let stranger = Unit {
+        id: UnitId {
+            generation: lost.id.generation + 7,
+            ..unit(&[ELSEWHERE]).id
+        },
+        ..unit(&[ELSEWHERE])
+    };
+    in_use(&there, &stranger).await;
+    let replaced = next_generation(&lost);
+    there.prepare(&replaced, &quiet).await.unwrap();
+
+    // The dead node is back: its unit does not start any more, and takes nothing along.
+    one.machine.reboot();
+    one.nfs.reboot();
+    let here = one.driver();
+    let error = here.start(lost.id).await.unwrap_err();
+    assert_eq!(error.code(), "volume-in-use", "{error}");
+    here.remove(lost.id, Data::Delete).await.unwrap();
+    assert_eq!(one.nfs.volumes(), ["data"]);
+
+    // Without the marker it is whoever's comes next, and is not deleted.
+    there.remove(replaced.id, Data::Keep).await.unwrap();
+    in_use(&there, &stranger).await;
+    two.nfs.unmark("data");
+    there.prepare(&stranger, &quiet).await.unwrap();
+    there.remove(stranger.id, Data::Delete).await.unwrap();
+    assert_eq!(one.nfs.volumes(), ["data"]);
+}
+
+#[tokio::test]
+async fn what_was_made_elsewhere_for_a_copy_that_came_to_nothing_is_taken_back() {
     let node = Node::new();
     let driver = node.driver();
     let unit = unit(&[ELSEWHERE]);
     node.machine.fail_prepare(Fault::Image, 1);
     assert!(driver.prepare(&unit, &quiet).await.is_err());
-    assert_eq!(node.nfs.volumes(), ["data"], "it came to nothing");
-    driver.prepare(&unit, &quiet).await.unwrap();
-    driver.remove(unit.id, Data::Delete).await.unwrap();
-    assert_eq!(node.nfs.volumes(), ["data"]);
     node.assert_is_bare();
+    // What was there before stays.
+    node.nfs.put("data");
+    node.machine.fail_prepare(Fault::Image, 1);
+    assert!(driver.prepare(&unit, &quiet).await.is_err());
+    assert_eq!(node.nfs.volumes(), ["data"]);
 }
 
 #[tokio::test]

@@ -49,7 +49,26 @@ rbd)
     name=${last##*/}
     case $1 in
     info) [ -e "$state/images/$name" ] || exit 2 ;;
-    create) echo >"$state/images/$name" ;;
+    create) [ -e "$state/images/$name" ] && exit 17; mkdir "$state/images/$name" ;;
+    image-meta)
+        case $2 in list) name=${last##*/} ;; *) name=${3##*/} ;; esac
+        of=$state/images/$name
+        [ -e "$of" ] || exit 2
+        case $2 in
+        set) printf '%s' "$5" >"$of/$4" ;;
+        remove) [ -e "$of/$4" ] || exit 2; rm "$of/$4" ;;
+        list)
+            printf '{'
+            comma=
+            for it in "$of"/*; do
+                [ -e "$it" ] || continue
+                printf '%s"%s":"%s"' "$comma" "${it##*/}" "$(sed 's/"/\\"/g' "$it")"
+                comma=,
+            done
+            printf '}\n'
+            ;;
+        esac
+        ;;
     map)
         [ -e "$state/images/$name" ] || exit 2
         cat "$state/written/$name" >"$state/mapped/$name" 2>/dev/null ||
@@ -133,21 +152,40 @@ impl Recorded {
     }
 
     pub(super) fn nfs(&self) -> Arc<dyn Storage> {
+        self.nfs_of("stage")
+    }
+
+    /// As another node with the same server has it.
+    pub(super) fn nfs_of(&self, stage: &str) -> Arc<dyn Storage> {
         let settings = NfsSettings {
             server: Some("files.lan".to_owned()),
             export: Some("/srv/volumes".to_owned()),
             options: Some("hard".to_owned()),
             stage_dir: None,
         };
-        Arc::new(Nfs::new(settings, self.path("stage"), self.tools()))
+        Arc::new(Nfs::new(settings, self.path(stage), self.tools()))
     }
 
     pub(super) fn ceph(&self) -> Arc<dyn Storage> {
+        self.ceph_of("stage")
+    }
+
+    pub(super) fn ceph_of(&self, stage: &str) -> Arc<dyn Storage> {
         let settings = CephSettings {
             pool: Some("rbd".to_owned()),
             ..CephSettings::default()
         };
-        Arc::new(Ceph::new(settings, self.path("stage"), self.tools()))
+        Arc::new(Ceph::new(settings, self.path(stage), self.tools()))
+    }
+
+    /// What lies below the export of the server.
+    pub(super) fn export(&self) -> PathBuf {
+        self.path("server/srv/volumes")
+    }
+
+    /// The metadata of an image, if it is there.
+    pub(super) fn image(&self, name: &str) -> PathBuf {
+        self.path("images").join(name)
     }
 
     /// What was called, in order.

@@ -1,0 +1,321 @@
+//! Who owns and who holds a volume that nodes share, as it is marked beside the data. Pure: the drivers read and write
+//! it where their data is.
+//!
+//! Holding and owning are two things. A unit holds a volume from its provision to its removal; its copy owns the data
+//! until it is gone for good. A hold is taken over by a newer generation of the same copy alone: the fleet makes one
+//! only when the older has gone, or is lost with its node. Nobody else takes anything over. An operator who knows
+//! better removes the marker: then the data is whoever's names it next, and nothing of ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use hostler_model::{Timestamp, UnitId, WorkloadId};
+use serde::{Deserialize, Serialize};
+
+use super::record::Owner;
+
+/// What a unit says that wants a volume, and what stays of that while it holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claim {
+    /// The name of the node, for people, with the mark of its agent.
+    pub(super) node: String,
+    pub(super) unit: UnitId,
+    pub(super) owner: Owner,
+    /// The data outlives the workload.
+    pub(super) retain: bool,
+    /// When it was said last.
+    pub(super) at: Timestamp,
+}
+
+/// Who lets go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaver {
+    pub(super) node: String,
+    /// None where no unit of the node has the volume any more: what is marked of them is out of date.
+    pub(super) unit: Option<UnitId>,
+    pub(super) owner: Owner,
+}
+
+/// What becomes of the data when a unit lets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// It stays its copy's.
+    Keep,
+    /// It stays, and is nobody's.
+    Disown,
+    /// It goes, if nobody else has to do with it.
+    Delete,
+}
+
+/// The marker.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Marker {
+    /// Made by a node of the fleet. What was there before is a person's.
+    pub(super) is_ours: bool,
+    /// The owner shares it with nobody.
+    pub(super) is_exclusive: bool,
+    /// As its last unit wanted it.
+    pub(super) is_retained: bool,
+    pub(super) owners: BTreeSet<Owner>,
+    pub(super) holders: Vec<Claim>,
+}
+
+/// Who has what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Conflict {
+    Owned(Owner),
+    Held(Claim),
+}
+
+impl Marker {
+    /// Enters the unit and its copy; answers whether the copy did not own it before. A refusal changes nothing.
+    pub(super) fn enter(&mut self, claim: &Claim, is_exclusive: bool) -> Result<bool, Conflict> {
+        let has_one = self.is_exclusive || is_exclusive;
+        let mut others = self.owners.iter().filter(|it| **it != claim.owner);
+        if let Some(other) = others.next().filter(|_| has_one) {
+            return Err(Conflict::Owned(*other));
+        }
+        let is_past = |it: &Claim| {
+            let is_older = it.unit.generation < claim.unit.generation;
+            it.unit == claim.unit || (it.owner == claim.owner && is_older)
+        };
+        let mut present = self.holders.iter().filter(|it| !is_past(it));
+        if let Some(holder) = present.find(|it| has_one || it.owner == claim.owner) {
+            return Err(Conflict::Held(holder.clone()));
+        }
+        self.holders.retain(|it| !is_past(it));
+        self.holders.push(claim.clone());
+        self.is_exclusive = is_exclusive;
+        self.is_retained = claim.retain;
+        Ok(self.owners.insert(claim.owner))
+    }
+
+    /// Takes the unit off, and its copy too unless that keeps the data; answers whether the data is to go. It does not
+    /// while anybody else holds or owns it, nor if it is not ours to delete.
+    pub(super) fn leave(&mut self, leaver: &Leaver, parting: Parting) -> bool {
+        self.holders.retain(|it| match leaver.unit {
+            Some(unit) => it.unit != unit,
+            None => it.node != leaver.node || it.owner != leaver.owner,
+        });
+        // A newer generation of the copy has the data now.
+        let is_followed = self.holders.iter().any(|it| it.owner == leaver.owner);
+        if parting == Parting::Keep || is_followed {
+            return false;
+        }
+        let was_owner = self.owners.remove(&leaver.owner);
+        let may_go = self.is_ours && !self.is_retained && self.is_over();
+        parting == Parting::Delete && was_owner && may_go
+    }
+
+    /// Whether nobody has anything to do with it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.owners.is_empty() && self.holders.is_empty()
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owned(Owner { workload, slot }) => write!(
+                f,
+                "it has the data of copy {slot} of workload {workload}; name another, or delete that workload"
+            ),
+            Self::Held(Claim { unit, node, .. }) => {
+                write!(
+                    f,
+                    "unit {unit} on node {node} holds it; if that node is gone for good, remove the volume's marker"
+                )
+            }
+        }
+    }
+}
+
+const PREFIX: &str = "hostler.";
+const OURS: &str = "hostler.ours";
+const RETAINED: &str = "hostler.retained";
+const OWNER: &str = "hostler.owner.";
+const HOLDER: &str = "hostler.holder.";
+const EXCLUSIVE: &str = "exclusive";
+const SHARED: &str = "shared";
+
+/// The same as pairs of text, where there is no file. Each owner and each holder has a pair of its own, so that nodes
+/// which write at the same time never undo what the other has written.
+pub(super) type Pairs = BTreeMap<String, String>;
+
+impl Marker {
+    pub(super) fn to_pairs(&self) -> serde_json::Result<Pairs> {
+        let mut pairs = Pairs::new();
+        if self.is_over() {
+            return Ok(pairs);
+        }
+        for (key, is_so) in [(OURS, self.is_ours), (RETAINED, self.is_retained)] {
+            if is_so {
+                pairs.insert(key.to_owned(), "yes".to_owned());
+            }
+        }
+        let shares = if self.is_exclusive { EXCLUSIVE } else { SHARED };
+        for Owner { workload, slot } in &self.owners {
+            pairs.insert(format!("{OWNER}{workload}.{slot}"), shares.to_owned());
+        }
+        for holder in &self.holders {
+            let key = format!("{HOLDER}{}", holder.unit);
+            pairs.insert(key, serde_json::to_string(holder)?);
+        }
+        Ok(pairs)
+    }
+
+    /// Pairs of others are passed over; one of ours that makes no sense is an error, because it may be a hold.
+    pub(super) fn of_pairs(pairs: &Pairs) -> Result<Self, String> {
+        let mut marker = Self::default();
+        for (key, value) in pairs.iter().filter(|(key, _)| is_ours(key)) {
+            let strange = || format!("its metadata `{key}` makes no sense");
+            if let Some(owner) = key.strip_prefix(OWNER) {
+                let (workload, slot) = owner.rsplit_once('.').ok_or_else(strange)?;
+                let workload: WorkloadId = workload.parse().map_err(|_| strange())?;
+                let slot = slot.parse().map_err(|_| strange())?;
+                marker.owners.insert(Owner { workload, slot });
+                marker.is_exclusive |= value != SHARED;
+            } else if key.starts_with(HOLDER) {
+                let holder = serde_json::from_str(value).map_err(|_| strange())?;
+                marker.holders.push(holder);
+            }
+        }
+        marker.is_ours = pairs.contains_key(OURS);
+        marker.is_retained = pairs.contains_key(RETAINED);
+        Ok(marker)
+    }
+}
+
+/// Whether a pair is part of a marker.
+pub(super) fn is_ours(key: &str) -> bool {
+    key.starts_with(PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_model::AssignmentId;
+
+    use super::*;
+
+    fn owner(workload: u128) -> Owner {
+        Owner {
+            workload: WorkloadId::mint(Timestamp::from_millis(1), workload),
+            slot: 0,
+        }
+    }
+
+    fn claim(workload: u128, generation: u64) -> Claim {
+        let now = Timestamp::from_millis(generation);
+        Claim {
+            node: format!("node-{generation}"),
+            unit: UnitId {
+                assignment: AssignmentId::mint(now, u128::from(generation)),
+                generation,
+            },
+            owner: owner(workload),
+            retain: false,
+            at: now,
+        }
+    }
+
+    fn leaver(claim: &Claim) -> Leaver {
+        Leaver {
+            node: claim.node.clone(),
+            unit: Some(claim.unit),
+            owner: claim.owner,
+        }
+    }
+
+    fn ours() -> Marker {
+        Marker {
+            is_ours: true,
+            ..Marker::default()
+        }
+    }
+
+    #[test]
+    fn a_hold_is_taken_over_by_a_newer_generation_of_the_same_copy_and_by_nobody_else() {
+        let mut marker = ours();
+        let (old, new) = (claim(1, 4), claim(1, 5));
+        assert_eq!(marker.enter(&old, true), Ok(true));
+        assert_eq!(marker.enter(&old, true), Ok(false), "renewed");
+        let stranger = claim(2, 9);
+        let refused = marker.clone().enter(&stranger, true);
+        assert_eq!(refused, Err(Conflict::Owned(old.owner)));
+        let refused = marker.clone().enter(&stranger, false);
+        assert_eq!(refused, Err(Conflict::Owned(old.owner)));
+        assert_eq!(marker.enter(&new, true), Ok(false));
+        assert_eq!(marker.holders, std::slice::from_ref(&new));
+        let before = marker.clone();
+        let refused = marker.enter(&old, true);
+        assert_eq!(refused, Err(Conflict::Held(new)), "the older is fenced off");
+        assert_eq!(marker, before);
+    }
+
+    #[test]
+    fn data_goes_with_its_copy_only_if_it_is_ours_and_nobody_else_holds_or_owns_it() {
+        let (one, two) = (claim(1, 4), claim(2, 5));
+        let entered = |mut marker: Marker| {
+            marker.enter(&one, false).unwrap();
+            marker
+        };
+        let leaves = |mut marker: Marker| marker.leave(&leaver(&one), Parting::Delete);
+        assert!(leaves(entered(ours())));
+        assert!(!leaves(entered(Marker::default())), "a person's");
+        assert!(!leaves(ours()), "another workload's or nobody's");
+        let mut shared = entered(ours());
+        shared.enter(&two, false).unwrap();
+        assert!(!leaves(shared.clone()), "held by another");
+        shared.leave(&leaver(&two), Parting::Keep);
+        assert!(!leaves(shared.clone()), "owned by another");
+        assert!(!shared.leave(&leaver(&two), Parting::Disown));
+        assert!(leaves(shared));
+        let mut retained = entered(ours());
+        let wish = Claim {
+            retain: true,
+            ..one.clone()
+        };
+        retained.enter(&wish, false).unwrap();
+        assert!(!leaves(retained));
+
+        // The older generation goes when the newer has it already, and takes nothing along.
+        let mut followed = entered(ours());
+        let newer = claim(1, 6);
+        followed.enter(&newer, false).unwrap();
+        assert!(!followed.leave(&leaver(&one), Parting::Delete));
+        assert_eq!(followed.owners, BTreeSet::from([one.owner]));
+        assert!(followed.leave(&leaver(&newer), Parting::Delete));
+    }
+
+    #[test]
+    fn a_node_without_the_unit_takes_off_what_is_marked_of_its_own_and_no_more() {
+        let (here, there) = (claim(1, 4), claim(2, 5));
+        let mut marker = ours();
+        for claim in [&here, &there] {
+            marker.enter(claim, false).unwrap();
+        }
+        let gone = Leaver {
+            unit: None,
+            ..leaver(&here)
+        };
+        assert!(!marker.leave(&gone, Parting::Delete));
+        assert_eq!(marker.holders, [there]);
+    }
+
+    #[test]
+    fn a_marker_is_the_same_in_pairs_and_what_makes_no_sense_is_no_free_volume() {
+        let mut marker = ours();
+        marker.enter(&claim(1, 4), true).unwrap();
+        let mut pairs = marker.to_pairs().unwrap();
+        pairs.insert("conf_rbd_cache".to_owned(), "false".to_owned());
+        assert_eq!(Marker::of_pairs(&pairs), Ok(marker.clone()));
+        marker.leave(&leaver(&claim(1, 4)), Parting::Disown);
+        assert!(marker.to_pairs().unwrap().is_empty());
+        for key in ["hostler.owner.x", "hostler.holder.x"] {
+            pairs.insert(key.to_owned(), "?".to_owned());
+            assert!(Marker::of_pairs(&pairs).is_err(), "{key}");
+            pairs.remove(key);
+        }
+    }
+}
