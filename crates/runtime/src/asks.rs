@@ -19,6 +19,8 @@ pub struct Asks {
     pub capabilities: Vec<String>,
     /// Paths of the node that it sees.
     pub mounts: Vec<String>,
+    /// Volumes of the engine that are not its own, by their names.
+    pub volumes: Vec<String>,
     pub devices: Vec<String>,
     /// Networks of the node, or of the node itself: `host`; `bridge` for one of its own.
     pub networks: Vec<String>,

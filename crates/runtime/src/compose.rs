@@ -24,6 +24,7 @@ mod errands;
 mod file;
 mod found;
 mod git;
+mod given;
 mod leftovers;
 mod output;
 mod program;

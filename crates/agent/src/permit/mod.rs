@@ -36,6 +36,9 @@ pub(crate) struct Permit {
     users: Option<Vec<String>>,
     /// Directories below which sources of mounts may lie.
     mounts: Option<Vec<PathBuf>>,
+    /// Patterns of the names of engines' volumes that are not a project's own. Where this is left out, a list of
+    /// `mounts` lets none: nobody knows what is in them.
+    volumes: Option<Vec<String>>,
     privileged: bool,
     /// Whether containers that the fleet did not make may become its own.
     adopt: bool,
@@ -150,6 +153,9 @@ impl Permit {
         for mount in &asks.mounts {
             self.judge_mount(mount, &real)?;
         }
+        for volume in &asks.volumes {
+            self.judge_volume(volume)?;
+        }
         for device in &asks.devices {
             leads_to_listed("devices", &self.devices, device, &real)?;
         }
@@ -231,7 +237,6 @@ impl Permit {
             return Ok(());
         };
         let place = real(Path::new(source));
-        // The name of an engine's volume is no place.
         let is_place = source.starts_with('/') && !goes_up(&place);
         if is_place && mounts.iter().any(|allowed| place.starts_with(allowed)) {
             return Ok(());
@@ -240,20 +245,28 @@ impl Permit {
         let sentence = format!("`{source}` lies in none of {}", allowed.join(", "));
         Err(refused("mounts", sentence))
     }
+
+    fn judge_volume(&self, name: &str) -> Result<(), Refusal> {
+        if self.volumes.is_none() && self.mounts.is_some() {
+            let sentence = format!("it names no volumes of others, and `{name}` may be one");
+            return Err(refused("volumes", sentence));
+        }
+        listed("volumes", &self.volumes, name)
+    }
 }
 
 fn asks_of(container: &ContainerSpec) -> Asks {
     let network = container.network.as_deref().unwrap_or("bridge");
+    let sources = container.mounts.iter().map(|it| it.source.clone());
+    // What is no path is the name of a volume.
+    let (mounts, volumes) = sources.partition(|source| source.starts_with(['/', '.', '~']));
     Asks {
         image: Some(container.image.clone()),
         user: container.user.clone(),
         privileged: container.privileged,
         capabilities: container.capabilities.add.clone(),
-        mounts: container
-            .mounts
-            .iter()
-            .map(|it| it.source.clone())
-            .collect(),
+        mounts,
+        volumes,
         devices: container
             .devices
             .iter()
@@ -450,6 +463,11 @@ mod tests {
                 "container: {image: a, mounts: [{source: /srv/link/shadow, target: /w}]}",
             ),
             (
+                "volumes = ['shop_*']",
+                "container: {image: a, mounts: [{source: shop_data, target: /d}]}",
+                "container: {image: a, mounts: [{source: other_data, target: /d}]}",
+            ),
+            (
                 "mounts = []",
                 "container: {image: a}",
                 "container: {image: a, mounts: [{source: /srv, target: /w}]}",
@@ -558,6 +576,26 @@ mod tests {
         assert_eq!(judged("users = ['1000']", &exec(Some("1000"))), "");
         assert!(judged("users = ['1000']", &exec(Some("0"))).contains("rule `users`"));
         assert!(toml::from_str::<Permit>("inside = ['everything']").is_err());
+    }
+
+    #[test]
+    fn volumes_of_others_are_let_by_name_and_by_no_list_of_directories() {
+        let judged = |rules: &str| {
+            let permit: Permit = toml::from_str(rules).unwrap();
+            let asks = Asks {
+                image: Some("a".to_owned()),
+                volumes: vec!["theirs_data".to_owned()],
+                ..Asks::default()
+            };
+            let judged = permit.judge_asks(&asks, Path::to_owned);
+            judged.err().unwrap_or_default()
+        };
+        assert_eq!(judged(""), "");
+        for rules in ["mounts = ['/']", "volumes = []", "volumes = ['ours_*']"] {
+            assert!(judged(rules).contains("rule `volumes`"), "{rules}");
+        }
+        assert_eq!(judged("mounts = []\nvolumes = ['theirs_*']"), "");
+        assert_eq!(judged("volumes = ['**']"), "");
     }
 
     #[test]

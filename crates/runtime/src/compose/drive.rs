@@ -13,6 +13,7 @@ use super::Inner;
 use super::end::is_of;
 use super::found::Seen;
 use super::git::Fetch;
+use super::given;
 use super::program::Program;
 use super::project::Project;
 use super::resolved::{NeededImage, Resolved, invalid, missing_variables};
@@ -79,7 +80,7 @@ impl Inner {
         progress("reading the compose file".to_owned());
         let mut resolved = self.resolve(&program, &project).await?;
         if let Some(judge) = self.judge.get() {
-            note_env_files(&project, &mut resolved).await?;
+            note_files(&project, &mut resolved).await?;
             judge.judge(project.asks(&resolved).await?).await?;
         }
         project.record.services = resolved.services(project.record.env.get("COMPOSE_PROFILES"));
@@ -296,12 +297,10 @@ impl Inner {
 }
 
 /// What is judged beside what compose makes of the files.
-async fn note_env_files(project: &Project, resolved: &mut Resolved) -> Result<(), RuntimeError> {
-    for file in project.files() {
-        let given = tokio::fs::read_to_string(&file).await;
-        let given = given.map_err(|error| disk::error("read the compose file", error))?;
-        resolved.note_env_files(&given, &project.directory());
-    }
+async fn note_files(project: &Project, resolved: &mut Resolved) -> Result<(), RuntimeError> {
+    let (files, dir) = (project.files(), project.directory());
+    let behind = move || Ok(given::files_behind(&files, &dir));
+    resolved.note_files(disk::off_thread("read the compose file", behind).await?);
     Ok(())
 }
 

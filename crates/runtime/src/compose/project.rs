@@ -295,7 +295,7 @@ impl Project {
 
     /// What the services ask of the node; what the project brings along itself is no part of it.
     pub(super) async fn asks(&self, resolved: &Resolved) -> Result<Vec<Asks>, RuntimeError> {
-        let mut asks = resolved.asks();
+        let mut asks = resolved.asks(&self.name);
         let own = [self.data.clone(), self.checkout()];
         disk::off_thread("follow the project's mounts", move || {
             let own = own.map(|dir| fs::canonicalize(&dir).unwrap_or(dir));

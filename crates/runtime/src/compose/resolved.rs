@@ -5,7 +5,6 @@
 //! that cannot fill the disk.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use hostler_model::FailureCode;
 use hostler_model::spec::WorkloadSpec;
@@ -29,22 +28,9 @@ pub(super) struct Resolved {
     networks: BTreeMap<String, Option<ResolvedNetwork>>,
     secrets: BTreeMap<String, Option<ResolvedFile>>,
     configs: BTreeMap<String, Option<ResolvedFile>>,
-    /// Files that variables come from, as the file that was given names them.
+    /// Files that it was read from: see `given`.
     #[serde(skip)]
-    env_files: Vec<String>,
-}
-
-/// The file as it was given, as far as compose does not repeat it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Given {
-    services: BTreeMap<String, Option<GivenService>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct GivenService {
-    env_file: Option<Value>,
+    files: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -223,6 +209,31 @@ impl ResolvedService {
         paths.filter(|it| it.starts_with('/')).collect()
     }
 
+    /// Whether its build has rights that a container has not. A word that is not known may be such a right.
+    fn is_built_privileged(&self) -> bool {
+        let build = self.build.as_ref();
+        let privileged = build.and_then(|build| build.get("privileged"));
+        let is_let = |it: &Value| *it != Value::Bool(false) && it.as_str() != Some("false");
+        privileged.is_some_and(is_let) || self.entitlements().any(|it| it != NODE_NETWORK)
+    }
+
+    /// The network of the node that its build is in.
+    fn build_networks(&self) -> Option<String> {
+        let network = self.build.as_ref().and_then(|build| build.get("network"));
+        let is_node = network.and_then(Value::as_str) == Some("host");
+        let is_node = is_node || self.entitlements().any(|it| it == NODE_NETWORK);
+        is_node.then(|| "host".to_owned())
+    }
+
+    fn entitlements(&self) -> impl Iterator<Item = String> {
+        let build = self.build.as_ref();
+        let mut found = Vec::new();
+        if let Some(entitlements) = build.and_then(|build| build.get("entitlements")) {
+            texts(entitlements, &mut found);
+        }
+        found.into_iter()
+    }
+
     fn has_containers(&self) -> bool {
         let replicas = self.deploy.as_ref().and_then(|it| it.replicas.as_ref());
         let count = replicas.or(self.scale.as_ref());
@@ -278,10 +289,10 @@ impl ResolvedService {
 
 /// What the services ask of the node.
 impl Resolved {
-    pub(super) fn asks(&self) -> Vec<Asks> {
+    pub(super) fn asks(&self, project: &str) -> Vec<Asks> {
         let mut asks = Vec::new();
         for service in self.services.values() {
-            let own = self.asks_of(service);
+            let own = self.asks_of(service, project);
             let hooks = service.post_start.iter().chain(&service.pre_stop);
             let of_hooks = hooks.map(|hook| Asks {
                 user: hook.user.as_ref().map(plain).or_else(|| own.user.clone()),
@@ -295,41 +306,22 @@ impl Resolved {
         asks
     }
 
-    /// Notes which files the services' variables come from: compose repeats what is in them, and not where they are.
-    pub(super) fn note_env_files(&mut self, given: &str, dir: &Path) {
-        let Ok(given) = serde_saphyr::from_str::<Given>(given) else {
-            self.env_files.push(UNKNOWN_FILE.to_owned());
-            return;
-        };
-        let mut named = Vec::new();
-        for service in given.services.values().flatten() {
-            match &service.env_file {
-                Some(Value::Array(list)) => named.extend(list.iter().map(path_of)),
-                Some(one) => named.push(path_of(one)),
-                None => {}
-            }
-        }
-        let place = |name: String| match name.contains('$') {
-            // Where it leads is not known here.
-            true => format!("{UNKNOWN_FILE} {name}"),
-            false => dir.join(name).to_string_lossy().into_owned(),
-        };
-        self.env_files.extend(named.into_iter().map(place));
+    /// Notes which files of the node it was read from.
+    pub(super) fn note_files(&mut self, files: Vec<String>) {
+        self.files.extend(files);
     }
 
-    fn asks_of(&self, service: &ResolvedService) -> Asks {
+    fn asks_of(&self, service: &ResolvedService, project: &str) -> Asks {
         let is_node = |mode: &Option<String>| mode.as_deref() == Some("host");
-        let mounts = service
-            .volumes
-            .iter()
-            .filter_map(|volume| self.mount(volume));
+        let (mounts, volumes) = self.volumes_of(service, project);
         let files = self.secrets.values().chain(self.configs.values()).flatten();
         let files = files.filter_map(|it| it.file.clone());
-        let files = files.chain(self.env_files.iter().cloned());
+        let files = files.chain(self.files.iter().cloned());
         Asks {
             image: service.image.clone().filter(|_| service.build.is_none()),
             user: service.user.as_ref().map(plain),
             privileged: service.privileged == Some(true)
+                || service.is_built_privileged()
                 || is_node(&service.pid)
                 || is_node(&service.ipc)
                 || is_node(&service.userns_mode)
@@ -345,25 +337,44 @@ impl Resolved {
                     .iter()
                     .any(|it| !it.starts_with("no-new-privileges")),
             capabilities: service.cap_add.clone(),
-            mounts: mounts.chain(files).chain(service.read_paths()).collect(),
+            mounts: mounts
+                .into_iter()
+                .chain(files)
+                .chain(service.read_paths())
+                .collect(),
+            volumes,
             devices: service.devices.iter().map(source).collect(),
-            networks: self.networks_of(service),
+            networks: self
+                .networks_of(service)
+                .into_iter()
+                .chain(service.build_networks())
+                .collect(),
         }
     }
 
-    /// The node's path behind a volume, also behind a named one that is a path by its driver's options.
-    fn mount(&self, volume: &Value) -> Option<String> {
-        let source = source(volume);
-        if source.starts_with(['/', '.', '~']) {
-            return Some(source);
+    /// The node's paths behind its volumes, also behind named ones that are paths by their driver's options; and the
+    /// names of volumes that are not the project's own: external ones, and those whose names say that they may be
+    /// another project's.
+    fn volumes_of(&self, service: &ResolvedService, project: &str) -> (Vec<String>, Vec<String>) {
+        let own = format!("{project}_");
+        let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
+        for source in service.volumes.iter().map(source) {
+            if source.starts_with(['/', '.', '~']) {
+                mounts.push(source);
+                continue;
+            }
+            let Some(Some(named)) = self.volumes.get(&source) else {
+                continue;
+            };
+            mounts.extend(named.driver_opts.get("device").map(plain));
+            let name = named.name.as_ref();
+            if is_external(named.external.as_ref()) {
+                volumes.push(name.unwrap_or(&source).clone());
+            } else {
+                volumes.extend(name.filter(|name| !name.starts_with(&own)).cloned());
+            }
         }
-        let named = self.volumes.get(&source)?.as_ref()?;
-        if is_external(named.external.as_ref()) {
-            // No path, so that it lies below none that the owner lets.
-            let name = named.name.as_ref().unwrap_or(&source);
-            return Some(format!("external volume {name}"));
-        }
-        named.driver_opts.get("device").map(plain)
+        (mounts, volumes)
     }
 
     /// The node's own networks that it is in; a network of the project's own counts as a bridge.
@@ -395,16 +406,11 @@ impl Resolved {
 }
 
 const BRIDGE: &str = "bridge";
-/// No path, so that it lies below none that the owner lets.
-const UNKNOWN_FILE: &str = "file of variables";
+/// Of what builders let by a word of their own, the one that is about a network.
+const NODE_NETWORK: &str = "network.host";
 
 fn is_external(external: Option<&Value>) -> bool {
     external.is_some_and(|it| *it != Value::Bool(false))
-}
-
-/// Of a file of variables in either of its forms.
-fn path_of(value: &Value) -> String {
-    plain(value.get("path").unwrap_or(value))
 }
 
 /// The texts in a value, however deep.
@@ -632,7 +638,7 @@ mod tests {
                 "services: {{w: {{image: a, {service}}}}}\nvolumes: {{data: {{}}, etc: {{driver_opts: {{device: /etc}}}}}}\n\
                  networks: {{out: {{external: true, name: lan}}, own: {{}}}}\n"
             );
-            Resolved::read(&text).unwrap().asks().remove(0)
+            Resolved::read(&text).unwrap().asks("x").remove(0)
         };
         let mounts = |volumes: &str| of(&format!("volumes: [{volumes}]")).mounts;
         assert_eq!(mounts("'data:/d:rw', '/srv/x:/x:ro'"), ["/srv/x"]);
@@ -678,7 +684,7 @@ mod tests {
                 "services: {{w: {{image: a, user: app, {service}}}}}\n\
                  volumes: {{theirs: {{external: true, name: other}}, own: {{name: x_own}}}}\n"
             );
-            Resolved::read(&text).unwrap().asks()
+            Resolved::read(&text).unwrap().asks("x")
         };
         for wall in ["use_api_socket: true", "volumes_from: ['container:db']"] {
             assert!(all(wall)[0].privileged, "{wall}");
@@ -694,10 +700,6 @@ mod tests {
         assert_eq!(hooks.collect::<Vec<_>>(), expected);
 
         let mounts = |service: &str| all(service).remove(0).mounts;
-        assert_eq!(
-            mounts("volumes: ['theirs:/t', 'own:/o']"),
-            ["external volume other"]
-        );
         assert_eq!(mounts("build: /etc"), ["/etc"]);
         assert_eq!(mounts("build: {context: /etc, args: {P: /x}}"), ["/etc"]);
         assert_eq!(
@@ -711,21 +713,36 @@ mod tests {
     }
 
     #[test]
-    fn files_of_variables_are_asked_for_as_the_given_file_names_them() {
-        let mounts = |env_file: &str| {
-            let mut read = Resolved::read("services: {w: {image: a}}").unwrap();
-            let given = format!("services: {{w: {{image: a, env_file: {env_file}}}, x: null}}");
-            read.note_env_files(&given, Path::new("/own"));
-            read.asks().remove(0).mounts
+    fn volumes_of_others_are_asked_for_by_their_names() {
+        let text = "services: {w: {image: a, volumes: ['theirs:/t', 'own:/o', 'plain:/p', 'named:/n', '/srv:/s', 'disk:/d']}}\n\
+             volumes: {theirs: {external: true, name: other}, own: {name: x_own}, plain: {}, named: {name: y_data},\
+             disk: {name: z, driver_opts: {device: /dev/sdb}}}\n";
+        let asks = Resolved::read(text).unwrap().asks("x").remove(0);
+        assert_eq!(asks.volumes, ["other", "y_data", "z"]);
+        assert_eq!(asks.mounts, ["/srv", "/dev/sdb"]);
+    }
+
+    #[test]
+    fn a_build_with_rights_of_its_own_counts_as_privileged_or_in_the_network_of_the_node() {
+        let of = |build: &str| {
+            let text = format!("services: {{w: {{build: {{context: ., {build}}}}}}}");
+            let asks = Resolved::read(&text).unwrap().asks("x").remove(0);
+            (asks.privileged, asks.networks.contains(&"host".to_owned()))
         };
-        assert_eq!(mounts("/etc/e"), ["/etc/e"]);
-        assert_eq!(mounts("['../e', b]"), ["/own/../e", "/own/b"]);
-        assert_eq!(mounts("[{path: /e, required: false}]"), ["/e"]);
-        assert_eq!(
-            mounts("'/srv/${WHERE}'"),
-            ["file of variables /srv/${WHERE}"]
-        );
-        assert_eq!(mounts("["), ["file of variables"], "it cannot be read");
+        assert_eq!(of("args: {A: b}"), (false, false));
+        assert_eq!(of("privileged: false"), (false, false));
+        assert_eq!(of("privileged: true"), (true, false));
+        assert_eq!(of("entitlements: [security.insecure]"), (true, false));
+        assert_eq!(of("entitlements: [network.host]"), (false, true));
+        assert_eq!(of("entitlements: [device, network.host]"), (true, true));
+        assert_eq!(of("network: host"), (false, true));
+    }
+
+    #[test]
+    fn files_that_a_project_was_read_from_are_asked_for() {
+        let mut read = Resolved::read("services: {w: {image: a}}").unwrap();
+        read.note_files(vec!["/etc/e".to_owned()]);
+        assert_eq!(read.asks("x").remove(0).mounts, ["/etc/e"]);
     }
 
     #[test]
