@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hostler_model::{Bytes, MilliCpu};
-use hostler_wire::api::{Assignment, AssignmentFilter, Intent, Workload};
+use hostler_wire::api::{Assignment, AssignmentFilter, Intent, Workload, WorkloadStatus};
 
 use super::wait::standing_of;
 use super::{Remote, word};
@@ -54,7 +54,7 @@ pub(crate) fn table(remote: &Remote<'_>, workloads: &[Workload], is_wide: bool) 
             workload.name.clone().into(),
             workload.kind.clone().into(),
             table::state(&word(&workload.status)),
-            format!("{}/{}", workload.running, workload.count).into(),
+            at_work(workload).into(),
             workload.revision.to_string().into(),
             age::since(&workload.created_at, remote.now()).into(),
         ];
@@ -75,6 +75,16 @@ pub(crate) fn table(remote: &Remote<'_>, workloads: &[Workload], is_wide: bool) 
         table.row(row);
     }
     table.print(remote.printer);
+}
+
+/// How many of its copies run or have ended well; nothing where none are to.
+fn at_work(workload: &Workload) -> String {
+    if workload.status == WorkloadStatus::Scheduled {
+        return String::new();
+    }
+    // Copies of an older form run as well; servers from before say nothing of those that have ended.
+    let good = workload.running.max(workload.standing.settled);
+    format!("{good}/{}", workload.count)
 }
 
 async fn copies(remote: &Remote<'_>, form: OutputForm, workload: &Workload) -> Result<(), Failure> {
@@ -204,4 +214,30 @@ fn shown(why: &str, is_wide: bool) -> String {
         return why.to_owned();
     }
     why.chars().take(MOST - 3).chain("...".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_that_have_ended_well_count_and_a_schedule_has_none() {
+        let of = |status: &str, running: u32, settled: u32| {
+            let standing = serde_json::json!({
+                "wanted": 3, "settled": settled, "failed": 0, "outdated": 0, "stopping": 0,
+                "restarts": 0, "node_count": 1,
+            });
+            let workload = serde_json::json!({
+                "id": "w", "name": "tidy", "kind": "job", "desired": "running", "status": status,
+                "revision": 1, "count": 3, "running": running, "spec": {}, "created_at": "",
+                "updated_at": "", "standing": standing,
+            });
+            at_work(&serde_json::from_value(workload).unwrap())
+        };
+        assert_eq!(of("finished", 0, 3), "3/3");
+        assert_eq!(of("failed", 0, 2), "2/3");
+        assert_eq!(of("degraded", 1, 2), "2/3");
+        assert_eq!(of("updating", 3, 1), "3/3", "older copies run");
+        assert_eq!(of("scheduled", 0, 0), "");
+    }
 }
