@@ -58,14 +58,15 @@ rbd)
         set) printf '%s' "$5" >"$of/$4" ;;
         remove) [ -e "$of/$4" ] || exit 2; rm "$of/$4" ;;
         list)
-            printf '{'
-            comma=
+            # Of an image without any it says nothing at all.
+            comma={
             for it in "$of"/*; do
                 [ -e "$it" ] || continue
                 printf '%s"%s":"%s"' "$comma" "${it##*/}" "$(sed 's/"/\\"/g' "$it")"
                 comma=,
             done
-            printf '}\n'
+            [ "$comma" = , ] && printf '}\n'
+            true
             ;;
         esac
         ;;
