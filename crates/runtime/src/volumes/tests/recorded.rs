@@ -54,6 +54,9 @@ rbd)
         case $2 in list) name=${last##*/} ;; *) name=${3##*/} ;; esac
         of=$state/images/$name
         [ -e "$of" ] || exit 2
+        # A cluster lists and changes all of it at once.
+        until mkdir "$state/lock" 2>/dev/null; do sleep 0.01; done
+        trap 'rmdir "$state/lock"' EXIT
         case $2 in
         set) printf '%s' "$5" >"$of/$4" ;;
         remove) [ -e "$of/$4" ] || exit 2; rm "$of/$4" ;;
