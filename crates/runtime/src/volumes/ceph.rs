@@ -11,7 +11,8 @@
 //! and another cannot both write.
 //!
 //! Its marker is metadata of the image. The cluster knows no change on condition, so a node writes first and looks
-//! then: of two that come at the same time each sees the other, and none stays.
+//! then. Of two that come at the same time at least one sees the other, and whoever does takes back what it wrote:
+//! never both get in, and where neither does, each can later. Nobody writes what is another's.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -100,17 +101,30 @@ impl Ceph {
         Ok((pairs, marker))
     }
 
-    /// Writes what is to be other than it was.
-    async fn mark(&self, volume: &Volume, was: &Pairs, marker: &Marker) -> Result<(), Trouble> {
+    /// Writes what the claim has to say, its hold first, which says how the rest is taken back. Then takes off what it
+    /// makes void.
+    async fn mark(
+        &self,
+        volume: &Volume,
+        claim: &Claim,
+        was: &Pairs,
+        marker: &Marker,
+    ) -> Result<(), Trouble> {
         let is = marker.to_pairs().map_err(std::io::Error::from)?;
-        for (key, value) in is
-            .iter()
-            .filter(|(key, value)| was.get(*key) != Some(*value))
-        {
-            let call = self.settings.mark(&volume.name, key, value);
-            self.tools.run(&call).await?;
+        let is_other = |key: &str, value| was.get(key) != Some(value);
+        for (key, value) in &is {
+            if is_other(key, value) && !marker::is_of_others(key, claim) {
+                let call = self.settings.mark(&volume.name, key, value);
+                self.tools.run(&call).await?;
+            }
         }
-        let gone = was.keys().filter(|key| marker::is_ours(key));
+        self.clear(volume, was, &is).await
+    }
+
+    /// Takes off what is no more; holds last, so that nobody takes the image for free before, and a broken off removal
+    /// can be repeated.
+    async fn clear(&self, volume: &Volume, was: &Pairs, is: &Pairs) -> Result<(), Trouble> {
+        let gone = was.keys().rev().filter(|key| marker::is_ours(key));
         for key in gone.filter(|key| !is.contains_key(*key)) {
             let call = self.settings.unmark(&volume.name, key);
             let answer = self.tools.ask(&call).await?;
@@ -121,7 +135,8 @@ impl Ceph {
         Ok(())
     }
 
-    /// Enters the unit in the marker of an image; one that is new is ours. Answers whether its copy is a new owner.
+    /// Enters the unit in the marker of an image; one that is new is ours. Answers whether its copy is a new owner. If
+    /// it is not let in, or anything fails, what was not there before is taken back.
     async fn enter(
         &self,
         volume: &Volume,
@@ -130,28 +145,41 @@ impl Ceph {
     ) -> Result<Result<bool, Conflict>, Trouble> {
         let is_exclusive = volume.is_exclusive();
         let (was, mut marker) = self.marks(volume).await?;
+        let was_held = marker.is_held_by(claim.unit);
         marker.is_ours |= is_new;
         let is_new_owner = match marker.enter(claim, is_exclusive) {
             Ok(is_new_owner) => is_new_owner,
             Err(conflict) => return Ok(Err(conflict)),
         };
-        self.mark(volume, &was, &marker).await?;
-        let (was, mut seen) = self.marks(volume).await?;
-        let Err(conflict) = seen.clone().enter(claim, is_exclusive) else {
-            return Ok(Ok(is_new_owner));
+        let entered = async {
+            self.mark(volume, claim, &was, &marker).await?;
+            let (_, mut seen) = self.marks(volume).await?;
+            Ok(seen.enter(claim, is_exclusive).map(|_| is_new_owner))
         };
+        let entered = entered.await;
+        if !matches!(entered, Ok(Ok(_)))
+            && !was_held
+            && let Err(trouble) = self.take_back(volume, claim).await
+        {
+            tracing::warn!(volume = volume.name, %trouble, "the marker says what did not come about");
+        }
+        entered
+    }
+
+    /// Only takes off: what others write meanwhile stays. So does the image, because another may be about to enter it,
+    /// and the word that it is ours: nothing has been written to it.
+    async fn take_back(&self, volume: &Volume, claim: &Claim) -> Result<(), Trouble> {
+        let (was, mut marker) = self.marks(volume).await?;
         let leaver = Leaver {
             node: claim.node.clone(),
             unit: Some(claim.unit),
             owner: claim.owner,
         };
-        let parting = match is_new_owner {
-            true => Parting::Disown,
-            false => Parting::Keep,
-        };
-        seen.leave(&leaver, parting);
-        self.mark(volume, &was, &seen).await?;
-        Ok(Err(conflict))
+        marker.leave(&leaver, Parting::TakeBack);
+        let mut is = marker.to_pairs().map_err(std::io::Error::from)?;
+        let ours = was.get_key_value(marker::OURS);
+        is.extend(ours.map(|(key, value)| (key.clone(), value.clone())));
+        self.clear(volume, &was, &is).await
     }
 
     /// The device that the image is mapped to.
@@ -383,7 +411,8 @@ impl Storage for Ceph {
                 let remove = self.settings.remove(&volume.name);
                 return self.tools.run(&remove).await.map(drop);
             }
-            self.mark(volume, &was, &marker).await
+            let is = marker.to_pairs().map_err(std::io::Error::from)?;
+            self.clear(volume, &was, &is).await
         };
         parted.await.map_err(detach_failed(volume))
     }

@@ -257,6 +257,7 @@ impl Holdings {
             unit: holding.unit,
             owner: holding.owner,
             retain: held.retain,
+            is_first: false,
             at: self.now(),
         }
     }
@@ -433,14 +434,15 @@ impl Holdings {
             Ending::Delete => (true, !held.retain),
             Ending::Keep => (false, false),
         };
-        if !volume.is_local() {
-            self.part(held, holding, ending).await?;
-        }
+        let is_told = volume.is_local() || self.part(held, holding, ending).await?;
         let claims = self.claims.lock().await;
         let mut known = self.records.known(volume).await?;
         let may_go = volume.is_local() && (held.is_ours || known.is_ours);
+        if !is_told && ending == Ending::TakeBack {
+            known.remember(volume, holding, self.now());
+        }
         let is_owned = known.owners.contains(&holding.owner);
-        if disowns {
+        if disowns && is_told {
             known.owners.remove(&holding.owner);
         }
         if is_owned {
@@ -457,30 +459,36 @@ impl Holdings {
     }
 
     /// Tells the marker that the unit lets go. Where its data stays, a server that cannot be asked holds nothing up: a
-    /// newer generation takes the hold over, and what is known here is asked about once the workload is deleted.
+    /// newer generation takes the hold over, and what is known here is asked about once the workload is deleted. Answers
+    /// whether the marker could be told.
     async fn part(
         &self,
         held: &Held,
         holding: &Holding,
         ending: Ending,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<bool, RuntimeError> {
         let parting = match ending {
-            Ending::TakeBack if held.is_new => Parting::Delete,
-            Ending::TakeBack if held.is_entitled => Parting::Disown,
+            Ending::TakeBack => Parting::TakeBack,
             Ending::Delete if held.retain => Parting::Disown,
             Ending::Delete => Parting::Delete,
-            Ending::TakeBack | Ending::Keep => Parting::Keep,
+            Ending::Keep => Parting::Keep,
+        };
+        let was_let_in = held.is_new || held.is_entitled;
+        let leaves_data = match ending {
+            Ending::TakeBack => !was_let_in,
+            Ending::Keep => true,
+            Ending::Delete => false,
         };
         let leaver = self.leaver(holding.owner, Some(holding.unit));
         let driver = self.driver(&held.volume)?;
         let parted = driver.part(&held.volume, &leaver, parting).await;
         match parted {
-            Err(error) if parting == Parting::Keep => {
+            Err(error) if leaves_data => {
                 let volume = &held.volume.name;
-                tracing::warn!(unit = %holding.unit, volume, %error, "its marker still says that the unit holds it");
-                Ok(())
+                tracing::warn!(unit = %holding.unit, volume, %error, "its marker may still say that the unit holds it");
+                Ok(false)
             }
-            parted => parted,
+            parted => parted.map(|()| true),
         }
     }
 
@@ -505,6 +513,18 @@ impl Holdings {
 
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.clock.wall_millis())
+    }
+}
+
+impl Known {
+    /// That the marker may have the copy among the owners, though nobody has heard that it let the copy in.
+    fn remember(&mut self, volume: &Volume, holding: &Holding, now: Timestamp) {
+        self.owners.insert(holding.owner);
+        if self.volume.is_none() {
+            self.volume = Some(volume.clone());
+            self.kind = Some(holding.kind);
+            self.made_at = now;
+        }
     }
 }
 

@@ -5,6 +5,9 @@
 //! until it is gone for good. A hold is taken over by a newer generation of the same copy alone: the fleet makes one
 //! only when the older has gone, or is lost with its node. Nobody else takes anything over. An operator who knows
 //! better removes the marker: then the data is whoever's names it next, and nothing of ours.
+//!
+//! A hold says whether its copy came in with it. So an entry that came to nothing can be taken back whole by whoever
+//! finds it, also after an answer that was lost or an agent that died in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +26,9 @@ pub(super) struct Claim {
     pub(super) owner: Owner,
     /// The data outlives the workload.
     pub(super) retain: bool,
+    /// Its copy did not own the data before. The marker knows, whatever was said.
+    #[serde(default)]
+    pub(super) is_first: bool,
     /// When it was said last.
     pub(super) at: Timestamp,
 }
@@ -39,6 +45,8 @@ pub(super) struct Leaver {
 /// What becomes of the data when a unit lets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Parting {
+    /// Nothing has run with it: if the copy came in with this unit it goes again, and with it what was made.
+    TakeBack,
     /// It stays its copy's.
     Keep,
     /// It stays, and is nobody's.
@@ -84,16 +92,37 @@ impl Marker {
         if let Some(holder) = present.find(|it| has_one || it.owner == claim.owner) {
             return Err(Conflict::Held(holder.clone()));
         }
+        let is_new_owner = self.owners.insert(claim.owner);
+        let is_first = is_new_owner || self.came_with(claim.unit);
         self.holders.retain(|it| !is_past(it));
-        self.holders.push(claim.clone());
+        self.holders.push(Claim {
+            is_first,
+            ..claim.clone()
+        });
         self.is_exclusive = is_exclusive;
         self.is_retained = claim.retain;
-        Ok(self.owners.insert(claim.owner))
+        Ok(is_new_owner)
+    }
+
+    pub(super) fn is_held_by(&self, unit: UnitId) -> bool {
+        self.holders.iter().any(|it| it.unit == unit)
+    }
+
+    /// Whether the unit's copy owns the data only since the unit holds it.
+    fn came_with(&self, unit: UnitId) -> bool {
+        let mut holders = self.holders.iter();
+        holders.any(|it| it.unit == unit && it.is_first)
     }
 
     /// Takes the unit off, and its copy too unless that keeps the data; answers whether the data is to go. It does not
     /// while anybody else holds or owns it, nor if it is not ours to delete.
     pub(super) fn leave(&mut self, leaver: &Leaver, parting: Parting) -> bool {
+        let came_with = leaver.unit.is_some_and(|unit| self.came_with(unit));
+        let parting = match parting {
+            Parting::TakeBack if came_with => Parting::Delete,
+            Parting::TakeBack => Parting::Keep,
+            parting => parting,
+        };
         self.holders.retain(|it| match leaver.unit {
             Some(unit) => it.unit != unit,
             None => it.node != leaver.node || it.owner != leaver.owner,
@@ -132,7 +161,8 @@ impl fmt::Display for Conflict {
 }
 
 const PREFIX: &str = "hostler.";
-const OURS: &str = "hostler.ours";
+/// That Hostler made the image.
+pub(super) const OURS: &str = "hostler.ours";
 const RETAINED: &str = "hostler.retained";
 const OWNER: &str = "hostler.owner.";
 const HOLDER: &str = "hostler.holder.";
@@ -155,12 +185,11 @@ impl Marker {
             }
         }
         let shares = if self.is_exclusive { EXCLUSIVE } else { SHARED };
-        for Owner { workload, slot } in &self.owners {
-            pairs.insert(format!("{OWNER}{workload}.{slot}"), shares.to_owned());
+        for owner in &self.owners {
+            pairs.insert(owner_key(*owner), shares.to_owned());
         }
         for holder in &self.holders {
-            let key = format!("{HOLDER}{}", holder.unit);
-            pairs.insert(key, serde_json::to_string(holder)?);
+            pairs.insert(holder_key(holder.unit), serde_json::to_string(holder)?);
         }
         Ok(pairs)
     }
@@ -192,6 +221,20 @@ pub(super) fn is_ours(key: &str) -> bool {
     key.starts_with(PREFIX)
 }
 
+/// Whether it is another's. Who writes that may bring back what the other has just taken away.
+pub(super) fn is_of_others(key: &str, claim: &Claim) -> bool {
+    let is_theirs = key.starts_with(OWNER) || key.starts_with(HOLDER);
+    is_theirs && key != owner_key(claim.owner) && key != holder_key(claim.unit)
+}
+
+fn owner_key(Owner { workload, slot }: Owner) -> String {
+    format!("{OWNER}{workload}.{slot}")
+}
+
+fn holder_key(unit: UnitId) -> String {
+    format!("{HOLDER}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use hostler_model::AssignmentId;
@@ -215,6 +258,7 @@ mod tests {
             },
             owner: owner(workload),
             retain: false,
+            is_first: false,
             at: now,
         }
     }
@@ -246,7 +290,7 @@ mod tests {
         let refused = marker.clone().enter(&stranger, false);
         assert_eq!(refused, Err(Conflict::Owned(old.owner)));
         assert_eq!(marker.enter(&new, true), Ok(false));
-        assert_eq!(marker.holders, std::slice::from_ref(&new));
+        assert_eq!(marker.holders, std::slice::from_ref(&new), "not the first");
         let before = marker.clone();
         let refused = marker.enter(&old, true);
         assert_eq!(refused, Err(Conflict::Held(new)), "the older is fenced off");
@@ -300,7 +344,37 @@ mod tests {
             ..leaver(&here)
         };
         assert!(!marker.leave(&gone, Parting::Delete));
-        assert_eq!(marker.holders, [there]);
+        assert!(marker.holders.len() == 1 && marker.is_held_by(there.unit));
+    }
+
+    #[test]
+    fn an_entry_is_taken_back_whole_and_what_was_the_copys_before_stays_its_own() {
+        let (old, new) = (claim(1, 4), claim(1, 5));
+        let mut marker = ours();
+        marker.enter(&old, true).unwrap();
+        marker.enter(&old, true).unwrap();
+        let mut taken_back = marker.clone();
+        assert!(
+            taken_back.leave(&leaver(&old), Parting::TakeBack),
+            "renewed"
+        );
+        assert!(taken_back.is_over());
+
+        marker.enter(&new, true).unwrap();
+        assert!(!marker.leave(&leaver(&new), Parting::TakeBack));
+        assert_eq!(marker.owners, BTreeSet::from([old.owner]));
+        assert!(marker.holders.is_empty());
+    }
+
+    #[test]
+    fn nobody_writes_the_pairs_of_another() {
+        let (one, two) = (claim(1, 4), claim(2, 5));
+        let mut marker = ours();
+        marker.enter(&one, false).unwrap();
+        for key in marker.to_pairs().unwrap().keys() {
+            assert!(!is_of_others(key, &one), "{key}");
+            assert_eq!(is_of_others(key, &two), key != OURS, "{key}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Nfs {
     }
 
     /// Does something inside the export, again while a lock is in the way. Whatever becomes of it, the export is
-    /// unmounted again.
+    /// unmounted again. What is done stays done if that fails: an error would say of a marker that it is not written.
     async fn inside<T, F>(&self, what: &'static str, work: F) -> Result<T, Trouble>
     where
         T: Send + 'static,
@@ -99,10 +99,10 @@ impl Nfs {
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         };
-        let unmounted = filesystem::unmount(&self.tools, &at).await;
-        let done = done?;
-        unmounted?;
-        Ok(done)
+        if let Err(trouble) = filesystem::unmount(&self.tools, &at).await {
+            tracing::warn!(at = %at.display(), %trouble, "the export stays mounted until a volume is next made or let go of");
+        }
+        done
     }
 
     /// Enters the unit in the marker; then makes the volume, where it may.
@@ -208,8 +208,10 @@ fn enter(
     does_make: bool,
 ) -> io::Result<Result<Provisioned, Conflict>> {
     let at = export.join(&volume.name);
+    let marked = Marked::of(export, volume)?;
+    // Behind the lock: another node may have made it while this one waited.
     let is_there = at.try_exists()?;
-    let Some(marked) = Marked::of(export, volume)? else {
+    let Some(marked) = marked else {
         let made = if is_there {
             Ok(())
         } else {
@@ -217,7 +219,8 @@ fn enter(
         };
         return made.map(|()| Ok(Provisioned::default()));
     };
-    let found = marked.read()?;
+    let before = marked.read()?;
+    let found = before.clone();
     let found = found.filter(|it| is_there || !it.holders.is_empty());
     let mut marker = found.unwrap_or_else(|| Marker {
         is_ours: does_make && !is_there,
@@ -227,11 +230,15 @@ fn enter(
         Ok(is_new_owner) => is_new_owner,
         Err(conflict) => return Ok(Err(conflict)),
     };
-    // Before the data is there: what is made and not marked would be a person's.
-    marked.write(&marker)?;
     let is_new = does_make && !is_there;
-    if is_new {
-        fs::create_dir(&at)?;
+    // Before the data is there: what is made and not marked would be a person's.
+    let written = marked.write(&marker);
+    let made = written.and_then(|()| if is_new { fs::create_dir(&at) } else { Ok(()) });
+    if let Err(error) = made {
+        if let Err(stays) = marked.write(&before.unwrap_or_default()) {
+            tracing::warn!(volume = volume.name, error = %stays, "the marker may say what did not come about");
+        }
+        return Err(error);
     }
     Ok(Ok(Provisioned {
         is_new,

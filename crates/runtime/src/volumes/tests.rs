@@ -54,6 +54,7 @@ fn claim(workload: u128) -> Claim {
             slot: 0,
         },
         retain: false,
+        is_first: false,
         at: now,
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use hostler_kit::{SystemClock, Tasks};
@@ -15,7 +16,7 @@ use super::super::{RuntimeError, WithVolumes};
 use super::recorded::Recorded;
 use super::{claim, directory, leaver, volume};
 use crate::fake::{FakeMachine, FakeRuntime};
-use crate::{Data, Runtime, Unit, contract};
+use crate::{Data, LeftoverKind, Leftovers as _, Runtime, Unit, contract};
 
 fn data() -> Volume {
     volume("data", Form::Directory, Some(1 << 20))
@@ -40,8 +41,24 @@ fn pairs(tools: &Recorded) -> [[Arc<dyn Storage>; 2]; 2] {
     ]
 }
 
-/// A driver that need not be root, because its tools are recorded.
-struct Usable(Arc<dyn Storage>);
+/// A driver that need not be root, because its tools are recorded. Its answers may be lost, and what it is told.
+struct Usable {
+    driver: Arc<dyn Storage>,
+    loses_answers: Arc<AtomicBool>,
+    is_cut_off: Arc<AtomicBool>,
+}
+
+impl Usable {
+    fn check(flag: &AtomicBool) -> Result<(), RuntimeError> {
+        match flag.load(Ordering::Relaxed) {
+            true => Err(RuntimeError::Io {
+                context: "no answer".to_owned(),
+                source: std::io::ErrorKind::TimedOut.into(),
+            }),
+            false => Ok(()),
+        }
+    }
+}
 
 #[async_trait]
 impl Storage for Usable {
@@ -50,19 +67,21 @@ impl Storage for Usable {
     }
 
     async fn provision(&self, volume: &Volume, claim: &Claim) -> Result<Provisioned, RuntimeError> {
-        self.0.provision(volume, claim).await
+        let provisioned = self.driver.provision(volume, claim).await;
+        Self::check(&self.loses_answers)?;
+        provisioned
     }
 
     async fn renew(&self, volume: &Volume, claim: &Claim) -> Result<(), RuntimeError> {
-        self.0.renew(volume, claim).await
+        self.driver.renew(volume, claim).await
     }
 
     async fn attach(&self, volume: &Volume) -> Result<Place, RuntimeError> {
-        self.0.attach(volume).await
+        self.driver.attach(volume).await
     }
 
     async fn detach(&self, volume: &Volume) -> Result<(), RuntimeError> {
-        self.0.detach(volume).await
+        self.driver.detach(volume).await
     }
 
     async fn part(
@@ -71,7 +90,8 @@ impl Storage for Usable {
         leaver: &Leaver,
         parting: Parting,
     ) -> Result<(), RuntimeError> {
-        self.0.part(volume, leaver, parting).await
+        Self::check(&self.is_cut_off)?;
+        self.driver.part(volume, leaver, parting).await
     }
 }
 
@@ -79,12 +99,19 @@ impl Storage for Usable {
 struct Node {
     _home: tempfile::TempDir,
     runtime: WithVolumes,
+    loses_answers: Arc<AtomicBool>,
+    is_cut_off: Arc<AtomicBool>,
 }
 
 impl Node {
     fn new(name: &str, driver: &'static str, storage: &Arc<dyn Storage>) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let usable: Arc<dyn Storage> = Arc::new(Usable(Arc::clone(storage)));
+        let (loses_answers, is_cut_off) = (Arc::default(), Arc::default());
+        let usable: Arc<dyn Storage> = Arc::new(Usable {
+            driver: Arc::clone(storage),
+            loses_answers: Arc::clone(&loses_answers),
+            is_cut_off: Arc::clone(&is_cut_off),
+        });
         let place = (home.path().join("volumes"), name.to_owned());
         let clock = Arc::new(SystemClock::new());
         let machine = FakeMachine::new(Arc::clone(&clock) as Arc<dyn hostler_kit::Clock>);
@@ -93,6 +120,8 @@ impl Node {
         Self {
             _home: home,
             runtime: WithVolumes::over(Arc::new(fake), Arc::new(holdings), Tasks::new()),
+            loses_answers,
+            is_cut_off,
         }
     }
 
@@ -281,14 +310,128 @@ async fn of_two_that_come_at_the_same_time_never_both_get_it() {
     let tools = Recorded::new();
     let ways = pairs(&tools);
     for round in 0..8 {
-        for [one, two] in &ways {
+        for (driver, [one, two]) in ["nfs", "ceph-rbd"].into_iter().zip(&ways) {
             let data = volume(&format!("data-{round}"), Form::Directory, Some(1 << 20));
             let (ours, theirs) = (claim(1), claim(2));
             let tried = tokio::join!(one.provision(&data, &ours), two.provision(&data, &theirs));
-            let got = (tried.0.is_ok(), tried.1.is_ok());
-            assert!(got != (true, true), "{tried:?}");
+            let told = || format!("{driver}, {tried:?}, {}", marks(&tools, &data.name));
+            // Each that got it still has it. If neither did, each gets it once the other is not there.
+            let alone = match (tried.0.is_ok(), tried.1.is_ok()) {
+                (true, true) => panic!("both got it: {}", told()),
+                (true, false) => vec![(one, 1)],
+                (false, true) => vec![(two, 2)],
+                (false, false) => vec![(one, 1), (two, 2)],
+            };
+            for (node, workload) in alone {
+                let got = node.provision(&data, &claim(workload)).await;
+                assert!(got.is_ok(), "{workload} alone: {got:?}; {}", told());
+                let left = node.part(&data, &leaver(workload), Parting::Delete).await;
+                left.unwrap();
+            }
         }
     }
+}
+
+#[tokio::test]
+async fn an_entry_that_fails_after_its_first_write_is_no_mark() {
+    let tools = Recorded::new();
+    let [[nfs, nfs_2], [ceph, ceph_2]] = pairs(&tools);
+    let made = tools.export().join("data");
+    // Nothing is there for who looks, and nothing can be made.
+    std::os::unix::fs::symlink("nowhere", &made).unwrap();
+    let error = nfs.provision(&data(), &claim(1)).await.unwrap_err();
+    assert_eq!(error.code(), "node-io", "{error}");
+    assert_eq!(marker(&tools), None);
+    fs::remove_file(&made).unwrap();
+    nfs_2.provision(&data(), &claim(2)).await.unwrap();
+
+    for key in ["hostler.holder.", "hostler.ours", "hostler.owner."] {
+        tools.fail("set", Some(key));
+        let error = ceph.provision(&data(), &claim(1)).await.unwrap_err();
+        assert_eq!(error.code(), "volume-provision-failed", "{error}");
+        tools.fail("set", None);
+        let provisioned = ceph_2.provision(&data(), &claim(2)).await;
+        assert!(provisioned.unwrap().is_new_owner, "{key}");
+        let left = ceph_2.part(&data(), &leaver(2), Parting::Delete).await;
+        left.unwrap();
+        // What is not known to be ours stays; here it would keep the next from being new.
+        let _ = fs::remove_dir_all(tools.image("data"));
+    }
+}
+
+#[tokio::test]
+async fn an_entry_whose_answer_was_lost_is_taken_back_then_or_once_the_workload_is_deleted() {
+    let tools = Recorded::new();
+    for (driver, [here, there]) in ["nfs", "ceph-rbd"].into_iter().zip(pairs(&tools)) {
+        let one = Node::new("one", driver, &here);
+        let two = Node::new("two", driver, &there);
+        let (ours, stranger) = (unit(driver), unit(driver));
+        one.loses_answers.store(true, Ordering::Relaxed);
+        one.prepare(&ours).await.unwrap_err();
+        two.prepare(&stranger).await.unwrap();
+        let gone = two.runtime.remove(stranger.id, Data::Delete).await;
+        gone.unwrap();
+
+        one.is_cut_off.store(true, Ordering::Relaxed);
+        one.prepare(&ours).await.unwrap_err();
+        one.is_cut_off.store(false, Ordering::Relaxed);
+        let error = two.prepare(&stranger).await.unwrap_err();
+        assert_eq!(error.code(), "volume-in-use", "{error}");
+        let kind = LeftoverKind::SharedVolume {
+            workload: ours.workload,
+        };
+        let name = format!("{driver}.data");
+        one.runtime.discard(kind, &name).await.unwrap();
+        two.prepare(&stranger).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_stays_held_when_its_renewal_fails() {
+    let tools = Recorded::new();
+    let [_, [one, two]] = pairs(&tools);
+    one.provision(&data(), &claim(1)).await.unwrap();
+    tools.fail("set", Some("hostler."));
+    let later = Claim {
+        at: hostler_model::Timestamp::from_millis(2),
+        ..claim(1)
+    };
+    assert!(one.renew(&data(), &later).await.is_err());
+    tools.fail("set", None);
+    one.part(&data(), &leaver(2), Parting::TakeBack)
+        .await
+        .unwrap();
+    refused(&two, &data(), &claim(2)).await;
+    one.renew(&data(), &later).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_that_cannot_be_unmounted_is_no_failed_entry() {
+    let tools = Recorded::new();
+    let [[one, two], _] = pairs(&tools);
+    tools.fail("umount", Some("target is busy"));
+    assert!(one.provision(&data(), &claim(1)).await.unwrap().is_new);
+    tools.fail("umount", None);
+    refused(&two, &data(), &claim(2)).await;
+    one.part(&data(), &leaver(1), Parting::TakeBack)
+        .await
+        .unwrap();
+    assert!(
+        tools.mounted().is_empty(),
+        "the next that uses it unmounts it"
+    );
+    assert!(two.provision(&data(), &claim(2)).await.unwrap().is_new);
+}
+
+/// Whatever is marked beside data of that name, as it is.
+fn marks(tools: &Recorded, name: &str) -> String {
+    let file = fs::read_to_string(tools.export().join(format!(".hostler/{name}.json")));
+    let entries = fs::read_dir(tools.image(name)).into_iter().flatten();
+    let pairs = entries.map(|entry| entry.unwrap().path());
+    let pairs: Vec<_> = pairs
+        .map(|path| (path.clone(), fs::read_to_string(path)))
+        .collect();
+    format!("file {file:?}, pairs {pairs:?}")
 }
 
 #[tokio::test]

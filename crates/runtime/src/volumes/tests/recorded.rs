@@ -17,6 +17,8 @@ const SCRIPT: &str = r#"#!/bin/sh
 me=${0##*/}
 echo "$me $*" >>"$state/calls"
 for last; do :; done
+# A kernel changes its mounts, and a cluster an image's metadata, all at once. A lock file goes with its process.
+alone() { exec 9>"$state/lock" && flock 9; }
 [ -e "$state/hang.$me" ] && [ "$1" != -f ] && exec sleep 1000
 [ -e "$state/fail.$me" ] && { cat "$state/fail.$me" >&2; exit 32; }
 case $me in
@@ -27,11 +29,13 @@ mount)
     *:*) real=$state/server${1#*:} ;;
     *) real=$state/content/${1##*/} ;;
     esac
+    alone
     [ -d "$real" ] || { echo "mounting $1 failed: no such directory" >&2; exit 32; }
     rmdir "$2" && ln -s "$real" "$2" || exit 32
     echo "1 1 0:1 / $2 rw - any any rw" >>"$state/mounts"
     ;;
 umount)
+    alone
     grep -v -F " $last " "$state/mounts" >"$state/mounts.new"
     mv "$state/mounts.new" "$state/mounts"
     rm "$last" && mkdir "$last"
@@ -54,11 +58,12 @@ rbd)
         case $2 in list) name=${last##*/} ;; *) name=${3##*/} ;; esac
         of=$state/images/$name
         [ -e "$of" ] || exit 2
-        # A cluster lists and changes all of it at once.
-        until mkdir "$state/lock" 2>/dev/null; do sleep 0.01; done
-        trap 'rmdir "$state/lock"' EXIT
+        alone
         case $2 in
-        set) printf '%s' "$5" >"$of/$4" ;;
+        set)
+            [ -e "$state/fail.set" ] && case $4 in "$(cat "$state/fail.set")"*) exit 5 ;; esac
+            printf '%s' "$5" >"$of/$4"
+            ;;
         remove) [ -e "$of/$4" ] || exit 2; rm "$of/$4" ;;
         list)
             # Of an image without any it says nothing at all.
@@ -221,6 +226,7 @@ impl Recorded {
         fs::write(self.path("written").join(image), "kept").unwrap();
     }
 
+    /// Lets a program fail with the words; `set`, whatever sets metadata that begins with them.
     pub(super) fn fail(&self, program: &str, with: Option<&str>) {
         let path = self.path(&format!("fail.{program}"));
         match with {
