@@ -27,7 +27,7 @@ const IMPURE: [&str; 8] = [
 const LARGE: [&str; 5] = ["tokio", "bollard", "hyper", "tracing", "regex"];
 
 /// All that `wire` may use: it is shipped to programs of other people.
-const FOR_WIRE: [&str; 15] = [
+const FOR_WIRE: [&str; 16] = [
     "bytes",
     "eventsource-stream",
     "futures",
@@ -35,6 +35,7 @@ const FOR_WIRE: [&str; 15] = [
     "prost",
     "prost-types",
     "reqwest",
+    "rustls",
     "serde",
     "serde_json",
     "thiserror",

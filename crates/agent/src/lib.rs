@@ -34,6 +34,7 @@ mod show;
 mod status;
 mod tuning;
 mod uplink;
+mod vault;
 mod vitals;
 
 use std::sync::Arc;

@@ -179,6 +179,13 @@ impl Note {
         self.is_crash_looping |= self.streak >= CRASH_LOOP;
     }
 
+    /// What a step failed of is there now.
+    pub(crate) fn try_again(&mut self, code: &str, now: Moment) {
+        if let Some(trouble) = self.trouble.as_mut().filter(|it| it.code == code) {
+            (trouble.retry, trouble.tries) = (now, 0);
+        }
+    }
+
     /// A step failed.
     pub(crate) fn failed(&mut self, code: &'static str, message: String, now: Moment) {
         let tries = self.trouble.as_ref().map_or(0, |trouble| trouble.tries);

@@ -30,7 +30,7 @@ impl Tuned {
         *self.0.borrow()
     }
 
-    /// Completes when something has changed since this or [`Self::reserve_changed`] completed last; never when nobody
+    /// Completes when something has changed since this or [`Self::reserves_other_than`] completed last; never when nobody
     /// can change anything any more. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {

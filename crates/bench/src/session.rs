@@ -84,6 +84,7 @@ impl Session {
                 FromServer::Intent(_)
                 | FromServer::Command(_)
                 | FromServer::Open(_)
+                | FromServer::Secrets(_)
                 | FromServer::Unwanted(_) => {}
                 other @ (FromServer::Welcome(_) | FromServer::Refused(_)) => {
                     bail!("unexpected: {other:?}")

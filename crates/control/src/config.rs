@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_fleet::LeaseRules;
+use hostler_kit::sealed::Keyring;
 use hostler_kit::{Clock, Entropy, Tasks};
 use hostler_model::{Contract, Refusal};
 use hostler_store::{LeaseError, Store, StoreError};
@@ -31,6 +32,8 @@ pub struct ControlConfig {
     pub patience: Duration,
     /// How long the leader lease lasts without renewal.
     pub leader_ttl: Duration,
+    /// What seals secrets and opens them; without it there are none to be had.
+    pub secrets: Option<Arc<Keyring>>,
     /// Gives the store a new epoch at start: it was restored or promoted, and agents must notice.
     pub new_epoch: bool,
 }
@@ -143,6 +146,7 @@ impl Default for ControlConfig {
             queue: 4_096,
             patience: Duration::from_secs(10),
             leader_ttl: Duration::from_secs(10),
+            secrets: None,
             new_epoch: false,
         }
     }

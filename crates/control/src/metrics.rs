@@ -16,7 +16,7 @@ const LATENCY_BOUNDS: [u64; 12] = [
 /// The upper bounds of batch sizes, in changes; one more bucket holds the rest.
 const BATCH_BOUNDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
 
-const KINDS: [&str; 39] = [
+const KINDS: [&str; 42] = [
     "found",
     "new-epoch",
     "announce",
@@ -56,6 +56,9 @@ const KINDS: [&str; 39] = [
     "pressed",
     "access",
     "join",
+    "put-secret",
+    "remove-secret",
+    "reseal",
 ];
 
 /// Everything that is counted, at about this moment.
@@ -286,5 +289,8 @@ const fn kind(verb: &Verb) -> usize {
         Verb::Pressed { .. } => 36,
         Verb::Access(_) => 37,
         Verb::Join(_) => 38,
+        Verb::PutSecret { .. } => 39,
+        Verb::RemoveSecret { .. } => 40,
+        Verb::Reseal { .. } => 41,
     }
 }

@@ -15,6 +15,7 @@
 //! pools/<id>                             Pool
 //! quotes/<pool>/<place:04>               Quote; the ring of its pool
 //! switches/<id>                          Switch
+//! secrets/<name>                         Secret
 //! events/<sequence mod capacity:08>      Event
 //! ```
 //!
@@ -31,7 +32,7 @@ use hostler_store::{Entry, KEY_BYTES, Key};
 use serde::{Deserialize, Serialize};
 
 /// The folders of keys, in the order in which they are loaded.
-pub(crate) const PREFIXES: [&str; 15] = [
+pub(crate) const PREFIXES: [&str; 16] = [
     "fleet",
     "nodes/",
     "workloads/",
@@ -46,6 +47,7 @@ pub(crate) const PREFIXES: [&str; 15] = [
     "pools/",
     "quotes/",
     "switches/",
+    "secrets/",
     "events/",
 ];
 
@@ -99,6 +101,8 @@ pub(crate) fn key(change: &Change, event_capacity: u64) -> Key {
         Change::RemoveQuote(pool, slot) => quote_key(pool, *slot),
         Change::PutSwitch(switch) => format!("switches/{}", switch.id),
         Change::RemoveSwitch(id) => format!("switches/{id}"),
+        Change::PutSecret(secret) => format!("secrets/{}", secret.name),
+        Change::RemoveSecret(name) => format!("secrets/{name}"),
         Change::Append(event) => format!("events/{:08}", event.sequence % event_capacity.max(1)),
     }
 }
@@ -123,6 +127,7 @@ pub(crate) fn value(change: &Change) -> Result<Option<Bytes>, serde_json::Error>
         Change::PutPool(pool) => json(pool),
         Change::PutQuote(quote) => json(quote),
         Change::PutSwitch(switch) => json(switch),
+        Change::PutSecret(secret) => json(secret),
         Change::Append(event) => json(event),
         Change::RemoveNode(_)
         | Change::RemoveWorkload(_)
@@ -136,7 +141,8 @@ pub(crate) fn value(change: &Change) -> Result<Option<Bytes>, serde_json::Error>
         | Change::RemoveRental(_)
         | Change::RemovePool(_)
         | Change::RemoveQuote(..)
-        | Change::RemoveSwitch(_) => Ok(None),
+        | Change::RemoveSwitch(_)
+        | Change::RemoveSecret(_) => Ok(None),
     }
 }
 
@@ -162,6 +168,7 @@ pub(crate) fn read(entry: &Entry) -> Result<Change, Unreadable> {
         "pools" => Change::PutPool(Arc::new(serde_json::from_slice(value)?)),
         "quotes" => Change::PutQuote(Arc::new(serde_json::from_slice(value)?)),
         "switches" => Change::PutSwitch(Arc::new(serde_json::from_slice(value)?)),
+        "secrets" => Change::PutSecret(Arc::new(serde_json::from_slice(value)?)),
         "events" => Change::Append(Arc::new(serde_json::from_slice(value)?)),
         _ => return Err("its kind is not known to this version".into()),
     })
@@ -187,6 +194,7 @@ pub(crate) fn weight(change: &Change) -> usize {
         Change::PutPool(pool) => POOL_ROOM + measured(pool),
         Change::PutQuote(quote) => POOL_ROOM + measured(quote),
         Change::PutSwitch(switch) => KEY_ROOM + measured(switch),
+        Change::PutSecret(secret) => KEY_ROOM + secret.name.len() + measured(secret),
         Change::Append(event) => KEY_ROOM + measured(event),
         Change::RemoveAlias(key) => alias_key(key).len(),
         Change::RemoveNode(_)
@@ -199,6 +207,7 @@ pub(crate) fn weight(change: &Change) -> usize {
         | Change::RemoveAccount(_)
         | Change::RemoveRental(_)
         | Change::RemoveSwitch(_) => KEY_ROOM,
+        Change::RemoveSecret(name) => KEY_ROOM + name.len(),
         Change::RemovePool(_) | Change::RemoveQuote(..) => POOL_ROOM,
     }
 }

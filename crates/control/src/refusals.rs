@@ -1,5 +1,6 @@
 //! The shell's own refusals, each in one place so that a code always comes with the same sentence.
 
+use hostler_kit::sealed::KeyringError;
 use hostler_model::{Code, NodeId, Refusal, Task};
 
 pub(crate) fn not_leader() -> Refusal {
@@ -56,6 +57,39 @@ pub(crate) fn node_gone(name: &str) -> Refusal {
         sentence,
         "join it as a new node, with a fresh identity",
     )
+}
+
+pub(crate) fn no_secret(name: &str) -> Refusal {
+    let sentence = format!("there is no secret `{name}`");
+    Refusal::new(
+        Code::SecretNotFound,
+        sentence,
+        "list the secrets with `hostler secret ls`",
+    )
+}
+
+pub(crate) fn no_keys() -> Refusal {
+    let sentence = "this server has no key for secrets";
+    let advice = "start it with `--secrets-key FILE`";
+    Refusal::new(Code::SecretsLocked, sentence, advice)
+}
+
+pub(crate) fn locked(name: &str, why: &str) -> Refusal {
+    let sentence = format!("the secret {name} cannot be opened: {why}");
+    let advice = "start the server with the key file that sealed it, or set it again";
+    Refusal::new(Code::SecretsLocked, sentence, advice)
+}
+
+pub(crate) fn keys_unwritten(error: &KeyringError) -> Refusal {
+    let cause = std::error::Error::source(error).map_or_else(String::new, |it| format!(": {it}"));
+    let sentence = format!("{error}{cause}; no key was changed");
+    let advice = "see to the disk of the server's key file, then try again";
+    Refusal::new(Code::SecretsLocked, sentence, advice)
+}
+
+pub(crate) fn internal(sentence: &str) -> Refusal {
+    let advice = "please report this; the server's log says more";
+    Refusal::new(Code::Internal, sentence, advice)
 }
 
 pub(crate) fn session_replaced() -> Refusal {

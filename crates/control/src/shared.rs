@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) newest_event: watch::Sender<u64>,
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) ended: CancellationToken,
+    /// Held for reading while a secret is sealed and recorded, for writing while a key goes.
+    pub(crate) secrets: tokio::sync::RwLock<()>,
     /// Why the store failed the last commit; none once it takes one again.
     store_trouble: Mutex<Option<String>>,
     #[cfg(feature = "fake")]
@@ -86,6 +88,7 @@ impl Shared {
             newest_event: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             ended: CancellationToken::new(),
+            secrets: tokio::sync::RwLock::default(),
             store_trouble: Mutex::default(),
             #[cfg(feature = "fake")]
             journal: std::sync::OnceLock::new(),
@@ -211,6 +214,12 @@ impl Shared {
                 Change::PutCommand(command) => concerned.push(command.node),
                 Change::RemoveAssignment(id) => {
                     concerned.extend(view.assignment(*id).map(|assignment| assignment.node));
+                }
+                // Who has a copy that names it gets the new value.
+                Change::PutSecret(secret) => {
+                    let users = view.users_of_secret(&secret.name);
+                    let copies = users.flat_map(|workload| view.assignments_of(workload.id));
+                    concerned.extend(copies.map(|copy| copy.node));
                 }
                 _ => {}
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hostler_model::{
     Account, AccountId, Alias, AliasKey, ApiToken, Assignment, AssignmentId, Command, CommandId,
     Event, FleetId, JoinToken, JoinTokenId, Node, NodeId, Pool, PoolId, Quote, Rental, ReplicaId,
-    Revision, StoreEpoch, Switch, SwitchId, TokenId, Workload, WorkloadId,
+    Revision, Secret, StoreEpoch, Switch, SwitchId, TokenId, Workload, WorkloadId,
 };
 
 /// One record put or removed. Records are shared between the two views, never copied.
@@ -44,6 +44,8 @@ pub enum Change {
     RemoveQuote(PoolId, u64),
     PutSwitch(Arc<Switch>),
     RemoveSwitch(SwitchId),
+    PutSecret(Arc<Secret>),
+    RemoveSecret(String),
     /// Appends to the bounded event log.
     Append(Arc<Event>),
 }
@@ -81,6 +83,9 @@ pub enum Reply {
     },
     Account {
         id: AccountId,
+    },
+    Secret {
+        version: u64,
     },
     Replica {
         id: ReplicaId,

@@ -39,5 +39,5 @@ pub mod jobs {
     pub use crate::decide::{due, is_active};
 }
 
-pub use verb::{ApplyOptions, Expect, NodeAnnouncement, Turn, UnitReport, Verb};
+pub use verb::{ApplyOptions, Expect, NodeAnnouncement, Resealed, Turn, UnitReport, Verb};
 pub use why::{Finding, NodeFinding, Why, why};

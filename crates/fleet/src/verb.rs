@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
     AliasKey, AssignmentId, CommandId, CommandKind, Contract, Desired, Exit, Foreign, Instance,
-    NodeFacts, NodeId, Pressure, Resources, UnitId, WorkloadId,
+    NodeFacts, NodeId, Pressure, Resources, Sealed, UnitId, WorkloadId,
 };
 
 use crate::Progress;
@@ -201,6 +201,26 @@ pub enum Verb {
     /// wait for approval. Refused if the token is none or spent; a machine that is a member already is answered.
     Join(Box<Joining>),
 
+    // --- secrets, which are sealed before they come here
+    /// Gives a secret a value, which was sealed as that version. Refused with `revision-conflict` if it is not the next.
+    PutSecret {
+        name: String,
+        version: u64,
+        sealed: Sealed,
+        expect: Expect,
+    },
+    /// Refused with `secret-in-use` while a workload, or a copy of an earlier revision, names it.
+    RemoveSecret {
+        name: String,
+        expect: Expect,
+    },
+    /// The same values under the key `to`: what has another version or key than was read is left alone. Answers how
+    /// many were resealed, and whether any is under another key still.
+    Reseal {
+        to: String,
+        secrets: Vec<Resealed>,
+    },
+
     // --- rented machines, their accounts and their market
     Account(Box<AccountVerb>),
     /// An agent on a rented machine says hello, as with `Announce`.
@@ -218,6 +238,16 @@ pub enum Verb {
     Prune {
         limit: usize,
     },
+}
+
+/// A secret's value under another key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resealed {
+    pub name: String,
+    pub version: u64,
+    /// The key that it was read with.
+    pub from: String,
+    pub sealed: Sealed,
 }
 
 /// What an agent's hello tells.

@@ -73,6 +73,8 @@ pub enum Finding {
     NoDriver { kind: Kind, note: String },
     /// The node has not the storage that a volume needs; the note is the driver's own.
     NoStorage { driver: String, note: String },
+    /// Secrets do not go to the node: it came through another contract.
+    NoSecrets,
     /// A constraint does not hold there.
     Constraint {
         constraint: Constraint,
@@ -298,6 +300,9 @@ fn of_node(
     }
     findings.extend(lacking_driver(node, spec));
     findings.extend(lacking_storage(node, spec));
+    if !node.takes_secrets_of(spec) {
+        findings.push(Finding::NoSecrets);
+    }
     let constraints = &spec.placement.constraints;
     for constraint in constraints
         .iter()
@@ -392,7 +397,8 @@ impl Finding {
             | Self::HeldBack { .. }
             | Self::Pressure { .. }
             | Self::NoDriver { .. }
-            | Self::NoStorage { .. } => self.to_string(),
+            | Self::NoStorage { .. }
+            | Self::NoSecrets => self.to_string(),
         }
     }
 
@@ -413,6 +419,7 @@ impl Finding {
             | Self::NoStorage { .. }
             | Self::Constraint { .. }
             | Self::PortTaken { .. }
+            | Self::NoSecrets
             | Self::Full { .. } => 0,
         }
     }
@@ -434,6 +441,7 @@ impl Finding {
             Self::NoStorage { driver, .. } => {
                 format!("make the storage driver {driver} work on {node}")
             }
+            Self::NoSecrets => format!("run our own agent on {node}"),
             Self::Constraint { constraint, .. } => fix_constraint(constraint, node),
             Self::Cpu {
                 short,
@@ -542,6 +550,7 @@ impl fmt::Display for Finding {
             Self::NoStorage { driver, note } => {
                 write!(f, "has no storage driver {driver}: {note}")
             }
+            Self::NoSecrets => f.write_str("is given no secrets: its agent is of another kind"),
             Self::Constraint {
                 constraint,
                 value: Some(value),

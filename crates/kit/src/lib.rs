@@ -1,10 +1,12 @@
-//! What every shell room uses, and nothing else: the clock and entropy, backoff, files, tasks, telemetry, trust.
+//! What every shell room uses, and nothing else: the clock and entropy, backoff, files, sealed values, tasks, telemetry,
+//! trust.
 //!
 //! There is no other way to read time or randomness, or to start a task; lints forbid the rest.
 
 mod backoff;
 mod clock;
 pub mod files;
+pub mod sealed;
 mod tasks;
 pub mod telemetry;
 pub mod trust;

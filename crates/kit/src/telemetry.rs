@@ -23,7 +23,7 @@ pub enum Format {
 /// Installs the process's subscriber. `filter` is in `tracing`'s directive language, such as `info` or
 /// `hostler=debug,warn`; text that is none falls back to `info`. A second call does nothing.
 pub fn install(filter: &str, format: Format) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = quieted(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info")));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -63,5 +63,58 @@ pub fn change_filter(filter: &str) -> bool {
     match (CHANGE.get(), EnvFilter::try_new(filter)) {
         (Some(change), Ok(filter)) => change(filter),
         _ => false,
+    }
+}
+
+/// The engine's client prints whole requests when it is asked to, and those may hold secrets: it is never asked.
+fn quieted(filter: EnvFilter) -> EnvFilter {
+    match "bollard::docker=info".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn requests_to_the_engine_are_not_logged_however_loud_the_log_is() {
+        for filter in ["trace", "bollard=trace", "bollard::docker=trace,info"] {
+            let written = Written::default();
+            let writer = written.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter(quieted(EnvFilter::new(filter)))
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::debug!(target: "bollard::docker", "canary");
+                tracing::info!(target: "hostler", "told");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            assert!(!text.contains("canary"), "{filter}: {text}");
+            assert_eq!(
+                text.contains("told"),
+                filter != "bollard=trace",
+                "{filter}: {text}"
+            );
+        }
     }
 }

@@ -76,6 +76,9 @@ pub enum EventKind {
     TokenIssued,
     TokenRevoked,
     AuthorityRotated,
+    SecretSet,
+    SecretRemoved,
+    SecretsResealed,
 }
 
 /// What an event is about; everything that is known is filled in.
@@ -171,6 +174,9 @@ impl EventKind {
             Self::TokenIssued => "token-issued",
             Self::TokenRevoked => "token-revoked",
             Self::AuthorityRotated => "authority-rotated",
+            Self::SecretSet => "secret-set",
+            Self::SecretRemoved => "secret-removed",
+            Self::SecretsResealed => "secrets-resealed",
         }
     }
 }

@@ -118,6 +118,8 @@ failures! {
     GitTokenUnreadable = "git-token-unreadable", InvalidSpec, Lasting;
     GitUnreachable = "git-unreachable", NetworkError, Passing;
     GitUnauthorized = "git-unauthorized", NetworkError, Lasting;
+    SecretMissing = "secret-missing", RuntimeError, Passing;
+    SecretsUnsupported = "secrets-unsupported", InvalidSpec, Lasting;
     EngineDown = "engine-down", RuntimeError, Passing;
     DriverMissing = "driver-missing", RuntimeError, Passing;
     RefusedByNode = "refused-by-node", InvalidSpec, Lasting;

@@ -22,6 +22,7 @@ mod quantity;
 mod refusal;
 mod rental;
 mod rollout;
+mod secret;
 mod switch;
 mod time;
 mod workload;
@@ -58,6 +59,7 @@ pub use rental::{
     ReplicaStatus, Role, Signal, Standing, SyncStatus,
 };
 pub use rollout::{Base, FIRST_SPARE_SLOT, Rollout, Stage};
+pub use secret::{Sealed, Secret};
 pub use switch::{Switch, SwitchEnd, SwitchPrices, SwitchStamps};
 pub use time::Timestamp;
 pub use workload::{Actor, Desired, Revision, Workload};

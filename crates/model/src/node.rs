@@ -292,6 +292,7 @@ impl Node {
         self.knows_jobs_of(spec)
             && self.can_run(spec.runs_on())
             && self.lacking_storage(spec).is_none()
+            && self.takes_secrets_of(spec)
     }
 
     /// The first storage driver that the spec needs and the node has not.
@@ -310,6 +311,12 @@ impl Node {
                 .labels
                 .get(&ManagedVolume::label(driver))
                 .is_some_and(|it| it == "true")
+    }
+
+    /// Whether its agent is given secrets, or the spec names none. They go over sessions of ours alone.
+    #[must_use]
+    pub fn takes_secrets_of(&self, spec: &WorkloadSpec) -> bool {
+        spec.secrets.is_empty() || self.contract == Contract::Session
     }
 
     /// Whether its agent knows jobs, or the spec is none.

@@ -35,6 +35,12 @@ codes! {
         ReplicaStateConflict = "replica-state-conflict",
         /// The node is not on a rented machine.
         NotRented = "not-rented",
+        /// No secret has this name.
+        SecretNotFound = "secret-not-found",
+        /// A workload names the secret.
+        SecretInUse = "secret-in-use",
+        /// The key of the secrets is not here, or does not open them.
+        SecretsLocked = "secrets-locked",
         /// No revision of that number is kept.
         RevisionNotFound = "revision-not-found",
         /// No rollout is under way that could be promoted.

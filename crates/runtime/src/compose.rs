@@ -56,11 +56,12 @@ use crate::container::registry::Registries;
 use crate::container::starts::Starts;
 use crate::container::watch::Watch;
 use crate::logs::{LogLine, LogQuery};
+use crate::secrets::{Given, Pouch};
 use crate::turns::{Turns, lock};
 use crate::whose::Whose;
 use crate::{
     Data, Exec, Files, Found, Judge, Judged, Leftovers, Ports, Progress, Runtime, RuntimeError,
-    Stats, Unit, UnitStats, fact,
+    Secrets, Stats, Unit, UnitStats, fact,
 };
 
 pub use file::{FileSet, resolve};
@@ -108,6 +109,7 @@ struct Inner {
     starts: Starts,
     places: Places,
     owner: String,
+    secrets: Pouch,
     judge: OnceLock<Arc<dyn Judge>>,
     programs: Programs,
     env: Vec<(String, String)>,
@@ -130,6 +132,7 @@ impl ComposeRuntime {
     /// Makes the driver; connects to nothing and looks for nothing yet.
     #[must_use]
     pub fn new(config: ComposeConfig) -> Self {
+        let secrets = Pouch::of(&config.dir);
         let places = Places::new(config.dir, &config.owner);
         let mut env = config.environment;
         env.push(("DOCKER_HOST".to_owned(), address(&config.engine)));
@@ -144,6 +147,7 @@ impl ComposeRuntime {
             starts: Starts::in_dir(places.starts()),
             places,
             owner: config.owner,
+            secrets,
             judge: OnceLock::new(),
             programs: config.programs,
             env,
@@ -209,7 +213,11 @@ impl Runtime for ComposeRuntime {
 
     async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
         self.inner.watch_events();
-        self.inner.observe().await
+        let holders = self.inner.secrets.holders();
+        let found = self.inner.observe().await?;
+        let units = found.iter().map(|unit| unit.id);
+        self.inner.secrets.sweep(holders, units).await;
+        Ok(found)
     }
 
     fn parts(&self, id: UnitId) -> Vec<Part> {
@@ -254,6 +262,16 @@ impl Runtime for ComposeRuntime {
 
     fn ports(&self) -> Option<&dyn Ports> {
         Some(self)
+    }
+
+    fn secrets(&self) -> Option<&dyn Secrets> {
+        Some(self)
+    }
+}
+
+impl Secrets for ComposeRuntime {
+    fn give(&self, id: UnitId, secrets: Vec<Given>) {
+        self.inner.secrets.give(id, secrets);
     }
 }
 

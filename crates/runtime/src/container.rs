@@ -55,10 +55,11 @@ use hostler_model::spec::Kind;
 use hostler_model::{Exit, FailureCode, RuntimeFact, Timestamp, UnitId};
 
 use crate::logs::{LogLine, LogQuery};
+use crate::secrets::{Given, Pouch};
 use crate::turns::{Turn, Turns, lock, to_the_end};
 use crate::{
     Adoptable, Adoption, Census, Data, Exec, Files, Found, FoundState, Leftovers, NativeHealth,
-    Ports, Progress, Runtime, RuntimeError, Stats, Unit, UnitStats, fact,
+    Ports, Progress, Runtime, RuntimeError, Secrets, Stats, Unit, UnitStats, fact,
 };
 use adopt::Adoptions;
 use engine::{Attempt as _, Engine, NETWORK_MISSING, readable};
@@ -105,6 +106,7 @@ struct Inner {
     creations: Semaphore,
     starts: Starts,
     adoptions: Adoptions,
+    secrets: Pouch,
     owner: String,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -138,6 +140,7 @@ impl ContainerRuntime {
             pulls: Pulls::new(registries, patience, images),
             creations: Semaphore::new(CREATIONS_AT_ONCE),
             adoptions: Adoptions::in_dir(dir.join("adopted")),
+            secrets: Pouch::of(&dir),
             starts: Starts::in_dir(dir),
             owner,
             clock,
@@ -230,7 +233,11 @@ impl Runtime for ContainerRuntime {
 
     async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
         self.inner.watch_events();
-        self.inner.observe().await
+        let holders = self.inner.secrets.holders();
+        let found = self.inner.observe().await?;
+        let units = found.iter().map(|unit| unit.id);
+        self.inner.secrets.sweep(holders, units).await;
+        Ok(found)
     }
 
     async fn changed(&self) {
@@ -276,6 +283,16 @@ impl Runtime for ContainerRuntime {
 
     fn native_health(&self) -> Option<&dyn NativeHealth> {
         Some(self)
+    }
+
+    fn secrets(&self) -> Option<&dyn Secrets> {
+        Some(self)
+    }
+}
+
+impl Secrets for ContainerRuntime {
+    fn give(&self, id: UnitId, secrets: Vec<Given>) {
+        self.inner.secrets.give(id, secrets);
     }
 }
 
@@ -372,7 +389,11 @@ impl Inner {
             name: Some(create::name_of(unit)),
             ..CreateContainerOptions::default()
         };
+        let given = self.secrets.take(unit.id, &unit.spec)?;
+        // The engine looks for the files when it makes the container.
+        self.secrets.write(unit.id, &given).await?;
         let body = create::body_of(unit, image, &self.owner);
+        let body = create::with_secrets(body, &self.secrets.mounts(unit)?, &given)?;
         match docker
             .create_container(Some(options), body)
             .await
@@ -398,6 +419,8 @@ impl Inner {
             return Ok(());
         }
         let docker = self.engine.docker().await?;
+        // Its variables are those that it was made with; files are as new as the start.
+        self.secrets.write(id, &self.secrets.take_all(id)).await?;
         // On record before it begins: an engine that starts it although its answer is lost has a run that
         // is known, and a start that failed is told by its moment, which the engine never saw.
         self.starts
@@ -441,6 +464,7 @@ impl Inner {
             Ok(_) | Err(RuntimeError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
+        self.secrets.remove(id).await?;
         // The records first: an agent that dies in between is led back here by the container, by a record it is not.
         self.starts.forget(id).await?;
         if let Some(container) = self.find_container(id).await? {

@@ -38,11 +38,12 @@ use hostler_model::{Exit, Part, RuntimeFact, UnitId};
 pub use machine::{FakeMachine, Fault};
 
 use crate::logs::{LogLine, LogQuery};
+use crate::secrets::Given;
 use crate::vm::{Interface, Power};
 use crate::{
     Adoptable, Adoption, Census, Data, Discarded, Exec, Fencing, Files, Found, Guest, Guests,
-    Leftover, LeftoverKind, Leftovers, NativeHealth, Ports, Progress, Runtime, RuntimeError, Stats,
-    Unit, UnitStats,
+    Leftover, LeftoverKind, Leftovers, NativeHealth, Ports, Progress, Runtime, RuntimeError,
+    Secrets, Stats, Unit, UnitStats,
 };
 
 /// A driver of one kind on a [`FakeMachine`].
@@ -167,6 +168,10 @@ impl Runtime for FakeRuntime {
         Some(self)
     }
 
+    fn secrets(&self) -> Option<&dyn Secrets> {
+        Some(self)
+    }
+
     fn census(&self) -> Option<&dyn Census> {
         let has_engine = self.kind == Kind::Container && self.machine.containers().is_some();
         has_engine.then_some(self)
@@ -256,6 +261,12 @@ impl Leftovers for FakeRuntime {
 impl Census for FakeRuntime {
     async fn running(&self) -> Result<Vec<String>, RuntimeError> {
         Ok(self.machine.containers().unwrap_or_default())
+    }
+}
+
+impl Secrets for FakeRuntime {
+    fn give(&self, id: UnitId, secrets: Vec<Given>) {
+        self.machine.give(id, secrets);
     }
 }
 

@@ -20,6 +20,7 @@ mod files;
 pub mod leftovers;
 pub mod logs;
 pub mod process;
+pub mod secrets;
 mod turns;
 pub mod vm;
 pub mod volumes;
@@ -41,6 +42,7 @@ pub use files::{Archive, Files, Ports};
 pub use hostler_model::{ExecCommand, TerminalSize};
 pub use leftovers::{Discarded, Leftover, LeftoverKind, Leftovers};
 pub use logs::{LogLine, LogQuery, Run, Stream};
+pub use secrets::Secrets;
 pub use volumes::{Attached, Place};
 
 /// What is to be run: all that a driver needs to know.
@@ -308,6 +310,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Whether its units can have managed volumes.
     fn volumes(&self) -> Option<&dyn Volumes> {
+        None
+    }
+
+    /// Whether its units can have secrets.
+    fn secrets(&self) -> Option<&dyn Secrets> {
         None
     }
 

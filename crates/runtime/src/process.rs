@@ -41,10 +41,11 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::disk;
 use crate::logs::{LogLine, LogQuery};
+use crate::secrets::{Given, Pouch};
 use crate::turns::Turns;
 use crate::{
     Data, Exec, Fencing, Files, Found, FoundState, Place, Ports, Progress, Runtime, RuntimeError,
-    Stats, Unit, UnitStats,
+    Secrets, Stats, Unit, UnitStats,
 };
 
 pub use program::place;
@@ -81,6 +82,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     cgroups: Cgroups,
+    secrets: Pouch,
     preparations: Semaphore,
     wake: Notify,
     turns: Turns,
@@ -101,6 +103,7 @@ impl ProcessRuntime {
         // Shims have another working directory than the agent.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
         let inner = Inner {
+            secrets: Pouch::of(&dir),
             dir,
             shim,
             clock,
@@ -127,13 +130,17 @@ impl ProcessRuntime {
         let turn = self.inner.turns.take(unit.id).await;
         let _permit = self.inner.preparations.acquire().await;
         let inner = Arc::clone(&self.inner);
+        // They are given again for the start.
+        drop(self.inner.secrets.take_all(unit.id));
+        let mut mounts = mounts_of(unit);
+        mounts.extend(self.inner.secrets.mounts(unit)?);
         let record = UnitRecord {
             unit: unit.id,
             workload: unit.workload,
             workload_name: unit.workload_name.clone(),
             slot: unit.slot,
             spec: Arc::clone(&unit.spec),
-            mounts: mounts_of(unit),
+            mounts,
         };
         // What has begun is finished even if nobody waits for it any more, and the turn ends with it.
         disk::off_thread("prepare the unit", move || {
@@ -224,6 +231,7 @@ impl Runtime for ProcessRuntime {
             Err(RuntimeError::Io { .. }) => self.inner.force(id).await?,
             Err(error) => return Err(error),
         }
+        self.inner.secrets.remove(id).await?;
         let inner = Arc::clone(&self.inner);
         disk::off_thread("remove the unit", move || {
             inner.cgroups.remove(id);
@@ -238,7 +246,13 @@ impl Runtime for ProcessRuntime {
 
     async fn observe(&self) -> Result<Vec<Found>, RuntimeError> {
         let inner = Arc::clone(&self.inner);
-        let found = disk::off_thread("look at the units", move || inner.observe()).await?;
+        let looked = disk::off_thread("look at the units", move || {
+            let holders = inner.secrets.holders();
+            Ok((inner.observe()?, holders))
+        });
+        let (found, holders) = looked.await?;
+        let units = found.iter().map(|unit| unit.id);
+        self.inner.secrets.sweep(holders, units).await;
         for unit in &found {
             if matches!(unit.state, FoundState::Running { .. }) {
                 self.inner.watch(unit.id, unit.runs);
@@ -271,12 +285,22 @@ impl Runtime for ProcessRuntime {
         Some(self)
     }
 
+    fn secrets(&self) -> Option<&dyn Secrets> {
+        Some(self)
+    }
+
     fn files(&self) -> Option<&dyn Files> {
         Some(self)
     }
 
     fn ports(&self) -> Option<&dyn Ports> {
         Some(self)
+    }
+}
+
+impl Secrets for ProcessRuntime {
+    fn give(&self, id: UnitId, secrets: Vec<Given>) {
+        self.inner.secrets.give(id, secrets);
     }
 }
 

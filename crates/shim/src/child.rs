@@ -4,6 +4,7 @@
 //! files is inherited, so the shim sets it on itself for the moment of the spawn; that nothing may gain privileges
 //! it takes on for good, for it needs none. What the shim must not have itself is the launcher's business.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal as _};
@@ -48,7 +49,11 @@ pub(super) struct Prepared {
 }
 
 /// Turns the spec into a command, or says what the machine cannot give.
-pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Failure> {
+pub(super) fn prepare(
+    record: &UnitRecord,
+    dir: &UnitDir,
+    secrets: &BTreeMap<String, String>,
+) -> Result<Prepared, Failure> {
     let spec = &record.spec;
     let process = spec.process.as_ref().ok_or_else(no_program)?;
     let (program, arguments) = process.command.split_first().ok_or_else(no_program)?;
@@ -73,6 +78,10 @@ pub(super) fn prepare(record: &UnitRecord, dir: &UnitDir) -> Result<Prepared, Fa
     if let Some(Identity { uid, gid, .. }) = furnished.hand_over(launch.as_mut()) {
         command.uid(uid).gid(gid);
     }
+    command
+        .envs(secrets)
+        .env(UNIT_VARIABLE, record.unit.to_string())
+        .env_remove(COMMAND_VARIABLE);
     if let Some(launch) = launch.as_mut() {
         hand_over_environment(&mut command, launch, record.unit);
     }
@@ -474,7 +483,6 @@ fn set_environment(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use hostler_model::spec::WorkloadSpec;
@@ -501,12 +509,18 @@ mod tests {
             spec: Arc::new(spec),
             mounts: Vec::new(),
         };
-        let prepared = prepare(&record, &UnitDir::at(home.path())).unwrap();
+        let secrets = BTreeMap::from(
+            [("TOKEN", "canary"), (UNIT_VARIABLE, "another")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
+        let prepared = prepare(&record, &UnitDir::at(home.path()), &secrets).unwrap();
         let keys: Vec<_> = prepared.command.get_envs().map(|(key, _)| key).collect();
         assert_eq!(keys, [UNIT_VARIABLE]);
         let of_program = prepared.launch.unwrap().environment;
         assert_eq!(of_program["LD_PRELOAD"], "/evil.so");
-        assert!(of_program.contains_key(UNIT_VARIABLE) && of_program.contains_key("PATH"));
+        assert_eq!(of_program["TOKEN"], "canary");
+        assert_eq!(of_program[UNIT_VARIABLE], record.unit.to_string());
+        assert!(of_program.contains_key("PATH"));
         assert!(!of_program.contains_key(COMMAND_VARIABLE));
     }
 }

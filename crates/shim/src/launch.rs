@@ -24,7 +24,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use hostler_model::spec::{
     Isolation, Mount, ProcessNetwork, ProcessSpec, Seccomp, Ulimit, UlimitValue,
 };
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Uid};
@@ -34,8 +34,8 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, Unsatisfiable, filter};
 
 /// What the launcher is told. Its directory is the program's already; its environment is not: it begins as root, and
-/// what a spec says must steer neither it nor the loader of its libraries.
-#[derive(Debug, Serialize, Deserialize)]
+/// what a spec says must steer neither it nor the loader of its libraries. It may hold secrets, so it is not printed.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) command: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
@@ -332,10 +332,16 @@ fn mounts(tmp: bool, pid: bool, binds: &[Mount]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// A place that is not there yet is made, and stays.
+/// A place that is not there yet is made, and stays: a directory, or an empty file for a file.
 fn bind_at(source: &OwnedFd, bind: &Mount) -> rustix::io::Result<()> {
     let target = Path::new(&bind.target);
-    if std::fs::create_dir_all(target).is_err() {
+    let is_file =
+        FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::RegularFile;
+    let made = match target.parent().filter(|_| is_file) {
+        None => std::fs::create_dir_all(target),
+        Some(parent) => std::fs::create_dir_all(parent).and_then(|()| placeholder(target)),
+    };
+    if made.is_err() {
         return Err(rustix::io::Errno::NOTDIR);
     }
     let source = format!("/proc/self/fd/{}", source.as_raw_fd());
@@ -345,6 +351,18 @@ fn bind_at(source: &OwnedFd, bind: &Mount) -> rustix::io::Result<()> {
         rustix::mount::mount_remount(target, flags, c"")?;
     }
     Ok(())
+}
+
+/// Something for a file to be mounted over. What is there is left as it is.
+fn placeholder(target: &Path) -> io::Result<()> {
+    let made = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(target);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[expect(

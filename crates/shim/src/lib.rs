@@ -1,7 +1,7 @@
 //! The shim: the tiny process between the agent and a unit's process. It is why a unit outlives its agent.
 //!
 //! One shim per run, single-threaded, started as `hostler shim <unit dir>` with the run's number on its
-//! standard input (with an order there it is a launcher, see `launch`). It owns the run's records and
+//! standard input, and behind it the variables that are secrets (with an order there it is a launcher, see `launch`). It owns the run's records and
 //! log, and the only one who talks to it is the agent, through the unit's `control` pipe. (The same program also brings commands
 //! into a unit that runs, see `command`.)
 //!
@@ -34,6 +34,7 @@ pub mod record;
 mod user;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -135,7 +136,7 @@ pub fn main(unit_dir: &Path) -> ExitCode {
     }
     let begun = match told() {
         Ok(Told::Launch(launch)) => return launch.run(),
-        Ok(Told::Run(run)) => begin(unit_dir, run),
+        Ok(Told::Run(run, secrets)) => begin(unit_dir, run, &secrets),
         Err(refusal) => Err(refusal),
     };
     match begun {
@@ -165,7 +166,7 @@ pub fn stop_of(spec: &WorkloadSpec) -> (Signal, Duration) {
     (signal, Duration::from_millis(spec.stop.grace_ms))
 }
 
-fn begin(unit_dir: &Path, run: u32) -> Result<(RunOf, watch::Living), Report> {
+fn begin(unit_dir: &Path, run: u32, secrets: &Secrets) -> Result<(RunOf, watch::Living), Report> {
     // Fails only for a process that leads its session already, which is what is wanted.
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
@@ -185,7 +186,7 @@ fn begin(unit_dir: &Path, run: u32) -> Result<(RunOf, watch::Living), Report> {
         cgroups: Cgroups::detect(Path::new(cgroup::ROOT)),
     };
     write_start(&run).map_err(failed("record the start"))?;
-    spawn(&run)
+    spawn(&run, secrets)
         .map(|child| watch::Living {
             child,
             control,
@@ -214,8 +215,8 @@ fn take_back_start(run: &RunOf) {
     run.cgroups.remove(run.record.unit);
 }
 
-fn spawn(run: &RunOf) -> Result<child::Child, Report> {
-    let prepared = child::prepare(&run.record, &run.dir).map_err(Report::Failed)?;
+fn spawn(run: &RunOf, secrets: &Secrets) -> Result<child::Child, Report> {
+    let prepared = child::prepare(&run.record, &run.dir, secrets).map_err(Report::Failed)?;
     let me = Some(rustix::process::getpid());
     rustix::process::set_child_subreaper(me)
         .map_err(io::Error::from)
@@ -266,10 +267,13 @@ fn is_busy(error: &io::Error) -> bool {
     errno == Some(rustix::io::Errno::ACCESS) || errno == Some(rustix::io::Errno::AGAIN)
 }
 
+/// Variables that lie on no disk and are not printed.
+type Secrets = BTreeMap<String, String>;
+
 /// What this process is to be.
 enum Told {
-    /// The shim of that run.
-    Run(u32),
+    /// The shim of that run, which gives its process these variables.
+    Run(u32, Secrets),
     /// What a shim starts in its unit's place.
     Launch(Box<launch::Launch>),
 }
@@ -287,8 +291,11 @@ fn told() -> Result<Told, Report> {
             .map(Told::Launch)
             .map_err(failed("read what is to be launched"));
     }
-    let run = text.trim().parse().map_err(|_| Report::Busy)?;
-    Ok(Told::Run(run))
+    let (run, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let run = run.trim().parse().map_err(|_| Report::Busy)?;
+    let variables = rest.split('\0').filter_map(|it| it.split_once('='));
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    Ok(Told::Run(run, variables.map(owned).collect()))
 }
 
 /// `SIGKILL` and `SIGSTOP` remain. Handlers do not outlive an exec, so the unit's process has the defaults.

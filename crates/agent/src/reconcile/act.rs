@@ -90,7 +90,7 @@ impl Reconciler {
             return;
         };
         let (sender, clock) = (self.sender.clone(), Arc::clone(&self.clock));
-        let guardian = Arc::clone(&self.guardian);
+        let (guardian, vault) = (Arc::clone(&self.guardian), self.vault.clone());
         let (kept, dropped) = oneshot::channel();
         let (kind, workload) = (item.spec.runs_on(), item.workload);
         let preparation = Preparation {
@@ -105,7 +105,8 @@ impl Reconciler {
                 let begun = clock.uptime();
                 let progress = progress_of(unit, sender.clone());
                 let judged = adoption::judge(&guardian, &*runtime, &wanted.spec).await;
-                let answer = match judged {
+                let given = judged.and_then(|()| vault.give(&*runtime, (unit, &wanted.spec)));
+                let answer = match given {
                     Ok(()) => runtime.prepare(&wanted, &progress).await,
                     Err(refused) => Err(refused),
                 };
@@ -160,6 +161,10 @@ impl Reconciler {
             return;
         };
         let (sender, clock) = (self.sender.clone(), Arc::clone(&self.clock));
+        let item = self.intents.get(&unit.assignment);
+        let item = item.filter(|item| item.unit == unit);
+        let spec = item.map(|item| WorkloadSpec::runnable(&item.spec));
+        let vault = self.vault.clone();
         self.begin(unit, doing);
         self.tasks.spawn_until_stop("step", async move {
             let permit = match doing {
@@ -168,7 +173,14 @@ impl Reconciler {
             };
             let begun = clock.uptime();
             let answer = match step {
-                Step::Start(_) => runtime.start(unit).await.map(|()| None),
+                Step::Start(_) => {
+                    let spec = spec.as_deref();
+                    let given = spec.map_or(Ok(()), |spec| vault.give(&*runtime, (unit, spec)));
+                    match given {
+                        Ok(()) => runtime.start(unit).await.map(|()| None),
+                        Err(error) => Err(error),
+                    }
+                }
                 Step::Stop(..) => runtime.stop(unit).await.map(Some),
                 Step::Remove(_, data) => runtime.remove(unit, data).await.map(|()| None),
                 // These have their own ways.

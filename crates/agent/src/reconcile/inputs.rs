@@ -23,6 +23,7 @@ use crate::plan::Step;
 use crate::probe::Abilities;
 use crate::show::Picture;
 use crate::tuning::Tuned;
+use crate::vault::Vault;
 
 /// The uplink's way to the reconciler.
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub(crate) struct Handle {
     pub(crate) care: Sights,
     /// Says what the node's owner lets be done.
     pub(crate) guardian: Arc<Guardian>,
+    /// The values of secrets.
+    pub(crate) vault: Vault,
 }
 
 impl Handle {
@@ -105,6 +108,8 @@ pub(crate) enum Input {
     /// These are not kept any longer, if they have finished.
     CleanUp(BTreeSet<UnitId>),
     Contact(Proof),
+    /// There are new values in the vault.
+    Secrets,
     /// A driver says that something may have changed.
     Changed(Kind),
     /// An answer to an observation that began with that serial number.

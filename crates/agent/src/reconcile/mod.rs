@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use hostler_kit::{Clock, Tasks};
 use hostler_model::spec::Kind;
-use hostler_model::{AssignmentId, Intent, Timestamp, UnitId};
+use hostler_model::{AssignmentId, FailureCode, Intent, Timestamp, UnitId};
 use hostler_runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -49,6 +49,7 @@ use crate::plan::{self, Contact, Facts, Intents, Observed, Plan, Rules, Strays};
 use crate::probe;
 use crate::show::{self, Picture};
 use crate::tuning::Tuned;
+use crate::vault::Vault;
 
 /// Inputs that may wait; whoever is faster waits.
 const INPUTS: usize = 1024;
@@ -95,6 +96,7 @@ struct Reconciler {
     preparations: BTreeMap<UnitId, Preparation>,
     /// Says what the node's owner lets run.
     guardian: Arc<Guardian>,
+    vault: Vault,
     care: Sights,
     wake: Option<Duration>,
     picture: watch::Sender<Arc<Picture>>,
@@ -135,6 +137,7 @@ pub(crate) fn start(
         picture: shown,
         runtimes: Arc::clone(&runtimes),
         guardian: Arc::clone(&guardian),
+        vault: Vault::default(),
     };
     for judged in runtimes.values().filter_map(|runtime| runtime.judged()) {
         judged.judge_by(Arc::new(Bench(Arc::clone(&guardian))));
@@ -170,6 +173,7 @@ pub(crate) fn start(
         started,
         contact: None,
         preparations: BTreeMap::new(),
+        vault: handle.vault.clone(),
         guardian,
         care: sights,
         wake: None,
@@ -233,6 +237,7 @@ impl Reconciler {
                 self.clean_up(|unit| units.contains(unit));
             }
             Input::Contact(proof) => self.prove_contact(proof),
+            Input::Secrets => self.try_with_secrets(),
             Input::Changed(kind) => self.observe(kind),
             Input::Observed {
                 kind,
@@ -308,8 +313,22 @@ impl Reconciler {
         }
     }
 
+    /// What has waited for a value tries again at once.
+    fn try_with_secrets(&mut self) {
+        let now = self.now();
+        for note in self.notes.values_mut() {
+            note.try_again(FailureCode::SecretMissing.as_str(), now);
+        }
+    }
+
     /// Drops what is remembered of units that nobody speaks of.
     fn forget(&mut self) {
+        let specs = self.intents.values().map(|item| &item.spec);
+        self.vault.tidy(|name| {
+            specs
+                .clone()
+                .any(|spec| spec.secrets.iter().any(|secret| secret.name == name))
+        });
         let (intents, observed) = (&self.intents, &self.observed);
         self.notes.retain(|unit, note| {
             let is_wanted = intents

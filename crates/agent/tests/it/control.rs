@@ -217,6 +217,20 @@ impl Control {
         });
     }
 
+    /// Tells the node a secret's value. It is not told again in later sessions.
+    pub(crate) fn give_secret(&self, name: &str, value: &str) {
+        let value = v1::SecretValue {
+            name: name.to_owned(),
+            version: 1,
+            value: value.as_bytes().to_vec(),
+        };
+        let mut state = self.state();
+        state.send(ToNode::Secrets(v1::Secrets {
+            values: vec![value],
+            forgotten: Vec::new(),
+        }));
+    }
+
     fn tell(&self, wanted: Wanted) {
         let mut state = self.state();
         state.wanted.insert(wanted.unit.assignment, wanted.clone());

@@ -30,4 +30,5 @@ mod orchion;
 mod permits;
 mod persys;
 mod running;
+mod secrets;
 mod spot;

@@ -8,6 +8,7 @@ mod liveness;
 mod placement;
 mod retention;
 mod rollout;
+mod secrets;
 
 use hostler_fleet::{Reply, Verb};
 use hostler_model::{Actor, Code, Refusal};
@@ -25,6 +26,7 @@ pub(crate) fn start(control: &Control) {
     shared.spawn("cron", cron::run(control.clone()));
     shared.spawn("drain", drain::run(control.clone()));
     shared.spawn("rollout", rollout::run(control.clone()));
+    shared.spawn("secrets", secrets::run(control.clone()));
     shared.spawn("retention", retention::run(control.clone()));
 }
 

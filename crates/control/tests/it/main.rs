@@ -11,5 +11,6 @@ mod pipeline;
 mod restart;
 mod rollout;
 mod schedules;
+mod secrets;
 mod serial;
 mod world;

@@ -97,12 +97,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_network_of_version_six_counts_as_one_and_memory_is_bounded() {
         let attempts = attempts();
-        for last in 0..BURST {
-            let addr = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last as u16]);
+        for last in 0..20 {
+            let addr = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
             assert!(attempts.count(addr));
         }
         assert!(!attempts.count("2001:db8::ffff".parse().unwrap()));
-        for number in 0..2 * MOST_ADDRESSES as u32 {
+        for number in 0..10_000_u32 {
             attempts.count(IpAddr::from(number.to_be_bytes()));
         }
         assert!(attempts.whole_at.lock().unwrap().len() <= MOST_ADDRESSES);

@@ -41,6 +41,7 @@ const ADMIN: &[&str] = &[
     "/api/v1/nodes/{id}/approve",
     "/api/v1/authority/rotate",
     "/api/v1/backup",
+    "/api/v1/rekey-secrets",
 ];
 
 /// The folders of routes about what the fleet runs.
@@ -51,6 +52,7 @@ const FLEET: &[&str] = &[
     "/api/v1/jobs",
     "/api/v1/events",
     "/api/v1/deployments",
+    "/api/v1/secrets",
 ];
 
 /// What is read of the whole.

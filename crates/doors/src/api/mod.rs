@@ -24,6 +24,7 @@ mod page;
 mod pages;
 mod plan;
 mod refuse;
+mod secrets;
 mod server;
 mod socket;
 mod take;
@@ -38,7 +39,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{delete, get, patch, post, put};
 use hostler_control::Control;
 use hostler_kit::Entropy;
 use hostler_model::{Code, Refusal, Timestamp};
@@ -97,6 +98,7 @@ impl Api {
             .merge(workloads())
             .merge(jobs())
             .merge(coming_in())
+            .merge(secrets())
             .merge(deployments())
             .merge(about())
             .route_layer(from_fn(gate::hurry))
@@ -178,6 +180,16 @@ fn coming_in() -> Router<Api> {
         .route("/api/v1/nodes/{id}/approve", post(access::approve))
         .route("/api/v1/authority", get(access::authority))
         .route("/api/v1/authority/rotate", post(access::rotate))
+}
+
+fn secrets() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/secrets", get(secrets::list))
+        .route(
+            "/api/v1/secrets/{name}",
+            put(secrets::set).delete(secrets::remove),
+        )
+        .route("/api/v1/rekey-secrets", post(secrets::rekey))
 }
 
 fn deployments() -> Router<Api> {

@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 
 use super::{
     access, assignments, backup, errands, errors, events, jobs, logs, metrics, miaas, nodes, plan,
-    server, workloads,
+    secrets, server, workloads,
 };
 
 #[derive(OpenApi)]
@@ -58,6 +58,10 @@ use super::{
         jobs::list,
         jobs::show,
         jobs::rerun,
+        secrets::list,
+        secrets::set,
+        secrets::remove,
+        secrets::rekey,
         assignments::list,
         assignments::show,
         events::events,

@@ -71,6 +71,7 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::AccountNotFound
         | Code::TokenNotFound
         | Code::ReplicaNotFound
+        | Code::SecretNotFound
         | Code::RevisionNotFound
         | Code::LogNotFound
         | Code::PartNotFound
@@ -87,6 +88,8 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::AccountNameTaken
         | Code::ReplicaStateConflict
         | Code::NotRented
+        | Code::SecretInUse
+        | Code::SecretsLocked
         | Code::NoRollout
         | Code::RolloutHeld
         | Code::WorkloadDeleting

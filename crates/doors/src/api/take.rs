@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use hostler_control::fleet::Expect;
+use hostler_kit::sealed::Clear;
 use hostler_model::spec::MAX_SPEC_BYTES;
 use hostler_model::{Actor, Code, Refusal};
 use http::request::Parts;
@@ -34,6 +35,9 @@ pub(super) struct Query<T>(pub T);
 
 /// The text of one or more specs.
 pub(super) struct SpecText(pub String);
+
+/// A secret's value: the body, byte for byte.
+pub(super) struct Value(pub Clear);
 
 /// A small JSON body.
 pub(super) struct Body<T>(pub T);
@@ -99,6 +103,15 @@ impl<S: Sync> FromRequest<S> for SpecText {
             let at = error.utf8_error().valid_up_to();
             Failure::bad(format!("the body is no UTF-8 text from byte {at} on"))
         })
+    }
+}
+
+impl<S: Sync> FromRequest<S> for Value {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        // How much of it is a secret is the control plane's to say.
+        read(request, BODY_BYTES).await.map(Clear::new).map(Self)
     }
 }
 

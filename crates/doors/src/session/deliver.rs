@@ -1,9 +1,9 @@
 //! What a node was told on this stream, and what to tell it next: a full set first, then increments that
 //! hold only what differs. Pure but for the log; owned by one conversation.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use hostler_model::{AssignmentId, Command, CommandId, Intent, IntentItem, WorkloadId};
+use hostler_model::{AssignmentId, Command, CommandId, Intent, IntentItem, Timestamp, WorkloadId};
 use hostler_wire::session::{MAX_MESSAGE_BYTES, v1};
 use prost::Message as _;
 
@@ -13,6 +13,9 @@ use super::convert;
 const PART_BYTES: usize = MAX_MESSAGE_BYTES - 512;
 /// Most bytes of the key and length before a field.
 const FIELD_BYTES: usize = 8;
+
+/// The number of a secret's version, and when it was given.
+pub(super) type Mark = (u64, Timestamp);
 
 /// What the node was told of one assignment.
 type Known = (u64, u64, Intent);
@@ -24,9 +27,59 @@ pub(super) struct Told {
     is_whole: bool,
     items: HashMap<AssignmentId, Known>,
     commands: HashSet<CommandId>,
+    /// Which version of each secret, by its number and its moment: a secret may go and come again.
+    secrets: BTreeMap<String, Mark>,
 }
 
 impl Told {
+    /// The messages with the values that the copies of `intent` need and that the node does not have: of those copies,
+    /// and of no others. `known` says which version there is, and `give` its value.
+    pub(super) fn secrets(
+        &mut self,
+        intent: &[IntentItem],
+        known: impl Fn(&str) -> Option<Mark>,
+        give: impl Fn(&str) -> Option<v1::SecretValue>,
+    ) -> Vec<v1::Secrets> {
+        let runs = |item: &&IntentItem| item.intent == Intent::Run && !item.is_finished;
+        let named = intent.iter().filter(runs);
+        let named = named.flat_map(|item| &item.spec.secrets);
+        let wanted: BTreeSet<&str> = named.map(|secret| secret.name.as_str()).collect();
+        let told = std::mem::take(&mut self.secrets);
+        let mut parts = vec![v1::Secrets::default()];
+        let mut bytes = 0;
+        for name in &wanted {
+            let Some(mark) = known(name) else { continue };
+            self.secrets.insert((*name).to_owned(), mark);
+            if told.get(*name) == Some(&mark) {
+                continue;
+            }
+            let Some(value) = give(name) else { continue };
+            bytes += value.encoded_len() + FIELD_BYTES;
+            if bytes > PART_BYTES {
+                bytes = value.encoded_len() + FIELD_BYTES;
+                parts.push(v1::Secrets::default());
+            }
+            if let Some(part) = parts.last_mut() {
+                part.values.push(value);
+            }
+        }
+        let forgotten = told
+            .into_keys()
+            .filter(|name| !wanted.contains(name.as_str()));
+        for name in forgotten {
+            bytes += name.len() + FIELD_BYTES;
+            if bytes > PART_BYTES {
+                bytes = name.len() + FIELD_BYTES;
+                parts.push(v1::Secrets::default());
+            }
+            if let Some(part) = parts.last_mut() {
+                part.forgotten.push(name);
+            }
+        }
+        parts.retain(|part| *part != v1::Secrets::default());
+        parts
+    }
+
     /// The messages that bring the node from what it was told to `intent`: none if nothing differs.
     pub(super) fn intent(&mut self, intent: &[IntentItem]) -> Vec<v1::Intent> {
         let is_new = |item: &&IntentItem| {
@@ -171,10 +224,9 @@ fn spec(item: &IntentItem) -> v1::Spec {
 mod tests {
     use std::sync::Arc;
 
+    use hostler_model::spec::SecretUse;
     use hostler_model::spec::WorkloadSpec;
-    use hostler_model::{
-        CommandKind, CommandState, NodeId, StopCause, StoreEpoch, Timestamp, UnitId,
-    };
+    use hostler_model::{CommandKind, CommandState, NodeId, StopCause, StoreEpoch, UnitId};
 
     use super::*;
 
@@ -278,5 +330,63 @@ mod tests {
         assert!(told.commands(std::slice::from_ref(&command)).is_empty());
         assert!(told.commands(&[]).is_empty());
         assert!(told.commands.is_empty());
+    }
+
+    fn naming(number: u32, secret: &str) -> IntentItem {
+        let mut spec = WorkloadSpec::of_process("web", vec!["sleep".to_owned()]);
+        spec.secrets = vec![SecretUse {
+            name: secret.to_owned(),
+            env: None,
+            file: None,
+            mode: None,
+        }];
+        item(number, &Arc::new(spec))
+    }
+
+    fn value(name: &str, bytes: usize) -> v1::SecretValue {
+        v1::SecretValue {
+            name: name.to_owned(),
+            version: 1,
+            value: vec![7; bytes],
+        }
+    }
+
+    #[test]
+    fn a_node_is_told_the_secrets_of_copies_that_are_to_run_there_once_and_of_no_others() {
+        let mut told = Told::default();
+        let known = |version| move |_: &str| Some((version, NOW));
+        let give = |name: &str| Some(value(name, 4));
+        let mut stopped = naming(2, "stopped");
+        stopped.intent = Intent::Stop {
+            cause: StopCause::Stopped,
+        };
+        let mut finished = naming(3, "finished");
+        finished.is_finished = true;
+        let intent = [naming(1, "db"), stopped, finished, item(4, &web())];
+        let names = |parts: Vec<v1::Secrets>| {
+            let values = parts.into_iter().flat_map(|part| part.values);
+            values.map(|value| value.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(told.secrets(&intent, known(1), give)), ["db"]);
+        assert!(told.secrets(&intent, known(1), give).is_empty());
+        assert_eq!(names(told.secrets(&intent, known(2), give)), ["db"]);
+        let parts = told.secrets(&[item(4, &web())], known(2), give);
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].forgotten, ["db"]);
+        assert!(told.secrets(&[], known(2), give).is_empty());
+    }
+
+    #[test]
+    fn many_large_secrets_go_in_parts_below_the_limit_and_are_not_printed() {
+        let intent: Vec<_> = (0..5).map(|it| naming(it, &format!("s{it}"))).collect();
+        let give = |name: &str| Some(value(name, 32 << 10));
+        let parts = Told::default().secrets(&intent, |_| Some((1, NOW)), give);
+        assert_eq!(parts.iter().map(|part| part.values.len()).sum::<usize>(), 5);
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.encoded_len() < MAX_MESSAGE_BYTES)
+        );
+        assert!(!format!("{parts:?}").contains("7, 7"));
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use hostler_control::fleet::{NodeAnnouncement, Reply, Verb};
 use hostler_control::{Attachment, Control, Link};
-use hostler_model::{Actor, Code, NodeId, Refusal, key_alias};
+use hostler_model::{Actor, Code, IntentItem, NodeId, Refusal, key_alias};
 use hostler_wire::session::negotiate;
 use hostler_wire::session::v1::{self, NodeMessage, ServerMessage, node_message, server_message};
 use tokio::sync::{Notify, mpsc};
@@ -294,6 +294,13 @@ async fn deliver(control: &Control, node: NodeId, link: &SessionLink, told_all: 
         let intent = control.intent(node);
         // Read after the intent, so that nothing in it is newer.
         let store_revision = control.store_revision();
+        // Before the intent that names them, and read after it: what it names is there.
+        for secrets in secrets_of(control, &mut told, &intent) {
+            let message = server_message::Message::Secrets(secrets);
+            if let Err(end) = link.answers.send(message).await {
+                return end;
+            }
+        }
         for part in told.intent(&intent) {
             let part = v1::Intent {
                 store_revision,
@@ -319,6 +326,26 @@ async fn deliver(control: &Control, node: NodeId, link: &SessionLink, told_all: 
         // Cancel-safe, and a wake that came meanwhile is kept.
         link.woken.notified().await;
     }
+}
+
+/// The values that the node needs and does not have. One that cannot be opened is left out: its copies say so.
+fn secrets_of(control: &Control, told: &mut Told, intent: &[IntentItem]) -> Vec<v1::Secrets> {
+    let known = |name: &str| {
+        let view = control.view();
+        view.secret(name).map(|it| (it.version, it.created_at))
+    };
+    let give = |name: &str| match control.give_secret(name) {
+        Ok(given) => Some(v1::SecretValue {
+            name: name.to_owned(),
+            version: given.version,
+            value: given.value.reveal().to_vec(),
+        }),
+        Err(refusal) => {
+            tracing::error!(code = %refusal.code, %refusal, "a secret is not given to a node");
+            None
+        }
+    };
+    told.secrets(intent, known, give)
 }
 
 fn no_version() -> End {

@@ -26,6 +26,7 @@ mod persys_world;
 mod raw;
 mod rollouts;
 mod routes;
+mod secrets;
 mod server;
 mod session;
 mod sockets;

@@ -38,6 +38,7 @@ impl Draft<'_> {
         let spec = named(spec, old.name.clone());
         spec.check()?;
         check_enforceable(&spec)?;
+        self.check_secrets(&spec)?;
         let is_same = old.spec == spec && old.foreign.as_ref() == Some(foreign);
         if is_same && old.desired == desired {
             return Ok(unchanged(&old));
@@ -68,6 +69,7 @@ impl Draft<'_> {
         let spec = named(spec, self.free_workload_name(&spec.name, draft.id));
         spec.check()?;
         check_enforceable(&spec)?;
+        self.check_secrets(&spec)?;
         let next = Workload {
             name: spec.name.clone(),
             spec,

@@ -17,6 +17,7 @@ mod removal;
 mod rentals;
 mod replicas;
 mod rollouts;
+mod secrets;
 mod settle;
 mod workloads;
 
@@ -135,6 +136,14 @@ impl<'a> Draft<'a> {
             } => self.acknowledge(*node, *command, result),
             Verb::Access(verb) => self.access(verb),
             Verb::Join(joining) => self.join_with_token(joining),
+            Verb::PutSecret {
+                name,
+                version,
+                sealed,
+                expect,
+            } => self.put_secret(name, *version, sealed, *expect),
+            Verb::RemoveSecret { name, expect } => self.remove_secret(name, *expect),
+            Verb::Reseal { to, secrets } => Ok(self.reseal(to, secrets)),
             Verb::Account(verb) => self.account_verb(verb),
             Verb::Rent(arrival) => self.rent(arrival),
             Verb::Rented { node, verb } => self.rented(*node, verb),

@@ -157,6 +157,7 @@ impl Draft<'_> {
         if old.spec == step.spec && old.foreign == foreign {
             return Ok(unchanged(old));
         }
+        self.check_secrets(&step.spec)?;
         let next = self.respecified(old, &step.spec, foreign);
         let rollout = self.rollout(old, &next, true);
         let next = Workload { rollout, ..next };

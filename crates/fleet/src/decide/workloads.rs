@@ -21,6 +21,7 @@ impl Draft<'_> {
         let mut taken = Takings::default();
         let mut applied = Vec::with_capacity(specs.len());
         for spec in specs {
+            self.check_secrets(spec)?;
             applied.push(self.apply_one(spec, options, &mut taken)?);
         }
         if options.dry_run {

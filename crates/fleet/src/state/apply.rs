@@ -52,6 +52,12 @@ impl State {
             Change::RemoveQuote(pool, slot) => self.rented.remove_quote(pool, *slot),
             Change::PutSwitch(switch) => self.rented.put_switch(switch),
             Change::RemoveSwitch(id) => self.rented.remove_switch(*id),
+            Change::PutSecret(secret) => {
+                self.secrets.insert(secret.name.clone(), Arc::clone(secret));
+            }
+            Change::RemoveSecret(name) => {
+                self.secrets.remove(name);
+            }
             Change::Append(event) => {
                 self.next_sequence = self.next_sequence.max(event.sequence.saturating_add(1));
             }

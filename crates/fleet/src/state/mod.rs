@@ -28,9 +28,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use hostler_model::spec::WorkloadSpec;
 use hostler_model::{
     Alias, AliasKey, AliasOwner, Assignment, AssignmentId, Command, CommandId, FleetId, IntentItem,
-    Node, NodeId, Resources, Revision, StoreEpoch, Timestamp, Workload, WorkloadId,
+    Node, NodeId, Resources, Revision, Secret, StoreEpoch, Timestamp, Workload, WorkloadId,
 };
 
 pub(crate) use copies::{Copies, Footing, is_singleton};
@@ -49,6 +50,7 @@ pub struct State {
     assignments: BTreeMap<AssignmentId, Arc<Assignment>>,
     commands: BTreeMap<CommandId, Arc<Command>>,
     aliases: BTreeMap<AliasKey, Arc<Alias>>,
+    secrets: BTreeMap<String, Arc<Secret>>,
     next_sequence: u64,
 
     node_names: BTreeSet<(String, NodeId)>,
@@ -178,6 +180,30 @@ impl State {
         let first = (name.to_owned(), WorkloadId::LEAST);
         let (found, id) = self.workload_names.range(first..).next()?;
         (found == name).then(|| self.workloads.get(id))?
+    }
+
+    #[must_use]
+    pub fn secret(&self, name: &str) -> Option<&Arc<Secret>> {
+        self.secrets.get(name)
+    }
+
+    /// Every secret, by name.
+    pub fn secrets(&self) -> impl ExactSizeIterator<Item = &Arc<Secret>> {
+        self.secrets.values()
+    }
+
+    /// The workloads that name the secret: in their spec, in what an unfinished rollout may go back to, or in a
+    /// revision that a copy runs. Looks at all of them: it is asked for by people alone.
+    pub fn users_of_secret<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Workload>> {
+        let named = move |spec: &WorkloadSpec| spec.secrets.iter().any(|it| it.name == name);
+        self.workloads.values().filter(move |workload| {
+            let base = workload.rollout.as_ref().map(|it| it.base.revision);
+            let copies = self.assignments_of(workload.id).map(|it| it.revision);
+            let mut steps = copies
+                .chain(base)
+                .filter_map(|number| self.revision(workload.id, number));
+            named(&workload.spec) || steps.any(|step| named(&step.spec))
+        })
     }
 
     #[must_use]

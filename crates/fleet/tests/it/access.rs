@@ -64,7 +64,7 @@ fn announce(world: &mut World, key: &str, identity: &str) -> Result<NodeId, Refu
 }
 
 fn code<T: std::fmt::Debug>(refused: Result<T, Refusal>) -> Code {
-    refused.unwrap_err().code
+    refused.expect_err("it is refused").code
 }
 
 #[test]

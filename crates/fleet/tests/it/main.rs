@@ -9,6 +9,7 @@ mod quality;
 mod rented;
 mod rented_histories;
 mod rollouts;
+mod secrets;
 mod stories;
 mod verbs;
 mod volumes;

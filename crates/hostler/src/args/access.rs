@@ -48,6 +48,21 @@ pub(crate) struct AgentTrustArgs {
     pub(crate) tls_key: Option<PathBuf>,
 }
 
+/// Who may come in, and as whom one asks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccessCommand {
+    /// Decide who may come in: machines, people, programs
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Look after the fleet's authority, by which its members know each other
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
+    /// Keep a server's address and a token for the commands that follow
+    Login(LoginArgs),
+    /// Forget them
+    Logout,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token with which machines join, and show the command that joins
@@ -148,7 +163,7 @@ pub(crate) struct AuthorityArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
-    /// The server, such as https://fleet.example:8080
+    /// The server, such as `https://fleet.example:8080`
     pub(crate) addr: String,
     /// The token, in a file; `-` reads it from standard input [env: HOSTLER_TOKEN]
     #[arg(long, value_name = "FILE", default_value = "-")]

@@ -32,7 +32,22 @@ pub(crate) struct UpArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
     #[command(flatten)]
+    pub(crate) secrets: SecretsArgs,
+    #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+/// What seals the secrets.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SecretsArgs {
+    /// The file of keys that seal secrets; made if it is missing [env: HOSTLER_SECRETS_KEY] [default:
+    /// secrets.key in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets_key: Option<PathBuf>,
+    /// A file with the passphrase that locks the file of keys; the passphrase itself may be in
+    /// HOSTLER_SECRETS_PASSPHRASE [env: HOSTLER_SECRETS_PASSPHRASE_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets_passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -55,6 +70,8 @@ pub(crate) struct ServerArgs {
     /// The configuration file [env: HOSTLER_CONFIG] [default: /etc/hostler/server.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) secrets: SecretsArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }

@@ -9,6 +9,7 @@ mod import;
 mod install;
 mod job;
 mod node;
+mod secret;
 mod workload;
 
 use std::ffi::OsString;
@@ -18,18 +19,23 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{
-    AgentTrustArgs, AuthorityArgs, AuthorityCommand, LoginArgs, RoleWord, ServerTrustArgs,
-    TokenCommand, TokenCreateArgs, TokenIssueArgs, TokenLsArgs, TokenRmArgs,
+    AccessCommand, AgentTrustArgs, AuthorityArgs, AuthorityCommand, LoginArgs, RoleWord,
+    ServerTrustArgs, TokenCommand, TokenCreateArgs, TokenIssueArgs, TokenLsArgs, TokenRmArgs,
 };
 pub(crate) use backup::{BackupArgs, RestoreArgs, UpkeepCommand};
 pub(crate) use errand::{CpArgs, ErrandCommand, ExecArgs, PortForwardArgs};
-pub(crate) use fleet::{AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, ServerArgs, UpArgs};
+pub(crate) use fleet::{
+    AgentArgs, CompatArgs, Dialect, LogArgs, LogFormat, SecretsArgs, ServerArgs, UpArgs,
+};
 pub(crate) use import::{ImportArgs, ImportForm, ImportOutput};
 pub(crate) use install::{InstallArgs, Part, ServiceCommand, UninstallArgs};
 pub(crate) use job::{JobCommand, JobLsArgs, JobRerunArgs};
 pub(crate) use node::{
     AdoptArgs, DrainArgs, LabelArgs, NodeCommand, NodeGcArgs, NodeLsArgs, NodeRmArgs,
     NodeTargetArgs,
+};
+pub(crate) use secret::{
+    SecretCommand, SecretLsArgs, SecretRekeyArgs, SecretRmArgs, SecretSetArgs,
 };
 pub(crate) use workload::{
     ApplyArgs, HistoryArgs, LogsArgs, PlanArgs, PortText, PromoteArgs, PsArgs, RestartArgs, RmArgs,
@@ -121,19 +127,14 @@ pub(crate) enum Command {
     /// Look after jobs and schedules
     #[command(subcommand)]
     Job(JobCommand),
+    /// Look after secrets: values that only the copies that name them see
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Look after nodes
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Decide who may come in: machines, people, programs
-    #[command(subcommand)]
-    Token(TokenCommand),
-    /// Look after the fleet's authority, by which its members know each other
-    #[command(subcommand)]
-    Authority(AuthorityCommand),
-    /// Keep a server's address and a token for the commands that follow
-    Login(LoginArgs),
-    /// Forget them
-    Logout,
+    #[command(flatten)]
+    Access(AccessCommand),
     /// Show what happened in the fleet
     Events(EventsArgs),
     #[command(flatten)]

@@ -35,6 +35,7 @@ mod restore;
 mod rm;
 mod rollout;
 mod run;
+mod secret;
 mod server;
 mod show;
 mod skew;
@@ -54,7 +55,9 @@ use hostler_model::Timestamp;
 use hostler_wire::client::Client;
 use serde::Serialize;
 
-use crate::args::{AgentArgs, ClientArgs, Command, ErrandCommand, UpkeepCommand};
+use crate::args::{
+    AccessCommand, AgentArgs, ClientArgs, Command, ErrandCommand, SecretCommand, UpkeepCommand,
+};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings::{
@@ -141,22 +144,12 @@ pub(crate) fn execute(
             let client = command.client().clone();
             ask.remote(client, async |remote| job::job(&remote, command).await)
         }
+        Command::Secret(command) => ask.secret(command),
         Command::Node(command) => {
             let client = node::client(&command).clone();
             ask.remote(client, async |remote| node::node(&remote, command).await)
         }
-        Command::Token(command) => {
-            let client = command.client().clone();
-            ask.remote(client, async |remote| token::token(&remote, command).await)
-        }
-        Command::Authority(command) => {
-            let client = command.client().clone();
-            ask.remote(client, async |remote| {
-                authority::authority(&remote, command).await
-            })
-        }
-        Command::Login(args) => login::login(args, environment, printer),
-        Command::Logout => login::logout(environment, printer),
+        Command::Access(command) => access(&ask, command),
         Command::Events(args) => ask.remote(args.client.clone(), async |remote| {
             events::events(&remote, args).await
         }),
@@ -167,10 +160,29 @@ pub(crate) fn execute(
         Command::Explain(args) => explain::explain(&args, printer),
         Command::Completion(args) => Ok(completion::completion(&args, printer)),
         Command::Man(args) => man::man(&args, printer),
-        Command::Openapi => {
-            printer.text(&hostler_doors::openapi());
-            Ok(ExitStatus::Done)
+        Command::Openapi => Ok(openapi(printer)),
+    }
+}
+
+fn openapi(printer: &Printer) -> ExitStatus {
+    printer.text(&hostler_doors::openapi());
+    ExitStatus::Done
+}
+
+fn access(ask: &Ask<'_>, command: AccessCommand) -> Result<ExitStatus, Failure> {
+    match command {
+        AccessCommand::Token(command) => {
+            let client = command.client().clone();
+            ask.remote(client, async |remote| token::token(&remote, command).await)
         }
+        AccessCommand::Authority(command) => {
+            let client = command.client().clone();
+            ask.remote(client, async |remote| {
+                authority::authority(&remote, command).await
+            })
+        }
+        AccessCommand::Login(args) => login::login(args, ask.environment, ask.printer),
+        AccessCommand::Logout => login::logout(ask.environment, ask.printer),
     }
 }
 
@@ -208,6 +220,13 @@ impl<'a> Ask<'a> {
             environment,
             printer,
         }
+    }
+
+    fn secret(&self, command: SecretCommand) -> Result<ExitStatus, Failure> {
+        let client = command.client().clone();
+        self.remote(client, async |remote| {
+            secret::secret(&remote, command).await
+        })
     }
 
     /// Runs a verb that talks to a server, on one thread.

@@ -21,6 +21,7 @@ pub(crate) fn server(now: &mut ServerSettings, args: &ServerArgs, environment: &
         ("compat", fresh.compat != now.compat),
         ("miaas or orchion", fresh.contracts != now.contracts),
         ("data_dir", fresh.data_dir != now.data_dir),
+        ("tls or insecure", fresh.trust != now.trust),
         ("log_format", fresh.log.format != now.log.format),
     ];
     let changed = [("log_level", follow_log(&mut now.log, &fresh.log))];
@@ -39,6 +40,7 @@ pub(crate) fn agent(
     let waiting = [
         ("server or dialect", fresh.target != now.target),
         ("data_dir", fresh.data_dir != now.data_dir),
+        ("tls", fresh.trust != now.trust),
         ("name", fresh.name != now.name),
         ("listen", fresh.listen != now.listen),
         ("docker_socket", fresh.docker_socket != now.docker_socket),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hostler_agent::{LocalMachine, Machine as _};
 use hostler_control::{Control, ControlConfig, Parts, StartError, Trust, TrustConfig};
 use hostler_doors::{Access, BindError, Bound, Dialect, Listener, serve_through};
+use hostler_kit::sealed::{Keyring, KeyringError};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_store::{OpenError, SqliteStore, Store};
 
@@ -69,13 +70,27 @@ impl ControlPlane {
         let store = SqliteStore::open(&settings.data_dir, Arc::clone(&clock))?;
         let trust = open_trust(settings, addr, &clock)?;
         let store = Arc::new(store);
+        // After the store, which makes the directory and keeps other servers out of it.
+        let (key_file, lock) = (
+            settings.secrets.key_file.clone(),
+            settings.secrets.lock.clone(),
+        );
+        let opening =
+            tokio::task::spawn_blocking(move || Keyring::open(&key_file, lock, &SystemEntropy));
+        let keyring = opening
+            .await
+            .map_err(|error| Failure::failed(format!("no keys: {error}"), "start again"))??;
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             clock,
             entropy: Arc::clone(&entropy),
             tasks: tasks.clone(),
         };
-        let control = Control::start(ControlConfig::default(), parts).await?;
+        let config = ControlConfig {
+            secrets: Some(Arc::new(keyring)),
+            ..ControlConfig::default()
+        };
+        let control = Control::start(config, parts).await?;
         let mut doors = hostler_doors::Parts::new(&control, &entropy);
         doors.miaas = settings.contracts.miaas.clone();
         doors.orchion = settings.contracts.orchion.clone();
@@ -265,6 +280,25 @@ impl From<OpenError> for Failure {
         };
         let sentence = with_cause(&error);
         Self::new(status, sentence, error.advice())
+    }
+}
+
+impl From<KeyringError> for Failure {
+    fn from(error: KeyringError) -> Self {
+        let advice = match &error {
+            KeyringError::Io { .. } => {
+                "name another file with --secrets-key, or see to its disk and its rights"
+            }
+            KeyringError::Open(_) => "take the rights of others from it, as with `chmod 600`",
+            KeyringError::Unreadable(_) => {
+                "put the file of keys there that was in its place, from a backup"
+            }
+            KeyringError::Locked(_) => {
+                "give the passphrase with --secrets-passphrase-file or HOSTLER_SECRETS_PASSPHRASE"
+            }
+            KeyringError::WrongPassphrase(_) => "give the passphrase that it was locked with",
+        };
+        Self::failed(with_cause(&error), advice)
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct ServerFile {
     pub(crate) tls: ServerTlsFile,
     pub(crate) miaas: MiaasFile,
     pub(crate) orchion: OrchionFile,
+    pub(crate) secrets_key: Option<PathBuf>,
+    pub(crate) secrets_passphrase_file: Option<PathBuf>,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
 }

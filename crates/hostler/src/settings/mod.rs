@@ -9,6 +9,7 @@ mod environment;
 mod file;
 mod foreign;
 mod registries;
+mod secrets;
 mod trust;
 mod vm;
 mod volumes;
@@ -38,6 +39,7 @@ use contracts::ContractSettings;
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
+use secrets::SecretsSettings;
 pub(crate) use trust::{AgentTrust, Login, ServerTrust};
 pub(crate) use vm::resolve as machines;
 pub(crate) use volumes::resolve as volumes;
@@ -69,6 +71,7 @@ pub(crate) struct ServerSettings {
     /// None: plain text, and no login.
     pub(crate) trust: Option<ServerTrust>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) secrets: SecretsSettings,
     pub(crate) log: LogSettings,
 }
 
@@ -151,6 +154,7 @@ impl UpSettings {
                 compat: layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?,
                 contracts: ContractSettings::resolve(Default::default(), environment)?,
                 trust: None,
+                secrets: secrets::resolve(args.secrets, (None, None), (environment, &data_dir))?,
                 data_dir,
                 log: layers.log(args.log, (None, None), UP_FILTER)?,
             },
@@ -172,12 +176,15 @@ impl ServerSettings {
         let listen = address(listen.as_deref().unwrap_or("0.0.0.0:8080"))?;
         let trust = ServerTrust::resolve(args.trust, file.tls, environment)?;
         let compat = (file.compat, file.persys_insecure);
+        let data_dir = layers.data_dir(args.data_dir, file.data_dir)?;
+        let of_file = (file.secrets_key, file.secrets_passphrase_file);
         Ok(Self {
+            secrets: secrets::resolve(args.secrets, of_file, (environment, &data_dir))?,
             listen,
             compat: layers.compat(args.compat, compat, (listen.ip(), insecure))?,
             contracts: ContractSettings::resolve((file.miaas, file.orchion), environment)?,
             trust: (!insecure).then_some(trust),
-            data_dir: layers.data_dir(args.data_dir, file.data_dir)?,
+            data_dir,
             log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
         })
     }

@@ -36,7 +36,7 @@ pub(crate) struct AgentTlsFile {
 }
 
 /// The server's side.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ServerTrust {
     /// A certificate and its key that somebody else made.
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
@@ -49,7 +49,7 @@ pub(crate) struct ServerTrust {
 }
 
 /// The agent's side.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AgentTrust {
     pub(crate) invitation: Option<Invitation>,
     pub(crate) anchors: Option<Anchors>,

@@ -209,7 +209,13 @@ fn restore(fleet: &Fleet, archive: &Path, place: &Path, flags: &[&str]) -> Ended
 fn serve(fleet: &Fleet, place: &Path) -> (Running, String) {
     let mut command = hostler(fleet.path());
     command
-        .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
+        .args([
+            "server",
+            "--insecure",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
         .arg(place);
     let mut server = Running::start(&mut command);
     let line = server.line("listening on http://");

@@ -46,6 +46,11 @@ fn the_page_on_rollouts_is_true() {
     check("rollouts.md");
 }
 
+#[test]
+fn the_page_on_secrets_is_true() {
+    check("secrets.md");
+}
+
 /// One fence of a page.
 struct Fence {
     /// The heading that it stands below.

@@ -29,6 +29,7 @@ mod projects;
 mod refusals;
 mod reload;
 mod restart;
+mod secrets;
 mod skew;
 mod slice;
 mod spot_agent;

@@ -72,7 +72,13 @@ impl Manager {
 fn a_server_says_that_it_is_ready_works_reloads_and_stops() {
     let mut manager = Manager::new();
     let mut command = hostler(manager.home.path());
-    command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]);
+    command.args([
+        "server",
+        "--insecure",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+    ]);
     let server = manager.start(command.arg(manager.home.path().join("data")));
     manager.follow(server);
     let status = |line: &&String| line.starts_with("STATUS=serves on http://127.0.0.1:");
@@ -105,7 +111,13 @@ fn an_agent_is_ready_without_its_control_plane_and_says_how_it_stands() {
 fn nobody_is_told_anything_where_there_is_no_service_manager() {
     let mut manager = Manager::new();
     let mut command = hostler(manager.home.path());
-    command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]);
+    command.args([
+        "server",
+        "--insecure",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+    ]);
     let mut server = Running::start(command.arg(manager.home.path().join("data")));
     server.line("listening on");
     signal(server.pid(), Signal::HUP);

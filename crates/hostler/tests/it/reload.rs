@@ -13,7 +13,7 @@ fn a_server_follows_its_file_where_it_can_and_names_what_waits() {
     let file = home.path().join("server.toml");
     let data = home.path().join("data");
     let write = |more: &str| {
-        let listen = "listen = '127.0.0.1:0'\n";
+        let listen = "listen = '127.0.0.1:0'\ninsecure = true\n";
         std::fs::write(&file, format!("{listen}data_dir = {data:?}\n{more}")).unwrap();
     };
     write("log_level = 'warn'\n");

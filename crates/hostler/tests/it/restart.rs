@@ -59,7 +59,13 @@ fn a_socket_that_nobody_serves_is_told_at_the_start() {
     fleet.keep_socket();
     let mut command = hostler(fleet.path());
     command
-        .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
+        .args([
+            "server",
+            "--insecure",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
         .arg(fleet.server_dir());
     let ended = Ended::from(fleet.with_kept_socket(command).output().unwrap());
     let ended = ended.with_code(2);

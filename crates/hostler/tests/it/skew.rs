@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use crate::fleet::Fleet;
 use crate::program::{eventually, is_alive};
 
-#[expect(clippy::disallowed_methods, reason = "the program is built outside")]
 fn previous() -> PathBuf {
     let path = std::env::var_os("HOSTLER_PREVIOUS");
     path.expect("HOSTLER_PREVIOUS names the program of the version before")

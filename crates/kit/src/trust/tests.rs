@@ -1,16 +1,16 @@
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
 use super::*;
+use crate::{Clock as _, SystemClock};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TWO: &[&[u8]] = &[b"h2"];
 
 /// rustls judges by the machine's clock, so certificates are made around it.
 fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+    Duration::from_millis(SystemClock::new().wall_millis())
 }
 
 struct Fleet {
@@ -329,7 +329,7 @@ fn tokens_are_read_as_they_were_written_and_nothing_else_is() {
         authority: Print::of(b"a certificate"),
     };
     let text = format!("{}\n", invitation.reveal());
-    assert_eq!(Invitation::parse(&text), Some(invitation.clone()));
+    assert_eq!(Invitation::parse(&text), Some(invitation));
     for bad in [
         "",
         "hostler",

@@ -23,6 +23,7 @@ mod job;
 mod model;
 mod parse;
 mod process;
+mod secret;
 mod update;
 mod vm;
 mod volume;
@@ -46,6 +47,7 @@ pub use parse::{MAX_ENCODED_SPEC_BYTES, MAX_SPEC_BYTES, check_travels, parse, pa
 pub use process::{
     Isolation, ProcessNetwork, ProcessSpec, Seccomp, Ulimit, UlimitValue, Unlimited,
 };
+pub use secret::{SecretPlace, SecretUse};
 pub use update::{Update, UpdateOrder};
 pub use vm::{Accelerator, CloudInit, DiskFormat, DiskMedia, VmDisk, VmNetwork, VmSpec, prefixed};
 pub use volume::{AccessMode, ManagedVolume};
@@ -77,6 +79,9 @@ pub struct WorkloadSpec {
     /// stand for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Secrets of the fleet that each copy gets; their names, never their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// What each copy reserves on its node. Memory is also the limit unless `limits.memory` is larger.
     #[serde(default)]
     pub resources: Resources,
@@ -351,6 +356,7 @@ impl WorkloadSpec {
             job: None,
             model: None,
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             resources: Resources::default(),
             limits: Limits::default(),
             ports: Vec::new(),
@@ -545,6 +551,7 @@ impl WorkloadSpec {
         if let Some(health) = &self.health {
             health.check(self, findings);
         }
+        secret::check(self, findings);
     }
 
     fn check_numbers(&self, findings: &mut Vec<String>) {

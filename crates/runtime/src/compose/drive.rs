@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::StartContainerOptions;
-use hostler_model::spec::{ComposeSpec, ContainerSpec, PullPolicy};
+use hostler_model::spec::{ComposeSpec, ContainerSpec, PullPolicy, SecretUse};
 use hostler_model::{FailureCode, UnitId};
 
 use super::Inner;
@@ -48,6 +48,7 @@ impl Inner {
         if made.is_err() {
             // What is half made is no unit, and nothing of it stays.
             self.places.remove(unit.id, false).await?;
+            self.secrets.remove(unit.id).await?;
             if is_first {
                 self.whose.forget(assignment).await?;
             }
@@ -63,6 +64,11 @@ impl Inner {
     ) -> Result<(), RuntimeError> {
         let program = self.program().await?;
         let mut project = self.places.project_of(unit);
+        if !unit.spec.secrets.is_empty() {
+            let given = self.secrets.take(unit.id, &unit.spec)?;
+            self.secrets.write(unit.id, &given).await?;
+            project.record.secrets = Some(self.secrets.dir(unit.id)?);
+        }
         project.make().await?;
         match (spec.text().map_err(invalid)?, &spec.git) {
             (None, Some(source)) => {
@@ -145,6 +151,7 @@ impl Inner {
                     .is_some_and(|(key, _)| key.trim() == name)
             };
             project.record.env.contains_key(name)
+                || (name == SecretUse::DIRECTORY_VARIABLE && project.record.secrets.is_some())
                 || self.env.iter().any(|(key, _)| key == name)
                 || own.lines().any(of_file)
         };
@@ -198,6 +205,7 @@ impl Inner {
             return Ok(());
         }
         self.refuse_others(id).await?;
+        self.secrets.write(id, &self.secrets.take_all(id)).await?;
         // On record before it begins: what an engine starts although nobody waits for it is a run that is known.
         let run = seen.standing.runs + 1;
         self.starts.begin(id, run, self.now()).await?;

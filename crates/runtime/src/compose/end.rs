@@ -148,6 +148,7 @@ impl Inner {
                 Err(refused) => return Err(refused.of_unit(id)),
             }
         }
+        self.secrets.remove(id).await?;
         // Networks and volumes are shared between generations.
         if others.is_empty() {
             self.remove_networks(id.assignment).await?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use hostler_model::FailureCode;
+use hostler_model::spec::SecretUse;
 
 use super::Inner;
 use super::project::Project;
@@ -138,6 +139,9 @@ impl Program {
         let mut call = Call::new(&self.path, env, patience);
         for (name, value) in &project.record.env {
             call = call.env(name, value);
+        }
+        if let Some(dir) = &project.record.secrets {
+            call = call.env(SecretUse::DIRECTORY_VARIABLE, &dir.to_string_lossy());
         }
         let call = call
             .args(self.begin.iter().copied())

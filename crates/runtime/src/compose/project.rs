@@ -68,6 +68,9 @@ pub(super) struct Record {
     pub(super) checkout: Option<Checkout>,
     #[serde(default)]
     pub(super) services: BTreeMap<String, Service>,
+    /// Where the files of its secrets are, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) secrets: Option<PathBuf>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -151,6 +154,7 @@ impl Places {
             restart: unit.spec.restart.policy,
             checkout: None,
             services: BTreeMap::new(),
+            secrets: None,
         })
     }
 
@@ -297,8 +301,10 @@ impl Project {
     pub(super) async fn asks(&self, resolved: &Resolved) -> Result<Vec<Asks>, RuntimeError> {
         let mut asks = resolved.asks(&self.name);
         let own = [self.data.clone(), self.checkout()];
+        let own: Vec<PathBuf> = own.into_iter().chain(self.record.secrets.clone()).collect();
         disk::off_thread("follow the project's mounts", move || {
-            let own = own.map(|dir| fs::canonicalize(&dir).unwrap_or(dir));
+            let real = |dir: PathBuf| fs::canonicalize(&dir).unwrap_or(dir);
+            let own: Vec<PathBuf> = own.into_iter().map(real).collect();
             // A link that the project has made may lead anywhere.
             let is_own = |mount: &String| {
                 let lead = fs::canonicalize(mount).unwrap_or_else(|_| PathBuf::from(mount));

@@ -10,7 +10,8 @@ use bollard::models::{
 use hostler_model::spec::{Capabilities, ContainerSpec, Healthcheck, Protocol, WorkloadSpec};
 
 use super::{LABEL_GRACE, LABEL_OWNER, LABEL_UNIT, LABEL_VOLUMES, LABEL_WORKLOAD};
-use crate::{Attached, Unit};
+use crate::secrets::{self, Given};
+use crate::{Attached, RuntimeError, Unit};
 
 /// Of the engine's own log files, so that a container cannot fill the disk with words.
 const LOG_BYTES: &str = "8m";
@@ -56,6 +57,27 @@ pub(super) fn body_of(unit: &Unit, image: &str, owner: &str) -> ContainerCreateB
         }),
         ..ContainerCreateBody::default()
     }
+}
+
+/// The same with the secrets: variables in clear, as the engine wants them and keeps them, and the places of files.
+pub(super) fn with_secrets(
+    mut body: ContainerCreateBody,
+    files: &[hostler_model::spec::Mount],
+    given: &[Given],
+) -> Result<ContainerCreateBody, RuntimeError> {
+    let env = body.env.get_or_insert_default();
+    for (name, value) in secrets::variables(given)? {
+        env.push(format!(
+            "{name}={}",
+            String::from_utf8_lossy(value.reveal())
+        ));
+    }
+    if !files.is_empty() {
+        let host = body.host_config.get_or_insert_default();
+        let mounts = host.mounts.get_or_insert_default();
+        mounts.extend(files.iter().map(bound));
+    }
+    Ok(body)
 }
 
 fn host_config(spec: &WorkloadSpec, container: Option<&ContainerSpec>) -> HostConfig {
@@ -229,8 +251,8 @@ fn target_of(port: &hostler_model::spec::PortMapping) -> String {
     format!("{}/{protocol}", port.target.unwrap_or(port.host))
 }
 
-fn mounts(container: &ContainerSpec, volumes: &[Attached]) -> Vec<Mount> {
-    let bind = |mount: &hostler_model::spec::Mount| Mount {
+fn bound(mount: &hostler_model::spec::Mount) -> Mount {
+    Mount {
         typ: Some(if mount.is_volume() {
             MountType::VOLUME
         } else {
@@ -240,7 +262,10 @@ fn mounts(container: &ContainerSpec, volumes: &[Attached]) -> Vec<Mount> {
         target: Some(mount.target.clone()),
         read_only: Some(mount.read_only),
         ..Mount::default()
-    };
+    }
+}
+
+fn mounts(container: &ContainerSpec, volumes: &[Attached]) -> Vec<Mount> {
     let tmpfs = |tmpfs: &hostler_model::spec::Tmpfs| Mount {
         typ: Some(MountType::TMPFS),
         target: Some(tmpfs.target.clone()),
@@ -258,7 +283,7 @@ fn mounts(container: &ContainerSpec, volumes: &[Attached]) -> Vec<Mount> {
         read_only: Some(volume.read_only),
         ..Mount::default()
     };
-    let binds = container.mounts.iter().map(bind);
+    let binds = container.mounts.iter().map(bound);
     let binds = binds.chain(volumes.iter().map(volume));
     binds.chain(container.tmpfs.iter().map(tmpfs)).collect()
 }

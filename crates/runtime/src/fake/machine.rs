@@ -10,6 +10,7 @@ use hostler_model::{AssignmentId, Exit, FailureCode, Part, Timestamp, UnitId, Wo
 use tokio::sync::Notify;
 
 use crate::logs::{LogLine, LogQuery, Run, Stream};
+use crate::secrets::Given;
 use crate::{
     Adoptable, Data, Discarded, Found, FoundState, Leftover, LeftoverKind, NativeVerdict,
     RuntimeError, Unit, UnitStats,
@@ -56,6 +57,8 @@ struct Inner {
     commands: BTreeMap<String, (Exit, String)>,
     /// Archives by the unit and the path at which they were unpacked.
     files: BTreeMap<(UnitId, String), Vec<u8>>,
+    /// What the latest run of each unit was given.
+    given: BTreeMap<UnitId, Vec<Given>>,
     native: Option<NativeVerdict>,
     /// What kinds lack although their engine answers.
     lacks: BTreeMap<Kind, String>,
@@ -296,6 +299,16 @@ impl FakeMachine {
 
     pub(super) fn preparation_time(&self) -> Duration {
         self.lock().preparation
+    }
+
+    pub(super) fn give(&self, id: UnitId, secrets: Vec<Given>) {
+        self.lock().given.insert(id, secrets);
+    }
+
+    /// The secrets that the unit was given last.
+    #[must_use]
+    pub fn given(&self, id: UnitId) -> Vec<Given> {
+        self.lock().given.get(&id).cloned().unwrap_or_default()
     }
 
     pub(super) fn prepare(&self, unit: &Unit) -> Result<(), RuntimeError> {

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hostler_kit::sealed::Clear;
 use hostler_model::{Exit, UnitId};
 use hostler_shim::cgroup::Usage;
 use hostler_shim::kernel::{self, Holder};
@@ -16,6 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::{Inner, recover};
 use crate::disk;
+use crate::secrets::{self, Given};
 use crate::turns::lock;
 use crate::{Found, FoundState, RuntimeError, UnitStats};
 
@@ -125,6 +127,7 @@ impl Inner {
     }
 
     pub(super) async fn start(self: &Arc<Self>, id: UnitId) -> Result<(), RuntimeError> {
+        let mut given = None;
         for _ in 0..START_LOOKS {
             let seen = self.look_in_turn(id).await?;
             if let FoundState::Running { .. } = seen.state {
@@ -132,7 +135,14 @@ impl Inner {
                 return Ok(());
             }
             if !seen.is_held {
-                match self.spawn_shim(id, seen.run + 1).await? {
+                let secrets = match given.take() {
+                    Some(secrets) => secrets,
+                    None => self.secrets.take(id, &seen.record.spec)?,
+                };
+                self.secrets.write(id, &secrets).await?;
+                let told = self.spawn_shim(id, seen.run + 1, &secrets).await?;
+                given = Some(secrets);
+                match told {
                     Report::Started => {
                         self.watch(id, seen.run + 1);
                         return Ok(());
@@ -149,9 +159,15 @@ impl Inner {
         ))
     }
 
-    /// Starts a shim and hears what it says. If this is dropped half-way, the shim either has the number and
+    /// Starts a shim, which is given the run's number and the secrets that are variables, and hears what it says. If this is dropped half-way, the shim either has the number and
     /// carries the run on, or has not and ends.
-    async fn spawn_shim(&self, id: UnitId, run: u32) -> Result<Report, RuntimeError> {
+    async fn spawn_shim(
+        &self,
+        id: UnitId,
+        run: u32,
+        given: &[Given],
+    ) -> Result<Report, RuntimeError> {
+        let order = order_of(run, given)?;
         let dir = UnitDir::of(&self.dir, id);
         let failed = |source| disk::error("start the shim", source);
         let mut child = tokio::process::Command::new(&self.shim.program)
@@ -168,7 +184,7 @@ impl Inner {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
         let hearing = async {
-            stdin.write_all(format!("{run}\n").as_bytes()).await?;
+            stdin.write_all(order.reveal()).await?;
             drop(stdin);
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line).await?;
@@ -293,6 +309,22 @@ impl Inner {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
+}
+
+/// What a shim reads: the number, and behind it `NAME=value` for each variable, ended by a NUL each.
+fn order_of(run: u32, given: &[Given]) -> Result<Clear, RuntimeError> {
+    let variables = secrets::variables(given)?;
+    let number = format!("{run}\n");
+    let bytes = |(name, value): (&String, &Clear)| name.len() + value.len() + 2;
+    let mut order = Vec::with_capacity(number.len() + variables.iter().map(bytes).sum::<usize>());
+    order.extend_from_slice(number.as_bytes());
+    for (name, value) in &variables {
+        order.extend_from_slice(name.as_bytes());
+        order.push(b'=');
+        order.extend_from_slice(value.reveal());
+        order.push(0);
+    }
+    Ok(Clear::new(order))
 }
 
 /// Whether a run whose shim is gone is settled now. Only who has the unit's turn may do it, or a start could

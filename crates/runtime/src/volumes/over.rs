@@ -23,7 +23,7 @@ use crate::logs::{LogLine, LogQuery};
 use crate::turns::{Turn, Turns, to_the_end};
 use crate::{
     Adoption, Census, Data, Exec, Fencing, Files, Found, FoundState, Guests, Judged, Leftovers,
-    NativeHealth, Ports, Progress, Runtime, RuntimeError, Stats, Unit, Volumes, disk,
+    NativeHealth, Ports, Progress, Runtime, RuntimeError, Secrets, Stats, Unit, Volumes, disk,
 };
 
 /// A runtime driver, and what its units hold.
@@ -185,6 +185,10 @@ impl Runtime for WithVolumes {
 
     fn judged(&self) -> Option<&dyn Judged> {
         self.inner.runtime.judged()
+    }
+
+    fn secrets(&self) -> Option<&dyn Secrets> {
+        self.inner.runtime.secrets()
     }
 
     fn files(&self) -> Option<&dyn Files> {

@@ -19,6 +19,7 @@ mod process;
 mod pulls;
 mod registry;
 mod rounds;
+mod secrets;
 mod survival;
 mod vm;
 mod volumes;

@@ -14,6 +14,7 @@ mod event;
 mod job;
 mod node;
 mod problem;
+mod secret;
 mod status;
 mod why;
 mod workload;
@@ -38,6 +39,7 @@ pub use node::{
     NodeStatus, Resources, RuntimeFact, StorageFact,
 };
 pub use problem::Problem;
+pub use secret::{Rekeyed, Secret, SecretQuery, SecretSet};
 pub use status::{BackupQuery, Check, Health, Live, Ready, SessionVersions, Version};
 pub use why::{CopyGroup, NodeGroup, Reason, Why};
 pub use workload::{

@@ -7,6 +7,7 @@ mod access;
 mod call;
 mod errands;
 mod nodes;
+mod secrets;
 mod streams;
 mod workloads;
 

@@ -98,7 +98,10 @@ pub mod node_message {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerMessage {
-    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 16")]
+    #[prost(
+        oneof = "server_message::Message",
+        tags = "1, 2, 3, 4, 5, 6, 7, 16, 17"
+    )]
     pub message: ::core::option::Option<server_message::Message>,
 }
 /// Nested message and enum types in `ServerMessage`.
@@ -121,6 +124,8 @@ pub mod server_message {
         Resend(super::Resend),
         #[prost(message, tag = "16")]
         Unwanted(super::Unwanted),
+        #[prost(message, tag = "17")]
+        Secrets(super::Secrets),
     }
 }
 /// The versions of this contract that a side speaks; the highest common one counts.
@@ -588,6 +593,26 @@ pub struct Kept {
 pub struct Unwanted {
     #[prost(string, repeated, tag = "1")]
     pub workloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Values of secrets that the node's copies name, told before the intent that names them. Those that were told in an
+/// earlier session and not in this one are not wanted any more. The node keeps them in memory alone.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Secrets {
+    #[prost(message, repeated, tag = "1")]
+    pub values: ::prost::alloc::vec::Vec<SecretValue>,
+    /// No copy of the node names them any more.
+    #[prost(string, repeated, tag = "2")]
+    pub forgotten: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct SecretValue {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {

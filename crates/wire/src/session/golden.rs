@@ -499,7 +499,7 @@ fn every_message_of_the_streams_has_its_tag() {
             bytes,
         );
     }
-    let from_server: [(Server, &[u8]); 7] = [
+    let from_server: [(Server, &[u8]); 8] = [
         (Server::Welcome(Welcome::default()), b"\x0a\x00"),
         (Server::Refused(Refused::default()), b"\x12\x00"),
         (Server::Intent(Intent::default()), b"\x1a\x00"),
@@ -510,6 +510,7 @@ fn every_message_of_the_streams_has_its_tag() {
             b"\x32\x02\x08\x01",
         ),
         (Server::Resend(Resend {}), b"\x3a\x00"),
+        (Server::Secrets(Secrets::default()), b"\x8a\x01\x00"),
     ];
     for (message, bytes) in from_server {
         golden(
@@ -519,6 +520,22 @@ fn every_message_of_the_streams_has_its_tag() {
             bytes,
         );
     }
+}
+
+#[test]
+fn secrets_have_their_bytes_and_print_no_value() {
+    let value = SecretValue {
+        name: "a".into(),
+        version: 7,
+        value: b"v".into(),
+    };
+    golden(&value, b"\x0a\x01a\x10\x07\x1a\x01v");
+    let secrets = Secrets {
+        values: vec![value],
+        forgotten: vec!["b".into()],
+    };
+    golden(&secrets, b"\x0a\x08\x0a\x01a\x10\x07\x1a\x01v\x12\x01b");
+    assert!(!format!("{secrets:?}").contains("118"));
 }
 
 #[test]

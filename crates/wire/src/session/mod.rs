@@ -2,6 +2,8 @@
 //! both sides must follow to the bit: the versions spoken, the size of a message and the digest of what a
 //! node observes. Pure functions; nothing here can fail.
 
+use std::fmt;
+
 /// Generated from `proto/`; see `cargo xtask proto`.
 #[path = "../gen/hostler.session.v1.rs"]
 pub mod v1;
@@ -21,6 +23,16 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// One observed unit as the digest sees it: the 16 bytes of the assignment's id, the generation, the
 /// state's number (see [`unit_number`]) and the number of runs.
 pub type DigestItem = ([u8; 16], u64, u32, u32);
+
+/// Without its value.
+impl fmt::Debug for v1::SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretValue")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
 
 impl v1::Versions {
     /// What this build speaks.

@@ -216,6 +216,7 @@ mod tests {
             pressure: watch::channel(None).1,
             care: crate::care::Sights::unseen(),
             guardian: Arc::new(crate::permit::Guardian::new(crate::GuardFile::Nowhere)),
+            vault: crate::vault::Vault::default(),
         };
         let alive = Arc::new(watch::Sender::new(()));
         let core = Core::new(config, Persys::new("node-1"), parts, handle, alive);

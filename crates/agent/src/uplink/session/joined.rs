@@ -125,6 +125,7 @@ impl<'a> Session<'a> {
         // came before it would only make the other side ask for the set again.
         let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.uplink.handle.vault.begin();
         let mut picture = self.uplink.handle.picture.clone();
         picture.mark_changed();
         let mut abilities = self.uplink.handle.abilities.clone();
@@ -186,6 +187,7 @@ impl<'a> Session<'a> {
             }
             Some(In::BeatAck(ack)) => self.take_ack(ack).await,
             Some(In::Resend(_)) => self.resend().await,
+            Some(In::Secrets(secrets)) => self.take_secrets(secrets).await,
             Some(In::Unwanted(unwanted)) => {
                 self.take_unwanted(&unwanted);
                 Ok(())

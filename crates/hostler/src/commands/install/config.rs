@@ -107,7 +107,7 @@ fn server(draft: &mut Draft, args: &InstallArgs, is_new: bool) {
     let listen = args.listen.as_deref();
     draft.ask(
         "listen",
-        listen.or_else(|| is_new.then_some("127.0.0.1:8080")),
+        listen.or_else(|| is_new.then_some("0.0.0.0:8080")),
     );
     if args.insecure {
         draft.set("insecure", "true");

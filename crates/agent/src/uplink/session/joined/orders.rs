@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use hostler_kit::sealed::Clear;
 use hostler_model::UnitId;
 use hostler_runtime::Runtime;
 use hostler_wire::session::v1;
@@ -57,6 +58,18 @@ impl Session<'_> {
                 .map(|()| Out::Applied(v1::Applied { version }))
         }));
         Ok(())
+    }
+
+    /// In the vault before the intent that names them is read.
+    pub(super) async fn take_secrets(&mut self, secrets: v1::Secrets) -> Result<(), Ended> {
+        let vault = &self.uplink.handle.vault;
+        for secret in secrets.values {
+            vault.put(secret.name, Clear::new(secret.value));
+        }
+        for name in secrets.forgotten {
+            vault.forget(&name);
+        }
+        self.hand_over(Input::Secrets).await
     }
 
     pub(super) async fn take_command(&mut self, command: v1::Command) -> Result<(), Ended> {
