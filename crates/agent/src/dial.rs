@@ -183,7 +183,6 @@ mod tests {
             "fleet",
             "fleet:80",
             "http://fleet",
-            "https://a:1",
             "http://a:1/b",
             "ftp://a:1",
         ] {
@@ -199,14 +198,14 @@ mod tests {
             ("http://plane:8080/", "http://plane:8080"),
             ("http://plane/miaas/", "http://plane:80/miaas"),
             ("http://[::1]:9/a/b", "http://[::1]:9/a/b"),
+            ("https://plane", "https://plane:443"),
         ] {
             assert_eq!(Server::parse_base(text).unwrap().base(), base, "{text}");
         }
         for (text, reason) in [
-            ("https://plane", "https is not spoken by this version yet"),
             ("http://ada:secret@plane", "it carries a login"),
             ("http://plane?x", "it has a query"),
-            ("plane:80", "the scheme is not http"),
+            ("plane:80", "the scheme is neither http nor https"),
         ] {
             let refused = Server::parse_base(text).unwrap_err().to_string();
             assert!(refused.contains(reason), "{refused}");

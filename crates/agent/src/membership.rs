@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use hostler_kit::files::{Readers, replace};
 use hostler_kit::trust::{
-    Anchors, CertificateDer, ClientTls, Credentials, Invitation, TrustError, Validity, certificates,
+    Anchors, CertificateDer, ClientTls, Credentials, Invitation, Print, TrustError, Validity,
+    certificates,
 };
 use hostler_kit::{Clock, Entropy, Tasks};
 use hostler_wire::session::v1::session_client::SessionClient;
@@ -98,7 +99,9 @@ impl Membership {
         let dir = data_dir.join("agent");
         let key = Credentials::open(&dir.join("key.pem"))?;
         let (chain_path, roots_path) = (dir.join("certificate.pem"), dir.join("ca.pem"));
-        let is_member = chain_path.exists() && roots_path.exists();
+        let is_member = chain_path.exists()
+            && roots_path.exists()
+            && !is_of_another(&roots_path, invitation.as_ref());
         let chain = is_member
             .then(|| certificates_in(&chain_path))
             .transpose()?;
@@ -309,6 +312,17 @@ impl std::fmt::Display for NoMembership {
             Self::Refused(refused) => write!(f, "{} ({})", refused.sentence, refused.code),
         }
     }
+}
+
+/// Whether the token is of an authority that the node does not know: a person wants it to join anew.
+fn is_of_another(roots: &Path, invitation: Option<&Invitation>) -> bool {
+    let Some(invitation) = invitation else {
+        return false;
+    };
+    let known = certificates_in(roots).unwrap_or_default();
+    !known
+        .iter()
+        .any(|root| Print::of(root) == invitation.authority)
 }
 
 fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {

@@ -29,6 +29,8 @@ use crate::Control;
 
 /// How often files and certificates are looked at.
 const LOOK: Duration = Duration::from_secs(30);
+/// Certificates of authorities that are believed. A chain of more crossings than this is believed by nobody.
+const MOST_ROOTS: usize = 6;
 /// At this share of its life, in thousandths, a server's certificate is made anew.
 const RENEWED_AT: u32 = 667;
 
@@ -161,9 +163,14 @@ impl Trust {
     pub async fn rotate(&self, control: &Control, actor: Actor) -> Result<Print, Refusal> {
         if self.0.config.authority.is_some() {
             let sentence = "this fleet's authority is in a file that somebody else keeps";
-            let advice =
-                "put the new authority into that file, before the old ones; it is read by itself";
+            let advice = "add the new authority's certificate to that file; once every node has renewed, \
+                          after thirty days, put the new one first, with its key";
             return Err(Refusal::new(Code::Forbidden, sentence, advice));
+        }
+        if self.now().authority.roots().len() >= MOST_ROOTS {
+            let sentence = "the authority has had a new key too often since the fleet was founded";
+            let advice = "wait for a version that lets old ones go; nothing was changed";
+            return Err(Refusal::new(Code::Overloaded, sentence, advice));
         }
         let trust = self.clone();
         let rotated = tokio::task::spawn_blocking(move || {
@@ -174,7 +181,11 @@ impl Trust {
                 .unwrap_or_else(PoisonError::into_inner);
             let next = trust.now().authority.rotated(wall(&trust.0.clock))?;
             trust.take(next)?;
-            trust.publish()
+            // The new key is in use: that the copy for people could not be written is no reason to try again.
+            if let Err(error) = trust.publish() {
+                tracing::warn!(%error, "the authority's certificates could not be written for people");
+            }
+            Ok::<_, TrustError>(())
         });
         rotated.await.map_err(unwritten)?.map_err(unwritten)?;
         let print = self.print();

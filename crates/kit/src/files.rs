@@ -29,7 +29,7 @@ impl Readers {
 /// Writes a file beside the one it replaces, syncs it, renames it, and syncs its directory.
 ///
 /// # Errors
-/// What the file system says; then the old file is still there.
+/// What the file system says. Unless the directory alone could not be synced, the old file is still there.
 pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!("{UNFINISHED}{name}"));

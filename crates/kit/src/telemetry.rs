@@ -23,7 +23,7 @@ pub enum Format {
 /// Installs the process's subscriber. `filter` is in `tracing`'s directive language, such as `info` or
 /// `hostler=debug,warn`; text that is none falls back to `info`. A second call does nothing.
 pub fn install(filter: &str, format: Format) {
-    let filter = quieted(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info")));
+    let filter = read(filter).unwrap_or_else(|| quieted(EnvFilter::new("info")));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -60,10 +60,15 @@ pub fn is_filter(filter: &str) -> bool {
 /// Logs by another filter from now on, and says whether it does: not if the text is no filter, nor where
 /// [`install`] has installed nothing.
 pub fn change_filter(filter: &str) -> bool {
-    match (CHANGE.get(), EnvFilter::try_new(filter)) {
-        (Some(change), Ok(filter)) => change(filter),
+    match (CHANGE.get(), read(filter)) {
+        (Some(change), Some(filter)) => change(filter),
         _ => false,
     }
+}
+
+/// What is logged by; none if the text is no filter.
+fn read(filter: &str) -> Option<EnvFilter> {
+    EnvFilter::try_new(filter).ok().map(quieted)
 }
 
 /// The engine's client prints whole requests when it is asked to, and those may hold secrets: it is never asked.
@@ -93,6 +98,24 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_filter_that_comes_later_leaves_requests_to_the_engine_out_as_well() {
+        let kept = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&kept);
+        let change: Change = Box::new(move |filter| {
+            *told.lock().unwrap() = filter.to_string().to_lowercase();
+            true
+        });
+        assert!(CHANGE.set(change).is_ok());
+        for filter in ["trace", "bollard::docker=trace,info"] {
+            assert!(change_filter(filter));
+            let kept = kept.lock().unwrap();
+            assert!(kept.contains("bollard::docker=info"), "{filter}: {kept}");
+            assert!(!kept.contains("bollard::docker=trace"), "{filter}: {kept}");
+        }
+        assert!(!change_filter("hostler=loud=very"));
     }
 
     #[test]

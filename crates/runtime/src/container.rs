@@ -389,6 +389,7 @@ impl Inner {
             name: Some(create::name_of(unit)),
             ..CreateContainerOptions::default()
         };
+        let _preparing = self.secrets.preparing(unit.id);
         let given = self.secrets.take(unit.id, &unit.spec)?;
         // The engine looks for the files when it makes the container.
         self.secrets.write(unit.id, &given).await?;

@@ -51,6 +51,33 @@ pub(crate) struct Pouch {
     /// Tells drivers and agents of one machine apart.
     scope: String,
     given: Mutex<HashMap<UnitId, Arc<[Given]>>>,
+    under_way: Mutex<UnderWay>,
+}
+
+/// Preparations that may write files of what is no unit yet.
+#[derive(Default)]
+struct UnderWay {
+    units: HashSet<UnitId>,
+    /// How many have begun so far.
+    begun: u64,
+}
+
+/// A preparation, until it is dropped.
+pub(crate) struct Preparation<'a> {
+    pouch: &'a Pouch,
+    id: UnitId,
+}
+
+/// Units of which there are files, but for those that are being prepared.
+pub(crate) struct Holders {
+    units: Vec<UnitId>,
+    begun: u64,
+}
+
+impl Drop for Preparation<'_> {
+    fn drop(&mut self) {
+        self.pouch.under_way().units.remove(&self.id);
+    }
 }
 
 impl Pouch {
@@ -65,7 +92,17 @@ impl Pouch {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
             given: Mutex::default(),
+            under_way: Mutex::default(),
         }
+    }
+
+    /// To be held from before the values are taken until there is a unit, or none will be.
+    pub(crate) fn preparing(&self, id: UnitId) -> Preparation<'_> {
+        let mut under_way = self.under_way();
+        under_way.units.insert(id);
+        under_way.begun += 1;
+        drop(under_way);
+        Preparation { pouch: self, id }
     }
 
     pub(crate) fn give(&self, id: UnitId, secrets: Vec<Given>) {
@@ -146,22 +183,33 @@ impl Pouch {
     }
 
     /// Units of which there are files. To be asked for before the units are: what comes between is not swept.
-    pub(crate) fn holders(&self) -> Vec<UnitId> {
-        let Ok(home) = home_if_there() else {
-            return Vec::new();
+    pub(crate) fn holders(&self) -> Holders {
+        let listed = match home_if_there() {
+            Ok(home) => disk::entries(&home.join(&self.scope)).unwrap_or_default(),
+            Err(_) => Vec::new(),
         };
-        let listed = disk::entries(&home.join(&self.scope)).unwrap_or_default();
         let ids = listed.iter().filter_map(|(_, name)| name.parse().ok());
-        ids.collect()
+        let mut units: Vec<UnitId> = ids.collect();
+        let under_way = self.under_way();
+        units.retain(|id| !under_way.units.contains(id));
+        Holders {
+            units,
+            begun: under_way.begun,
+        }
     }
 
     /// Removes the files of those that are no units, as an agent that died has left them.
-    pub(crate) async fn sweep(&self, holders: Vec<UnitId>, units: impl Iterator<Item = UnitId>) {
-        if holders.is_empty() {
+    pub(crate) async fn sweep(&self, holders: Holders, units: impl Iterator<Item = UnitId>) {
+        if holders.units.is_empty() {
             return;
         }
         let units: HashSet<UnitId> = units.collect();
-        for id in holders.into_iter().filter(|id| !units.contains(id)) {
+        let begun = holders.begun;
+        for id in holders.units.into_iter().filter(|id| !units.contains(id)) {
+            // What has begun meanwhile may be a unit by now that nobody has seen; the next look sweeps.
+            if self.under_way().begun != begun {
+                return;
+            }
             // What was given for it may be for a preparation that begins now.
             let Ok(dir) = self.dir(id) else { continue };
             if self.lock().contains_key(&id) {
@@ -181,6 +229,12 @@ impl Pouch {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UnitId, Arc<[Given]>>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -388,8 +442,27 @@ mod tests {
         }
         let again = Pouch::of(driver.path());
         again.sweep(again.holders(), [unit(1)].into_iter()).await;
-        assert_eq!(again.holders(), [unit(1)]);
+        assert_eq!(again.holders().units, [unit(1)]);
         again.remove(unit(1)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn files_of_a_preparation_are_not_swept_though_it_is_no_unit_yet() {
+        let driver = tempfile::tempdir().unwrap();
+        let pouch = Pouch::of(driver.path());
+        let given: Arc<[Given]> = vec![file("/x", 0o400, "canary")].into();
+        let preparation = pouch.preparing(unit(1));
+        pouch.write(unit(1), &given).await.unwrap();
+        pouch.sweep(pouch.holders(), std::iter::empty()).await;
+        assert!(pouch.dir(unit(1)).unwrap().exists(), "under way");
+        drop(preparation);
+        let before = pouch.holders();
+        assert_eq!(before.units, [unit(1)]);
+        drop(pouch.preparing(unit(1)));
+        pouch.sweep(before, std::iter::empty()).await;
+        assert!(pouch.dir(unit(1)).unwrap().exists(), "prepared meanwhile");
+        pouch.sweep(pouch.holders(), std::iter::empty()).await;
+        assert!(!pouch.dir(unit(1)).unwrap().exists());
     }
 
     #[test]

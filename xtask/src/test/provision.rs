@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::package::deb;
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 13] = [
     ("qemu-img", "qemu-utils"),
     ("cpio", "cpio"),
     ("systemd-analyze", "systemd"),
+    ("ip", "iproute2"),
     ("mandoc", "mandoc"),
     ("dpkg-shlibdeps", "dpkg-dev"),
 ];

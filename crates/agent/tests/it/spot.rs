@@ -543,7 +543,7 @@ async fn shutdown_says_offline_for_an_agent_that_does_not_run() {
     let ask = |spot: Spot| {
         let dial = Arc::clone(&world.network) as Arc<dyn Dial>;
         let journal = Arc::clone(&lines) as Arc<dyn Journal>;
-        async move { shutdown("http://control.example:8080", &spot, dial, journal).await }
+        async move { shutdown(("http://control.example:8080", None), &spot, dial, journal).await }
     };
     ask(spot.clone()).await.unwrap();
     assert_eq!(plane.asked("").len(), 0, "it was never registered");

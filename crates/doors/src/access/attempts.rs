@@ -30,7 +30,7 @@ impl Attempts {
     }
 
     /// Whether the address has used up what it may.
-    pub(super) fn is_exhausted(&self, addr: IpAddr) -> bool {
+    fn is_exhausted(&self, addr: IpAddr) -> bool {
         let (addr, now) = (network(addr), self.clock.uptime());
         let whole_at = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
         let whole_at = whole_at.get(&addr);

@@ -156,18 +156,6 @@ impl Access {
         }
         too_many()
     }
-
-    /// Refuses an address that has failed too often, before it costs more.
-    ///
-    /// # Errors
-    /// `too-many-attempts`.
-    pub(crate) fn is_patient_with(&self, peer: Option<&Peer>) -> Result<(), Refusal> {
-        let addr = peer.map(|peer| peer.addr.ip());
-        if addr.is_some_and(|addr| self.0.attempts.is_exhausted(addr)) {
-            return Err(too_many());
-        }
-        Ok(())
-    }
 }
 
 impl Who {

@@ -69,6 +69,8 @@ pub(super) async fn issue(
     Caller(caller): Caller,
     Body(new): Body<api::NewToken>,
 ) -> Result<Response, Failure> {
+    // One that was made where there is no login would outlive that.
+    api.access.trust().ok_or_else(no_login)?;
     let now = api.now();
     let id = TokenId::mint(now, api.entropy.next_u128());
     let bearer = Bearer {

@@ -318,19 +318,22 @@ impl Protocols {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // What was taken just before the doorway closed is asked for its request, and answered.
+        let arriving = families.1.hold();
         let Some(tls) = self.tls.take() else {
             let peer = Peer { addr, key: None };
-            return self.speak(stream, peer, (router, families)).await;
+            return self.speak(stream, peer, (router, families), arriving).await;
         };
         let secured = tokio::select! {
             biased;
-            () = families.1.stopping() => return,
+            () = families.0.stopping() => return,
+            () = last_call(&families.1) => return,
             secured = tokio::time::timeout(HEAD_TIMEOUT, secure(&tls, stream)) => secured,
         };
         match secured {
             Ok(Ok(Secured { stream, key })) => {
                 let peer = Peer { addr, key };
-                Box::pin(self.speak(stream, peer, (router, families))).await;
+                Box::pin(self.speak(stream, peer, (router, families), arriving)).await;
             }
             Ok(Err(error)) => tracing::debug!(%addr, %error, "no TLS came to stand"),
             Err(_) => tracing::debug!(%addr, "no TLS came to stand in time"),
@@ -342,6 +345,7 @@ impl Protocols {
         mut stream: S,
         peer: Peer,
         (router, (tasks, doorway)): (Router, (Tasks, Tasks)),
+        arriving: Hold,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -363,16 +367,10 @@ impl Protocols {
             }
         });
         let service = TowerToHyperService::new(service);
-        // What was taken just before the doorway closed is asked for its request, and answered.
-        let arriving = doorway.hold();
-        let last_call = async {
-            doorway.stopping().await;
-            tokio::time::sleep(LAST_CALL).await;
-        };
         let sniffed = tokio::select! {
             biased;
             () = tasks.stopping() => return,
-            () = last_call => return,
+            () = last_call(&doorway) => return,
             sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
         };
         let Ok(Ok((protocol, first))) = sniffed else {
@@ -400,6 +398,12 @@ impl Protocols {
             tracing::debug!(%addr, %error, "a connection broke");
         }
     }
+}
+
+/// Until the doorway is closed and the wait after that is over.
+async fn last_call(doorway: &Tasks) {
+    doorway.stopping().await;
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 /// Shakes hands. Whoever speaks plain HTTP instead is told what this port speaks.

@@ -49,11 +49,16 @@ impl Told {
         let mut bytes = 0;
         for name in &wanted {
             let Some(mark) = known(name) else { continue };
-            self.secrets.insert((*name).to_owned(), mark);
-            if told.get(*name) == Some(&mark) {
-                continue;
+            let before = told.get(*name).copied();
+            let is_told = before == Some(mark);
+            let value = if is_told { None } else { give(name) };
+            // What could not be given is tried again; an older version stays told, to be forgotten one day.
+            let is_known = is_told || value.is_some();
+            let mark = if is_known { Some(mark) } else { before };
+            if let Some(mark) = mark {
+                self.secrets.insert((*name).to_owned(), mark);
             }
-            let Some(value) = give(name) else { continue };
+            let Some(value) = value else { continue };
             bytes += value.encoded_len() + FIELD_BYTES;
             if bytes > PART_BYTES {
                 bytes = value.encoded_len() + FIELD_BYTES;
@@ -374,6 +379,21 @@ mod tests {
         assert_eq!(parts.len(), 1);
         assert_eq!(parts[0].forgotten, ["db"]);
         assert!(told.secrets(&[], known(2), give).is_empty());
+    }
+
+    #[test]
+    fn a_secret_that_could_not_be_given_is_given_later_and_an_older_one_forgotten() {
+        let mut told = Told::default();
+        let intent = [naming(1, "db")];
+        let known = |version| move |_: &str| Some((version, NOW));
+        let give = |name: &str| Some(value(name, 4));
+        assert!(told.secrets(&intent, known(1), |_| None).is_empty());
+        assert_eq!(told.secrets(&intent, known(1), give).len(), 1);
+        assert!(told.secrets(&intent, known(2), |_| None).is_empty());
+        assert_eq!(told.secrets(&intent, known(2), give).len(), 1);
+        assert!(told.secrets(&intent, known(3), |_| None).is_empty());
+        let parts = told.secrets(&[], known(2), |_| None);
+        assert_eq!(parts[0].forgotten, ["db"]);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The listener on raw sockets.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use hostler_doors::{BindError, Bound, Listener, serve_through};
-use hostler_kit::Tasks;
+use hostler_doors::{Accept, BindError, Bound, Listener, serve_through};
+use hostler_kit::trust::{Anchors, Authority, Believed, ClientTls, Credentials, ServerTls};
+use hostler_kit::{Clock as _, SystemClock, Tasks};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -163,4 +166,66 @@ async fn a_closed_doorway_answers_what_was_asked_and_takes_nothing_new() {
     kept.set_nonblocking(true).unwrap();
     assert!(kept.accept().is_ok(), "it is still in the queue");
     drop(late);
+}
+
+/// Gives one connection, and says so.
+struct Once {
+    stream: Option<DuplexStream>,
+    tls: ServerTls,
+    given: Arc<Notify>,
+}
+
+impl Accept for Once {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, SocketAddr)> {
+        match self.stream.take() {
+            Some(stream) => {
+                self.given.notify_one();
+                Ok((stream, ([127, 0, 0, 1], 1).into()))
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn tls(&self) -> Option<ServerTls> {
+        Some(self.tls.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_just_before_the_doorway_closed_may_still_shake_hands_and_ask() {
+    let home = tempfile::tempdir().unwrap();
+    // Certificates are judged by the machine's clock.
+    let now = Duration::from_millis(SystemClock::new().wall_millis());
+    let authority = Authority::open(&home.path().join("authority.pem"), now).unwrap();
+    let key = Credentials::open(&home.path().join("server.key")).unwrap();
+    let shown = authority.certify_server(&key, &[], now).unwrap();
+    let (near, far) = duplex(64 << 10);
+    let given = Arc::new(Notify::new());
+    let once = Once {
+        stream: Some(far),
+        tls: ServerTls::of(&authority, shown, Believed::Offered).unwrap(),
+        given: Arc::clone(&given),
+    };
+    let (tasks, doorway) = (Tasks::new(), Tasks::new());
+    let families = (tasks.clone(), doorway.clone());
+    let router = Router::new().route("/", get(|| async { "answered" }));
+    tasks.spawn("listener", serve_through(once, router, families));
+    given.notified().await;
+    doorway.stop();
+
+    let anchors = Anchors::Roots(authority.roots().to_vec());
+    let client = ClientTls::new(&anchors, None).unwrap();
+    let mut stream = client
+        .connect("127.0.0.1", near, &[b"http/1.1"])
+        .await
+        .unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("answered"), "{answer}");
+    assert_eq!(doorway.shut_down(DEADLINE).await, Ok(()));
+    assert_eq!(tasks.shut_down(DEADLINE).await, Ok(()));
 }

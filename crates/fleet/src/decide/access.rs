@@ -88,7 +88,16 @@ impl Draft<'_> {
     fn invite(&mut self, order: &JoinTokenOrder) -> Result<Reply, Refusal> {
         super::operators::check_labels(order.labels.iter().map(|(key, value)| (key, Some(value))))?;
         if let Some(node) = order.replaces {
-            self.present_node(node)?;
+            let node = self.present_node(node)?;
+            if order.needs_approval {
+                let sentence = format!(
+                    "the place of {} is given at once, without approval",
+                    node.name
+                );
+                let advice =
+                    "leave --approve out: the token itself is the decision; make it for one use";
+                return Err(Refusal::new(Code::BadRequest, sentence, advice));
+            }
         }
         let spent = self.state.join_tokens().filter(|it| it.is_spent(self.now));
         let spent: Vec<_> = spent.map(|it| Change::RemoveJoinToken(it.id)).collect();
@@ -215,9 +224,20 @@ impl Draft<'_> {
                 let advice = "give the agent a data directory of its own";
                 return Err(Refusal::new(Code::Forbidden, sentence, advice));
             }
+            None if self.has_identity(node) => {
+                let sentence = format!("{} says that it is somebody else now", node.name);
+                let advice = "give the agent its data directory back, or an empty one and a token";
+                return Err(Refusal::new(Code::Forbidden, sentence, advice));
+            }
             None => self.put_alias(identity.clone(), node.id),
         }
         Ok(Arc::clone(node))
+    }
+
+    /// Whether an agent has said already what it is called. A node has one such name, so that none fills the store.
+    fn has_identity(&self, node: &Node) -> bool {
+        let mut aliases = self.state.aliases_of(AliasOwner::Node(node.id));
+        aliases.any(|alias| alias.key.scope != KEY_SCOPE)
     }
 
     fn approve(&mut self, id: NodeId) -> Result<Reply, Refusal> {

@@ -52,10 +52,10 @@ pub(crate) struct InstallArgs {
     /// A label that the node gets when it first joins; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) labels: Vec<(String, String)>,
-    /// Where the control plane listens [default: 127.0.0.1:8080]
+    /// Where the control plane listens [default: 0.0.0.0:8080, with --insecure 127.0.0.1:8080]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
-    /// Allow what is open to everyone: --listen beyond this machine, Persys's contract in plain text
+    /// No TLS and no login: the control plane, or Persys's contract, is open to everyone who reaches it
     #[arg(long)]
     pub(crate) insecure: bool,
 }

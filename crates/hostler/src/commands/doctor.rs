@@ -34,6 +34,8 @@ struct Look {
     /// Our clock before and after the server told its health.
     asked_between: (Timestamp, Timestamp),
     version: Version,
+    /// Nobody is asked for a login.
+    is_open: bool,
     ready: Ready,
     nodes: Vec<Node>,
     workloads: Vec<Workload>,
@@ -103,6 +105,8 @@ async fn look(remote: &Remote<'_>) -> Result<Look, ClientError> {
         health,
         asked_between: (asked, told),
         version: client.version().await?,
+        // One that does not know the question, or us, is not called open.
+        is_open: client.whoami().await.is_ok_and(|who| who.role.is_none()),
         ready: client.ready().await?,
         nodes: client.nodes(NodeFilter { gone: Some(false) }).await?,
         workloads: client.workloads().await?,
@@ -197,16 +201,18 @@ fn server(look: &Look) -> Vec<Finding> {
             advice: format!("run `hostler agent --server {}` on a machine", look.addr),
         });
     }
-    findings.push(Finding {
-        gravity: Gravity::Note,
-        about: about(),
-        sentence:
-            "it asks nobody for a login: whoever reaches it can do everything, also through the \
-                   routes of MIaaS, Orchion, Persys and the spot manager"
-                .to_owned(),
-        advice: "keep it on loopback or in a network of your own; SECURITY.md lists what is open"
-            .to_owned(),
-    });
+    if look.is_open {
+        let sentence = "it asks nobody for a login: whoever reaches it can do everything, \
+             also through the routes of MIaaS, Orchion, Persys and the spot manager";
+        let advice =
+            "keep it on loopback or in a network of your own; SECURITY.md lists what is open";
+        findings.push(Finding {
+            gravity: Gravity::Note,
+            about: about(),
+            sentence: sentence.to_owned(),
+            advice: advice.to_owned(),
+        });
+    }
     findings
 }
 
@@ -333,6 +339,7 @@ mod tests {
                     highest: 1,
                 },
             },
+            is_open: true,
             ready: serde_json::from_value(json!({"ready": true, "checks": []})).unwrap(),
             nodes: serde_json::from_value(nodes).unwrap(),
             workloads: serde_json::from_value(workloads).unwrap(),
@@ -365,6 +372,15 @@ mod tests {
                 .iter()
                 .all(|(gravity, _)| *gravity == Gravity::Note)
         );
+    }
+
+    #[test]
+    fn only_a_server_without_a_login_is_called_open() {
+        let mut look = look(json!([box_with(json!({}))]), json!([]));
+        let is_told = |look: &Look| told(look).iter().any(|it| it.1.contains("login"));
+        assert!(is_told(&look));
+        look.is_open = false;
+        assert!(!is_told(&look));
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub(crate) fn server(now: &mut ServerSettings, args: &ServerArgs, environment: &
         ("miaas or orchion", fresh.contracts != now.contracts),
         ("data_dir", fresh.data_dir != now.data_dir),
         ("tls or insecure", fresh.trust != now.trust),
+        (
+            "secrets_key",
+            fresh.secrets.key_file != now.secrets.key_file,
+        ),
         ("log_format", fresh.log.format != now.log.format),
     ];
     let changed = [("log_level", follow_log(&mut now.log, &fresh.log))];

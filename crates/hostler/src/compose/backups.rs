@@ -122,8 +122,14 @@ fn lay_out_all(
         manifest.revision = hostler_store::examine(copy).map_err(|error| failed(&error))?;
         let laid_out = || -> io::Result<Vec<Stretch>> {
             let mut sources = vec![Source::new(STORE.to_owned(), File::open(copy)?)?];
-            let keys = keys(data_dir)?;
+            let (keys, strange) = keys(data_dir)?;
             if with_keys {
+                if let Some(name) = strange.first() {
+                    return Err(io::Error::other(format!(
+                        "the key {} is a link, no plain file, or too large to be one; put the key itself there",
+                        name.display()
+                    )));
+                }
                 let of = |name: String| {
                     let file = File::open(data_dir.join(&name))?;
                     Source::new(name, file)
@@ -143,13 +149,15 @@ fn lay_out_all(
     outcome
 }
 
-/// The names of the keys beside the store, relative to the data directory.
-fn keys(data_dir: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+/// The names of the keys beside the store, relative to the data directory; and what is there that no archive holds.
+fn keys(data_dir: &Path) -> io::Result<(Vec<String>, Vec<PathBuf>)> {
+    let (mut names, mut strange) = (Vec::new(), Vec::new());
     let mut waiting: Vec<PathBuf> = KEYS.iter().map(PathBuf::from).collect();
     while let Some(name) = waiting.pop() {
-        let Ok(about) = fs::symlink_metadata(data_dir.join(&name)) else {
-            continue;
+        let about = match fs::symlink_metadata(data_dir.join(&name)) {
+            Ok(about) => about,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
         };
         if about.is_dir() {
             for entry in fs::read_dir(data_dir.join(&name))? {
@@ -160,10 +168,12 @@ fn keys(data_dir: &Path) -> io::Result<Vec<String>> {
             && let Some(name) = name.to_str()
         {
             names.push(name.to_owned());
+        } else {
+            strange.push(name);
         }
     }
     names.sort_unstable();
-    Ok(names)
+    Ok((names, strange))
 }
 
 async fn send(stretches: Vec<Stretch>, pieces: &mpsc::Sender<io::Result<Bytes>>, tasks: &Tasks) {
@@ -248,4 +258,25 @@ fn failed(error: &dyn std::fmt::Display) -> Refusal {
         format!("the store cannot be copied: {error}"),
         "look at the server's disk: a backup takes as much room there as the store, for a while",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_no_archive_holds_is_found_and_not_passed_over() {
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir(data.path().join("trust")).unwrap();
+        fs::write(data.path().join("trust/authority.pem"), "key").unwrap();
+        let (names, strange) = keys(data.path()).unwrap();
+        assert_eq!(names, ["trust/authority.pem"]);
+        assert!(strange.is_empty());
+        std::os::unix::fs::symlink("/elsewhere", data.path().join("secrets.key")).unwrap();
+        let large = File::create(data.path().join("trust/large")).unwrap();
+        large.set_len(KEY_BYTES + 1).unwrap();
+        let (_, mut strange) = keys(data.path()).unwrap();
+        strange.sort();
+        assert_eq!(strange, ["secrets.key", "trust/large"].map(PathBuf::from));
+    }
 }

@@ -1,6 +1,7 @@
 //! The control plane: the store on disk, `Control`, and the doors on one listener.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ impl ControlPlane {
             settings.secrets.key_file.clone(),
             settings.secrets.lock.clone(),
         );
+        let made = (!key_file.exists()).then(|| key_file.clone());
         let opening =
             tokio::task::spawn_blocking(move || Keyring::open(&key_file, lock, &SystemEntropy));
         let keyring = opening
@@ -91,6 +93,9 @@ impl ControlPlane {
             ..ControlConfig::default()
         };
         let control = Control::start(config, parts).await?;
+        if let Some(made) = made {
+            refuse_a_new_key(&control, &made)?;
+        }
         let mut doors = hostler_doors::Parts::new(&control, &entropy);
         doors.miaas = settings.contracts.miaas.clone();
         doors.orchion = settings.contracts.orchion.clone();
@@ -178,6 +183,26 @@ fn local_url(mut addr: SocketAddr, is_secure: bool) -> String {
     }
     let scheme = if is_secure { "https" } else { "http" };
     format!("{scheme}://{addr}")
+}
+
+/// A key that was made at this start opens nothing: where there are secrets, the one that sealed them is missing.
+fn refuse_a_new_key(control: &Control, made: &Path) -> Result<(), Failure> {
+    let sealed = control.view().secrets().len();
+    if sealed == 0 {
+        return Ok(());
+    }
+    // What was just made has sealed nothing, and would be taken for the right one at the next start.
+    if let Err(error) = std::fs::remove_file(made) {
+        tracing::warn!(file = %made.display(), %error, "the new file of keys stays");
+    }
+    Err(Failure::failed(
+        format!(
+            "the store holds {sealed} secrets, and the file {} with their key is missing",
+            made.display()
+        ),
+        "put it back, or take it from a backup made with keys; if it is lost for good, put the secrets.key of a new \
+         server there and set the secrets anew",
+    ))
 }
 
 /// The fleet's identity, where there is login.

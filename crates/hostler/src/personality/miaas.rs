@@ -53,6 +53,7 @@ pub(super) fn main(
     let around = Surroundings::resolve(told, NAME, environment)?;
     let (server, miaas) = resolve(None, environment)?;
     let node = NodeAgentConfig {
+        trust: around.trust,
         uplink: Uplink::Miaas(miaas),
         journal: stdout(Form::Plain, environment),
         ..NodeAgentConfig::new(server, around.data_dir, around.docker_socket)
@@ -74,6 +75,7 @@ pub(super) fn of_settings(
 ) -> Result<Agent, Failure> {
     let (server, miaas) = resolve(server, environment)?;
     let node = NodeAgentConfig {
+        trust: settings.trust.clone().uninvited(),
         name: settings.name.clone(),
         uplink: Uplink::Miaas(miaas),
         journal: stdout(Form::Plain, environment),

@@ -18,7 +18,7 @@ use crate::commands::single_thread;
 use crate::compose::NodeAgentConfig;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::settings::{AgentSettings, Environment, Surroundings, Told};
+use crate::settings::{AgentSettings, AgentTrust, Environment, Surroundings, Told};
 use crate::status::ExitStatus;
 
 const NAME: &str = "spot-agent";
@@ -112,6 +112,7 @@ fn agent(
     let node = NodeAgentConfig {
         uplink: Uplink::Spot(Box::new(spot)),
         journal: stdout_and_files(Form::Dated, environment, &root.join("logs")),
+        trust: around.trust,
         ..NodeAgentConfig::new(server, around.data_dir, around.docker_socket)
     };
     Ok(Agent {
@@ -132,6 +133,7 @@ pub(super) fn of_settings(
     let node = NodeAgentConfig {
         uplink: Uplink::Spot(Box::new(spot)),
         journal: stdout_and_files(Form::Dated, environment, &settings.data_dir.join("logs")),
+        trust: settings.trust.clone().uninvited(),
         registries: settings.registries.clone(),
         guard: settings.guard.clone(),
         care: settings.care,
@@ -167,10 +169,14 @@ fn shut_down(
         if let Err(problem) = end_running(&root.join("data")).await {
             failed(&problem);
         }
-        let said = match resolve(root, (None, named), environment) {
-            Ok((server, spot)) => {
-                let dial = Arc::new(TcpDial);
-                let last_word = spot::shutdown(&server, &spot, dial, Arc::clone(&journal));
+        let told = resolve(root, (None, named), environment).and_then(|(server, spot)| {
+            let tls = AgentTrust::of_foreign(environment)?.towards(&server)?;
+            Ok((server, tls, spot))
+        });
+        let said = match told {
+            Ok((server, tls, spot)) => {
+                let (server, dial) = ((server.as_str(), tls), Arc::new(TcpDial));
+                let last_word = spot::shutdown(server, &spot, dial, Arc::clone(&journal));
                 last_word.await.map_err(|error| error.to_string())
             }
             Err(failure) => Err(failure.sentence),

@@ -90,6 +90,16 @@ pub(super) fn resolve(
             open.push(listener);
         }
     }
+    let is_beyond = |it: &&CompatListener| !it.addr.ip().is_loopback();
+    if let Some(beyond) = open.iter().find(is_beyond).filter(|_| !around.insecure) {
+        return Err(Failure::usage(
+            format!(
+                "{}'s contract has no login, so {} would be open to everyone who reaches it",
+                beyond.historic.word, beyond.addr
+            ),
+            "name an address of this machine alone, as in `--compat spot=127.0.0.1:5000`, or start with --insecure",
+        ));
+    }
     let is_persys = |it: &CompatListener| it.historic.dialect == Dialect::Persys;
     if open.iter().any(is_persys) && !around.persys_insecure {
         return Err(Failure::usage(

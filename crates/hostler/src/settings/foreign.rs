@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{DEFAULT_ADDR, Environment, Layers, LogSettings, allowed, url};
+use super::{AgentTrust, DEFAULT_ADDR, Environment, Layers, LogSettings, allowed, url};
 use crate::args::{Dialect, LogArgs};
 use crate::failure::Failure;
 
@@ -38,6 +38,8 @@ pub(crate) struct Surroundings {
     /// Where the agent answers about itself; none means nowhere.
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) docker_socket: String,
+    /// Whom to believe and what to show where the contract's address says https.
+    pub(crate) trust: AgentTrust,
     pub(crate) log: LogSettings,
 }
 
@@ -64,6 +66,7 @@ impl Surroundings {
             data_dir: if is_chosen { chosen } else { chosen.join(own) },
             listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
             docker_socket: layers.docker_socket(None, None),
+            trust: AgentTrust::of_foreign(environment)?,
             // What people look for is on stdout; here is only what troubles this program.
             log: layers.log(LogArgs::default(), (None, None), "warn")?,
         })

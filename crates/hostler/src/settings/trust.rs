@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use hostler_kit::files::{Readers, replace};
-use hostler_kit::trust::{Anchors, Invitation, TrustError};
+use hostler_kit::trust::{Anchors, ClientTls, Invitation, TrustError};
 use serde::{Deserialize, Serialize};
 
 use super::{Environment, Layers};
@@ -121,6 +121,35 @@ impl AgentTrust {
             anchors: anchors.transpose()?,
             certificate: pair(certificate, key)?,
         })
+    }
+}
+
+impl AgentTrust {
+    /// For an agent of another system's control plane, which knows no join tokens.
+    pub(crate) fn of_foreign(environment: &Environment) -> Result<Self, Failure> {
+        let all = Self::resolve(AgentTrustArgs::default(), Default::default(), environment)?;
+        Ok(all.uninvited())
+    }
+
+    /// For one call to that server, as a running agent has it; none where it speaks plain text.
+    pub(crate) fn towards(&self, server: &str) -> Result<Option<ClientTls>, Failure> {
+        if !server.starts_with("https://") {
+            return Ok(None);
+        }
+        let anchors = self.anchors.clone().unwrap_or(Anchors::Machine);
+        let tls = match &self.certificate {
+            Some((certificate, key)) => ClientTls::from_files(&anchors, (certificate, key))?,
+            None => ClientTls::new(&anchors, None)?,
+        };
+        Ok(Some(tls))
+    }
+
+    /// The same without the token.
+    pub(crate) fn uninvited(self) -> Self {
+        Self {
+            invitation: None,
+            ..self
+        }
     }
 }
 

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hostler_kit::trust::{Authority, Believed, Credentials, ServerTls};
+use hostler_kit::{Clock as _, SystemClock};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::program::{eventually, hostler};
 
@@ -156,4 +159,54 @@ pub(crate) fn get(host: &str, path: &str) -> String {
         let _ = stream.read_to_string(&mut answer);
     }
     answer
+}
+
+/// TLS before a control plane that speaks plain text, with an authority of its own.
+pub(crate) struct Front {
+    pub(crate) url: String,
+    /// Whom to believe.
+    pub(crate) ca: PathBuf,
+    _directory: TempDir,
+}
+
+impl Front {
+    pub(crate) fn before(plane: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Duration::from_millis(SystemClock::new().wall_millis());
+        let authority = Authority::open(&directory.path().join("authority.pem"), now).unwrap();
+        let key = Credentials::open(&directory.path().join("server.key")).unwrap();
+        let shown = authority.certify_server(&key, &[], now).unwrap();
+        let tls = ServerTls::of(&authority, shown, Believed::Offered).unwrap();
+        let ca = directory.path().join("ca.pem");
+        std::fs::write(&ca, authority.roots_pem()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let plane = plane.trim_start_matches("http://").to_owned();
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (tls, plane) = (tls.clone(), plane.clone());
+                std::thread::spawn(move || pass(&tls, stream, &plane));
+            }
+        });
+        Self {
+            url,
+            ca,
+            _directory: directory,
+        }
+    }
+}
+
+/// Carries one connection; one that does not come to stand is the test's business.
+fn pass(tls: &ServerTls, stream: TcpStream, plane: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let _ = runtime.unwrap().block_on(async {
+        stream.set_nonblocking(true)?;
+        let stream = tokio::net::TcpStream::from_std(stream)?;
+        let mut secured = tls.accept(stream).await?.stream;
+        let mut behind = tokio::net::TcpStream::connect(plane).await?;
+        tokio::io::copy_bidirectional(&mut secured, &mut behind).await
+    });
 }

@@ -29,7 +29,13 @@ fn unit(name: &str) -> String {
 /// A server of the test's own, in this directory.
 fn server(home: &Path) -> (Running, String) {
     let mut command = hostler(home);
-    command.args(["server", "--listen", "127.0.0.1:0", "--data-dir"]);
+    command.args([
+        "server",
+        "--insecure",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+    ]);
     let mut server = Running::start(command.arg(home.join("plane")));
     let url = server.line("listening on ").replace("listening on ", "");
     (server, url)
@@ -150,6 +156,12 @@ fn a_server_becomes_a_service_and_installing_again_changes_nothing() {
         "{}",
         ended.stderr
     );
+    for part in [
+        "login: /var/lib/hostler-server/admin.toml",
+        "hostler token create",
+    ] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
     assert_eq!(
         machine.told(),
         [
@@ -211,11 +223,10 @@ fn a_server_becomes_a_service_and_installing_again_changes_nothing() {
     );
     assert!(machine.pid("hostler-server") != first);
 
-    // Open to everyone only for who says so; a refusal changes nothing.
-    let refused = machine
-        .run(&["install", "server", "--listen", "0.0.0.0:0"])
+    // A refusal changes nothing.
+    machine
+        .run(&["install", "server", "--listen", "nonsense"])
         .with_code(2);
-    assert!(refused.stderr.contains("no login"), "{}", refused.stderr);
     assert_eq!(machine.read("etc/hostler/server.toml"), changed);
     assert_eq!(machine.told(), [""; 0]);
 
@@ -279,21 +290,14 @@ fn an_upgrade_in_place_and_an_uninstallation_leave_workloads_running() {
     before
         .env_clear()
         .env("HOSTLER_INSTALL_ROOT", machine.root());
-    before.args([
-        "install", "agent", "--server", &url, "--name", "box", "--token", "secret",
-    ]);
-    let ended = Ended::from(before.arg("--label").arg("disk=ssd").output().unwrap()).with_code(0);
-    assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+    before.args(["install", "agent", "--server", &url, "--name", "box"]);
+    Ended::from(before.arg("--label").arg("disk=ssd").output().unwrap()).with_code(0);
     assert!(!machine.has("usr/local/bin/hostler.previous"));
-    assert_eq!(machine.read("etc/hostler/agent.token"), "secret\n");
-    assert_eq!(machine.mode("/etc/hostler/agent.token"), 0o600);
     let toml = machine.read("etc/hostler/agent.toml");
-    assert!(!toml.contains("secret"), "{toml}");
     for line in [
         format!("server = \"{url}\""),
         "name = \"box\"".to_owned(),
         "labels = { \"disk\" = \"ssd\" }".to_owned(),
-        "token_file = \"/etc/hostler/agent.token\"".to_owned(),
     ] {
         assert!(toml.contains(&line), "{line} is not in {toml}");
     }
@@ -343,7 +347,7 @@ fn an_upgrade_in_place_and_an_uninstallation_leave_workloads_running() {
         ended.stderr
     );
     assert_eq!(machine.pid("hostler-agent"), None);
-    assert!(!machine.has(slice) && machine.has("etc/hostler/agent.token"));
+    assert!(!machine.has(slice) && machine.has("etc/hostler/agent.toml"));
     assert_eq!(work(), began);
     let refused = machine
         .run(&["uninstall", "agent", "--purge", "--yes"])
@@ -363,13 +367,39 @@ fn an_upgrade_in_place_and_an_uninstallation_leave_workloads_running() {
             .code
             == Some(0)
     });
-    for path in [
-        "etc/hostler/agent.toml",
-        "etc/hostler/agent.token",
-        "var/lib/hostler/units",
-    ] {
+    for path in ["etc/hostler/agent.toml", "var/lib/hostler/units"] {
         assert!(!machine.has(path), "{path}");
     }
+}
+
+/// One that is whole, and of no fleet.
+fn join_token() -> String {
+    format!("hostler-join_a_secret_{}", "0".repeat(64))
+}
+
+#[test]
+fn a_join_token_is_kept_for_root_alone_and_said_nowhere() {
+    let (machine, token) = (Machine::new(), join_token());
+    let words = ["install", "agent", "--server", "https://127.0.0.1:9"];
+    let ended = machine
+        .run(&[&words[..], &["--token", token.as_str()]].concat())
+        .with_code(0);
+    assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+    assert_eq!(
+        machine.read("etc/hostler/agent.token"),
+        format!("{token}\n")
+    );
+    assert_eq!(machine.mode("/etc/hostler/agent.token"), 0o600);
+    let toml = machine.read("etc/hostler/agent.toml");
+    assert!(!toml.contains("secret"), "{toml}");
+    let line = "token_file = \"/etc/hostler/agent.token\"";
+    assert!(toml.contains(line), "{toml}");
+    machine.run(&["uninstall", "agent"]).with_code(0);
+    assert!(machine.has("etc/hostler/agent.token"));
+    machine
+        .run(&["uninstall", "agent", "--purge", "--yes"])
+        .with_code(0);
+    assert!(!machine.has("etc/hostler/agent.token"));
 }
 
 #[test]
@@ -426,7 +456,7 @@ fn agents_of_other_contracts_are_services_under_their_own_names() {
 
 #[test]
 fn what_makes_no_sense_changes_nothing() {
-    let machine = Machine::new();
+    let (machine, token) = (Machine::new(), join_token());
     for (words, part) in [
         (
             &["server", "--server", "http://a:1"][..],
@@ -442,6 +472,19 @@ fn what_makes_no_sense_changes_nothing() {
             "control character",
         ),
         (&["agent", "--token", " "], "the token is empty"),
+        (
+            &["agent", "--server", "https://a:1", "--token", "secret"],
+            "the join token is incomplete",
+        ),
+        (
+            &["agent", "--server", "http://a:1", "--token", token.as_str()],
+            "address is plain text",
+        ),
+        (
+            &["agent", "--token", token.as_str()],
+            "address is plain text",
+        ),
+        (&["agent", "--server", "https://a"], "names no port"),
         (
             &["agent", "--token-file", "/nonexistent/token"],
             "cannot read the token file",

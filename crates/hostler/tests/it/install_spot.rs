@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::foreign::{Asked, Plane};
+use crate::foreign::{Asked, Front, Plane};
 use crate::machine::Machine;
 use crate::program::Ended;
 
@@ -204,6 +204,29 @@ fn it_is_installed_as_its_contract_says_and_again_without_a_change() {
     assert_eq!(machine.told(), ["enable spot-agent"]);
     assert_eq!(machine.pid("spot-agent"), first);
     assert_eq!(conf(&machine), keys, "the server and who it is stay");
+}
+
+#[test]
+fn over_https_the_installer_believes_only_whom_it_is_told_to_believe() {
+    let machine = Machine::new();
+    let plane = plane(&Arc::default());
+    let (front, other) = (Front::before(&plane.url()), Front::before(&plane.url()));
+    let install = |front: &Front, ca: &Front| {
+        let ca = ca.ca.display().to_string();
+        let more = [
+            ("SERVER_URL", front.url.as_str()),
+            ("HOSTLER_CA", ca.as_str()),
+        ];
+        script(&machine, "install.sh", &[&INSTANCE[..], &more].concat())
+    };
+    let ended = install(&front, &other).with_code(1);
+    let told = lines(&ended);
+    assert_eq!(told[2], "Error: Failed to register agent");
+    assert!(plane.asked(REGISTER).is_empty() && !machine.has("opt"));
+    let ended = install(&front, &front);
+    let registered = "✓ Agent registered with ID: id-1";
+    assert!(lines(&ended).contains(&registered), "{ended:?}");
+    assert_eq!(plane.asked(REGISTER).len(), 1);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod machine;
 mod miaas_agent;
 mod mixed_fleet;
 mod needs_docker;
+mod network;
 mod node_agent;
 mod notify;
 mod packages;

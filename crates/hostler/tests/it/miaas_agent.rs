@@ -1,13 +1,14 @@
 //! The program called `miaas-agent`.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::fleet::Fleet;
-use crate::foreign::{Asked, Plane, called, get, in_order};
+use crate::foreign::{Asked, Front, Plane, called, get, in_order};
 use crate::program::{Ended, Running, eventually, hostler, signal};
 
 const REGISTER: &str = "POST /api/v1/nodes/register";
@@ -244,4 +245,29 @@ fn the_dialect_of_our_own_agent_leads_to_the_same() {
             .stderr
             .contains("`klingon`, which is no contract")
     );
+}
+
+#[test]
+fn over_https_it_believes_only_whom_it_is_told_to_believe() {
+    let plane = Plane::start(rule);
+    let (front, other) = (Front::before(&plane.url()), Front::before(&plane.url()));
+    let agent_of = |home: &Path, ca: Option<&Path>| {
+        let mut command = called("miaas-agent", home);
+        command.env("CONTROL_PLANE_URL", &front.url);
+        command.env("HEARTBEAT_INTERVAL", "1");
+        if let Some(ca) = ca {
+            command.env("HOSTLER_CA", ca);
+        }
+        Running::start(&mut command)
+    };
+    for ca in [None, Some(other.ca.as_path())] {
+        let home = tempfile::tempdir().unwrap();
+        let mut agent = agent_of(home.path(), ca);
+        agent.line("certificate");
+        assert!(plane.asked(REGISTER).is_empty(), "{}", agent.said());
+    }
+    let home = tempfile::tempdir().unwrap();
+    let _agent = agent_of(home.path(), Some(&front.ca));
+    let beats = plane.until_asked(BEAT, 2);
+    assert_eq!(beats[0].headers["authorization"], "Bearer t-1");
 }

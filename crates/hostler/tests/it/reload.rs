@@ -35,6 +35,10 @@ fn a_server_follows_its_file_where_it_can_and_names_what_waits() {
         "{line}"
     );
 
+    write("log_level = 'info'\nsecrets_key = '/nonexistent/secrets.key'\n");
+    signal(server.pid(), Signal::HUP);
+    server.line("secrets_key");
+
     write("log_level = 'info'\nno_such_key = 1\n");
     signal(server.pid(), Signal::HUP);
     let line = server.line("nothing is changed");

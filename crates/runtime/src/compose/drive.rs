@@ -44,6 +44,7 @@ impl Inner {
         let _hold = self.whose.hold(assignment).await;
         let is_first = self.whose.note(assignment, unit.workload, self.now());
         let is_first = is_first.await?;
+        let _preparing = self.secrets.preparing(unit.id);
         let made = self.make(unit, spec, progress).await;
         if made.is_err() {
             // What is half made is no unit, and nothing of it stays.

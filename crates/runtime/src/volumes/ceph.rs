@@ -121,11 +121,13 @@ impl Ceph {
         self.clear(volume, was, &is).await
     }
 
-    /// Takes off what is no more; holds last, so that nobody takes the image for free before, and a broken off removal
-    /// can be repeated.
+    /// Takes off what is no more: first that the image is ours, so that what is to stay is never deleted by a second
+    /// try; holds last, so that nobody takes the image for free before, and a broken off removal can be repeated.
     async fn clear(&self, volume: &Volume, was: &Pairs, is: &Pairs) -> Result<(), Trouble> {
         let gone = was.keys().rev().filter(|key| marker::is_ours(key));
-        for key in gone.filter(|key| !is.contains_key(*key)) {
+        let mut gone: Vec<&String> = gone.filter(|key| !is.contains_key(*key)).collect();
+        gone.sort_by_key(|key| *key != marker::OURS);
+        for key in gone {
             let call = self.settings.unmark(&volume.name, key);
             let answer = self.tools.ask(&call).await?;
             if !answer.is_success() && answer.code() != Some(ABSENT) {
@@ -167,7 +169,7 @@ impl Ceph {
     }
 
     /// Only takes off: what others write meanwhile stays. So does the image, because another may be about to enter it,
-    /// and the word that it is ours: nothing has been written to it.
+    /// and the word that it is ours: nothing has been written to it, unless by one that wanted it to stay.
     async fn take_back(&self, volume: &Volume, claim: &Claim) -> Result<(), Trouble> {
         let (was, mut marker) = self.marks(volume).await?;
         let leaver = Leaver {
@@ -178,6 +180,7 @@ impl Ceph {
         marker.leave(&leaver, Parting::TakeBack);
         let mut is = marker.to_pairs().map_err(std::io::Error::from)?;
         let ours = was.get_key_value(marker::OURS);
+        let ours = ours.filter(|_| !marker.is_retained());
         is.extend(ours.map(|(key, value)| (key.clone(), value.clone())));
         self.clear(volume, &was, &is).await
     }

@@ -336,6 +336,10 @@ impl Holdings {
         }
         check_form(held, &known)?;
         held.is_new_owner = known.owners.insert(owner);
+        match held.retain {
+            true => known.retained_by.insert(owner),
+            false => known.retained_by.remove(&owner),
+        };
         held.is_ours = known.is_ours;
         let now = self.now();
         let is_first = known.volume.is_none();
@@ -343,7 +347,6 @@ impl Holdings {
             is_exclusive,
             volume: Some(held.volume.clone()),
             kind: Some(kind),
-            is_retained: held.retain,
             made_at: if is_first { now } else { known.made_at },
             used_at: now,
             ..known
@@ -444,6 +447,14 @@ impl Holdings {
         let is_owned = known.owners.contains(&holding.owner);
         if disowns && is_told {
             known.owners.remove(&holding.owner);
+            if ending == Ending::TakeBack {
+                known.retained_by.remove(&holding.owner);
+            }
+        }
+        let deletes = deletes && may_go && known.owners.is_empty();
+        let is_wanted = !known.retained_by.is_empty();
+        if deletes && is_wanted {
+            self.keep_for_another(holding).await?;
         }
         if is_owned {
             known.used_at = self.now();
@@ -451,11 +462,22 @@ impl Holdings {
         }
         drop(claims);
         // Whoever claims it now waits for the turn, and makes it anew.
-        if deletes && may_go && known.owners.is_empty() && !has_others {
+        if deletes && !is_wanted && !has_others {
             let leaver = self.leaver(holding.owner, Some(holding.unit));
             driver.part(volume, &leaver, Parting::Delete).await?;
         }
         Ok(())
+    }
+
+    /// Puts on record that the volume which is let go of stays, as one that owned it before wanted: that wish goes with
+    /// the last owner, and a second try must not delete.
+    async fn keep_for_another(&self, holding: &Holding) -> Result<(), RuntimeError> {
+        let mut kept = holding.clone();
+        if let Some(held) = kept.volumes.last_mut() {
+            held.retain = true;
+            held.is_new = false;
+        }
+        self.records.save_holding(&kept).await
     }
 
     /// Tells the marker that the unit lets go. Where its data stays, a server that cannot be asked holds nothing up: a

@@ -133,7 +133,7 @@ fn needed(known: &Known, volume: &Volume, holdings: &[Holding]) -> Option<String
         return Some("a unit uses it".to_owned());
     }
     let retained = "its spec says that it outlives its workload";
-    known.is_retained.then(|| retained.to_owned())
+    (!known.retained_by.is_empty()).then(|| retained.to_owned())
 }
 
 impl Known {

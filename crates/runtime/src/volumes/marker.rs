@@ -63,8 +63,9 @@ pub(super) struct Marker {
     pub(super) is_ours: bool,
     /// The owner shares it with nobody.
     pub(super) is_exclusive: bool,
-    /// As its last unit wanted it.
-    pub(super) is_retained: bool,
+    /// Who wants it to outlive its workload. An owner changes its own wish alone, and the wish of one that has left
+    /// stays.
+    pub(super) retained_by: BTreeSet<Owner>,
     pub(super) owners: BTreeSet<Owner>,
     pub(super) holders: Vec<Claim>,
 }
@@ -100,7 +101,10 @@ impl Marker {
             ..claim.clone()
         });
         self.is_exclusive = is_exclusive;
-        self.is_retained = claim.retain;
+        match claim.retain {
+            true => self.retained_by.insert(claim.owner),
+            false => self.retained_by.remove(&claim.owner),
+        };
         Ok(is_new_owner)
     }
 
@@ -118,6 +122,7 @@ impl Marker {
     /// while anybody else holds or owns it, nor if it is not ours to delete.
     pub(super) fn leave(&mut self, leaver: &Leaver, parting: Parting) -> bool {
         let came_with = leaver.unit.is_some_and(|unit| self.came_with(unit));
+        let is_taken_back = parting == Parting::TakeBack && came_with;
         let parting = match parting {
             Parting::TakeBack if came_with => Parting::Delete,
             Parting::TakeBack => Parting::Keep,
@@ -133,8 +138,16 @@ impl Marker {
             return false;
         }
         let was_owner = self.owners.remove(&leaver.owner);
-        let may_go = self.is_ours && !self.is_retained && self.is_over();
+        if is_taken_back {
+            // It has nothing to keep yet; what another wanted to stay stays.
+            self.retained_by.remove(&leaver.owner);
+        }
+        let may_go = self.is_ours && !self.is_retained() && self.is_over();
         parting == Parting::Delete && was_owner && may_go
+    }
+
+    pub(super) fn is_retained(&self) -> bool {
+        !self.retained_by.is_empty()
     }
 
     /// Whether nobody has anything to do with it any more.
@@ -163,9 +176,10 @@ impl fmt::Display for Conflict {
 const PREFIX: &str = "hostler.";
 /// That Hostler made the image.
 pub(super) const OURS: &str = "hostler.ours";
-const RETAINED: &str = "hostler.retained";
+const RETAINED: &str = "hostler.retained.";
 const OWNER: &str = "hostler.owner.";
 const HOLDER: &str = "hostler.holder.";
+const YES: &str = "yes";
 const EXCLUSIVE: &str = "exclusive";
 const SHARED: &str = "shared";
 
@@ -179,10 +193,11 @@ impl Marker {
         if self.is_over() {
             return Ok(pairs);
         }
-        for (key, is_so) in [(OURS, self.is_ours), (RETAINED, self.is_retained)] {
-            if is_so {
-                pairs.insert(key.to_owned(), "yes".to_owned());
-            }
+        if self.is_ours {
+            pairs.insert(OURS.to_owned(), YES.to_owned());
+        }
+        for owner in &self.retained_by {
+            pairs.insert(retained_key(*owner), YES.to_owned());
         }
         let shares = if self.is_exclusive { EXCLUSIVE } else { SHARED };
         for owner in &self.owners {
@@ -200,18 +215,17 @@ impl Marker {
         for (key, value) in pairs.iter().filter(|(key, _)| is_ours(key)) {
             let strange = || format!("its metadata `{key}` makes no sense");
             if let Some(owner) = key.strip_prefix(OWNER) {
-                let (workload, slot) = owner.rsplit_once('.').ok_or_else(strange)?;
-                let workload: WorkloadId = workload.parse().map_err(|_| strange())?;
-                let slot = slot.parse().map_err(|_| strange())?;
-                marker.owners.insert(Owner { workload, slot });
+                marker.owners.insert(owner_of(owner).ok_or_else(strange)?);
                 marker.is_exclusive |= value != SHARED;
+            } else if let Some(owner) = key.strip_prefix(RETAINED) {
+                let owner = owner_of(owner).ok_or_else(strange)?;
+                marker.retained_by.insert(owner);
             } else if key.starts_with(HOLDER) {
                 let holder = serde_json::from_str(value).map_err(|_| strange())?;
                 marker.holders.push(holder);
             }
         }
         marker.is_ours = pairs.contains_key(OURS);
-        marker.is_retained = pairs.contains_key(RETAINED);
         Ok(marker)
     }
 }
@@ -223,12 +237,28 @@ pub(super) fn is_ours(key: &str) -> bool {
 
 /// Whether it is another's. Who writes that may bring back what the other has just taken away.
 pub(super) fn is_of_others(key: &str, claim: &Claim) -> bool {
-    let is_theirs = key.starts_with(OWNER) || key.starts_with(HOLDER);
-    is_theirs && key != owner_key(claim.owner) && key != holder_key(claim.unit)
+    let own = [
+        owner_key(claim.owner),
+        retained_key(claim.owner),
+        holder_key(claim.unit),
+    ];
+    let mut kinds = [OWNER, RETAINED, HOLDER].into_iter();
+    kinds.any(|kind| key.starts_with(kind)) && own.iter().all(|it| it != key)
 }
 
 fn owner_key(Owner { workload, slot }: Owner) -> String {
     format!("{OWNER}{workload}.{slot}")
+}
+
+fn retained_key(Owner { workload, slot }: Owner) -> String {
+    format!("{RETAINED}{workload}.{slot}")
+}
+
+fn owner_of(text: &str) -> Option<Owner> {
+    let (workload, slot) = text.rsplit_once('.')?;
+    let workload: WorkloadId = workload.parse().ok()?;
+    let slot = slot.parse().ok()?;
+    Some(Owner { workload, slot })
 }
 
 fn holder_key(unit: UnitId) -> String {
@@ -333,6 +363,31 @@ mod tests {
     }
 
     #[test]
+    fn what_one_owner_wanted_to_stay_is_deleted_by_no_other() {
+        let (one, two) = (claim(1, 4), claim(2, 5));
+        let wish = Claim {
+            retain: true,
+            ..one.clone()
+        };
+        let mut marker = ours();
+        marker.enter(&wish, false).unwrap();
+        let mut alone = marker.clone();
+        assert!(alone.leave(&leaver(&one), Parting::TakeBack), "its own");
+        marker.enter(&two, false).unwrap();
+        assert!(!marker.leave(&leaver(&one), Parting::Disown));
+        marker.enter(&two, false).unwrap();
+        let marker = Marker::of_pairs(&marker.to_pairs().unwrap()).unwrap();
+        for parting in [Parting::Delete, Parting::TakeBack] {
+            assert!(!marker.clone().leave(&leaver(&two), parting), "{parting:?}");
+        }
+
+        let mut changed = ours();
+        changed.enter(&wish, false).unwrap();
+        changed.enter(&one, false).unwrap();
+        assert!(changed.leave(&leaver(&one), Parting::Delete));
+    }
+
+    #[test]
     fn a_node_without_the_unit_takes_off_what_is_marked_of_its_own_and_no_more() {
         let (here, there) = (claim(1, 4), claim(2, 5));
         let mut marker = ours();
@@ -386,7 +441,7 @@ mod tests {
         assert_eq!(Marker::of_pairs(&pairs), Ok(marker.clone()));
         marker.leave(&leaver(&claim(1, 4)), Parting::Disown);
         assert!(marker.to_pairs().unwrap().is_empty());
-        for key in ["hostler.owner.x", "hostler.holder.x"] {
+        for key in ["hostler.owner.x", "hostler.holder.x", "hostler.retained.x"] {
             pairs.insert(key.to_owned(), "?".to_owned());
             assert!(Marker::of_pairs(&pairs).is_err(), "{key}");
             pairs.remove(key);

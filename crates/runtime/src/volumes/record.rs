@@ -79,8 +79,9 @@ pub(super) struct Known {
     pub(super) volume: Option<Volume>,
     /// The runtime driver whose unit claimed it last.
     pub(super) kind: Option<Kind>,
-    /// It outlives its workload.
-    pub(super) is_retained: bool,
+    /// Who wants it to outlive its workload; the wish of an owner that has left stays while there are others.
+    #[serde(default)]
+    pub(super) retained_by: BTreeSet<Owner>,
     /// Made by this node. What was there before is a person's.
     #[serde(default)]
     pub(super) is_ours: bool,

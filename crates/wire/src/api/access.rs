@@ -104,7 +104,7 @@ pub struct NewJoinToken {
 pub struct IssuedJoinToken {
     #[serde(flatten)]
     pub about: JoinToken,
-    /// For `hostler agent --token …`.
+    /// For the agent: in its `HOSTLER_JOIN_TOKEN`, or in the file that `--token-file` names.
     pub token: String,
 }
 

@@ -103,6 +103,11 @@ impl Client {
         if !token.is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(refused("its token has characters that no token has".into()));
         }
+        if token.is_some() && base.scheme() == "http" && !is_local(&base) {
+            return Err(refused(
+                "a token would be read by everybody on the way: write https://".to_owned(),
+            ));
+        }
         let http = http_client(Some(SILENCE_TIMEOUT), tls.clone()).map_err(refused)?;
         Ok(Self {
             http,
@@ -199,6 +204,14 @@ fn http_client(
         builder = builder.read_timeout(silence);
     }
     builder.build().map_err(|error| error.to_string())
+}
+
+/// Whether it is this machine.
+fn is_local(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |addr: std::net::IpAddr| addr.is_loopback();
+    host == "localhost" || host.parse().is_ok_and(is_loopback)
 }
 
 /// The root of the API at an address that a person wrote.

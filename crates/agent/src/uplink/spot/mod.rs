@@ -23,6 +23,7 @@ mod replica;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hostler_kit::trust::ClientTls;
 use hostler_kit::{Backoff, Clock};
 use hostler_model::Timestamp;
 use serde_json::{Value, json};
@@ -91,31 +92,45 @@ pub(super) fn start(setup: Setup, spot: Spot) -> Started {
 }
 
 /// Says for an agent that is not running that it is offline. An agent that was never registered has nothing to say.
+/// The TLS is for an https address.
 ///
 /// # Errors
 /// [`StartError`] if the address is none; what fails on the way is only told.
 pub async fn shutdown(
-    server: &str,
+    (server, tls): (&str, Option<ClientTls>),
     spot: &Spot,
     dial: Arc<dyn Dial>,
     journal: Arc<dyn Journal>,
 ) -> Result<(), StartError> {
-    let api = Api::new(Server::parse_base(server)?, dial);
+    let api = Api::new(with_tls(Server::parse_base(server)?, tls), dial);
     let id = record::read_id(&spot.root);
     say_offline(&api, &spot.client_token, id.as_deref(), &Pen(journal)).await;
     Ok(())
 }
 
-/// Registers an agent that does not run yet, as an installer does, and answers its id. Nothing is written.
+/// Registers an agent that does not run yet, as an installer does, and answers its id. Nothing is written. The TLS is for
+/// an https address.
 ///
 /// # Errors
 /// What came back instead, for a person.
-pub async fn register(server: &str, spot: &Spot, dial: Arc<dyn Dial>) -> Result<String, String> {
+pub async fn register(
+    (server, tls): (&str, Option<ClientTls>),
+    spot: &Spot,
+    dial: Arc<dyn Dial>,
+) -> Result<String, String> {
     let server = Server::parse_base(server).map_err(|error| error.to_string())?;
+    let server = with_tls(server, tls);
     let body = registration(spot, String::new, String::new);
     let registered = ask_to_register(&Api::new(server, dial), &spot.client_token, body).await;
     let (id, _) = registered.map_err(|error| error.to_string())?;
     Ok(id)
+}
+
+fn with_tls(server: Server, tls: Option<ClientTls>) -> Server {
+    match tls {
+        Some(tls) => server.with_tls(tls),
+        None => server,
+    }
 }
 
 /// The last word: bounded, and whatever fails in it is told and lets the end come.

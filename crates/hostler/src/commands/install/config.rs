@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use clap::Parser as _;
+use hostler_kit::trust::Invitation;
 
 use super::parts::SERVER_DATA;
 use super::place::{Place, Put};
@@ -98,17 +99,29 @@ pub(super) fn check(part: Part, file: &Path, place: &Place) -> Result<(), Failur
 
 /// The value of a key in a settings file of TOML, where it is text.
 pub(super) fn toml_text(place: &Place, path: &str, key: &str) -> Option<String> {
+    table(place, path)?.get(key)?.as_str().map(str::to_owned)
+}
+
+/// Whether a server's settings leave login and TLS out.
+pub(super) fn is_insecure(place: &Place, path: &str) -> bool {
+    let said = table(place, path).and_then(|table| table.get("insecure")?.as_bool());
+    said.unwrap_or(false)
+}
+
+fn table(place: &Place, path: &str) -> Option<toml::Table> {
     let text = place.read(path).ok()??;
-    let table: toml::Table = toml::from_str(&text).ok()?;
-    table.get(key)?.as_str().map(str::to_owned)
+    toml::from_str(&text).ok()
 }
 
 fn server(draft: &mut Draft, args: &InstallArgs, is_new: bool) {
     let listen = args.listen.as_deref();
-    draft.ask(
-        "listen",
-        listen.or_else(|| is_new.then_some("0.0.0.0:8080")),
-    );
+    // Without a login it is for this machine, unless somebody says more.
+    let usual = match args.insecure {
+        true => "127.0.0.1:8080",
+        false => "0.0.0.0:8080",
+    };
+    let has_default = is_new || (args.insecure && !draft.has("listen"));
+    draft.ask("listen", listen.or_else(|| has_default.then_some(usual)));
     if args.insecure {
         draft.set("insecure", "true");
     }
@@ -127,6 +140,20 @@ fn agent(draft: &mut Draft, args: &InstallArgs) -> Result<Option<Put>, Failure> 
         let pairs: Vec<String> = pairs.collect();
         draft.set("labels", &format!("{{ {} }}", pairs.join(", ")));
     }
+    let token = token(args)?;
+    let table: toml::Table = toml::from_str(&draft.text).unwrap_or_default();
+    let text = |key: &str| table.get(key).and_then(toml::Value::as_str);
+    // Control planes of others are written in other ways.
+    if text("dialect").is_none_or(|dialect| dialect == "session") {
+        refuse_unfit(text("server"), token.is_some())?;
+    }
+    let Some(token) = token else { return Ok(None) };
+    draft.ask("token_file", Some(TOKEN));
+    Ok(Some(Put::new(TOKEN, format!("{token}\n"), 0o600)))
+}
+
+/// The join token that was given.
+fn token(args: &InstallArgs) -> Result<Option<String>, Failure> {
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(file)) => Some(std::fs::read_to_string(file).map_err(|error| {
@@ -143,8 +170,35 @@ fn agent(draft: &mut Draft, args: &InstallArgs) -> Result<Option<Put>, Failure> 
             "write it behind --token, or into the file",
         ));
     }
-    draft.ask("token_file", Some(TOKEN));
-    Ok(Some(Put::new(TOKEN, format!("{}\n", token.trim()), 0o600)))
+    if Invitation::parse(&token).is_none() {
+        return Err(Failure::usage(
+            "the join token is incomplete or something else",
+            "copy all of what `hostler token create` printed",
+        ));
+    }
+    Ok(Some(token.trim().to_owned()))
+}
+
+/// An address that the agent would refuse at each start.
+fn refuse_unfit(server: Option<&str>, has_token: bool) -> Result<(), Failure> {
+    if let Some(server) = server {
+        let bare = server.split_once("://").map_or(server, |(_, bare)| bare);
+        let port = bare.trim_end_matches('/').rsplit_once(':');
+        if !port.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+            let sentence = format!("`{server}` names no port of a server");
+            return Err(Failure::usage(
+                sentence,
+                "write --server https://HOST:PORT, or http://HOST:PORT where there is no login",
+            ));
+        }
+    }
+    if has_token && !server.is_some_and(|server| server.starts_with("https://")) {
+        return Err(Failure::usage(
+            "a token was given, and the server's address is plain text",
+            "write --server https://HOST:PORT, or leave the token out where there is no login",
+        ));
+    }
+    Ok(())
 }
 
 /// What the part has no use for is refused, not dropped.
@@ -262,6 +316,38 @@ mod tests {
              [labels]\nserver = \"x\"\n"
         );
         assert!(draft.has("name") && !draft.has("listen"));
+    }
+
+    #[test]
+    fn a_server_without_a_login_is_for_its_machine_unless_somebody_says_more() {
+        let listens = |text: &str, insecure: bool, listen: Option<&str>| {
+            let mut draft = Draft {
+                form: Form::Toml,
+                text: text.to_owned(),
+            };
+            let args = InstallArgs {
+                part: Part::Server,
+                server: None,
+                token: None,
+                token_file: None,
+                name: None,
+                labels: Vec::new(),
+                listen: listen.map(str::to_owned),
+                insecure,
+            };
+            server(&mut draft, &args, text.is_empty());
+            let table: toml::Table = toml::from_str(&draft.text).unwrap();
+            let listen = table.get("listen").and_then(toml::Value::as_str);
+            listen.map(str::to_owned)
+        };
+        let (here, all) = ("127.0.0.1:8080", "0.0.0.0:8080");
+        assert_eq!(listens("", true, None).as_deref(), Some(here));
+        assert_eq!(listens("", false, None).as_deref(), Some(all));
+        assert_eq!(listens("", true, Some(all)).as_deref(), Some(all));
+        let theirs = "listen = \"10.0.0.1:1\"\n";
+        assert_eq!(listens(theirs, true, None).as_deref(), Some("10.0.0.1:1"));
+        assert_eq!(listens("# mine\n", true, None).as_deref(), Some(here));
+        assert_eq!(listens("# mine\n", false, None), None);
     }
 
     #[test]

@@ -249,7 +249,27 @@ impl<'a> Site<'a> {
         });
         printer.talk(&format!("settings: {}", part.settings()[0]));
         printer.talk(&format!("log: journalctl -u {service} -f"));
+        if part == Part::Server {
+            self.tell_login();
+        }
         Ok(ExitStatus::Done)
+    }
+
+    /// How a person gets in, and a machine.
+    fn tell_login(&self) {
+        let path = Part::Server.settings()[0];
+        if config::is_insecure(&self.place, path) {
+            return;
+        }
+        let data = config::toml_text(&self.place, path, "data_dir");
+        let data = data.unwrap_or_else(|| SERVER_DATA.to_owned());
+        let found = match data == SERVER_DATA {
+            true => "root's hostler finds it by itself".to_owned(),
+            false => format!("hostler finds it with HOSTLER_DATA_DIR={data}"),
+        };
+        let printer = self.printer;
+        printer.talk(&format!("the admin's login: {data}/admin.toml; {found}"));
+        printer.talk("to let a machine join: hostler token create");
     }
 }
 

@@ -2,7 +2,7 @@
 //! once nothing of them is in use.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hostler_shim::kernel::{Holder, lock_holder};
 
@@ -15,6 +15,9 @@ use crate::status::ExitStatus;
 
 /// `units/<driver>/<unit>/shim.lock`, and one step more for drivers that keep units within units.
 const DEEP: usize = 4;
+const MOUNTS: &str = "/proc/self/mountinfo";
+/// What only a control plane has in its directory: the fleet itself.
+const FLEET: [&str; 3] = ["hostler.db", "trust", "secrets.key"];
 
 pub(super) async fn uninstall(
     site: &Site<'_>,
@@ -26,6 +29,7 @@ pub(super) async fn uninstall(
     let at_work = working(&place.at(&data).join("units"), DEEP);
     if args.purge {
         refuse_while_working(at_work)?;
+        site.refuse_more_than_its_own(part, &data)?;
         agree(
             printer,
             args.yes,
@@ -85,6 +89,8 @@ impl Site<'_> {
     /// Settings and data; the program as well, if nothing else of ours is a service here.
     async fn purge(&self, part: Part, data: &str) -> Result<(), Failure> {
         let place = &self.place;
+        // Once more, now that the part has ended: until then it could mount.
+        self.refuse_more_than_its_own(part, data)?;
         for path in part.settings() {
             place.remove(path)?;
         }
@@ -108,19 +114,63 @@ impl Site<'_> {
         Ok(())
     }
 
+    /// Refuses if deletion would go beyond the part's own: into what is mounted there, or to a control plane's data.
+    fn refuse_more_than_its_own(&self, part: Part, data: &str) -> Result<(), Failure> {
+        let data = match part {
+            Part::SpotAgent => SPOT_ROOT,
+            _ if data == part.data() => data,
+            // It stays anyhow.
+            _ => return Ok(()),
+        };
+        let dir = self.place.at(data);
+        let dir = fs::canonicalize(&dir).unwrap_or(dir);
+        if let Some(name) = fleet_in(&dir).filter(|_| part != Part::Server) {
+            return Err(Failure::failed(
+                format!("{data} holds a control plane's data: {name}"),
+                "leave --purge out; or move the control plane's files to a directory of their own first",
+            ));
+        }
+        let told = fs::read(MOUNTS).map_err(|error| {
+            Failure::failed(
+                format!("cannot read {MOUNTS}, and so not see what is mounted in {data}: {error}"),
+                "leave --purge out",
+            )
+        })?;
+        let mut mounts = mounted(&String::from_utf8_lossy(&told), &dir);
+        mounts.retain(|it| part != Part::Agent || !self.is_in_others(&dir, it));
+        let Some(first) = mounts.first() else {
+            return Ok(());
+        };
+        Err(Failure::failed(
+            format!(
+                "{} is mounted in {data}, and would be emptied with it",
+                first.display()
+            ),
+            "delete or move the workloads that use it first, or unmount it; or leave --purge out",
+        ))
+    }
+
+    fn is_in_others(&self, dir: &Path, mount: &Path) -> bool {
+        let below = mount.strip_prefix(dir).ok();
+        let first = below.and_then(|it| it.components().next());
+        first.is_some_and(|it| self.is_others(&it.as_os_str().to_string_lossy()))
+    }
+
+    /// Whether another contract's agent that is installed has its data there.
+    fn is_others(&self, name: &str) -> bool {
+        let mut parts = ALL.into_iter().filter(|part| part.link().is_some());
+        parts.any(|part| part.word() == name && self.place.has(&part.unit_path()))
+    }
+
     /// The agents of other contracts have their data below our own agent's.
     fn purge_among_others(&self, data: &str) -> Result<(), Failure> {
-        let is_others = |name: &str| {
-            let mut parts = ALL.into_iter().filter(|part| part.link().is_some());
-            parts.any(|part| part.word() == name && self.place.has(&part.unit_path()))
-        };
         let entries = fs::read_dir(self.place.at(data))
             .into_iter()
             .flatten()
             .flatten();
         for entry in entries {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !is_others(&name) {
+            if !self.is_others(&name) {
                 self.place.remove(&format!("{data}/{name}"))?;
             }
         }
@@ -145,6 +195,35 @@ fn refuse_while_working(at_work: usize) -> Result<(), Failure> {
     ))
 }
 
+fn fleet_in(dir: &Path) -> Option<&'static str> {
+    let mut names = FLEET.into_iter();
+    names.find(|name| fs::symlink_metadata(dir.join(name)).is_ok())
+}
+
+/// What the kernel says is mounted at the directory or below it.
+fn mounted(told: &str, dir: &Path) -> Vec<PathBuf> {
+    let points = told.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = points.map(unescaped);
+    points.filter(|point| point.starts_with(dir)).collect()
+}
+
+/// The kernel writes blanks and backslashes in octal, as in `\040`.
+fn unescaped(text: &str) -> PathBuf {
+    let mut path = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let code = rest.get(at + 1..at + 4);
+        let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 8).ok()) else {
+            break;
+        };
+        path.push_str(&rest[..at]);
+        path.push(char::from(byte));
+        rest = &rest[at + 4..];
+    }
+    path.push_str(rest);
+    path.into()
+}
+
 /// How many shims hold the lock of a unit below the directory.
 fn working(dir: &Path, deep: usize) -> usize {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -161,4 +240,32 @@ fn working(dir: &Path, deep: usize) -> usize {
             }
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_at_or_below_a_directory_are_found_and_neighbours_are_not() {
+        let told = "24 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            30 24 0:40 / /var/lib/hostler/volumes/nfs/a\\040b rw - nfs4 server:/a rw\n\
+            31 24 8:2 / /var/lib/hostler-server rw - ext4 /dev/sdb rw\n";
+        let dir = Path::new("/var/lib/hostler");
+        let found = mounted(told, dir);
+        assert_eq!(found, [PathBuf::from("/var/lib/hostler/volumes/nfs/a b")]);
+        assert_eq!(mounted(told, Path::new("/var/lib/hostler-server")).len(), 1);
+        assert!(mounted(told, Path::new("/opt/spot-agent")).is_empty());
+    }
+
+    #[test]
+    fn a_control_planes_data_is_known_by_each_of_its_files() {
+        let data = tempfile::tempdir().unwrap();
+        assert_eq!(fleet_in(data.path()), None);
+        for name in FLEET {
+            fs::write(data.path().join(name), "").unwrap();
+            assert_eq!(fleet_in(data.path()), Some(name));
+            fs::remove_file(data.path().join(name)).unwrap();
+        }
+    }
 }

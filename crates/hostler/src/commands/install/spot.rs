@@ -22,6 +22,7 @@ use super::{ITSELF, Site};
 use crate::args::{InstallArgs, Part};
 use crate::failure::Failure;
 use crate::personality::spot_keys;
+use crate::settings::AgentTrust;
 use crate::status::ExitStatus;
 
 const CONF: &str = "/opt/spot-agent/config/agent.conf";
@@ -45,8 +46,9 @@ pub(super) async fn install(site: &Site<'_>, args: &InstallArgs) -> Result<ExitS
     refuse_strangers(args)?;
     printer.data("Installing Spot Agent...");
     let Wanted { server, spot } = wanted(site, args).await?;
+    let tls = AgentTrust::of_foreign(site.environment)?.towards(&server)?;
     printer.data("Registering agent with server...");
-    let id = match register(&server, &spot, Arc::new(TcpDial)).await {
+    let id = match register((&server, tls), &spot, Arc::new(TcpDial)).await {
         Ok(id) => id,
         Err(answer) => {
             printer.data("Error: Failed to register agent");
@@ -88,8 +90,19 @@ pub(super) async fn say_offline(site: &Site<'_>) {
         root: site.place.at(SPOT_ROOT),
         ..bare(token)
     };
+    let tls = AgentTrust::of_foreign(site.environment).and_then(|trust| trust.towards(&server));
+    let tls = match tls {
+        Ok(tls) => tls,
+        Err(failure) => {
+            let sentence = failure.sentence;
+            site.printer
+                .talk(&format!("the server was not told: {sentence}"));
+            return;
+        }
+    };
     let journal = Arc::new(Faults::default());
-    let told = spot::shutdown(&server, &spot, Arc::new(TcpDial), journal.clone()).await;
+    let (server, dial) = ((server.as_str(), tls), Arc::new(TcpDial));
+    let told = spot::shutdown(server, &spot, dial, journal.clone()).await;
     let faults = journal.told();
     let faults = faults
         .into_iter()

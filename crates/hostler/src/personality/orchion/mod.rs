@@ -55,7 +55,10 @@ pub(super) fn main(
     };
     let around = Surroundings::resolve(told, NAME, environment)?;
     let server = server(said.given.text("orchestrator").unwrap_or(USUAL_SERVER));
-    let node = NodeAgentConfig::new(server, around.data_dir, around.docker_socket);
+    let node = NodeAgentConfig {
+        trust: around.trust,
+        ..NodeAgentConfig::new(server, around.data_dir, around.docker_socket)
+    };
     let agent = Agent {
         node,
         listen: around.listen,
@@ -74,6 +77,7 @@ pub(super) fn of_settings(
     let said = Said::of(Given::default(), file)?;
     let named = server.or_else(|| said.given.text("orchestrator"));
     let node = NodeAgentConfig {
+        trust: settings.trust.clone().uninvited(),
         registries: settings.registries.clone(),
         guard: settings.guard.clone(),
         care: settings.care,

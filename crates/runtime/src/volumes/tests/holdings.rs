@@ -169,6 +169,20 @@ async fn data_outlives_updates_and_goes_with_the_copy_unless_it_is_retained() {
 }
 
 #[tokio::test]
+async fn what_one_workload_wants_to_stay_is_not_deleted_by_another_that_shares_it() {
+    let node = Node::new();
+    let driver = node.driver();
+    let kept = r#"{"name":"pool","target":"/p","access_mode":"ReadWriteMany","retain":true}"#;
+    let (one, two) = (unit(&[kept]), unit(&[SHARED_HERE]));
+    driver.prepare(&one, &quiet).await.unwrap();
+    driver.prepare(&two, &quiet).await.unwrap();
+    driver.remove(one.id, Data::Delete).await.unwrap();
+    driver.remove(two.id, Data::Delete).await.unwrap();
+    assert_eq!(node.local.volumes(), ["pool"]);
+    assert!(node.records().is_empty());
+}
+
+#[tokio::test]
 async fn a_newer_generation_waits_until_the_older_has_let_go() {
     let node = Node::new();
     let driver = node.driver();
