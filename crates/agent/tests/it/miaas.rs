@@ -395,7 +395,7 @@ async fn an_address_that_is_none_starts_nothing() {
     let world = World::new();
     let started = world.try_start(|config| {
         config.uplink = Uplink::Miaas(Miaas::default());
-        config.server = "https://control.example".to_owned();
+        config.server = "ftp://control.example".to_owned();
     });
     let Err(refused) = started.await else {
         panic!("it started");
@@ -403,6 +403,6 @@ async fn an_address_that_is_none_starts_nothing() {
     assert!(
         refused
             .to_string()
-            .contains("https is not spoken by this version yet")
+            .contains("the scheme is neither http nor https")
     );
 }

@@ -70,15 +70,20 @@ fn a_named_file_must_exist_and_the_usual_one_need_not() {
 }
 
 #[test]
-fn a_server_without_login_listens_beyond_loopback_only_when_told_so() {
+fn a_server_has_a_login_unless_it_is_told_not_to() {
     let environment = Environment::of(&[("HOME", "/home/ada")]);
-    let refused = server(&[], &environment).unwrap_err();
+    for listen in ["0.0.0.0:0", "127.0.0.1:0", "[::1]:0"] {
+        let resolved = server(&["--listen", listen], &environment).unwrap();
+        assert!(resolved.trust.is_some(), "{listen}");
+    }
+    let told = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "true")]);
+    assert!(server(&[], &told).unwrap().trust.is_none());
+    // What has no login is not opened beside it to everybody.
+    let refused = server(&["--compat", "spot"], &environment).unwrap_err();
     assert_eq!(refused.status, ExitStatus::Usage);
     assert!(refused.advice.contains("--insecure"), "{}", refused.advice);
-    assert!(server(&["--listen", "127.0.0.1:0"], &environment).is_ok());
-    assert!(server(&["--listen", "[::1]:0"], &environment).is_ok());
-    let told = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "true")]);
-    assert!(server(&[], &told).is_ok());
+    assert!(server(&["--compat", "spot=127.0.0.1:0"], &environment).is_ok());
+    assert!(server(&["--compat", "spot"], &told).is_ok());
     let vague = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "maybe")]);
     assert!(server(&[], &vague).is_err());
 }
@@ -180,13 +185,14 @@ fn labels_of_all_layers_come_together() {
 }
 
 #[test]
-fn an_address_of_a_server_is_plain_http_for_this_version() {
+fn an_address_of_a_server_is_http_with_or_without_tls() {
     assert_eq!(
         url("localhost:8080", "--addr").unwrap(),
         "http://localhost:8080"
     );
     assert_eq!(url("http://box:1/", "--addr").unwrap(), "http://box:1");
-    assert!(url("https://box:1", "--addr").is_err());
+    assert_eq!(url("https://box:1", "--addr").unwrap(), "https://box:1");
+    assert!(url("ftp://box:1", "--addr").is_err());
     assert!(url("http://", "--addr").is_err());
 }
 

@@ -158,11 +158,6 @@ fn what_makes_no_sense_ends_with_2_and_one_clear_sentence() {
             "HEARTBEAT_INTERVAL is `often`",
         ),
         ("HEARTBEAT_INTERVAL", "0", "HEARTBEAT_INTERVAL is `0`"),
-        (
-            "CONTROL_PLANE_URL",
-            "https://plane",
-            "https is not spoken by this version yet",
-        ),
         ("CONTROL_PLANE_URL", "plane", "`plane` is no server address"),
     ] {
         let ended = refused(agent().env(key, value));

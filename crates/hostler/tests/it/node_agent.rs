@@ -348,10 +348,6 @@ fn help_lists_every_flag_and_what_makes_no_sense_ends_with_2() {
         (&["-vllm-port", "0"], "for flag -vllm-port"),
         (&["-vllm-gpus", "first"], "for flag -vllm-gpus"),
         (&["-agent-host", "here"], "no address of this machine"),
-        (
-            &["-orchestrator", "https://a:1"],
-            "https is not spoken by this version yet",
-        ),
         (&["-orchestrator", "a"], "it names no port"),
         (&["-nonsense"], "flag provided but not defined: -nonsense"),
         (&["run"], "takes flags only"),

@@ -28,6 +28,8 @@ use crate::{
 
 const RESIZE_TRIES: u32 = 10;
 const RESIZE_PAUSE: Duration = Duration::from_millis(20);
+/// For as long as the pause comes to five seconds.
+const KILL_TRIES: u32 = 100;
 const END_PAUSE: Duration = Duration::from_millis(50);
 
 type Output = Pin<Box<dyn futures::Stream<Item = Result<LogOutput, Error>> + Send>>;
@@ -186,10 +188,25 @@ impl Drop for Command {
     }
 }
 
+/// Until the engine says that it has ended: one that has only just begun has no number yet.
 async fn kill(docker: &Docker, container: &str, exec: &str) -> Result<(), String> {
+    let mut last = Ok(());
+    for _ in 0..KILL_TRIES {
+        last = match kill_once(docker, container, exec).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => Ok(()),
+            Err(why) => Err(why),
+        };
+        tokio::time::sleep(END_PAUSE).await;
+    }
+    last
+}
+
+/// Answers whether it had ended already.
+async fn kill_once(docker: &Docker, container: &str, exec: &str) -> Result<bool, String> {
     let state = docker.inspect_exec(exec).await.map_err(|e| e.to_string())?;
     if state.running != Some(true) {
-        return Ok(());
+        return Ok(true);
     }
     let pid = state.pid.and_then(|pid| i32::try_from(pid).ok());
     let pid = pid.and_then(Pid::from_raw).ok_or("it has no number")?;
@@ -200,7 +217,8 @@ async fn kill(docker: &Docker, container: &str, exec: &str) -> Result<(), String
     if !cgroups.contains(container) {
         return Err("its number is another's on this machine".to_owned());
     }
-    rustix::process::kill_process(pid, Signal::KILL).map_err(|error| error.to_string())
+    let killed = rustix::process::kill_process(pid, Signal::KILL);
+    killed.map(|()| false).map_err(|error| error.to_string())
 }
 
 #[async_trait]
