@@ -80,7 +80,13 @@ impl Backups for StoreBackups {
         let (data_dir, tasks) = (self.data_dir.clone(), self.control.tasks().clone());
         self.control.tasks().spawn("backup", async move {
             let _turn = turn;
-            match make(&store, manifest, (data_dir, keys)).await {
+            let made = tokio::select! {
+                biased;
+                // What is under way breaks off with it, so that nobody waits for a large copy to stop the server.
+                () = tasks.stopping() => Err(failed(&"the server stops")),
+                made = make(&store, manifest, (data_dir, keys)) => made,
+            };
+            match made {
                 Ok(stretches) => {
                     // Whoever asked may have gone; then nothing is sent.
                     if answer.send(Ok(())).is_ok() {
@@ -104,49 +110,76 @@ async fn make(
 ) -> Result<Vec<Stretch>, Refusal> {
     let copy = data_dir.join(COPY);
     remove(&copy).map_err(|error| failed(&error))?;
+    // Before the copy and after it: keys that change meanwhile might not open what was copied.
+    let before = held(&data_dir, keys)?;
     let made = tokio::time::timeout(MAKING, store.backup_to(&copy)).await;
     made.map_err(|_| failed(&"it took too long"))?
         .map_err(|error| failed(&error))?;
-    let laid_out = move || lay_out_all(manifest, (&copy, &data_dir), keys);
+    let laid_out = move || {
+        let outcome = lay_out_all(manifest, &copy, (before, held(&data_dir, keys)?));
+        // The open file is all that is needed from here on.
+        remove(&copy).map_err(|error| failed(&error))?;
+        outcome
+    };
     let stretches = tokio::task::spawn_blocking(laid_out).await;
     stretches.map_err(|error| failed(&error))?
 }
 
-/// Looks the copy over, takes its name away and lays the archive out.
+/// The keys beside the store.
+enum Held {
+    LeftOut(Vec<String>),
+    /// Open, and so what they were when this was made.
+    Taken(Vec<Source>),
+}
+
+fn held(data_dir: &Path, with_keys: bool) -> Result<Held, Refusal> {
+    let held = || -> io::Result<Held> {
+        let (keys, strange) = keys(data_dir)?;
+        if !with_keys {
+            return Ok(Held::LeftOut(keys));
+        }
+        if let Some(name) = strange.first() {
+            return Err(io::Error::other(format!(
+                "the key {} is a link, no plain file, or too large to be one; put the key itself there",
+                name.display()
+            )));
+        }
+        let of = |name: String| {
+            let file = File::open(data_dir.join(&name))?;
+            Source::new(name, file)
+        };
+        let keys: io::Result<Vec<Source>> = keys.into_iter().map(of).collect();
+        Ok(Held::Taken(keys?))
+    };
+    held().map_err(|error| failed(&error))
+}
+
+/// Looks the copy over and lays the archive out.
 fn lay_out_all(
     mut manifest: Manifest,
-    (copy, data_dir): (&Path, &Path),
-    with_keys: bool,
+    copy: &Path,
+    (before, after): (Held, Held),
 ) -> Result<Vec<Stretch>, Refusal> {
-    let laid_out = || -> Result<Vec<Stretch>, Refusal> {
-        manifest.revision = hostler_store::examine(copy).map_err(|error| failed(&error))?;
-        let laid_out = || -> io::Result<Vec<Stretch>> {
-            let mut sources = vec![Source::new(STORE.to_owned(), File::open(copy)?)?];
-            let (keys, strange) = keys(data_dir)?;
-            if with_keys {
-                if let Some(name) = strange.first() {
-                    return Err(io::Error::other(format!(
-                        "the key {} is a link, no plain file, or too large to be one; put the key itself there",
-                        name.display()
-                    )));
-                }
-                let of = |name: String| {
-                    let file = File::open(data_dir.join(&name))?;
-                    Source::new(name, file)
-                };
-                let keys: io::Result<Vec<Source>> = keys.into_iter().map(of).collect();
-                sources.extend(keys?);
-            } else {
-                manifest.left_out = keys;
-            }
-            lay_out(manifest, sources)
-        };
-        laid_out().map_err(|error| failed(&error))
+    manifest.revision = hostler_store::examine(copy).map_err(|error| failed(&error))?;
+    let laid_out = |manifest, sources: Vec<Source>| -> io::Result<Vec<Stretch>> {
+        let store = Source::new(STORE.to_owned(), File::open(copy)?)?;
+        lay_out(manifest, std::iter::once(store).chain(sources).collect())
     };
-    let outcome = laid_out();
-    // The open file is all that is needed from here on.
-    remove(copy).map_err(|error| failed(&error))?;
-    outcome
+    let laid_out = match (before, after) {
+        (Held::Taken(before), Held::Taken(after)) => {
+            let parts = |of: &[Source]| -> Vec<_> { of.iter().map(|it| it.part.clone()).collect() };
+            if parts(&before) != parts(&after) {
+                return Err(moved());
+            }
+            laid_out(manifest, after)
+        }
+        (_, Held::LeftOut(keys)) => {
+            manifest.left_out = keys;
+            laid_out(manifest, Vec::new())
+        }
+        (Held::LeftOut(_), Held::Taken(_)) => return Err(moved()),
+    };
+    laid_out.map_err(|error| failed(&error))
 }
 
 /// The names of the keys beside the store, relative to the data directory; and what is there that no archive holds.
@@ -252,6 +285,11 @@ fn busy() -> Refusal {
     Refusal::new(Code::Overloaded, sentence, "ask again when it is done")
 }
 
+fn moved() -> Refusal {
+    let sentence = "the keys of the fleet were changed while the store was copied";
+    Refusal::new(Code::Overloaded, sentence, "ask again: nothing was sent")
+}
+
 fn failed(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(
         Code::StoreUnavailable,
@@ -263,6 +301,39 @@ fn failed(error: &dyn std::fmt::Display) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn keys_that_change_while_the_store_is_copied_are_not_taken_for_its_own() {
+        let data = tempfile::tempdir().unwrap();
+        let store =
+            SqliteStore::open(data.path(), Arc::new(hostler_kit::SystemClock::new())).unwrap();
+        let copy = data.path().join(COPY);
+        store.backup_to(&copy).await.unwrap();
+        let key = data.path().join("secrets.key");
+        let manifest = || Manifest {
+            format: FORMAT,
+            version: String::new(),
+            made_at: String::new(),
+            fleet: String::new(),
+            epoch: String::new(),
+            revision: 0,
+            left_out: Vec::new(),
+            files: Vec::new(),
+        };
+        fs::write(&key, "one").unwrap();
+        let before = held(data.path(), true).unwrap();
+        let same = held(data.path(), true).unwrap();
+        lay_out_all(manifest(), &copy, (before, same)).unwrap();
+        let before = held(data.path(), true).unwrap();
+        fs::write(&key, "two").unwrap();
+        let after = held(data.path(), true).unwrap();
+        let refusal = lay_out_all(manifest(), &copy, (before, after)).unwrap_err();
+        assert_eq!(refusal.code, Code::Overloaded);
+        let before = held(data.path(), false).unwrap();
+        fs::write(&key, "three").unwrap();
+        let after = held(data.path(), false).unwrap();
+        lay_out_all(manifest(), &copy, (before, after)).unwrap();
+    }
 
     #[test]
     fn a_key_that_no_archive_holds_is_found_and_not_passed_over() {

@@ -14,6 +14,7 @@
 //! the disk does.
 
 mod checkpoint;
+mod copy;
 mod failpoint;
 mod open;
 mod reader;
@@ -21,7 +22,7 @@ mod replace;
 mod schema;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -135,18 +136,12 @@ impl SqliteStore {
     }
 
     /// Copies the store, as it is now, into a file that is durable when this returns. The copy opens as
-    /// `hostler.db` of another data directory.
+    /// `hostler.db` of another data directory. It breaks off when this is dropped.
     ///
     /// # Errors
     /// The path exists, its directory is not writable, or the disk fails.
     pub async fn backup_to(&self, path: &Path) -> Result<(), StoreError> {
-        let path: PathBuf = path.to_owned();
-        self.readers
-            .read(move |connection| {
-                schema::copy_to(connection, &path)
-                    .map_err(|error| StoreError::Unavailable(error.into()))
-            })
-            .await
+        copy::copy(self.readers.path(), path.to_owned()).await
     }
 
     async fn ask<T>(

@@ -57,6 +57,11 @@ impl Readers {
             .unwrap_or_else(|failed| Err(StoreError::Unavailable(failed.into())))
     }
 
+    /// Where the store is.
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
     /// Lets nobody begin to read any more.
     pub(super) fn close(&self) {
         self.turns.close();
