@@ -285,9 +285,7 @@ impl ClientSettings {
         let token = environment.get("HOSTLER_TOKEN").map(str::to_owned);
         let named = environment.get("HOSTLER_CA").map(PathBuf::from);
         let named = named.map(|path| Anchors::from_file(&path)).transpose()?;
-        // A login is good for its own server and for no other.
-        let is_meant = |login: &Login| addr.as_ref().is_none_or(|addr| *addr == login.addr);
-        let Some(login) = Login::find(environment)?.filter(is_meant) else {
+        let Some(login) = Login::find(environment, addr.as_deref())? else {
             return Ok(Self {
                 addr: addr.unwrap_or_else(|| DEFAULT_ADDR.to_owned()),
                 token,

@@ -4,6 +4,7 @@ use super::*;
 use crate::args::{Cli, Command};
 use crate::status::ExitStatus;
 use clap::Parser as _;
+use std::path::Path;
 
 fn server(line: &[&str], environment: &Environment) -> Result<ServerSettings, Failure> {
     let words = ["hostler", "server"].iter().chain(line);
@@ -194,6 +195,45 @@ fn an_address_of_a_server_is_http_with_or_without_tls() {
     assert_eq!(url("https://box:1", "--addr").unwrap(), "https://box:1");
     assert!(url("ftp://box:1", "--addr").is_err());
     assert!(url("http://", "--addr").is_err());
+}
+
+#[test]
+fn a_login_of_another_server_does_not_hide_the_admin_of_this_one() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let (config, data) = (at("config"), at("data"));
+    let variables = [
+        ("XDG_CONFIG_HOME", config.as_str()),
+        ("HOSTLER_DATA_DIR", data.as_str()),
+    ];
+    let environment = Environment::of(&variables);
+    let write = |addr: &str, token: &str, path: &Path| {
+        let (addr, token) = (addr.to_owned(), token.to_owned());
+        let login = Login {
+            addr,
+            token,
+            ca: None,
+        };
+        login.write(path).unwrap();
+    };
+    let own = Login::own_path(&environment).unwrap();
+    write("https://far:8080", "theirs", &own);
+    write(
+        "https://127.0.0.1:8080",
+        "ours",
+        &Login::admin_path(Path::new(&data)),
+    );
+    let token = |addr: Option<&str>| {
+        let found = Login::find(&environment, addr).unwrap();
+        found.map(|login| login.token)
+    };
+    assert_eq!(token(None).as_deref(), Some("theirs"));
+    assert_eq!(
+        token(Some("https://127.0.0.1:8080")).as_deref(),
+        Some("ours")
+    );
+    assert_eq!(token(Some("https://far:8080")).as_deref(), Some("theirs"));
+    assert_eq!(token(Some("https://other:8080")), None);
 }
 
 #[test]

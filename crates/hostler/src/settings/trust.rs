@@ -205,10 +205,15 @@ impl Login {
         data_dir.join("admin.toml")
     }
 
-    /// A person's own login, else that of the admin of the server on this machine, for who may read it.
-    pub(super) fn find(environment: &Environment) -> Result<Option<Self>, Failure> {
+    /// A person's own login, else that of the admin of the server on this machine, for who may read it. A login is
+    /// good for its own server and for no other: where a server was named, that of another is passed over.
+    pub(super) fn find(
+        environment: &Environment,
+        addr: Option<&str>,
+    ) -> Result<Option<Self>, Failure> {
+        let is_meant = |login: &Self| addr.is_none_or(|addr| *addr == login.addr);
         if let Some(path) = Self::own_path(environment)
-            && let Some(login) = Self::read(&path)?
+            && let Some(login) = Self::read(&path)?.filter(is_meant)
         {
             return Ok(Some(login));
         }
@@ -216,7 +221,7 @@ impl Login {
         let usual = (Layers { environment }).data_dir(None, None).ok();
         let installed = environment.is_root.then(|| PathBuf::from(INSTALLED));
         for data_dir in usual.into_iter().chain(installed) {
-            if let Some(login) = Self::read(&Self::admin_path(&data_dir))? {
+            if let Some(login) = Self::read(&Self::admin_path(&data_dir))?.filter(is_meant) {
                 return Ok(Some(login));
             }
         }
