@@ -4,6 +4,7 @@
 #   hostler.say=one,two   lines that it writes
 #   hostler.disks=1       what is on its disks, and in what cloud-init would read; it writes to them
 #   hostler.net=ADDRESS   has that address, with the length of its prefix, and a web server on port 80
+#   hostler.root=vda      it goes on with the system on that disk
 #   hostler.end=off       then it powers off; panic: the kernel gives up; wait: it obeys the power button;
 #                         ignore: it does not
 export PATH=/bin
@@ -11,7 +12,7 @@ mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 exec </dev/null >/dev/ttyS0 2>&1
-say= disks= net= end=wait
+say= disks= net= root= end=wait
 for word in $(cat /proc/cmdline); do
     case $word in
         hostler.*) eval "${word#hostler.}" ;;
@@ -21,8 +22,16 @@ load() {
     for module; do insmod "/modules/$module.ko"; done
 }
 
-if [ "$disks$net" ]; then
+if [ "$disks$net$root" ]; then
     load virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+fi
+if [ "$root" ]; then
+    load virtio_blk
+    while [ ! -b "/dev/$root" ]; do sleep 0.1; done
+    mount -t ext4 "/dev/$root" /mnt
+    umount /proc /sys
+    mount --move /dev /mnt/dev
+    exec switch_root /mnt /sbin/init <>/mnt/dev/console >&0 2>&0
 fi
 if [ "$disks" ]; then
     load virtio_blk fat vfat nls_cp437 nls_ascii

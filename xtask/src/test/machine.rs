@@ -147,7 +147,7 @@ fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
     bail!("there is no {prefix}* in {}", folder.display())
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(super) fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {}", text.trim());

@@ -18,6 +18,7 @@ mod podman;
 mod previous;
 pub(crate) mod provision;
 mod runner;
+mod system;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     let (qemu, machine) = qemu();
     let composes = [lanes::compose(&docker), lanes::compose_v2(&docker)];
     let (before, program) = previous::lane();
-    let engines = [docker, podman, qemu, before]
+    let systemd = systemd(machine.as_ref());
+    let engines = [docker, podman, qemu, systemd, before]
         .into_iter()
         .chain(composes)
         .collect();
@@ -136,6 +138,18 @@ fn qemu() -> (Lane, Option<Machine>) {
     match Machine::prepare() {
         Ok(machine) => (Lane::on("qemu", machine.description()), Some(machine)),
         Err(error) => (Lane::off("qemu", format!("{error:#}")), None),
+    }
+}
+
+/// The lane of a guest that systemd runs.
+fn systemd(machine: Option<&Machine>) -> Lane {
+    const NAME: &str = "systemd";
+    let Some(machine) = machine else {
+        return Lane::off(NAME, "no guest was prepared here".to_owned());
+    };
+    match system::prepare(machine) {
+        Ok(()) => Lane::on(NAME, "a guest with the distribution's systemd".to_owned()),
+        Err(error) => Lane::off(NAME, format!("{error:#}")),
     }
 }
 

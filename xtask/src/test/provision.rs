@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::package::deb;
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
@@ -20,6 +20,8 @@ const PACKAGES: [(&str, &str); 14] = [
     ("qemu-img", "qemu-utils"),
     ("cpio", "cpio"),
     ("systemd-analyze", "systemd"),
+    ("debootstrap", "debootstrap"),
+    ("mke2fs", "e2fsprogs"),
     ("ip", "iproute2"),
     ("mandoc", "mandoc"),
     ("dpkg-shlibdeps", "dpkg-dev"),

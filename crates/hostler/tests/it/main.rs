@@ -37,6 +37,7 @@ mod spot_agent;
 mod spot_nodes;
 mod spot_uplink;
 mod starts;
+mod systemd;
 mod trust;
 mod up;
 mod volumes;

@@ -29,7 +29,11 @@ struct Draft {
 }
 
 /// The files of a part, none of them written yet. The spot agent's are elsewhere.
-pub(super) fn files(place: &Place, args: &InstallArgs) -> Result<Vec<Put>, Failure> {
+pub(super) fn files(
+    place: &Place,
+    args: &InstallArgs,
+    environment: &Environment,
+) -> Result<Vec<Put>, Failure> {
     refuse_strangers(args)?;
     let path = args.part.settings()[0];
     let form = match args.part {
@@ -49,7 +53,7 @@ pub(super) fn files(place: &Place, args: &InstallArgs) -> Result<Vec<Put>, Failu
     let mut files = Vec::new();
     match args.part {
         Part::Server => server(&mut draft, args, is_new),
-        Part::Agent => files.extend(agent(&mut draft, args)?),
+        Part::Agent => files.extend(agent(&mut draft, args, environment)?),
         Part::MiaasAgent => draft.ask("CONTROL_PLANE_URL", args.server.as_deref()),
         Part::PersysAgent => {
             draft.ask("PERSYS_SCHEDULER_ADDR", args.server.as_deref());
@@ -131,7 +135,11 @@ fn server(draft: &mut Draft, args: &InstallArgs, is_new: bool) {
     }
 }
 
-fn agent(draft: &mut Draft, args: &InstallArgs) -> Result<Option<Put>, Failure> {
+fn agent(
+    draft: &mut Draft,
+    args: &InstallArgs,
+    environment: &Environment,
+) -> Result<Option<Put>, Failure> {
     draft.ask("server", args.server.as_deref());
     draft.ask("name", args.name.as_deref());
     if !args.labels.is_empty() {
@@ -140,7 +148,7 @@ fn agent(draft: &mut Draft, args: &InstallArgs) -> Result<Option<Put>, Failure> 
         let pairs: Vec<String> = pairs.collect();
         draft.set("labels", &format!("{{ {} }}", pairs.join(", ")));
     }
-    let token = token(args)?;
+    let token = token(args, environment)?;
     let table: toml::Table = toml::from_str(&draft.text).unwrap_or_default();
     let text = |key: &str| table.get(key).and_then(toml::Value::as_str);
     // Control planes of others are written in other ways.
@@ -152,22 +160,22 @@ fn agent(draft: &mut Draft, args: &InstallArgs) -> Result<Option<Put>, Failure> 
     Ok(Some(Put::new(TOKEN, format!("{token}\n"), 0o600)))
 }
 
-/// The join token that was given.
-fn token(args: &InstallArgs) -> Result<Option<String>, Failure> {
+/// The join token that was given, by a flag or as `hostler token create` writes it: before the command.
+fn token(args: &InstallArgs, environment: &Environment) -> Result<Option<String>, Failure> {
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(file)) => Some(std::fs::read_to_string(file).map_err(|error| {
             let sentence = format!("cannot read the token file {}: {error}", file.display());
             Failure::usage(sentence, "name a readable file with --token-file")
         })?),
-        (None, None) => None,
+        (None, None) => environment.get("HOSTLER_JOIN_TOKEN").map(str::to_owned),
     };
     let Some(token) = token else { return Ok(None) };
     if token.trim().is_empty() {
         let sentence = "the token is empty";
         return Err(Failure::usage(
             sentence,
-            "write it behind --token, or into the file",
+            "write it behind --token, into the file, or as HOSTLER_JOIN_TOKEN",
         ));
     }
     if Invitation::parse(&token).is_none() {

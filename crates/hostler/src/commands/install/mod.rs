@@ -77,7 +77,7 @@ impl<'a> Site<'a> {
 
     async fn install(&self, args: &InstallArgs) -> Result<ExitStatus, Failure> {
         let part = args.part;
-        let files = config::files(&self.place, args)?;
+        let files = config::files(&self.place, args, self.environment)?;
         let mut is_changed = self.settle(part, &files)?;
         if part == Part::Server {
             self.make_user().await?;
@@ -85,8 +85,8 @@ impl<'a> Site<'a> {
         let program = program_of(std::env::current_exe().ok().as_deref());
         let is_newer = match program.as_str() {
             PROGRAM => self.place.put_program(Path::new(ITSELF), PROGRAM)?,
-            // A package brought it, and replaces it.
-            _ => false,
+            // A package brought it, and has replaced it if the service runs another.
+            packaged => self.runs_another(part.service(), packaged).await?,
         };
         if let Some(link) = part.link() {
             // Beside it, so that both may be moved together.
@@ -211,6 +211,16 @@ impl<'a> Site<'a> {
         })
     }
 
+    /// Whether the service runs, and from a file that is no longer there under that name.
+    async fn runs_another(&self, service: &str, program: &str) -> Result<bool, Failure> {
+        let pid = self.systemd().main_pid(service).await?;
+        let runs = |pid| {
+            let running = self.place.at(&format!("/proc/{pid}/exe"));
+            !place::is_one(&running, &self.place.at(program))
+        };
+        Ok(pid.is_some_and(runs))
+    }
+
     /// What else of ours runs the program that was just replaced.
     async fn restart_others(&self, but: Part) -> Result<(), Failure> {
         let (systemd, printer) = (self.systemd(), self.printer);
@@ -249,10 +259,24 @@ impl<'a> Site<'a> {
         });
         printer.talk(&format!("settings: {}", part.settings()[0]));
         printer.talk(&format!("log: journalctl -u {service} -f"));
-        if part == Part::Server {
-            self.tell_login();
+        match part {
+            Part::Server => self.tell_login(),
+            Part::Agent => self.tell_joining(),
+            _ => {}
         }
         Ok(ExitStatus::Done)
+    }
+
+    /// An agent without a token is active and joins nothing.
+    fn tell_joining(&self) {
+        let said = |key| config::toml_text(&self.place, Part::Agent.settings()[0], key);
+        let is_secure = said("server").is_some_and(|server| server.starts_with("https://"));
+        if is_secure && said("token_file").is_none() {
+            self.printer.talk(
+                "no join token was given: a machine that has not joined before needs one, as HOSTLER_JOIN_TOKEN before \
+                 the command or with --token-file",
+            );
+        }
     }
 
     /// How a person gets in, and a machine.

@@ -314,6 +314,12 @@ fn keep_previous(path: &Path) -> io::Result<()> {
     fs::rename(&beside, &previous)
 }
 
+/// Whether both names lead to one file.
+pub(super) fn is_one(one: &Path, other: &Path) -> bool {
+    let of = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
+    matches!((of(one), of(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 fn is_same(from: &Path, to: &Path) -> io::Result<bool> {
     let size = |path: &Path| fs::metadata(path).map(|it| it.len());
     if size(to).ok() != Some(size(from)?) {

@@ -29,6 +29,13 @@ impl Systemd<'_> {
         Ok(self.say(&["is-active", "--quiet", service]).await?.is_good)
     }
 
+    /// The process of a service that runs.
+    pub(super) async fn main_pid(&self, service: &str) -> Result<Option<u32>, Failure> {
+        let words = ["show", "--property=MainPID", "--value", service];
+        let told = self.say(&words).await?.stdout;
+        Ok(told.parse().ok().filter(|pid| *pid > 0))
+    }
+
     /// Whether it is active three seconds later.
     pub(super) async fn stays(&self, service: &str) -> Result<bool, Failure> {
         tokio::time::sleep(PROBATION).await;

@@ -1,0 +1,86 @@
+# What is done on a machine that systemd runs; each step says what it found. Ends with `all done`.
+export HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+cd /root
+step() { # NAME COMMAND…: the command's word must be true
+    name=$1; shift
+    if out=$("$@" 2>&1); then echo "did: $name"; else echo "FAILED: $name: $out"; journalctl -o cat --no-pager -n 40 -u hostler-agent -u hostler-server; systemctl poweroff --force; sleep 100; fi
+}
+show() { systemctl show --value -p "$1" "$2"; }
+until_true() { # within a minute of the guest
+    for _ in $(seq 120); do "$@" >/dev/null 2>&1 && return 0; sleep 0.5; done
+    echo "never: $*"; return 1
+}
+is() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; return 1; }; }
+run() { "$@" >out 2>&1; code=$?; cat out; return $code; }
+
+step "the server is installed" run /root/hostler install server
+step "it stays" is "$(show ActiveState hostler-server)" active
+step "it told systemd that it serves" grep -q serves <<<"$(show StatusText hostler-server)"
+step "its user is its own" is "$(stat -c %U /proc/$(show MainPID hostler-server))" hostler
+step "the admin's login is its owner's alone" is "$(stat -c %a /var/lib/hostler-server/admin.toml)" 600
+step "installing again changes nothing" grep -q "nothing to change" <<<"$(hostler install server 2>&1)"
+
+hostler token create >token 2>&1; cat token; export HOSTLER_JOIN_TOKEN=$(grep -o "hostler-join_[^ ]*" token | head -1)
+step "the agent is installed" run hostler install agent --server https://127.0.0.1:8080
+unset HOSTLER_JOIN_TOKEN
+ready() { hostler node ls | grep -w ready; }
+step "its node is ready" until_true ready
+cat >sleeper.yaml <<'Y'
+name: sleeper
+process:
+  command: [/bin/sleep, "100000"]
+Y
+step "work runs" run hostler apply --file sleeper.yaml
+pid=$(pgrep -fx '/bin/sleep 100000')
+step "it lives in its own slice" grep -q hostler-work.slice /proc/$pid/cgroup
+same() { is "$(pgrep -fx '/bin/sleep 100000')" "$pid"; }
+
+systemctl stop hostler-agent
+step "work outlives the agent's stop" same
+systemctl start hostler-agent
+step "the agent is back" until_true ready
+step "it took its work over" same
+agent=$(show MainPID hostler-agent)
+systemctl kill -s KILL hostler-agent
+again() { [ "$(show ActiveState hostler-agent)" = active ] && [ "$(show MainPID hostler-agent)" != "$agent" ]; }
+step "a killed agent is started again" until_true again
+step "work outlives the agent's death" same
+agent=$(show MainPID hostler-agent)
+kill -STOP "$agent"
+step "an agent that hangs is started again" until_true again
+step "work outlives the watchdog" same
+step "the node is ready again" until_true ready
+
+server=$(show MainPID hostler-server)
+lost() { hostler events | grep -c -i lost; }
+# While it hung, it may have been.
+before=$(lost)
+step "reload" systemctl reload hostler-server
+step "the same server goes on" is "$(show MainPID hostler-server)" "$server"
+step "restart" systemctl restart hostler-server
+step "the node comes back to it" until_true ready
+step "nothing was called lost" is "$(lost)" "$before"
+
+cp hostler newer; printf '\0' >>newer
+step "an upgrade in place" run ./newer install agent
+step "it is the new program" cmp -s newer /usr/local/bin/hostler
+step "the program before is kept" cmp -s hostler /usr/local/bin/hostler.previous
+step "work outlives the upgrade" same
+step "the node is ready after it" until_true ready
+step "the server runs the new program" cmp -s newer "/proc/$(show MainPID hostler-server)/exe"
+
+step "the agent is taken off" run hostler uninstall agent
+step "its unit is gone" is "$(systemctl is-enabled hostler-agent 2>&1 | grep -c enabled)" 0
+step "work outlives that too" same
+step "the server is taken off" run hostler uninstall server
+step "nothing failed" is "$(systemctl --failed --plain --no-legend | grep hostler)" ""
+
+# As a package brings it, and replaces it.
+cp /root/hostler /usr/bin/hostler
+step "a packaged server is installed" run /usr/bin/hostler install server
+step "it runs where the package put it" is "$(readlink /proc/$(show MainPID hostler-server)/exe)" /usr/bin/hostler
+cp newer /usr/bin/hostler.new
+mv /usr/bin/hostler.new /usr/bin/hostler
+step "it is installed again after an upgrade" run /usr/bin/hostler install server
+step "the upgraded program serves" is "$(readlink /proc/$(show MainPID hostler-server)/exe)" /usr/bin/hostler
+echo "all done"
