@@ -36,7 +36,9 @@ pub(crate) fn login(
         let ca = match anchors {
             Anchors::Machine => None,
             // By the print only the first contact is made: from now on the certificates themselves are known.
-            Anchors::Pinned(_) | Anchors::Roots(_) => Some(client.authority().await?.certificates),
+            Anchors::Pinned(_) | Anchors::Roots(_) | Anchors::Called(_) => {
+                Some(client.authority().await?.certificates)
+            }
         };
         let login = Login {
             addr: client.addr().to_owned(),

@@ -16,14 +16,17 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::credentials::{certificates, from_files};
+use super::kept::Kept;
 use super::server::begun_by;
-use super::{Print, SERVER_NAME, TrustError, provider, read};
+use super::{MemberFiles, Print, SERVER_NAME, TrustError, provider, read};
 
 /// Whom a caller believes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Anchors {
     /// Servers of these authorities, under [`SERVER_NAME`] or the name that was called.
     Roots(Vec<CertificateDer<'static>>),
+    /// Servers of these authorities, under the name that was called and no other.
+    Called(Vec<CertificateDer<'static>>),
     /// A server that shows the certificate of this print above its own. For a first contact.
     Pinned(Print),
     /// What this machine believes.
@@ -35,6 +38,8 @@ pub enum Anchors {
 pub struct ClientTls {
     state: Arc<State>,
     config: Arc<ClientConfig>,
+    /// Where all of it is read again.
+    kept: Option<Arc<Kept>>,
 }
 
 struct State {
@@ -80,8 +85,23 @@ impl ClientTls {
             .with_client_cert_resolver(Arc::clone(&state) as Arc<dyn ResolvesClientCert>);
         // Servers of ours take no session up again.
         config.resumption = Resumption::disabled();
-        let config = Arc::new(config);
-        Ok(Self { state, config })
+        Ok(Self {
+            state,
+            config: Arc::new(config),
+            kept: None,
+        })
+    }
+
+    /// Shows the certificate in the files, and believes whoever shows one of their authority for the name that was
+    /// called. The files are read again when they change.
+    ///
+    /// # Errors
+    /// A file cannot be read or understood, or they do not belong together.
+    pub fn of_files(files: MemberFiles) -> Result<Self, TrustError> {
+        let (kept, (shown, roots)) = Kept::open(files)?;
+        let tls = Self::new(&Anchors::Called(roots), Some(shown))?;
+        let kept = Some(Arc::new(kept));
+        Ok(Self { kept, ..tls })
     }
 
     /// The same with a static certificate from files.
@@ -137,6 +157,9 @@ impl ClientTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        if let Some(kept) = &self.kept {
+            kept.look(|(shown, roots)| self.replace(&Anchors::Called(roots), Some(shown)));
+        }
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -165,6 +188,7 @@ impl Eq for ClientTls {}
 fn verifier(anchors: &Anchors) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
     Ok(match anchors {
         Anchors::Roots(roots) => Arc::new(OfFleet(of_roots(roots)?)),
+        Anchors::Called(roots) => of_roots(roots)?,
         Anchors::Pinned(print) => Arc::new(Pinned(*print)),
         Anchors::Machine => match rustls_platform_verifier::Verifier::new(provider()) {
             Ok(machine) => Arc::new(machine),

@@ -18,6 +18,7 @@
 mod authority;
 mod client;
 mod credentials;
+mod kept;
 mod print;
 mod server;
 mod token;
@@ -35,6 +36,7 @@ pub use rustls::sign::CertifiedKey;
 pub use self::authority::{Authority, Issued, NODE_LIFE};
 pub use self::client::{Anchors, ClientTls};
 pub use self::credentials::{Above, Credentials, Request, Validity, certificates, static_chain};
+pub use self::kept::MemberFiles;
 pub use self::print::Print;
 pub use self::server::{Believed, Secured, ServerTls};
 pub use self::token::{Bearer, Invitation, Secret, secret};

@@ -4,7 +4,6 @@
 //! browser would ask its user. What a certificate is worth is decided by the key in it ([`Secured::key`]).
 
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -22,8 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::credentials::{certificates, from_files};
-use super::{Authority, Credentials, Print, TrustError, provider, read};
+use super::kept::Kept;
+use super::{Authority, Credentials, MemberFiles, Print, TrustError, provider};
 
 const HTTP_2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
@@ -33,7 +32,7 @@ const HTTP_1: &[u8] = b"http/1.1";
 pub enum Believed {
     /// Whoever shows one must be of the authority; nobody has to show one.
     Offered,
-    /// Everybody has to show one of the authority.
+    /// Everybody has to show one of the authority, which is somebody else's.
     Required,
 }
 
@@ -44,6 +43,8 @@ pub struct ServerTls {
     /// For those who speak HTTP/2 alone, or for everybody where certificates are required.
     asking: Arc<ServerConfig>,
     plain: Arc<ServerConfig>,
+    /// Where all of it is read again.
+    kept: Option<Arc<Kept>>,
 }
 
 /// A connection whose handshake is done.
@@ -73,18 +74,16 @@ impl ServerTls {
         Self::new(shown, authority.roots(), believed)
     }
 
-    /// Shows a static certificate, and believes those of an authority in a file.
+    /// Shows the certificate in the files, and talks to nobody who shows none of their authority. The files are read
+    /// again when they change.
     ///
     /// # Errors
-    /// A file cannot be read or understood, or they do not fit together.
-    pub fn from_files(
-        (certificate, key): (&Path, &Path),
-        authority: &Path,
-        believed: Believed,
-    ) -> Result<Self, TrustError> {
-        let roots = certificates(&read(authority)?)
-            .map_err(|error| TrustError::content(authority, error))?;
-        Self::new(from_files(certificate, key)?, &roots, believed)
+    /// A file cannot be read or understood, or they do not belong together.
+    pub fn of_files(files: MemberFiles) -> Result<Self, TrustError> {
+        let (kept, (shown, roots)) = Kept::open(files)?;
+        let tls = Self::new(shown, &roots, Believed::Required)?;
+        let kept = Some(Arc::new(kept));
+        Ok(Self { kept, ..tls })
     }
 
     fn new(
@@ -120,6 +119,7 @@ impl ServerTls {
             state,
             asking,
             plain,
+            kept: None,
         })
     }
 
@@ -138,20 +138,6 @@ impl ServerTls {
         Ok(())
     }
 
-    /// Reads static files again.
-    ///
-    /// # Errors
-    /// As for [`ServerTls::from_files`]; then all stays as it was.
-    pub fn reload(
-        &self,
-        (certificate, key): (&Path, &Path),
-        authority: &Path,
-    ) -> Result<(), TrustError> {
-        let roots = certificates(&read(authority)?)
-            .map_err(|error| TrustError::content(authority, error))?;
-        self.replace(from_files(certificate, key)?, &roots)
-    }
-
     /// Shakes hands. The caller bounds the time.
     ///
     /// # Errors
@@ -160,6 +146,9 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        if let Some(kept) = &self.kept {
+            kept.look(|(shown, roots)| self.replace(shown, &roots));
+        }
         let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let is_program = speaks_two_alone(&begun.client_hello());
         let config = if self.state.is_required || is_program {
@@ -260,7 +249,8 @@ impl ClientCertVerifier for State {
         self.is_required
     }
 
-    /// A certificate that begins in the future was made while our clock was ahead: it is ours all the same.
+    /// A certificate that begins in the future was made while our clock was ahead: it is ours all the same. Of another's
+    /// authority nothing is known that would excuse it.
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -269,7 +259,10 @@ impl ClientCertVerifier for State {
     ) -> Result<ClientCertVerified, Error> {
         let believed = self.believed();
         let verify = |now| believed.verify_client_cert(end_entity, intermediates, now);
-        verify(now).or_else(|error| verify(begun_by(error)?))
+        match verify(now) {
+            Err(error) if !self.is_required => verify(begun_by(error)?),
+            verified => verified,
+        }
     }
 
     fn verify_tls12_signature(
