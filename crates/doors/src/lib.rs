@@ -23,6 +23,7 @@ use axum::Router;
 use axum::middleware::from_fn;
 use hostler_control::Control;
 use hostler_kit::Entropy;
+use hostler_kit::trust::ClientTls;
 
 pub use self::access::Access;
 pub use self::api::{Backups, miaas, openapi};
@@ -71,8 +72,13 @@ impl Parts {
             orchion: orchion::Config::default(),
             access: Access::open(control),
             backups: None,
-            persys: persys::Door::new(control, entropy),
+            persys: persys::Door::new(control, entropy, None),
         }
+    }
+
+    /// Persys's agents are dialled over TLS. To be said before any router is made.
+    pub fn dial_persys_agents_over(&mut self, tls: ClientTls) {
+        self.persys = persys::Door::new(&self.control, &self.entropy, Some(tls));
     }
 
     /// What a listener of that dialect serves.

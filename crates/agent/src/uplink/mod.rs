@@ -73,10 +73,10 @@ impl Started {
 
 /// Reads the control plane's address as its contract writes it.
 pub(crate) fn address(config: &AgentConfig) -> Result<Server, StartError> {
-    match config.uplink {
+    match &config.uplink {
         Uplink::Session | Uplink::Orchion(_) => Server::parse(&config.server),
         Uplink::Miaas(_) | Uplink::Spot(_) => Server::parse_base(&config.server),
-        Uplink::Persys(_) => persys::address(&config.server),
+        Uplink::Persys(persys) => persys::address(&config.server, persys.tls.is_some()),
     }
 }
 
@@ -100,6 +100,9 @@ pub(crate) fn secured(
         let membership = Arc::new(Membership::open(&config.data_dir, told, tools)?);
         let server = server.with_tls(membership.tls().clone());
         return Ok((server, Some(membership)));
+    }
+    if let Uplink::Persys(persys::Persys { tls: Some(tls), .. }) = &config.uplink {
+        return Ok((server.with_tls(tls.clone()), None));
     }
     let anchors = config.anchors.clone().unwrap_or(Anchors::Machine);
     let tls = match &config.certificate {

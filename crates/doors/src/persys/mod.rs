@@ -38,6 +38,7 @@ use axum::response::Response;
 use hostler_control::Control;
 use hostler_control::fleet::LeaseRules;
 use hostler_kit::Entropy;
+use hostler_kit::trust::ClientTls;
 use hostler_model::{Contract, Node, NodeId, Timestamp, WorkloadId};
 use hostler_wire::persys::control::agent_control_server::AgentControlServer;
 use tokio::sync::Notify;
@@ -54,6 +55,8 @@ const PATH: &str = "/persys.control.v1.AgentControl/{*method}";
 pub(crate) struct Door {
     control: Control,
     entropy: Arc<dyn Entropy>,
+    /// How agents are dialled; none: in plain text.
+    tls: Option<ClientTls>,
     figures: Arc<Figures>,
     holders: Arc<Holders>,
     notes: Notes,
@@ -67,11 +70,16 @@ pub(crate) struct Door {
 type Mode = (&'static str, String, Timestamp);
 
 impl Door {
-    pub(crate) fn new(control: &Control, entropy: &Arc<dyn Entropy>) -> Arc<Self> {
+    pub(crate) fn new(
+        control: &Control,
+        entropy: &Arc<dyn Entropy>,
+        tls: Option<ClientTls>,
+    ) -> Arc<Self> {
         let now = Timestamp::from_millis(control.clock().wall_millis());
         Arc::new(Self {
             control: control.clone(),
             entropy: Arc::clone(entropy),
+            tls,
             figures: Arc::new(Figures::new()),
             holders: Arc::default(),
             notes: Notes::default(),

@@ -320,6 +320,11 @@ impl Endpoint {
     pub(super) fn url(&self) -> String {
         format!("http://{self}")
     }
+
+    /// Host and port; the host without brackets.
+    pub(super) fn parts(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
 }
 
 impl fmt::Display for Endpoint {

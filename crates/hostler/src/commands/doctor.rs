@@ -85,6 +85,7 @@ async fn examine_here(
     for data_dir in &here.data_dirs {
         findings.extend(directory::examine(data_dir, now));
     }
+    findings.extend(directory::examine_foreign(&here.persys_files, now));
     findings.extend(here.listen.and_then(ports::examine));
     findings.extend(engines::examine(&here.docker_socket, environment).await);
     findings.extend(

@@ -20,6 +20,7 @@ pub(crate) fn server(now: &mut ServerSettings, args: &ServerArgs, environment: &
         ("listen", fresh.listen != now.listen),
         ("compat", fresh.compat != now.compat),
         ("miaas or orchion", fresh.contracts != now.contracts),
+        ("persys", fresh.persys != now.persys),
         ("data_dir", fresh.data_dir != now.data_dir),
         ("tls or insecure", fresh.trust != now.trust),
         (

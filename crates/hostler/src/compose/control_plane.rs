@@ -1,7 +1,7 @@
 //! The control plane: the store on disk, `Control`, and the doors on one listener.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct ControlPlane {
     /// Where, with the port that was given.
     pub(crate) addr: SocketAddr,
-    /// The ports of other systems, with those that were given.
-    pub(crate) compat: Vec<(&'static str, SocketAddr)>,
+    /// The ports of other systems, with those that were given, and what is spoken there.
+    compat: Vec<(&'static str, &'static str, SocketAddr)>,
     /// Made at this start.
     admin: Option<FirstAdmin>,
     is_secure: bool,
@@ -51,6 +51,8 @@ impl ControlPlane {
         settings: &ServerSettings,
         tasks: &Tasks,
     ) -> Result<Self, Failure> {
+        // Files that are missing are told before anything is taken.
+        let (persys_port, persys_agents) = settings.persys.open()?;
         let bound = match passed.take(settings.listen) {
             Some(socket) => taken_over(socket, settings.listen)?,
             None => Listener::plain(settings.listen).bind().await?,
@@ -72,16 +74,7 @@ impl ControlPlane {
         let trust = open_trust(settings, addr, &clock)?;
         let store = Arc::new(store);
         // After the store, which makes the directory and keeps other servers out of it.
-        let (key_file, lock) = (
-            settings.secrets.key_file.clone(),
-            settings.secrets.lock.clone(),
-        );
-        let made = (!key_file.exists()).then(|| key_file.clone());
-        let opening =
-            tokio::task::spawn_blocking(move || Keyring::open(&key_file, lock, &SystemEntropy));
-        let keyring = opening
-            .await
-            .map_err(|error| Failure::failed(format!("no keys: {error}"), "start again"))??;
+        let (keyring, made) = open_keyring(settings).await?;
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             clock,
@@ -99,6 +92,9 @@ impl ControlPlane {
         let mut doors = hostler_doors::Parts::new(&control, &entropy);
         doors.miaas = settings.contracts.miaas.clone();
         doors.orchion = settings.contracts.orchion.clone();
+        if let Some(tls) = persys_agents {
+            doors.dial_persys_agents_over(tls);
+        }
         let mut bound = bound;
         let mut admin = None;
         if let Some(trust) = &trust {
@@ -116,7 +112,11 @@ impl ControlPlane {
         tasks.spawn("listener", serve_through(bound, router, families()));
         let mut compat = Vec::new();
         for (historic, bound) in beside {
-            compat.push((historic.word, bound.addr()));
+            let (scheme, bound) = match (historic.dialect, &persys_port) {
+                (Dialect::Persys, Some(tls)) => ("https", bound.secured(tls)),
+                _ => ("http", bound),
+            };
+            compat.push((historic.word, scheme, bound.addr()));
             let router = doors.router(historic.dialect);
             tasks.spawn("listener", serve_through(bound, router, families()));
         }
@@ -135,8 +135,8 @@ impl ControlPlane {
     pub(crate) fn tell(&self, printer: &Printer) {
         let scheme = if self.is_secure { "https" } else { "http" };
         printer.data(&format!("listening on {scheme}://{}", self.addr));
-        for (word, addr) in &self.compat {
-            printer.data(&format!("listening on http://{addr} for {word}"));
+        for (word, scheme, addr) in &self.compat {
+            printer.data(&format!("listening on {scheme}://{addr} for {word}"));
         }
         if let Some(FirstAdmin { path, join }) = &self.admin {
             printer.talk(&format!(
@@ -183,6 +183,21 @@ fn local_url(mut addr: SocketAddr, is_secure: bool) -> String {
     }
     let scheme = if is_secure { "https" } else { "http" };
     format!("{scheme}://{addr}")
+}
+
+/// The keys of the fleet's secrets, and their file if it was made just now.
+async fn open_keyring(settings: &ServerSettings) -> Result<(Keyring, Option<PathBuf>), Failure> {
+    let (key_file, lock) = (
+        settings.secrets.key_file.clone(),
+        settings.secrets.lock.clone(),
+    );
+    let made = (!key_file.exists()).then(|| key_file.clone());
+    let opening =
+        tokio::task::spawn_blocking(move || Keyring::open(&key_file, lock, &SystemEntropy));
+    let opened = opening.await;
+    let opened =
+        opened.map_err(|error| Failure::failed(format!("no keys: {error}"), "start again"))?;
+    Ok((opened?, made))
 }
 
 /// A key that was made at this start opens nothing: where there are secrets, the one that sealed them is missing.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Flags take one dash or two, and their values behind `=` or a space. Two listeners are owned here: the service on
-//! `PERSYS_GRPC_PORT` and the figures on `PERSYS_METRICS_PORT`.
+//! `PERSYS_GRPC_PORT`, over TLS unless that is switched off, and the figures on `PERSYS_METRICS_PORT`, in plain text.
 
 mod figures;
 mod file;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use hostler_agent::persys::{Figures, Persys};
 use hostler_agent::{Agent, AgentConfig, Care, GuardFile, Parts, Uplink};
 use hostler_doors::{BindError, Bound, Listener, serve};
+use hostler_kit::trust::{ClientTls, MemberFiles, ServerTls};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks, telemetry};
 use hostler_model::spec::Kind;
 use hostler_runtime::container::Registries;
@@ -33,7 +34,7 @@ use crate::compose::{
 };
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::settings::{AgentSettings, Environment};
+use crate::settings::{AgentSettings, Environment, persys_files_refused};
 use crate::status::ExitStatus;
 
 use line::Given;
@@ -47,10 +48,11 @@ Usage: persys-agent [-standalone] [-insecure] [--config FILE]
        persys-agent retry  --id ID
 
   -standalone      serve, and call no scheduler
-  -insecure        speak without TLS
+  -insecure        speak without TLS, both ways
   --config FILE    read this file instead of agent_config.yaml in /etc/persys, ~/.persys or here
   -h, -version     this text; the version
 
+TLS is on both ways, with the files PERSYS_TLS_CERT, PERSYS_TLS_KEY and PERSYS_TLS_CA.
 apply, delete and retry ask the scheduler at PERSYS_SCHEDULER_ADDR and print its answer.
 PERSYS_* variables count more than the file; docs/guide/persys-agent.md lists them.
 ";
@@ -108,14 +110,15 @@ pub(super) fn of_settings(
     environment: &Environment,
     printer: &Printer,
 ) -> Result<ExitStatus, Failure> {
-    let scheduler = server.map(|server| {
-        let addr = server.strip_prefix("http://").unwrap_or(server);
-        addr.trim_end_matches('/').to_owned()
-    });
+    let scheduler = server.map(|server| server.trim_end_matches('/').to_owned());
+    let (certificate, key) = told.trust.certificate.clone().unzip();
     let state = told.data_dir.join("state.db").display().to_string();
     let (nfs, ceph) = (&told.volumes.nfs, &told.volumes.ceph);
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let variables = [
+        ("PERSYS_TLS_CERT", path(&certificate)),
+        ("PERSYS_TLS_KEY", path(&key)),
+        ("PERSYS_TLS_CA", path(&told.trust.ca)),
         ("PERSYS_STORAGE_LOCAL_ROOT", path(&told.volumes.local_root)),
         ("PERSYS_STORAGE_NFS_SERVER", nfs.server.clone()),
         ("PERSYS_STORAGE_NFS_EXPORT", nfs.export.clone()),
@@ -155,7 +158,12 @@ async fn look_after(
 ) -> Result<ExitStatus, Failure> {
     let mut signals = Signals::new()?;
     let tasks = Tasks::new();
+    let tls = serving(settings.tls.service.as_ref())?;
     let service = bind(settings.grpc, "PERSYS_GRPC_PORT").await?;
+    let service = match &tls {
+        Some(tls) => service.secured(tls),
+        None => service,
+    };
     let shown = bind(settings.metrics, "PERSYS_METRICS_PORT").await?;
     let (grpc, metrics) = (service.addr(), shown.addr());
     let figures = Figures::default();
@@ -202,6 +210,18 @@ async fn look_after(
     Ok(ExitStatus::Done)
 }
 
+/// Whoever calls must show a certificate of the authority in the files; none: plain text.
+fn serving(files: Option<&MemberFiles>) -> Result<Option<ServerTls>, Failure> {
+    let tls = files.cloned().map(ServerTls::of_files).transpose();
+    tls.map_err(|error| persys_files_refused("the service", &error))
+}
+
+/// The scheduler must show a certificate of the authority in the files for the name that is called; none: plain text.
+fn calling(files: Option<&MemberFiles>) -> Result<Option<ClientTls>, Failure> {
+    let tls = files.cloned().map(ClientTls::of_files).transpose();
+    tls.map_err(|error| persys_files_refused("the scheduler", &error))
+}
+
 async fn start(
     (settings, owned): (Settings, Owned),
     grpc: SocketAddr,
@@ -229,7 +249,9 @@ async fn start(
         let driver = compose_runtime(&settings.data_dir, &settings.docker_socket, seams, tasks)?;
         runtimes.push(driver);
     }
+    let scheduler = settings.tls.scheduler.as_ref();
     let persys = Persys {
+        tls: calling(scheduler.filter(|_| !settings.standalone))?,
         standalone: settings.standalone,
         grpc_endpoint: settings.grpc_endpoint,
         grpc_port: grpc.port(),

@@ -1,7 +1,7 @@
 //! The historic ports of the systems whose contracts we speak. Each is opened by name and serves only its contract;
 //! the main listener carries all of them anyway.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hostler_doors::Dialect;
 
@@ -77,6 +77,13 @@ pub(super) struct Around<'a> {
     pub(super) persys_insecure: bool,
 }
 
+impl Around<'_> {
+    /// Whether whoever connects there must show a certificate.
+    fn asks(&self, historic: &Historic) -> bool {
+        historic.dialect == Dialect::Persys && !self.persys_insecure
+    }
+}
+
 /// The listeners that the words ask for; for one port the later word wins.
 pub(super) fn resolve(
     words: &[String],
@@ -90,7 +97,7 @@ pub(super) fn resolve(
             open.push(listener);
         }
     }
-    let is_beyond = |it: &&CompatListener| !it.addr.ip().is_loopback();
+    let is_beyond = |it: &&CompatListener| !it.addr.ip().is_loopback() && !around.asks(it.historic);
     if let Some(beyond) = open.iter().find(is_beyond).filter(|_| !around.insecure) {
         return Err(Failure::usage(
             format!(
@@ -98,13 +105,6 @@ pub(super) fn resolve(
                 beyond.historic.word, beyond.addr
             ),
             "name an address of this machine alone, as in `--compat spot=127.0.0.1:5000`, or start with --insecure",
-        ));
-    }
-    let is_persys = |it: &CompatListener| it.historic.dialect == Dialect::Persys;
-    if open.iter().any(is_persys) && !around.persys_insecure {
-        return Err(Failure::usage(
-            "Persys's port speaks TLS unless it is told otherwise, and this version has no certificates",
-            "add `-insecure`, with one dash as Persys spells it, to serve it in plain text for tests",
         ));
     }
     Ok(open)
@@ -128,7 +128,7 @@ fn one(word: &str, around: &Around<'_>) -> Result<Vec<CompatListener>, Failure> 
         (Some(addr), [first, rest @ ..]) if name != "all" => {
             let told = CompatListener {
                 historic: first,
-                addr: allowed(addr, around.insecure)?,
+                addr: allowed(addr, around.insecure || around.asks(first))?,
             };
             let rest = rest.iter().map(|it| usual(it, around));
             std::iter::once(Ok(told)).chain(rest).collect()
@@ -156,7 +156,14 @@ fn usual(historic: &'static Historic, around: &Around<'_>) -> Result<CompatListe
             })?
         }
     };
-    let addr = SocketAddr::new(around.host, port);
+    // Persys's figures are for everyone who reaches them: beside a login they stay on this machine.
+    let is_open = historic.dialect == Dialect::PersysFigures && !around.insecure;
+    let host = match around.host {
+        IpAddr::V4(_) if is_open => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) if is_open => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    let addr = SocketAddr::new(host, port);
     Ok(CompatListener { historic, addr })
 }
 
@@ -214,18 +221,21 @@ mod tests {
 
     #[test]
     fn persys_needs_its_own_word_for_plain_text_and_reads_its_own_variables() {
-        assert!(ports(&["persys"], false, &[]).is_err());
+        assert!(ports(&["persys=0.0.0.0:1"], true, &[]).is_err());
         let named = [("GRPC_PORT", "9085"), ("METRICS_PORT", "9084")];
         let expected = [
             ("persys", "127.0.0.1:9085".to_owned()),
             ("persys-metrics", "127.0.0.1:9084".to_owned()),
         ];
+        assert_eq!(ports(&["persys"], false, &named).unwrap(), expected);
         assert_eq!(ports(&["persys"], true, &named).unwrap(), expected);
         assert_eq!(
             ports(&[], true, &named).unwrap(),
             expected,
             "the word opens the port"
         );
+        let beyond = ports(&["persys=0.0.0.0:1"], false, &[]).unwrap();
+        assert_eq!(beyond[0].1, "0.0.0.0:1", "certificates are its login");
         for bad in ["0", "65536", "http"] {
             assert!(ports(&[], true, &[("GRPC_PORT", bad)]).is_err(), "{bad}");
         }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::care::{GcFile, PressureFile};
 use super::contracts::{MiaasFile, OrchionFile};
+use super::persys::PersysFile;
 use super::registries::ContainerFile;
 use super::trust::{AgentTlsFile, ServerTlsFile};
 use super::vm::VmFile;
@@ -29,6 +30,7 @@ pub(crate) struct ServerFile {
     pub(crate) tls: ServerTlsFile,
     pub(crate) miaas: MiaasFile,
     pub(crate) orchion: OrchionFile,
+    pub(crate) persys: PersysFile,
     pub(crate) secrets_key: Option<PathBuf>,
     pub(crate) secrets_passphrase_file: Option<PathBuf>,
     pub(crate) log_level: Option<String>,

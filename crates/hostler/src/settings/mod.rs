@@ -8,6 +8,7 @@ mod contracts;
 mod environment;
 mod file;
 mod foreign;
+mod persys;
 mod registries;
 mod secrets;
 mod trust;
@@ -39,6 +40,7 @@ use contracts::ContractSettings;
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
+pub(crate) use persys::{AGENTS as PERSYS_AGENT_FILES, PersysTls, refused as persys_files_refused};
 use secrets::SecretsSettings;
 pub(crate) use trust::{AgentTrust, Login, ServerTrust};
 pub(crate) use vm::resolve as machines;
@@ -68,6 +70,7 @@ pub(crate) struct ServerSettings {
     /// Other systems' ports.
     pub(crate) compat: Vec<CompatListener>,
     pub(crate) contracts: ContractSettings,
+    pub(crate) persys: PersysTls,
     /// None: plain text, and no login.
     pub(crate) trust: Option<ServerTrust>,
     pub(crate) data_dir: PathBuf,
@@ -89,6 +92,8 @@ pub(crate) struct RestoreSettings {
 pub(crate) struct DoctorSettings {
     /// Of the server and of the agent; mostly one.
     pub(crate) data_dirs: Vec<PathBuf>,
+    /// Keys and certificates of Persys's authority.
+    pub(crate) persys_files: Vec<PathBuf>,
     pub(crate) docker_socket: String,
     /// Where a server here would listen, unless it may choose.
     pub(crate) listen: Option<SocketAddr>,
@@ -145,13 +150,16 @@ impl UpSettings {
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", None)?;
         let listen = allowed(listen.as_deref().unwrap_or("127.0.0.1:8080"), insecure)?;
         let data_dir = layers.data_dir(args.data_dir, None)?;
+        let plain = args.compat.persys_insecure;
+        let compat = layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?;
         Ok(Self {
             vm: vm::resolve(Default::default(), environment, &data_dir)?,
             volumes: layers.volumes(Default::default())?,
             demo: args.demo,
             server: ServerSettings {
                 listen,
-                compat: layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?,
+                persys: PersysTls::resolve(Default::default(), environment, (&compat, plain)),
+                compat,
                 contracts: ContractSettings::resolve(Default::default(), environment)?,
                 trust: None,
                 secrets: secrets::resolve(args.secrets, (None, None), (environment, &data_dir))?,
@@ -175,13 +183,16 @@ impl ServerSettings {
         let insecure = layers.switch(args.insecure, "HOSTLER_INSECURE", file.insecure)?;
         let listen = address(listen.as_deref().unwrap_or("0.0.0.0:8080"))?;
         let trust = ServerTrust::resolve(args.trust, file.tls, environment)?;
-        let compat = (file.compat, file.persys_insecure);
+        let plain = args.compat.persys_insecure || file.persys_insecure.unwrap_or(false);
+        let compat = (file.compat, Some(plain));
+        let compat = layers.compat(args.compat, compat, (listen.ip(), insecure))?;
         let data_dir = layers.data_dir(args.data_dir, file.data_dir)?;
         let of_file = (file.secrets_key, file.secrets_passphrase_file);
         Ok(Self {
             secrets: secrets::resolve(args.secrets, of_file, (environment, &data_dir))?,
             listen,
-            compat: layers.compat(args.compat, compat, (listen.ip(), insecure))?,
+            persys: PersysTls::resolve(file.persys, environment, (&compat, plain)),
+            compat,
             contracts: ContractSettings::resolve((file.miaas, file.orchion), environment)?,
             trust: (!insecure).then_some(trust),
             data_dir,
@@ -226,6 +237,7 @@ impl DoctorSettings {
         let listen = listen.map_err(|trouble| troubles.push(trouble)).ok();
         let socket = (args.docker_socket.clone(), agent.docker_socket);
         Ok(Self {
+            persys_files: persys::files_here(server.persys, environment),
             data_dirs,
             docker_socket: layers.docker_socket(socket.0, socket.1),
             listen: listen.filter(|listen| listen.port() != 0),

@@ -53,6 +53,8 @@ pub(crate) struct ServerTrust {
 pub(crate) struct AgentTrust {
     pub(crate) invitation: Option<Invitation>,
     pub(crate) anchors: Option<Anchors>,
+    /// Where they were read.
+    pub(crate) ca: Option<PathBuf>,
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
 }
 
@@ -112,13 +114,14 @@ impl AgentTrust {
             (None, None) => None,
         };
         let invitation = text.map(|text| Invitation::parse(&text).ok_or_else(no_token));
-        let anchors = path(args.ca, "HOSTLER_CA", tls.ca);
-        let anchors = anchors.map(|path| Anchors::from_file(&path));
+        let ca = path(args.ca, "HOSTLER_CA", tls.ca);
+        let anchors = ca.as_deref().map(Anchors::from_file);
         let certificate = path(args.tls_cert, "HOSTLER_TLS_CERT", tls.certificate);
         let key = path(args.tls_key, "HOSTLER_TLS_KEY", tls.key);
         Ok(Self {
             invitation: invitation.transpose()?,
             anchors: anchors.transpose()?,
+            ca,
             certificate: pair(certificate, key)?,
         })
     }

@@ -25,6 +25,7 @@ mod node_agent;
 mod notify;
 mod packages;
 mod persys;
+mod persys_tls;
 mod program;
 mod projects;
 mod refusals;

@@ -108,12 +108,13 @@ impl Node {
 #[test]
 fn without_a_word_about_tls_persys_agent_says_what_is_missing() {
     let home = Home::new();
-    let ended = home.ended(&["-standalone"]).with_code(2);
-    assert!(
-        ended.stderr.starts_with("error: TLS is on"),
-        "{}",
-        ended.stderr
-    );
+    let mut agent = home.agent();
+    agent
+        .arg("-standalone")
+        .env("PERSYS_TLS_CERT", "/nonexistent/own.pem");
+    let ended = Ended::from(agent.output().unwrap()).with_code(2);
+    let expected = "error: the service speaks TLS, and /nonexistent/own.pem cannot be read: ";
+    assert!(ended.stderr.starts_with(expected), "{}", ended.stderr);
     assert!(ended.stderr.contains("-insecure"), "{}", ended.stderr);
     assert!(home.ended(&["-frob"]).with_code(2).stderr.contains("-frob"));
     assert!(

@@ -33,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hostler_kit::Tasks;
+use hostler_kit::trust::ClientTls;
 use hostler_model::spec::Kind;
 use hostler_model::{FleetId, NodeId, StoreEpoch, Timestamp};
 use hostler_wire::persys::agent::WorkloadType;
@@ -60,6 +61,8 @@ pub struct Persys {
     pub node_id: String,
     /// No scheduler is called; the node only serves.
     pub standalone: bool,
+    /// How the scheduler is called; none: in plain text.
+    pub tls: Option<ClientTls>,
     /// Where the scheduler reaches the node, as `host:port`; found out at each registration if left out.
     pub grpc_endpoint: Option<String>,
     /// The port of that address where it is found out.
@@ -100,6 +103,7 @@ impl Persys {
         Self {
             node_id: node_id.into(),
             standalone: false,
+            tls: None,
             grpc_endpoint: None,
             grpc_port: 50051,
             version: String::new(),
@@ -199,8 +203,8 @@ async fn stand_alone(tasks: Tasks, status: watch::Sender<AgentStatus>) {
 }
 
 /// Reads the scheduler's address.
-pub(super) fn address(server: &str) -> Result<Server, StartError> {
-    relay::server(server).map_err(|reason| StartError::Server {
+pub(super) fn address(server: &str, is_secure: bool) -> Result<Server, StartError> {
+    relay::server(server, is_secure).map_err(|reason| StartError::Server {
         server: server.to_owned(),
         reason,
     })

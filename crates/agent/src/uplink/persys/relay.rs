@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hostler_kit::trust::ClientTls;
 use hostler_wire::persys::control::agent_control_client::AgentControlClient;
 use hostler_wire::persys::control::{
     ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest, DeleteWorkloadResponse,
@@ -38,15 +39,23 @@ pub enum RelayError {
 }
 
 impl Scheduler {
-    /// Connects to `host:port`.
+    /// Connects to `host:port`; in plain text unless it is said how TLS is spoken.
     ///
     /// # Errors
-    /// The address is none, or nobody is there.
-    pub async fn connect(addr: &str, dial: Arc<dyn Dial>) -> Result<Self, RelayError> {
-        let server = server(addr).map_err(|reason| RelayError::Address {
+    /// The address is none, or nobody is there whom we believe and who believes us.
+    pub async fn connect(
+        addr: &str,
+        tls: Option<ClientTls>,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, RelayError> {
+        let server = server(addr, tls.is_some()).map_err(|reason| RelayError::Address {
             addr: addr.to_owned(),
             reason,
         })?;
+        let server = match tls {
+            Some(tls) => server.with_tls(tls),
+            None => server,
+        };
         let channel = connect(&server, &dial, SignsOfLife::Beats).await;
         let channel = channel.map_err(|reason| RelayError::Unreachable {
             addr: addr.to_owned(),
@@ -120,15 +129,14 @@ impl Scheduler {
     }
 }
 
-/// Reads `host:port`, with `http://` before it or not.
-pub(super) fn server(addr: &str) -> Result<Server, String> {
-    if addr.starts_with("https://") {
-        return Err("TLS comes with certificates, in a later version".to_owned());
-    }
-    let url = if addr.contains("://") {
-        addr.to_owned()
-    } else {
-        format!("http://{addr}")
+/// Reads `host:port`. A scheme before it must agree with whether TLS is spoken.
+pub(super) fn server(addr: &str, is_secure: bool) -> Result<Server, String> {
+    let url = match (addr.split_once("://"), is_secure) {
+        (None, true) => format!("https://{addr}"),
+        (None, false) => format!("http://{addr}"),
+        (Some(("http", _)), true) => return Err("it is one for plain text, and TLS is on".into()),
+        (Some(("https", _)), false) => return Err("it is one for TLS, and TLS is off".into()),
+        (Some(_), _) => addr.to_owned(),
     };
     Server::parse(&url).map_err(|_| "it names no host and port".to_owned())
 }
@@ -140,10 +148,15 @@ mod tests {
     #[test]
     fn a_scheduler_is_a_host_and_a_port() {
         for addr in ["127.0.0.1:8085", "http://127.0.0.1:8085", "[::1]:8085"] {
-            assert_eq!(server(addr).unwrap().port, 8085, "{addr}");
+            let server = server(addr, false).unwrap();
+            assert_eq!((server.port, server.is_secure()), (8085, false), "{addr}");
         }
         for addr in ["", "host", "https://host:1", "host:1/path", "host:port"] {
-            assert!(server(addr).is_err(), "{addr}");
+            assert!(server(addr, false).is_err(), "{addr}");
         }
+        for addr in ["127.0.0.1:8085", "https://127.0.0.1:8085"] {
+            assert!(server(addr, true).unwrap().is_secure(), "{addr}");
+        }
+        assert!(server("http://host:1", true).is_err());
     }
 }

@@ -1,24 +1,30 @@
 //! Calls to one agent, each bounded in time and counted. What can fail is told in three ways that matter: the
-//! agent cannot be reached, it does not know the id, or it says no.
+//! agent cannot be reached, it does not know the id, or it says no. One that is not believed, or believes us not, is
+//! not reached.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_kit::Clock;
+use hostler_kit::trust::ClientTls;
 use hostler_wire::persys::agent::agent_service_client::AgentServiceClient;
 use hostler_wire::persys::agent::{
     AgentAction, ApplyWorkloadRequest, ApplyWorkloadResponse, DeleteWorkloadRequest,
     DeleteWorkloadResponse, GetWorkloadStatusRequest, HealthCheckRequest, HealthCheckResponse,
     ListActionsRequest, ListWorkloadsRequest, WorkloadStatus,
 };
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint as Dialled};
 use tonic::{Code, Response, Status};
 
 use super::seen::is_not_found;
 use crate::persys::figures::Figures;
 use crate::persys::register::Endpoint;
-use crate::persys::words;
+use crate::persys::{Door, words};
 
 /// For the connection, and for each call that does not make anything.
 const CALL: Duration = Duration::from_secs(10);
@@ -44,17 +50,17 @@ pub(super) enum Trouble {
 
 impl Caller {
     /// A way to the agent; nothing is dialled yet.
-    pub(super) fn new(
-        endpoint: &Endpoint,
-        clock: Arc<dyn Clock>,
-        figures: Arc<Figures>,
-    ) -> Option<Self> {
+    pub(super) fn new(endpoint: &Endpoint, door: &Door) -> Option<Self> {
         let dialled = Dialled::from_shared(endpoint.url()).ok()?;
-        let channel = dialled.connect_timeout(CALL).connect_lazy();
+        let dialled = dialled.connect_timeout(CALL);
+        let channel = match &door.tls {
+            None => dialled.connect_lazy(),
+            Some(tls) => secured(dialled, endpoint, tls)?,
+        };
         Some(Self {
             client: AgentServiceClient::new(channel),
-            clock,
-            figures,
+            clock: Arc::clone(door.control.clock()),
+            figures: Arc::clone(&door.figures),
         })
     }
 
@@ -141,6 +147,24 @@ impl Caller {
     }
 }
 
+/// The same over TLS: the agent must show a certificate for the address that it registered.
+fn secured(dialled: Dialled, endpoint: &Endpoint, tls: &ClientTls) -> Option<Channel> {
+    let origin: Uri = format!("https://{endpoint}").parse().ok()?;
+    let (endpoint, tls) = (endpoint.clone(), tls.clone());
+    let connector = tower::service_fn(move |_: Uri| {
+        let (endpoint, tls) = (endpoint.clone(), tls.clone());
+        async move {
+            let (host, port) = endpoint.parts();
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            let secured = tls.connect(host, stream, &[b"h2"]).await?;
+            Ok::<_, io::Error>(TokioIo::new(secured))
+        }
+    });
+    let dialled = dialled.origin(origin);
+    Some(dialled.connect_with_connector_lazy(connector))
+}
+
 impl From<Status> for Trouble {
     fn from(status: Status) -> Self {
         const TEXTS: [&str; 5] = [
@@ -150,7 +174,7 @@ impl From<Status> for Trouble {
             "connection error",
             "broken pipe",
         ];
-        let message = status.message().to_owned();
+        let message = words_of(&status);
         let text = message.to_ascii_lowercase();
         let is_away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
             || TEXTS.iter().any(|it| text.contains(it));
@@ -162,6 +186,20 @@ impl From<Status> for Trouble {
             Self::Refused(message)
         }
     }
+}
+
+/// The status's words with their causes, each once: why a connection did not come to stand is in the innermost.
+fn words_of(status: &Status) -> String {
+    let mut words = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        cause = error.source();
+    }
+    words
 }
 
 #[cfg(test)]

@@ -261,8 +261,7 @@ impl Driver {
         match &self.dialled {
             Some((known, caller)) if *known == endpoint => Some(caller.clone()),
             _ => {
-                let clock = Arc::clone(self.door.control.clock());
-                let caller = Caller::new(&endpoint, clock, Arc::clone(&self.door.figures))?;
+                let caller = Caller::new(&endpoint, &self.door)?;
                 self.dialled = Some((endpoint, caller.clone()));
                 Some(caller)
             }

@@ -1,4 +1,5 @@
-//! A data directory: who may look into it, keys that others may read, certificates that are not valid now or soon.
+//! A data directory: who may look into it, keys that others may read, certificates that are not valid now or soon. And
+//! the same of files that somebody else keeps.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -11,7 +12,12 @@ use crate::backup::KEYS;
 
 /// Certificates are renewed long before; one that has so little left was not.
 const SOON_SECONDS: i64 = 14 * 24 * 3_600;
-const DAY_SECONDS: i64 = 24 * 3_600;
+/// Those that live for a short time are renewed later: this is the part of their life that counts as little.
+const SOON_PART: i64 = 6;
+const HOUR_SECONDS: i64 = 3_600;
+const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
+const OURS: &str = "it is renewed while its server or agent runs and is connected: look at its log";
+const THEIRS: &str = "look at what renews it; the file is read again when it changes";
 
 /// `now` in seconds since 1970.
 pub(super) fn examine(data_dir: &Path, now: i64) -> Vec<Finding> {
@@ -24,9 +30,15 @@ pub(super) fn examine(data_dir: &Path, now: i64) -> Vec<Finding> {
     files.push(data_dir.join(KEYS[1]));
     files.extend(below(&data_dir.join("agent")));
     for file in files {
-        findings.extend(examine_file(&file, now));
+        findings.extend(examine_file(&file, now, OURS));
     }
     findings
+}
+
+/// Keys and certificates that somebody else makes and renews.
+pub(super) fn examine_foreign(files: &[PathBuf], now: i64) -> Vec<Finding> {
+    let findings = files.iter().map(|file| examine_file(file, now, THEIRS));
+    findings.flatten().collect()
 }
 
 fn rights(data_dir: &Path, about: &Metadata) -> Option<Finding> {
@@ -61,14 +73,16 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn examine_file(path: &Path, now: i64) -> Vec<Finding> {
+fn examine_file(path: &Path, now: i64, advice: &str) -> Vec<Finding> {
     /// No key or certificate is longer.
     const MOST: u64 = 1 << 20;
     let Some(about) = fs::metadata(path).ok().filter(|about| about.len() <= MOST) else {
         return Vec::new();
     };
     let is_key_by_name = path.extension().is_some_and(|it| it == "key");
-    let is_pem = path.extension().is_some_and(|it| it == "pem");
+    let is_pem = path
+        .extension()
+        .is_some_and(|it| it == "pem" || it == "crt");
     if !is_key_by_name && !is_pem {
         return Vec::new();
     }
@@ -85,7 +99,7 @@ fn examine_file(path: &Path, now: i64) -> Vec<Finding> {
         findings.push(here(Gravity::Problem, sentence, advice));
     }
     let certificates = blocks.iter().filter(|it| it.label == "CERTIFICATE");
-    findings.extend(certificates.filter_map(|it| certificate(path, it, now)));
+    findings.extend(certificates.filter_map(|it| certificate(path, it, (now, advice))));
     if is_pem && blocks.is_empty() {
         let sentence = format!("{} holds no certificate and no key", path.display());
         findings.push(here(
@@ -97,7 +111,7 @@ fn examine_file(path: &Path, now: i64) -> Vec<Finding> {
     findings
 }
 
-fn certificate(path: &Path, block: &Pem, now: i64) -> Option<Finding> {
+fn certificate(path: &Path, block: &Pem, (now, advice): (i64, &str)) -> Option<Finding> {
     let name = path.display();
     let Ok(certificate) = block.parse_x509() else {
         let sentence = format!("the certificate {name} cannot be read");
@@ -118,21 +132,25 @@ fn certificate(path: &Path, block: &Pem, now: i64) -> Option<Finding> {
         return Some(here(Gravity::Problem, sentence, advice));
     }
     let left = ends - now;
-    let advice = "it is renewed while its server or agent runs and is connected: look at its log";
     if left <= 0 {
         let days = -left / DAY_SECONDS;
         let sentence = format!("the certificate {name} ran out {days} days ago");
         return Some(here(Gravity::Problem, sentence, advice));
     }
-    (left < SOON_SECONDS).then(|| {
-        let days = left / DAY_SECONDS;
-        let sentence = format!("the certificate {name} runs out in {days} days");
+    (left < SOON_SECONDS.min((ends - begins) / SOON_PART)).then(|| {
+        let span = match left / DAY_SECONDS {
+            0 => format!("{} hours", left / HOUR_SECONDS),
+            days => format!("{days} days"),
+        };
+        let sentence = format!("the certificate {name} runs out in {span}");
         here(Gravity::Warning, sentence, advice)
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
@@ -189,6 +207,33 @@ mod tests {
             has(Gravity::Warning, "certificate.pem runs out in 9 days"),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn certificates_of_others_are_told_by_the_part_of_their_life_that_is_left() {
+        let data = data_dir();
+        let key = KeyPair::generate().unwrap();
+        let mut files = Vec::new();
+        for (name, hours) in [("fresh.crt", 12), ("late.crt", 3), ("gone.pem", -1)] {
+            let mut params = CertificateParams::new(vec!["box".to_owned()]).unwrap();
+            let ends = date_time_ymd(2025, 6, 1) + Duration::from_secs(24 * 3_600);
+            let ends = ends - Duration::from_secs(u64::try_from(24 - hours).unwrap() * 3_600);
+            (params.not_before, params.not_after) = (ends - Duration::from_secs(24 * 3_600), ends);
+            files.push(data.path().join(name));
+            let certificate = params.self_signed(&key).unwrap();
+            private(&data.path().join(name), &certificate.pem(), 0o644);
+        }
+        let told: Vec<_> = examine_foreign(&files, NOW).into_iter().collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].sentence.ends_with("late.crt runs out in 3 hours"),
+            "{told:?}"
+        );
+        assert!(
+            told[1].sentence.ends_with("gone.pem ran out 0 days ago"),
+            "{told:?}"
+        );
+        assert!(told.iter().all(|it| it.advice == THEIRS));
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(super) async fn ask(
         Verb::Apply(apply) => Some(request(apply)?),
         Verb::Delete { .. } | Verb::Retry { .. } => None,
     };
-    let mut scheduler = Scheduler::connect(&settings.scheduler, Arc::new(TcpDial)).await?;
+    let tls = super::calling(settings.tls.scheduler.as_ref())?;
+    let mut scheduler = Scheduler::connect(&settings.scheduler, tls, Arc::new(TcpDial)).await?;
     let (is_done, answer) = match (verb, request) {
         (Verb::Apply(_), request) => {
             let answer = scheduler.apply(request.unwrap_or_default()).await?;

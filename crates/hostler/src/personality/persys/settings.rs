@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use hostler_agent::persys::Admission;
+use hostler_kit::trust::MemberFiles;
 use hostler_model::spec::Kind;
 use hostler_runtime::vm::VmSettings;
 use hostler_runtime::volumes::VolumeSettings;
@@ -15,7 +16,7 @@ use hostler_runtime::volumes::VolumeSettings;
 use super::file;
 use super::line::{Given, truth};
 use crate::failure::Failure;
-use crate::settings::{Environment, machines, volumes};
+use crate::settings::{Environment, PERSYS_AGENT_FILES, machines, volumes};
 
 /// Resolved.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct Settings {
     pub(super) grpc: SocketAddr,
     pub(super) metrics: SocketAddr,
     pub(super) scheduler: String,
+    pub(super) tls: Tls,
     pub(super) standalone: bool,
     pub(super) grpc_endpoint: Option<String>,
     pub(super) node_id: String,
@@ -41,6 +43,15 @@ pub(super) struct Settings {
     pub(super) notes: Vec<String>,
 }
 
+/// Where TLS is spoken; none: plain text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tls {
+    /// By the service.
+    pub(super) service: Option<MemberFiles>,
+    /// With the scheduler.
+    pub(super) scheduler: Option<MemberFiles>,
+}
+
 /// Variables over the file.
 struct Layers<'a> {
     environment: &'a Environment,
@@ -53,15 +64,6 @@ impl Settings {
             environment,
             file: file::read(given.config.as_deref(), environment)?,
         };
-        let insecure = given.insecure
-            || layers.truth("PERSYS_SCHEDULER_INSECURE", false)?
-            || !layers.truth("PERSYS_TLS_ENABLED", true)?;
-        if !insecure {
-            return Err(Failure::usage(
-                "TLS is on, and it comes with certificates that this version does not have yet",
-                "where the network is trusted, start with -insecure, or with PERSYS_TLS_ENABLED=false",
-            ));
-        }
         let addr = layers
             .text("PERSYS_GRPC_ADDR")
             .unwrap_or_else(|| "0.0.0.0".to_owned());
@@ -75,6 +77,7 @@ impl Settings {
             scheduler: layers
                 .text("PERSYS_SCHEDULER_ADDR")
                 .unwrap_or_else(|| "127.0.0.1:8085".to_owned()),
+            tls: layers.tls(given.insecure)?,
             standalone: given.standalone,
             grpc_endpoint: layers.endpoint()?,
             node_id: layers.text("PERSYS_NODE_ID").unwrap_or_else(node_id),
@@ -104,6 +107,25 @@ impl Layers<'_> {
 
     fn truth(&self, name: &str, usual: bool) -> Result<bool, Failure> {
         self.text(name).map_or(Ok(usual), |text| truth(name, &text))
+    }
+
+    /// TLS that is off is off both ways, unless the word about the scheduler says otherwise.
+    fn tls(&self, is_plain: bool) -> Result<Tls, Failure> {
+        let serves = self.truth("PERSYS_TLS_ENABLED", true)?;
+        let calls = !self.truth("PERSYS_SCHEDULER_INSECURE", !serves)?;
+        let path = |name: &str, key: &str, file: &str| {
+            let told = self.text(name).or_else(|| self.file.get(key).cloned());
+            told.map_or_else(|| Path::new(PERSYS_AGENT_FILES).join(file), PathBuf::from)
+        };
+        let files = MemberFiles {
+            certificate: path("PERSYS_TLS_CERT", "tls_cert_path", "compute-agent.pem"),
+            key: path("PERSYS_TLS_KEY", "tls_key_path", "compute-agent-key.pem"),
+            authority: path("PERSYS_TLS_CA", "tls_ca_path", "ca.pem"),
+        };
+        Ok(Tls {
+            service: (serves && !is_plain).then(|| files.clone()),
+            scheduler: (calls && !is_plain).then_some(files),
+        })
     }
 
     fn listen(&self, addr: &str, port: &str, usual: u16) -> Result<SocketAddr, Failure> {
@@ -241,23 +263,20 @@ impl Layers<'_> {
 
     /// What was set and changes nothing here.
     fn notes(&self) -> Vec<String> {
-        let later = "comes with certificates, in a later version";
+        let none = "certificates are read from files, and again when those change; nothing is asked of a Vault";
         let quiet = [
-            ("PERSYS_TLS_CERT", later),
-            ("PERSYS_TLS_KEY", later),
-            ("PERSYS_TLS_CA", later),
-            ("PERSYS_VAULT_ENABLED", later),
-            ("PERSYS_VAULT_ADDR", later),
-            ("PERSYS_VAULT_APPROLE_ROLE_ID", later),
-            ("PERSYS_VAULT_APPROLE_SECRET_ID", later),
-            ("PERSYS_VAULT_SERVICE_NAME", later),
-            ("PERSYS_VAULT_SERVICE_DOMAIN", later),
-            ("PERSYS_VAULT_AUTH_METHOD", later),
-            ("PERSYS_VAULT_TOKEN", later),
-            ("PERSYS_VAULT_PKI_MOUNT", later),
-            ("PERSYS_VAULT_PKI_ROLE", later),
-            ("PERSYS_VAULT_CERT_TTL", later),
-            ("PERSYS_VAULT_RETRY_INTERVAL", later),
+            ("PERSYS_VAULT_ENABLED", none),
+            ("PERSYS_VAULT_ADDR", none),
+            ("PERSYS_VAULT_APPROLE_ROLE_ID", none),
+            ("PERSYS_VAULT_APPROLE_SECRET_ID", none),
+            ("PERSYS_VAULT_SERVICE_NAME", none),
+            ("PERSYS_VAULT_SERVICE_DOMAIN", none),
+            ("PERSYS_VAULT_AUTH_METHOD", none),
+            ("PERSYS_VAULT_TOKEN", none),
+            ("PERSYS_VAULT_PKI_MOUNT", none),
+            ("PERSYS_VAULT_PKI_ROLE", none),
+            ("PERSYS_VAULT_CERT_TTL", none),
+            ("PERSYS_VAULT_RETRY_INTERVAL", none),
             (
                 "PERSYS_COMPOSE_BINARY",
                 "`docker compose` is looked for in PATH, then `docker-compose`",
@@ -289,11 +308,17 @@ impl Layers<'_> {
 }
 
 /// The keys of the file that mean something here.
-const KNOWN: [&str; 35] = [
+const KNOWN: [&str; 41] = [
     "grpc_addr",
     "grpc_port",
     "metrics_port",
     "tls_enabled",
+    "tls_cert",
+    "tls_cert_path",
+    "tls_key",
+    "tls_key_path",
+    "tls_ca",
+    "tls_ca_path",
     "scheduler_addr",
     "scheduler_insecure",
     "agent_grpc_endpoint",

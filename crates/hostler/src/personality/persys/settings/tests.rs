@@ -66,22 +66,44 @@ fn a_request_to_pass_on_is_read_from_the_line() {
 }
 
 #[test]
-fn without_tls_it_starts_only_where_that_was_said() {
-    let refused = resolve("", &[]).unwrap_err();
-    assert_eq!(refused.status, ExitStatus::Usage);
-    assert!(
-        refused.sentence.contains("certificates"),
-        "{}",
-        refused.sentence
-    );
-    assert!(resolve("", &[("PERSYS_TLS_ENABLED", "true")]).is_err());
-    for (line, variables) in [
-        ("-insecure", &[][..]),
-        ("", &[("PERSYS_SCHEDULER_INSECURE", "true")][..]),
-        ("", &[("PERSYS_TLS_ENABLED", "FALSE")][..]),
+fn tls_is_on_both_ways_unless_it_is_said_otherwise() {
+    const ON: (&str, &str) = ("PERSYS_TLS_ENABLED", "true");
+    const OFF: (&str, &str) = ("PERSYS_TLS_ENABLED", "FALSE");
+    const PLAIN: (&str, &str) = ("PERSYS_SCHEDULER_INSECURE", "true");
+    const SECURE: (&str, &str) = ("PERSYS_SCHEDULER_INSECURE", "false");
+    for (line, variables, serves, calls) in [
+        ("", &[][..], true, true),
+        ("", &[ON], true, true),
+        ("-insecure", &[ON, SECURE], false, false),
+        ("", &[PLAIN], true, false),
+        ("", &[OFF], false, false),
+        ("", &[OFF, SECURE], false, true),
     ] {
-        assert!(resolve(line, variables).is_ok(), "{line} {variables:?}");
+        let tls = resolve(line, variables).unwrap().tls;
+        let is_on = (tls.service.is_some(), tls.scheduler.is_some());
+        assert_eq!(is_on, (serves, calls), "{line} {variables:?}");
     }
+}
+
+#[test]
+fn certificates_are_where_the_contract_has_them() {
+    let files = |variables: &[(&str, &str)], line: &str| {
+        let tls = resolve(line, variables).unwrap().tls;
+        assert_eq!(tls.service, tls.scheduler);
+        let files = tls.service.unwrap();
+        [files.certificate, files.key, files.authority].map(|path| path.display().to_string())
+    };
+    let usual = ["compute-agent.pem", "compute-agent-key.pem", "ca.pem"];
+    let usual = usual.map(|name| format!("/etc/persys/certs/agent/{name}"));
+    assert_eq!(files(&[], ""), usual);
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("agent.yaml");
+    std::fs::write(&path, "tls_cert_path: /of/file.pem\ntls_key: /of/key.pem\n").unwrap();
+    let line = format!("--config {}", path.display());
+    let told = files(&[("PERSYS_TLS_CA", "/of/ca.pem")], &line);
+    assert_eq!(told, ["/of/file.pem", "/of/key.pem", "/of/ca.pem"]);
+    let told = files(&[("PERSYS_TLS_CERT", "/own.pem")], &line);
+    assert_eq!(told[0], "/own.pem");
 }
 
 #[test]
@@ -173,7 +195,7 @@ fn the_file_counts_less_than_variables_and_what_it_does_not_mean_is_said() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("agent.yaml");
     let text = "node_id: from-file\ngrpc_port: 7\nmetrics_port: 8\ntls_enabled: false\n\
-                node_labels: { zone: a }\nversion:\nstorage_nfs_server: x\ntls_cert_path: y\n\
+                node_labels: { zone: a }\nversion:\nstorage_nfs_server: x\nvault_mood: y\n\
                 admission_cpu_percent: 99.5\n";
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap();
