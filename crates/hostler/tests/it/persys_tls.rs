@@ -399,7 +399,15 @@ fn a_file_that_is_missing_is_named_by_server_and_agent() {
     ]);
     server.arg("--data-dir").arg(place.server_dir());
     place.name_files(&mut server, "scheduler");
+    // Our own agent is told by its own flags.
+    let mut ours = hostler(place.path());
+    ours.args(["agent", "--dialect", "persys", "--server", "127.0.0.1:1"]);
+    ours.arg("--data-dir").arg(place.path().join("ours"));
+    let files = place.files("scheduler");
+    ours.args(["--tls-cert", "/nonexistent/own.pem", "--tls-key"]);
+    ours.arg(&files.key).arg("--ca").arg(&files.authority);
     for (mut command, name) in [
+        (ours, "/nonexistent/own.pem cannot be read: "),
         (server, "scheduler-key.pem cannot be read: "),
         (place.agent(Way::Tls), "agent-ca.pem cannot be read: "),
     ] {

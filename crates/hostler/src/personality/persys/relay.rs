@@ -24,8 +24,7 @@ pub(super) async fn ask(
         Verb::Apply(apply) => Some(request(apply)?),
         Verb::Delete { .. } | Verb::Retry { .. } => None,
     };
-    let tls = super::calling(settings.tls.scheduler.as_ref())?;
-    let mut scheduler = Scheduler::connect(&settings.scheduler, tls, Arc::new(TcpDial)).await?;
+    let mut scheduler = connect(settings).await?;
     let (is_done, answer) = match (verb, request) {
         (Verb::Apply(_), request) => {
             let answer = scheduler.apply(request.unwrap_or_default()).await?;
@@ -54,6 +53,11 @@ pub(super) async fn ask(
     } else {
         ExitStatus::Failed
     })
+}
+
+async fn connect(settings: &Settings) -> Result<Scheduler, Failure> {
+    let tls = super::calling(settings.tls.scheduler.as_ref())?;
+    Ok(Scheduler::connect(&settings.scheduler, tls, Arc::new(TcpDial)).await?)
 }
 
 fn said((key, is_so): (&str, bool), error: &str) -> Map<String, Value> {

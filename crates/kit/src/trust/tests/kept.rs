@@ -1,5 +1,4 @@
 //! Members of an authority that somebody else keeps, with all they have in files.
-#![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
