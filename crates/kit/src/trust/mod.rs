@@ -39,7 +39,7 @@ pub use self::credentials::{Above, Credentials, Request, Validity, certificates,
 pub use self::kept::MemberFiles;
 pub use self::print::Print;
 pub use self::server::{Believed, Secured, ServerTls};
-pub use self::token::{Bearer, Invitation, Secret, secret};
+pub use self::token::{Bearer, Invitation, Secret, secret, veiled};
 
 /// What every server of a fleet is called in its certificate, wherever it listens. Members of the fleet look for it,
 /// so that an address that is new to the certificate locks nobody out.

@@ -318,6 +318,17 @@ fn secrets_differ_and_show_nothing_in_debug_prints() {
 }
 
 #[test]
+fn tokens_are_taken_out_of_what_is_logged() {
+    let join = "/x/hostler-join_0198_abc_00ff?a";
+    assert_eq!(veiled(join), "/x/hostler_…?a");
+    assert_eq!(
+        veiled("`hostler_0197_abc` and hostler_b_c"),
+        "`hostler_…` and hostler_…"
+    );
+    assert_eq!(veiled("/api/v1/nodes/hostler"), "/api/v1/nodes/hostler");
+}
+
+#[test]
 fn tokens_are_read_as_they_were_written_and_nothing_else_is() {
     let entropy = crate::SeededEntropy::new(7);
     let bearer = Bearer {

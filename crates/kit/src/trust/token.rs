@@ -1,5 +1,6 @@
 //! Secrets that people and programs carry: drawn here, shown once, known afterwards by their hash alone.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use ring::digest::{SHA256, digest};
@@ -75,6 +76,26 @@ pub struct Invitation {
 
 const BEARER: &str = "hostler";
 const INVITATION: &str = "hostler-join";
+
+/// The text without what looks like a token of ours in it: people paste them where they do not belong, and what they
+/// sent is logged.
+#[must_use]
+pub fn veiled(text: &str) -> Cow<'_, str> {
+    let begins = [BEARER, INVITATION].map(|word| format!("{word}_"));
+    let (mut shown, mut rest) = (String::new(), text);
+    while let Some(at) = begins.iter().filter_map(|word| rest.find(word)).min() {
+        let (before, token) = rest.split_at(at);
+        let is_of_it = |digit: char| digit.is_ascii_alphanumeric() || matches!(digit, '_' | '-');
+        let end = token.find(|digit| !is_of_it(digit)).unwrap_or(token.len());
+        shown.push_str(before);
+        shown.push_str("hostler_…");
+        rest = &token[end..];
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(shown + rest)
+}
 
 impl Bearer {
     /// Reads what was shown; none if it is no such thing.
