@@ -376,6 +376,12 @@ impl Control {
         self.shared.changes.subscribe()
     }
 
+    /// Wakes when a token or a node may have gone; carries a counter only.
+    #[must_use]
+    pub fn watch_departures(&self) -> watch::Receiver<u64> {
+        self.shared.departures.subscribe()
+    }
+
     // --- logs
 
     /// The log of a copy, from its node; while that is out of reach, what was kept of its runs that ended,

@@ -44,6 +44,7 @@ mod spacing;
 mod syncs;
 mod trust;
 mod tunnel;
+mod until;
 
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -58,6 +59,7 @@ pub use secrets::{Given, Resealing};
 pub use syncs::SyncBeat;
 pub use trust::{Trust, TrustConfig};
 pub use tunnel::{Said, Told, Tunnel, Tunnels};
+pub use until::until;
 
 /// The pure core, for the doors: they import no other room for its words.
 pub use hostler_fleet as fleet;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::reach::Reached;
+use crate::until::while_member;
 use crate::{Control, Link, LogRecord, LogRequest, LogStream, refusals};
 
 type Records = BoxStream<'static, Result<LogRecord, Refusal>>;
@@ -47,6 +48,7 @@ pub(crate) async fn open(
         }
         Err(refusal) => return Err(refusal),
     };
+    let source = while_member(control, (node, name), source);
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let relay = Relay {
         sender,

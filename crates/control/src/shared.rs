@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) revision: AtomicU64,
     pub(crate) newest_event: watch::Sender<u64>,
     pub(crate) changes: watch::Sender<u64>,
+    /// Counts commits after which somebody may not be let in any more.
+    pub(crate) departures: watch::Sender<u64>,
     pub(crate) ended: CancellationToken,
     /// Held for reading while a secret is sealed and recorded, for writing while a key goes.
     pub(crate) secrets: tokio::sync::RwLock<()>,
@@ -87,6 +89,7 @@ impl Shared {
             revision: AtomicU64::new(0),
             newest_event: watch::Sender::new(0),
             changes: watch::Sender::new(0),
+            departures: watch::Sender::new(0),
             ended: CancellationToken::new(),
             secrets: tokio::sync::RwLock::default(),
             store_trouble: Mutex::default(),
@@ -167,6 +170,7 @@ impl Shared {
         drop(view);
         self.newest_event.send_replace(self.events.newest());
         self.tell_change();
+        self.tell_departure();
         let connected = self.live.all().into_iter().map(|entry| entry.node);
         self.wake_links(&connected.collect());
     }
@@ -184,6 +188,9 @@ impl Shared {
             self.signals.drain.notify_one();
         }
         self.tell_change();
+        if changes.iter().any(is_departure) {
+            self.tell_departure();
+        }
         self.signals.placement.notify_one();
         self.wake_links(&concerned);
         self.forget_gone(changes);
@@ -201,6 +208,11 @@ impl Shared {
 
     pub(crate) fn tell_change(&self) {
         self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn tell_departure(&self) {
+        self.departures
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -276,6 +288,15 @@ fn event_of(change: &Change) -> Option<Arc<Event>> {
     match change {
         Change::Append(event) => Some(Arc::clone(event)),
         _ => None,
+    }
+}
+
+/// Whether it takes away what somebody was let in by.
+fn is_departure(change: &Change) -> bool {
+    match change {
+        Change::PutToken(_) | Change::RemoveToken(_) | Change::RemoveNode(_) => true,
+        Change::PutNode(node) => node.is_gone(),
+        _ => false,
     }
 }
 

@@ -11,6 +11,7 @@ use hostler_model::{AssignmentId, Errand, Exit, Refusal, TerminalSize, UnitId};
 use tokio::sync::mpsc;
 
 use crate::reach::Reached;
+use crate::until::while_member;
 use crate::{Control, refusals};
 
 /// Opens tunnels to what runs on a node; each link says whether it can.
@@ -64,11 +65,16 @@ pub(crate) async fn open(
     errand: Errand,
 ) -> Result<Tunnel, Refusal> {
     let Reached {
-        unit, name, link, ..
+        unit,
+        node,
+        name,
+        link,
     } = Reached::find(control, assignment)?;
     let link = link.ok_or_else(|| refusals::unreachable(&name))?;
     let tunnels = link
         .tunnels()
         .ok_or_else(|| refusals::no_tunnels(&name, &errand.task))?;
-    tunnels.open(unit, errand).await
+    let Tunnel { said, told } = tunnels.open(unit, errand).await?;
+    let told = while_member(control, (node, name), told);
+    Ok(Tunnel { said, told })
 }

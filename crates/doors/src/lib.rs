@@ -9,6 +9,7 @@
 
 mod access;
 pub mod api;
+mod audit;
 mod grpc;
 pub mod listener;
 pub mod orchion;
@@ -27,6 +28,7 @@ use hostler_kit::trust::ClientTls;
 
 pub use self::access::Access;
 pub use self::api::{Backups, miaas, openapi};
+pub use self::audit::Audit;
 pub use self::listener::{Accept, BindError, Bound, Listener, Peer, serve, serve_through};
 use self::session::SessionDoor;
 
@@ -85,10 +87,10 @@ impl Parts {
     pub fn router(&self, dialect: Dialect) -> Router {
         match dialect {
             Dialect::Hostler => self.everything(),
-            Dialect::Orchion => orchion::alone(self),
-            Dialect::Persys => persys::alone(self),
+            Dialect::Orchion => audit::watched(&self.access, "orchion", orchion::alone(self)),
+            Dialect::Persys => audit::watched(&self.access, "persys", persys::alone(self)),
             Dialect::PersysFigures => persys::figures(self),
-            Dialect::Spot => spot::alone(self),
+            Dialect::Spot => audit::watched(&self.access, "spot", spot::alone(self)),
         }
     }
 
@@ -109,9 +111,10 @@ impl Parts {
             // The doors of other contracts let in whoever reaches them.
             return ours;
         }
-        ours.merge(orchion::beside(self))
-            .merge(persys::beside(self))
-            .merge(spot::beside(self))
+        let watched = |door, routes| audit::watched(&self.access, door, routes);
+        ours.merge(watched("orchion", orchion::beside(self)))
+            .merge(watched("persys", persys::beside(self)))
+            .merge(watched("spot", spot::beside(self)))
     }
 }
 

@@ -12,18 +12,23 @@
 
 mod attempts;
 mod need;
+mod warrant;
 
 use std::sync::Arc;
 
 use hostler_control::{Control, Trust};
 use hostler_kit::trust::{Bearer, Print};
-use hostler_model::{AccessRole, AccountId, Actor, Code, NodeId, Refusal, key_alias};
+use hostler_model::{
+    AccessRole, AccountId, Actor, ApiToken, Code, NodeId, Refusal, Timestamp, TokenId, key_alias,
+};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use self::attempts::Attempts;
-pub(crate) use self::need::{Need, need};
-use crate::Peer;
+pub(crate) use self::need::{Need, acts, need};
+pub(crate) use self::warrant::Warrant;
+use crate::audit::{Audit, By};
+use crate::{Peer, spot};
 
 /// The login of one control plane. Clones are one.
 #[derive(Clone)]
@@ -34,6 +39,7 @@ struct Inner {
     /// None: there is no login.
     trust: Option<Trust>,
     attempts: Attempts,
+    audit: Audit,
 }
 
 /// Who asks.
@@ -46,6 +52,7 @@ pub(crate) enum Who {
     /// The bearer of a token.
     Person {
         name: Arc<str>,
+        token: TokenId,
         role: AccessRole,
         /// Good for this account of the spot contract alone.
         account: Option<AccountId>,
@@ -58,21 +65,28 @@ impl Access {
     /// No login: everybody may do everything.
     #[must_use]
     pub fn open(control: &Control) -> Self {
-        Self::new(control, None)
+        Self::new(control, None, Audit::none())
     }
 
     /// Nobody may do anything that they have no token or key for.
     #[must_use]
     pub fn guarded(control: &Control, trust: &Trust) -> Self {
-        Self::new(control, Some(trust.clone()))
+        Self::new(control, Some(trust.clone()), Audit::none())
     }
 
-    fn new(control: &Control, trust: Option<Trust>) -> Self {
+    /// The same, with who did what written down.
+    #[must_use]
+    pub fn audited(&self, audit: Audit) -> Self {
+        Self::new(&self.0.control, self.0.trust.clone(), audit)
+    }
+
+    fn new(control: &Control, trust: Option<Trust>, audit: Audit) -> Self {
         let attempts = Attempts::new(Arc::clone(control.clock()));
         Self(Arc::new(Inner {
             control: control.clone(),
             trust,
             attempts,
+            audit,
         }))
     }
 
@@ -84,6 +98,55 @@ impl Access {
     /// Whether there is login at all.
     pub(crate) fn is_guarded(&self) -> bool {
         self.0.trust.is_some()
+    }
+
+    /// Where it is written down who did what.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// Who that is, as the audit has it.
+    pub(crate) fn by(&self, who: &Who) -> By {
+        match who {
+            Who::Anybody => By::anonymous(),
+            Who::Nobody => By::nobody(None),
+            Who::Person { name, token, .. } => By::known("person", name, token),
+            Who::Node(id) => {
+                let name = self
+                    .0
+                    .control
+                    .view()
+                    .node(*id)
+                    .map(|node| node.name.clone());
+                By::known("node", &name.unwrap_or_default(), id)
+            }
+        }
+    }
+
+    /// The same for somebody whose token or key is worth nothing: the id that a token names is no secret.
+    pub(crate) fn by_shown(&self, headers: &HeaderMap) -> By {
+        if !self.is_guarded() {
+            return By::anonymous();
+        }
+        let shown = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let shown = shown.and_then(bearer).and_then(Bearer::parse);
+        By::nobody(shown.and_then(|shown| shown.id.parse().ok()))
+    }
+
+    /// The same at another contract's door, which knows clients by tokens of its own.
+    pub(crate) fn by_client(&self, headers: &HeaderMap) -> By {
+        let view = self.0.control.view();
+        let client = spot::bearer(headers).and_then(|token| view.account_by_token(token));
+        client.map_or_else(By::anonymous, |it| By::known("client", &it.name, &it.id))
+    }
+
+    /// What somebody holds who was let in.
+    pub(crate) fn warrant(&self, who: &Who) -> Warrant {
+        let token = match who {
+            Who::Person { token, .. } => Some(*token),
+            Who::Anybody | Who::Nobody | Who::Node(_) => None,
+        };
+        Warrant::new(&self.0.control, token)
     }
 
     /// Who sends this.
@@ -99,11 +162,7 @@ impl Access {
             let known = bearer(text).and_then(|text| self.person(text));
             return match known {
                 Some(person) => Ok(person),
-                None => {
-                    let sentence =
-                        "the token is worth nothing here: it was revoked, is over, or is another's";
-                    Err(self.failed(peer, unauthenticated(sentence)))
-                }
+                None => Err(self.failed(peer, worthless())),
             };
         }
         match peer.and_then(|peer| peer.key) {
@@ -116,13 +175,11 @@ impl Access {
     pub(crate) fn person(&self, text: &str) -> Option<Who> {
         let shown = Bearer::parse(text)?;
         let view = self.0.control.view();
-        let token = view.token(shown.id.parse().ok()?)?;
-        let now = self.0.control.clock().wall_millis();
-        let now = hostler_model::Timestamp::from_millis(now);
+        let token = good(&self.0.control, view.token(shown.id.parse().ok()?))?;
         // Hashes are compared: how long that takes tells nothing about the secret.
-        let is_good = token.hash == shown.secret.hash() && !token.is_expired(now);
-        is_good.then(|| Who::Person {
+        (token.hash == shown.secret.hash()).then(|| Who::Person {
             name: token.name.as_str().into(),
+            token: token.id,
             role: token.role,
             account: token.account,
         })
@@ -180,6 +237,7 @@ impl Who {
                 name,
                 role,
                 account,
+                ..
             } => {
                 let sentence = match account {
                     Some(_) => format!("the token of {name} is good for one spot account alone"),
@@ -204,6 +262,16 @@ impl Who {
             Self::Anybody | Self::Nobody => "anonymous".to_owned(),
         })
     }
+}
+
+/// The token, unless its time is over.
+fn good<'a>(control: &Control, token: Option<&'a Arc<ApiToken>>) -> Option<&'a Arc<ApiToken>> {
+    let now = Timestamp::from_millis(control.clock().wall_millis());
+    token.filter(|token| !token.is_expired(now))
+}
+
+fn worthless() -> Refusal {
+    unauthenticated("the token is worth nothing here: it was revoked, is over, or is another's")
 }
 
 fn too_many() -> Refusal {

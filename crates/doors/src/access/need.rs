@@ -25,12 +25,19 @@ const NOTHING: &[&str] = &[
     "/docs/errors/{code}",
 ];
 
+const BACKUP: &str = "/api/v1/backup";
+
 /// Reading these acts on a copy.
 const ACTS: &[&str] = &[
     "/api/v1/assignments/{id}/exec",
     "/api/v1/assignments/{id}/forward",
     "/api/v1/assignments/{id}/files",
 ];
+
+/// Whether that route acts on a copy, or tells all there is, however it is asked.
+pub(crate) fn acts(route: &str) -> bool {
+    ACTS.contains(&route) || route == BACKUP
+}
 
 /// What is decided there is who may come in, or it tells all there is.
 const ADMIN: &[&str] = &[
@@ -40,7 +47,7 @@ const ADMIN: &[&str] = &[
     "/api/v1/join-tokens/{id}",
     "/api/v1/nodes/{id}/approve",
     "/api/v1/authority/rotate",
-    "/api/v1/backup",
+    BACKUP,
     "/api/v1/rekey-secrets",
 ];
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use hostler_control::fleet::{AccessVerb, JoinTokenOrder, TokenOrder, Verb};
 use hostler_kit::trust::{Bearer, Invitation, secret};
 use hostler_model::{
@@ -20,6 +20,7 @@ use super::nodes::gone_meanwhile;
 use super::refuse::Failure;
 use super::take::{Asker, Body, Caller, Target};
 use crate::access::Who;
+use crate::audit::Thing;
 
 /// How long a join token is good unless told otherwise.
 const JOIN_TTL: u64 = 60 * 60;
@@ -100,7 +101,8 @@ pub(super) async fn issue(
         about,
         token: bearer.reveal(),
     };
-    Ok((StatusCode::CREATED, Json(issued)).into_response())
+    let thing = Extension(Thing(issued.about.id.clone()));
+    Ok((StatusCode::CREATED, thing, Json(issued)).into_response())
 }
 
 /// The token is worth nothing from now on.
@@ -166,7 +168,8 @@ pub(super) async fn invite(
         about,
         token: invitation.reveal(),
     };
-    Ok((StatusCode::CREATED, Json(issued)).into_response())
+    let thing = Extension(Thing(issued.about.id.clone()));
+    Ok((StatusCode::CREATED, thing, Json(issued)).into_response())
 }
 
 /// No more machines join with it.

@@ -15,7 +15,7 @@ use http::header;
 
 use super::Api;
 use super::refuse::Failure;
-use super::take::Query;
+use super::take::{Query, Stay};
 
 /// Copies all that the control plane keeps.
 #[async_trait]
@@ -34,6 +34,7 @@ pub trait Backups: Send + Sync + 'static {
         (status = "default", body = api::Problem)))]
 pub(super) async fn backup(
     State(api): State<Api>,
+    Stay(stay): Stay,
     Query(query): Query<api::BackupQuery>,
 ) -> Result<Response, Failure> {
     let Some(backups) = &api.backups else {
@@ -42,6 +43,7 @@ pub(super) async fn backup(
         return Err(Refusal::new(Code::StoreUnavailable, sentence, advice).into());
     };
     let pieces = backups.take(query.keys).await?;
+    let pieces = stay.limit(pieces, |refusal| Err(io::Error::other(refusal)));
     let headers = [
         (header::CONTENT_TYPE, media::TAR),
         (header::CACHE_CONTROL, "no-store"),

@@ -20,8 +20,9 @@ use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use super::Api;
 use super::refuse::Failure;
 use super::socket::Socket;
-use super::take::{Query, Target};
+use super::take::{Query, Stay, Target};
 use super::tunnel::Form;
+use crate::access::Warrant;
 
 /// A terminal of which nobody said how large it is.
 const USUAL_SIZE: TerminalSize = TerminalSize {
@@ -40,7 +41,7 @@ const DRAIN: Duration = Duration::from_secs(5);
     responses((status = 101, body = api::ErrandWord), (status = "default", body = api::Problem)))]
 pub(super) async fn exec(
     State(api): State<Api>,
-    Target(target): Target,
+    (Target(target), Stay(stay)): (Target, Stay),
     Query(pairs): Query<Vec<(String, String)>>,
     socket: Option<Socket>,
 ) -> Result<Response, Failure> {
@@ -50,7 +51,7 @@ pub(super) async fn exec(
         part: query.part.clone(),
         task: Task::Exec(command(query)?),
     };
-    on_socket(&api, &target, errand, socket, Form::Streams).await
+    on_socket((&api, stay), &target, errand, (socket, Form::Streams)).await
 }
 
 /// Connects to a port of a copy, over a WebSocket whose binary messages are the bytes of the connection.
@@ -59,7 +60,7 @@ pub(super) async fn exec(
     responses((status = 101, body = api::ErrandWord), (status = "default", body = api::Problem)))]
 pub(super) async fn forward(
     State(api): State<Api>,
-    Target(target): Target,
+    (Target(target), Stay(stay)): (Target, Stay),
     Query(query): Query<api::ForwardQuery>,
     socket: Option<Socket>,
 ) -> Result<Response, Failure> {
@@ -70,7 +71,7 @@ pub(super) async fn forward(
         part: query.part,
         task: Task::Forward { port: query.port },
     };
-    on_socket(&api, &target, errand, socket, Form::Plain).await
+    on_socket((&api, stay), &target, errand, (socket, Form::Plain)).await
 }
 
 /// A file or directory of a copy, as a tar stream.
@@ -80,7 +81,7 @@ pub(super) async fn forward(
         (status = "default", body = api::Problem)))]
 pub(super) async fn read_files(
     State(api): State<Api>,
-    Target(target): Target,
+    (Target(target), Stay(stay)): (Target, Stay),
     Query(query): Query<api::FilesQuery>,
 ) -> Result<Response, Failure> {
     let permit = api.sockets.take()?;
@@ -106,6 +107,7 @@ pub(super) async fn read_files(
             None => None,
         })
     });
+    let pieces = stay.limit(pieces, Err);
     let body = Body::from_stream(pieces.inspect_err(|refusal: &Refusal| {
         tracing::debug!(code = %refusal.code, sentence = refusal.sentence, "files broke off");
     }));
@@ -119,7 +121,7 @@ pub(super) async fn read_files(
     responses((status = 204), (status = "default", body = api::Problem)))]
 pub(super) async fn write_files(
     State(api): State<Api>,
-    Target(target): Target,
+    (Target(target), Stay(stay)): (Target, Stay),
     Query(query): Query<api::FilesQuery>,
     request: Request,
 ) -> Result<Response, Failure> {
@@ -149,6 +151,7 @@ pub(super) async fn write_files(
         ended = ended => ended.map_err(Failure),
         failure = sending => Err(failure),
         () = tasks.stopping() => Err(Failure(stopping())),
+        refusal = stay.over() => Err(Failure(refusal)),
     };
     // A client that is still sending would lose the answer with its connection.
     let _ = tokio::time::timeout(DRAIN, async {
@@ -184,18 +187,17 @@ async fn say(said: &mpsc::Sender<Said>, word: Said) -> Result<(), Failure> {
 }
 
 async fn on_socket(
-    api: &Api,
+    (api, stay): (&Api, Warrant),
     target: &str,
     errand: Errand,
-    socket: Option<Socket>,
-    form: Form,
+    (socket, form): (Option<Socket>, Form),
 ) -> Result<Response, Failure> {
     let socket = socket
         .ok_or_else(|| Failure::bad("this route is a WebSocket: ask with `Upgrade: websocket`"))?;
     // Room is taken before anything is begun for it.
     let socket = socket.enter_talking(&api.sockets)?;
     let tunnel = begin(api, target, errand).await?;
-    Ok(socket.carry(tunnel, form, &api.control))
+    Ok(socket.carry(tunnel, (form, stay), &api.control))
 }
 
 async fn begin(api: &Api, target: &str, errand: Errand) -> Result<Tunnel, Failure> {

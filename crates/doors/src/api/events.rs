@@ -20,8 +20,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::page::PageQuery;
-use super::refuse::Failure;
-use super::take::Query;
+use super::refuse::{Failure, problem};
+use super::take::{Query, Stay};
 use super::{Api, convert};
 
 /// Events that one look at the log takes.
@@ -36,7 +36,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(api::stream::KEEP_ALIVE_SECONDS
 pub(super) async fn events(
     State(api): State<Api>,
     uri: Uri,
-    headers: HeaderMap,
+    (headers, Stay(stay)): (HeaderMap, Stay),
     Query(query): Query<EventQuery>,
     Query(page): Query<PageQuery>,
 ) -> Result<Response, Failure> {
@@ -45,10 +45,9 @@ pub(super) async fn events(
     }
     let after = resume_id(&headers)?.or(query.after);
     let following = Following::start(&api.control, after);
-    Ok(answer(
-        stream::unfold(following, Following::next),
-        &api.control,
-    ))
+    let told = stream::unfold(following, Following::next);
+    let word = |refusal| sse_event(api::stream::PROBLEM, &problem(refusal));
+    Ok(answer(stay.limit(told, word), &api.control))
 }
 
 fn list(

@@ -10,6 +10,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
+use hostler_kit::trust::veiled;
 use hostler_model::{Code, Refusal};
 use hostler_wire::api::media;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -18,6 +19,7 @@ use super::cors::Sharing;
 use super::refuse::{Failure, Unwritten};
 use super::{Api, miaas};
 use crate::access::{Who, need};
+use crate::audit::Entry;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Most bytes of a request id that a caller chooses.
@@ -33,15 +35,24 @@ pub(super) async fn pass(State(api): State<Api>, mut request: Request, next: Nex
         .filter(|id| is_request_id(id))
         .cloned();
     let id = given.unwrap_or_else(|| api.request_id());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut entry = Entry::begin(&api.access, "api", &request).called(&id);
+    let (method, path) = (entry.method.clone(), veiled(&entry.path).into_owned());
     let sharing = Sharing::of(&api.miaas, &request);
-    let response = match admit(&api, &request, &sharing) {
+    let response = match admit((&api, &mut entry), &request, &sharing) {
         Ok(who) => {
             request.extensions_mut().insert(who);
             answer(request, next).await
         }
-        Err(refused) => *refused,
+        Err(refused) => {
+            if !entry.is_known() {
+                entry.by(api.access.by_shown(request.headers()));
+            }
+            *refused
+        }
     };
+    let problem = response.extensions().get::<Unwritten>();
+    let code = problem.map(|problem| problem.0.code.clone());
+    entry.answered(&response, code.as_deref()).await;
     let mut response = written(response, &id, &method, &path);
     sharing.mark(response.headers_mut());
     response.headers_mut().insert(REQUEST_ID, id);
@@ -49,23 +60,28 @@ pub(super) async fn pass(State(api): State<Api>, mut request: Request, next: Nex
 }
 
 /// Answers preflights, and refuses what no handler is to see. Answers who asks.
-fn admit(api: &Api, request: &Request, sharing: &Sharing) -> Result<Who, Box<Response>> {
+fn admit(
+    (api, entry): (&Api, &mut Entry),
+    request: &Request,
+    sharing: &Sharing,
+) -> Result<Who, Box<Response>> {
     if let Some(answer) = sharing.preflight(&api.miaas, request) {
         return Err(Box::new(answer));
     }
     if !sharing.is_open() {
         keep_pages_out(request).map_err(|failure| Box::new(failure.into_response()))?;
     }
-    let who = identify(api, request);
+    let who = identify((api, entry), request);
     let who = who.map_err(|refusal| Box::new(Failure(refusal).into_response()))?;
     miaas::refuse_head(&api.miaas, request).map_err(Box::new)?;
     Ok(who)
 }
 
 /// Who asks, if they may ask this. A path that no route has is told to everybody.
-fn identify(api: &Api, request: &Request) -> Result<Who, Refusal> {
+fn identify((api, entry): (&Api, &mut Entry), request: &Request) -> Result<Who, Refusal> {
     let (headers, peer) = (request.headers(), request.extensions().get());
     let who = api.access.who(headers, peer)?;
+    entry.of(&who);
     if let Some(route) = request.extensions().get::<MatchedPath>() {
         who.check(need(request.method(), route.as_str()))?;
     }
@@ -94,7 +110,8 @@ fn written(mut response: Response, id: &HeaderValue, method: &Method, path: &str
         return response;
     };
     let problem = problem.with_request_id(id.to_str().unwrap_or_default());
-    tracing::debug!(%method, path, ?id, code = problem.code, detail = problem.detail, "refused");
+    let detail = veiled(&problem.detail);
+    tracing::debug!(%method, path, ?id, code = problem.code, %detail, "refused");
     let content_type = [(header::CONTENT_TYPE, media::PROBLEM)];
     let headers = std::mem::take(response.headers_mut());
     let mut written = (response.status(), content_type, Json(problem)).into_response();

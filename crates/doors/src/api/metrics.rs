@@ -25,16 +25,17 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Failure> {
     let mut registry = Registry::with_prefix("hostler");
-    registry.register_collector(Box::new(Snapshot(api.control.metrics())));
+    let audit = api.access.audit().counts();
+    registry.register_collector(Box::new(Snapshot(api.control.metrics(), audit)));
     let mut body = String::new();
     text::encode(&mut body, &registry)
         .map_err(|_| Failure::bad("the figures cannot be written"))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
 }
 
-/// One look at the counters.
+/// One look at the counters, and at the lines of the audit: written and lost.
 #[derive(Debug)]
-struct Snapshot(MetricsSnapshot);
+struct Snapshot(MetricsSnapshot, Option<(u64, u64)>);
 
 impl Collector for Snapshot {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
@@ -59,6 +60,13 @@ impl Collector for Snapshot {
             "Beats of nodes by how they were taken",
             beats,
         )?;
+        if let Some((written, lost)) = self.1 {
+            let lines = [
+                ([("result", "written")], written),
+                ([("result", "lost")], lost),
+            ];
+            counter(&mut to, "audit_lines", "Lines of the audit", lines)?;
+        }
         let verbs = it.verbs.iter();
         let verbs = verbs.map(|it| ([("verb", it.verb), ("result", it.result)], it.count));
         counter(&mut to, "verbs", "Verbs decided, by their result", verbs)

@@ -29,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::logs::Part;
 use super::refuse::Failure;
 use super::tunnel;
+use crate::access::Warrant;
 
 /// Sockets that are open at once; an upgraded connection counts for no other limit.
 const MOST_SOCKETS: usize = 256;
@@ -173,10 +174,15 @@ impl Entered {
     }
 
     /// Carries a tunnel to its end.
-    pub(super) fn carry(self, tunnel: Tunnel, form: tunnel::Form, control: &Control) -> Response {
+    pub(super) fn carry(
+        self,
+        tunnel: Tunnel,
+        how: (tunnel::Form, Warrant),
+        control: &Control,
+    ) -> Response {
         let (permit, tasks) = (self.permit, control.tasks().clone());
         self.upgrade.on_upgrade(async move |socket| {
-            let carried = tunnel::carry(socket, tunnel, form, tasks.clone());
+            let carried = tunnel::carry(socket, tunnel, how, tasks.clone());
             tasks.spawn("errand socket", async move {
                 carried.await;
                 drop(permit);

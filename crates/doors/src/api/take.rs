@@ -14,8 +14,9 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use super::Api;
 use super::refuse::Failure;
-use crate::access::Who;
+use crate::access::{Warrant, Who};
 
 /// Most bytes of a body that is no spec.
 const BODY_BYTES: usize = 64 << 10;
@@ -26,6 +27,9 @@ pub(super) struct Caller(pub Actor);
 
 /// The same, with what they may do.
 pub(super) struct Asker(pub Who);
+
+/// What a stream lasts by: who asks has to be let in for as long.
+pub(super) struct Stay(pub Warrant);
 
 /// The thing that a path names.
 pub(super) struct Target(pub String);
@@ -60,6 +64,15 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let who = parts.extensions.get::<Who>().cloned();
         Ok(Self(who.unwrap_or(Who::Nobody)))
+    }
+}
+
+impl FromRequestParts<Api> for Stay {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Infallible> {
+        let who = parts.extensions.get().unwrap_or(&Who::Nobody);
+        Ok(Self(api.access.warrant(who)))
     }
 }
 

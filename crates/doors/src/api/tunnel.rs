@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use super::refuse::problem;
 use super::socket::Close;
+use crate::access::Warrant;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(stream::KEEP_ALIVE_SECONDS);
 /// How long a client may take to read the last word.
@@ -41,8 +42,13 @@ pub(super) enum Form {
     Streams,
 }
 
-/// Carries words both ways until the errand or the client ends.
-pub(super) async fn carry(socket: WebSocket, tunnel: Tunnel, form: Form, tasks: Tasks) {
+/// Carries words both ways until the errand or the client ends, or the client may not have it any more.
+pub(super) async fn carry(
+    socket: WebSocket,
+    tunnel: Tunnel,
+    (form, stay): (Form, Warrant),
+    tasks: Tasks,
+) {
     let (mut to_client, mut from_client) = socket.split();
     let Tunnel { said, told } = tunnel;
     // The first that completes ends the tunnel; what the other held is of no use then.
@@ -51,6 +57,7 @@ pub(super) async fn carry(socket: WebSocket, tunnel: Tunnel, form: Form, tasks: 
         close = tell(&mut to_client, told, form) => close,
         close = hear(&mut from_client, said) => close,
         () = tasks.stopping() => Some(Close::new(Close::AWAY, "the server stops")),
+        refusal = stay.over() => tell_refusal(&mut to_client, refusal).await,
     };
     if let Some(close) = close {
         // A client that has gone needs no close.
@@ -124,19 +131,22 @@ async fn tell(
             _ = alive.tick() => Message::Ping(Bytes::new()),
             told = told.next() => match told {
                 Some(Ok(told)) => shown(told, form),
-                Some(Err(refusal)) => {
-                    let problem = problem(refusal);
-                    let close = Close::new(Close::ERROR, &problem.code);
-                    let word = word(&ErrandWord::Problem(problem));
-                    let sending = tokio::time::timeout(LAST_PATIENCE, to.send(word));
-                    sending.await.ok()?.ok()?;
-                    return Some(close);
-                }
+                Some(Err(refusal)) => return tell_refusal(to, refusal).await,
                 None => return Some(Close::new(Close::NORMAL, "it has ended")),
             },
         };
         to.send(message).await.ok()?;
     }
+}
+
+/// A refusal as the last word; its close is behind it.
+async fn tell_refusal(to: &mut SplitSink<WebSocket, Message>, refusal: Refusal) -> Option<Close> {
+    let problem = problem(refusal);
+    let close = Close::new(Close::ERROR, &problem.code);
+    let word = word(&ErrandWord::Problem(problem));
+    let sending = tokio::time::timeout(LAST_PATIENCE, to.send(word));
+    sending.await.ok()?.ok()?;
+    Some(close)
 }
 
 fn shown(told: Told, form: Form) -> Message {

@@ -17,6 +17,7 @@ use super::page::PageQuery;
 use super::refuse::Failure;
 use super::take::{Caller, Condition, Query, SpecText, Target};
 use super::{Api, convert};
+use crate::audit::Thing;
 
 /// The longest that a request may wait for news, and that changes gather meanwhile.
 const MOST_WAIT: Duration = Duration::from_secs(20);
@@ -127,6 +128,8 @@ pub(super) async fn apply(
         StatusCode::OK
     };
     let mut response = (status, Json(&results)).into_response();
+    let names: Vec<&str> = results.iter().map(|it| it.name.as_str()).collect();
+    response.extensions_mut().insert(Thing(names.join(" ")));
     if let ([only], false) = (results.as_slice(), dry_run)
         && let Ok(tag) = format!("\"{}\"", only.revision).parse()
     {

@@ -18,6 +18,8 @@ use hostler_wire::session::v1::{
 };
 
 use super::convert;
+use crate::access::Who;
+use crate::audit::By;
 use crate::{Access, Peer};
 
 /// Lets machines in and members renew.
@@ -29,6 +31,7 @@ pub(super) struct Members<'a> {
 
 impl Members<'_> {
     pub(super) async fn join(&self, asked: JoinRequest) -> Membership {
+        let name = asked.name.clone();
         let joined = async {
             let trust = self.trust()?;
             let request = asked.request.clone();
@@ -50,11 +53,11 @@ impl Members<'_> {
                 other => Err(super::stream::unexpected(&other)),
             }
         };
-        self.answer(joined.await)
+        self.answer(("Join", &name), joined.await).await
     }
 
-    pub(super) fn renew(&self, asked: &RenewRequest) -> Membership {
-        self.answer(self.renewed(asked))
+    pub(super) async fn renew(&self, asked: &RenewRequest) -> Membership {
+        self.answer(("Renew", ""), self.renewed(asked)).await
     }
 
     fn renewed(&self, asked: &RenewRequest) -> Result<membership::Outcome, Refusal> {
@@ -89,17 +92,34 @@ impl Members<'_> {
         }))
     }
 
-    fn answer(&self, outcome: Result<membership::Outcome, Refusal>) -> Membership {
-        let outcome = outcome.unwrap_or_else(|refusal| {
+    /// Writes down how it ended, and says it.
+    async fn answer(
+        &self,
+        (call, name): (&'static str, &str),
+        outcome: Result<membership::Outcome, Refusal>,
+    ) -> Membership {
+        use membership::Outcome;
+        let outcome = outcome.map_err(|refusal| {
             tracing::info!(code = %refusal.code, sentence = refusal.sentence, "membership refused");
-            let refusal = match refusal.code {
+            match refusal.code {
                 Code::JoinTokenInvalid | Code::NodeKeyUnknown | Code::BadRequest => {
                     self.access.failed(self.peer, refusal)
                 }
                 _ => refusal,
-            };
-            membership::Outcome::Refused(convert::refused_message(refusal))
+            }
         });
+        let node = match &outcome {
+            Ok(Outcome::Member(Member { node_id, .. }) | Outcome::Pending(Pending { node_id })) => {
+                node_id.parse().ok()
+            }
+            Ok(Outcome::Refused(_)) | Err(_) => None,
+        };
+        let by = node.map_or_else(|| By::nobody(None), |id| self.access.by(&Who::Node(id)));
+        let audit = self.access.audit();
+        let refusal = outcome.as_ref().err();
+        audit.machine((&by, self.peer), call, (name, refusal)).await;
+        let outcome =
+            outcome.unwrap_or_else(|refusal| Outcome::Refused(convert::refused_message(refusal)));
         Membership {
             outcome: Some(outcome),
         }

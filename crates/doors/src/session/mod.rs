@@ -31,6 +31,7 @@ use futures::stream::BoxStream;
 use hostler_control::Control;
 use hostler_kit::Entropy;
 use hostler_kit::trust::Print;
+use hostler_model::{Code, Refusal};
 use hostler_wire::session::MAX_MESSAGE_BYTES;
 use hostler_wire::session::v1::session_server::{Session, SessionServer};
 use hostler_wire::session::v1::{self, BulkFrame, NodeMessage, ServerMessage, bulk_frame};
@@ -41,6 +42,8 @@ use tonic::{Request, Response, Status, Streaming};
 use self::members::Members;
 use self::stream::Conversation;
 use self::tickets::{Tickets, Transfer};
+use crate::access::Who;
+use crate::audit::By;
 use crate::{Access, Peer};
 
 /// How long a node may take for the first message of a stream.
@@ -104,6 +107,40 @@ enum Shown {
     Key(Print),
 }
 
+/// Who holds a stream.
+#[derive(Clone)]
+struct Asking {
+    access: Access,
+    peer: Option<Peer>,
+    shown: Shown,
+}
+
+impl Asking {
+    /// Whether it is a node, where that is asked.
+    fn check(&self) -> Result<(), Refusal> {
+        match self.shown {
+            Shown::NotAsked => Ok(()),
+            Shown::Nothing => Err(stream::no_certificate()),
+            Shown::Key(key) => self.access.node(key).map(drop),
+        }
+    }
+
+    /// Writes down that it was refused.
+    async fn refused(&self, call: &'static str, thing: &str, refusal: &Refusal) {
+        let by = match self.shown {
+            Shown::NotAsked => By::anonymous(),
+            Shown::Nothing => By::nobody(None),
+            Shown::Key(key) => {
+                let node = self.access.node(key).map(Who::Node);
+                node.map_or_else(|_| By::nobody(None), |node| self.access.by(&node))
+            }
+        };
+        let audit = self.access.audit();
+        let said = (thing, Some(refusal));
+        audit.machine((&by, self.peer.as_ref()), call, said).await;
+    }
+}
+
 #[tonic::async_trait]
 impl Session for SessionDoor {
     type ControlStream = ReceiverStream<Result<ServerMessage, Status>>;
@@ -115,7 +152,13 @@ impl Session for SessionDoor {
     ) -> Result<Response<Self::ControlStream>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS);
         let shown = self.shown(&request);
-        let parts = (self.control.clone(), Arc::clone(&self.tickets), shown);
+        let peer = request.extensions().get::<Peer>().copied();
+        let who = Asking {
+            access: self.access.clone(),
+            peer,
+            shown,
+        };
+        let parts = (self.control.clone(), Arc::clone(&self.tickets), who);
         let conversation = Conversation::new(parts, request.into_inner(), answers);
         self.control.tasks().spawn("session", conversation.run());
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -125,13 +168,17 @@ impl Session for SessionDoor {
         &self,
         request: Request<Streaming<BulkFrame>>,
     ) -> Result<Response<Self::BulkStream>, Status> {
-        match self.shown(&request) {
-            Shown::NotAsked => {}
-            Shown::Nothing => return Err(Status::unauthenticated("no certificate was shown")),
-            Shown::Key(key) => {
-                let known = self.access.node(key);
-                known.map_err(|refusal| Status::permission_denied(refusal.sentence))?;
-            }
+        let who = Asking {
+            access: self.access.clone(),
+            peer: request.extensions().get::<Peer>().copied(),
+            shown: self.shown(&request),
+        };
+        if let Err(refusal) = who.check() {
+            who.refused("Bulk", "", &refusal).await;
+            return Err(match refusal.code {
+                Code::Unauthenticated => Status::unauthenticated(refusal.sentence),
+                _ => Status::permission_denied(refusal.sentence),
+            });
         }
         let mut frames = request.into_inner();
         let first = tokio::time::timeout(FIRST_MESSAGE, frames.message())
@@ -164,6 +211,6 @@ impl Session for SessionDoor {
     ) -> Result<Response<v1::Membership>, Status> {
         let peer = request.extensions().get::<Peer>().copied();
         let members = self.members(peer.as_ref());
-        Ok(Response::new(members.renew(request.get_ref())))
+        Ok(Response::new(members.renew(request.get_ref()).await))
     }
 }

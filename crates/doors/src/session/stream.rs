@@ -29,7 +29,7 @@ use super::deliver::Told;
 use super::link::SessionLink;
 use super::listen::{Listening, SILENCE, Word};
 use super::tickets::Tickets;
-use super::{FIRST_MESSAGE, Shown, convert};
+use super::{Asking, FIRST_MESSAGE, Shown, convert};
 
 /// How long a node may take to read one answer.
 const READING: Duration = Duration::from_secs(20);
@@ -46,7 +46,9 @@ pub(super) struct Answers(mpsc::Sender<Result<ServerMessage, Status>>);
 pub(super) struct Conversation {
     control: Control,
     tickets: Arc<Tickets>,
-    shown: Shown,
+    who: Asking,
+    /// What the node calls itself, once it has said so.
+    name: String,
     messages: Streaming<NodeMessage>,
     answers: Answers,
 }
@@ -80,14 +82,15 @@ impl Answers {
 
 impl Conversation {
     pub(super) fn new(
-        (control, tickets, shown): (Control, Arc<Tickets>, Shown),
+        (control, tickets, who): (Control, Arc<Tickets>, Asking),
         messages: Streaming<NodeMessage>,
         answers: mpsc::Sender<Result<ServerMessage, Status>>,
     ) -> Self {
         Self {
             control,
             tickets,
-            shown,
+            who,
+            name: String::new(),
             messages,
             answers: Answers(answers),
         }
@@ -96,10 +99,9 @@ impl Conversation {
     /// Holds the conversation until it ends, and says why.
     pub(super) async fn run(mut self) {
         let (tasks, answers) = (self.control.tasks().clone(), self.answers.clone());
-        let held = Box::pin(self.hold());
         let end = tokio::select! {
             biased;
-            end = held => end,
+            end = Box::pin(self.hold()) => end,
             () = tasks.stopping() => End::Status(Status::unavailable("the server is stopping")),
         };
         match end {
@@ -107,6 +109,7 @@ impl Conversation {
             End::Status(status) => answers.close(status).await,
             End::Refused(refusal) => {
                 tracing::info!(code = %refusal.code, sentence = refusal.sentence, "session refused");
+                self.who.refused("Control", &self.name, &refusal).await;
                 let message = convert::refused_message(refusal);
                 // As above: the node may have gone.
                 let _ = answers
@@ -136,6 +139,7 @@ impl Conversation {
                 "the first message of a session is its hello",
             )));
         };
+        self.name.clone_from(&hello.name);
         let offset = self.offset_of(hello.time_ms);
         let version = negotiate(hello.versions.unwrap_or_default()).ok_or_else(no_version)?;
         let (node, boot_id) = self.announce(hello).await.map_err(End::Refused)?;
@@ -163,7 +167,7 @@ impl Conversation {
     }
 
     async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {
-        let key = match self.shown {
+        let key = match self.who.shown {
             Shown::NotAsked => None,
             Shown::Nothing => return Err(no_certificate()),
             Shown::Key(key) => Some(key_alias(&key.to_string())),
@@ -358,7 +362,7 @@ fn no_version() -> End {
     End::Refused(Refusal::new(Code::VersionUnsupported, sentence, advice))
 }
 
-fn no_certificate() -> Refusal {
+pub(super) fn no_certificate() -> Refusal {
     let sentence = "this fleet's nodes show a certificate, and none was shown";
     let advice = "start the agent with a token from `hostler token create` and an https:// address";
     Refusal::new(Code::Unauthenticated, sentence, advice)

@@ -40,6 +40,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::answer::No;
+pub(crate) use self::who::bearer;
 use crate::Parts;
 
 /// Seconds for which a browser remembers the answer to a preflight.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use hostler_control::fleet::{AccessVerb, JoinTokenOrder, TokenOrder, Verb};
 use hostler_control::{ControlConfig, Trust, TrustConfig};
-use hostler_doors::{Access, Dialect, Listener, serve};
+use hostler_doors::{Access, Audit, Dialect, Listener, serve};
 use hostler_kit::trust::{Anchors, Bearer, ClientTls, Credentials, Invitation, secret};
-use hostler_kit::{Entropy as _, SystemClock, SystemEntropy};
+use hostler_kit::{Clock, Entropy as _, SystemClock, SystemEntropy};
 use hostler_model::{AccessRole, Actor, JoinTokenId, Timestamp, TokenId};
 use hostler_wire::session::v1::session_client::SessionClient;
 use hostler_wire::session::v1::{
@@ -25,24 +25,26 @@ use tonic::transport::{Channel, Endpoint};
 use crate::server::{Answer, Server, spec, store};
 
 /// A server with login, on a plain and on a secured port.
-struct Guarded {
-    server: Server,
-    trust: Trust,
+pub(crate) struct Guarded {
+    pub(crate) server: Server,
+    pub(crate) trust: Trust,
     secured: std::net::SocketAddr,
     dir: TempDir,
+    audit: Audit,
 }
 
 impl Guarded {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = TrustConfig {
             dir: dir.path().join("trust"),
             ..TrustConfig::default()
         };
         let trust = Trust::open(config, Arc::new(SystemClock::new())).unwrap();
-        let mut secured = None;
+        let (mut secured, clock) = (None, Arc::new(SystemClock::new()) as Arc<dyn Clock>);
+        let audit = Audit::open(&dir.path().join("audit"), &clock).unwrap();
         let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
-            parts.access = Access::guarded(&parts.control, &trust);
+            parts.access = Access::guarded(&parts.control, &trust).audited(audit.clone());
             secured = Some(parts.router(Dialect::Hostler));
             parts.router(Dialect::Hostler)
         })
@@ -60,20 +62,39 @@ impl Guarded {
             trust,
             secured: addr,
             dir,
+            audit,
         }
     }
 
-    async fn submit(&self, verb: AccessVerb) {
+    /// What was written down so far of that series, and as text.
+    pub(crate) async fn audit(&self, series: &str) -> (Vec<Value>, String) {
+        self.audit.flush().await;
+        let name = format!("audit/{series}-00000001.jsonl");
+        let text = std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        (lines.collect(), text)
+    }
+
+    pub(crate) async fn submit(&self, verb: AccessVerb) {
         let actor = Actor::User("test".to_owned());
         let verb = Verb::Access(Box::new(verb));
         self.server.control.submit(actor, verb).await.unwrap();
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.server.control.clock().wall_millis())
     }
 
-    async fn token(&self, role: AccessRole) -> String {
+    pub(crate) async fn token(&self, role: AccessRole) -> String {
+        self.token_until(role, None).await.1
+    }
+
+    /// The same, good until then, with its id.
+    pub(crate) async fn token_until(
+        &self,
+        role: AccessRole,
+        expires_at: Option<Timestamp>,
+    ) -> (TokenId, String) {
         let id = TokenId::mint(self.now(), SystemEntropy.next_u128());
         let bearer = Bearer {
             id: id.to_string(),
@@ -85,13 +106,13 @@ impl Guarded {
             role,
             account: None,
             hash: bearer.secret.hash(),
-            expires_at: None,
+            expires_at,
         }))
         .await;
-        bearer.reveal()
+        (id, bearer.reveal())
     }
 
-    async fn invitation(&self) -> String {
+    pub(crate) async fn invitation(&self) -> String {
         let id = JoinTokenId::mint(self.now(), SystemEntropy.next_u128());
         let invitation = Invitation {
             id: id.to_string(),
@@ -112,7 +133,7 @@ impl Guarded {
     }
 
     /// A channel of a machine with that key; joined if it has a certificate.
-    async fn channel(&self, tls: &ClientTls) -> Channel {
+    pub(crate) async fn channel(&self, tls: &ClientTls) -> Channel {
         let (tls, addr) = (tls.clone(), self.secured);
         let connector = tower::service_fn(move |_: http::Uri| {
             let tls = tls.clone();
@@ -126,7 +147,7 @@ impl Guarded {
         endpoint.connect_with_connector(connector).await.unwrap()
     }
 
-    async fn join(&self, name: &str) -> Machine {
+    pub(crate) async fn join(&self, name: &str) -> Machine {
         let key = Credentials::open(&self.dir.path().join(format!("{name}.key"))).unwrap();
         let anchors = self.trust.anchors().unwrap();
         let bare = ClientTls::new(&anchors, None).unwrap();
@@ -160,10 +181,10 @@ impl Guarded {
     }
 }
 
-struct Machine {
-    tls: ClientTls,
-    id: String,
-    key: Credentials,
+pub(crate) struct Machine {
+    pub(crate) tls: ClientTls,
+    pub(crate) id: String,
+    pub(crate) key: Credentials,
 }
 
 /// Every route of the description with its method, the parameters filled in.
@@ -242,6 +263,12 @@ async fn every_route_is_shut_for_those_who_may_not_and_open_for_those_who_may() 
     }
     let machine = guarded.join("box").await;
     let node = guarded.node_client(&machine);
+    let mut refused = BTreeSet::new();
+    let mut note = |status: StatusCode, headers: &reqwest::header::HeaderMap| {
+        if !is_let_in(status) {
+            refused.insert(headers["x-request-id"].to_str().unwrap().to_owned());
+        }
+    };
     for (method, path, filled) in routes() {
         let need = needed(&method, &path);
         let bare = server.send(method.clone(), &filled, &[], "").await;
@@ -249,10 +276,12 @@ async fn every_route_is_shut_for_those_who_may_not_and_open_for_those_who_may() 
             None => assert!(is_let_in(bare.status), "{method} {path}: {}", bare.text),
             Some(_) => drop(bare.is_problem(401, "unauthenticated")),
         }
+        note(bare.status, &bare.headers);
         for (role, token) in &tokens {
             let shown = format!("Bearer {token}");
             let headers = [("authorization", shown.as_str())];
             let answer = server.send(method.clone(), &filled, &headers, "").await;
+            note(answer.status, &answer.headers);
             if need.is_none_or(|need| *role >= need) {
                 assert!(
                     is_let_in(answer.status),
@@ -266,12 +295,25 @@ async fn every_route_is_shut_for_those_who_may_not_and_open_for_those_who_may() 
         let url = format!("https://{}{filled}", guarded.secured);
         let answer = node.request(method.clone(), &url).send().await.unwrap();
         let status = answer.status();
+        note(status, answer.headers());
         assert_eq!(
             is_let_in(status),
             need.is_none(),
             "node {method} {path}: {status}"
         );
     }
+    // Each refusal is in the audit.
+    let (members, strangers) = (
+        guarded.audit("requests").await,
+        guarded.audit("strangers").await,
+    );
+    let lines = members.0.iter().chain(&strangers.0);
+    let written: BTreeSet<_> = lines
+        .filter(|line| line["outcome"] == "refused")
+        .filter_map(|line| Some(line["request"].as_str()?.to_owned()))
+        .collect();
+    assert!(refused.len() > 100, "{}", refused.len());
+    assert_eq!(refused.difference(&written).next(), None);
     guarded.server.shut_down().await;
 }
 
@@ -404,7 +446,7 @@ async fn wrong_tokens_are_refused_the_sooner_the_more_there_are_and_right_ones_n
     guarded.server.shut_down().await;
 }
 
-fn hello(identity: &str) -> NodeMessage {
+pub(crate) fn hello(identity: &str) -> NodeMessage {
     NodeMessage {
         message: Some(node_message::Message::Hello(Hello {
             versions: Some(Versions::ours()),
@@ -416,7 +458,7 @@ fn hello(identity: &str) -> NodeMessage {
 }
 
 /// What the server answers to a hello: the node's id, or the code of its refusal.
-async fn greet(channel: Channel, identity: &str) -> Result<String, String> {
+pub(crate) async fn greet(channel: Channel, identity: &str) -> Result<String, String> {
     let messages = futures::StreamExt::chain(
         tokio_stream::iter([hello(identity)]),
         futures::stream::pending(),

@@ -2,6 +2,7 @@
 //! clients. Nothing here measures time; waits are for conditions, with generous deadlines.
 
 mod access;
+mod audit;
 mod client;
 mod deployments;
 mod discoveries;
@@ -9,6 +10,7 @@ mod errands;
 mod foreign;
 mod fuzz;
 mod jobs;
+mod leaving;
 mod listener;
 mod logs;
 mod miaas;

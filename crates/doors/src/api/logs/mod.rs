@@ -25,8 +25,9 @@ use self::merged::Merged;
 use super::events::{answer, sse_event};
 use super::refuse::{Failure, problem};
 use super::socket::{Form, Socket};
-use super::take::{Query, Target};
+use super::take::{Query, Stay, Target};
 use super::{Api, convert};
+use crate::access::Warrant;
 
 /// Most copies whose logs are read at a time.
 const MOST_COPIES: usize = 64;
@@ -50,7 +51,7 @@ pub(super) enum Part {
         (status = "default", body = api::Problem)))]
 pub(super) async fn of_workload(
     State(api): State<Api>,
-    Target(target): Target,
+    (Target(target), Stay(stay)): (Target, Stay),
     Query(query): Query<LogQuery>,
     socket: Option<Socket>,
 ) -> Result<Response, Failure> {
@@ -62,7 +63,7 @@ pub(super) async fn of_workload(
         slot: query.slot,
         one: None,
     };
-    source.answer(request, socket, &api).await
+    source.answer((request, stay), socket, &api).await
 }
 
 /// The lines of one copy.
@@ -72,7 +73,7 @@ pub(super) async fn of_workload(
         (status = "default", body = api::Problem)))]
 pub(super) async fn of_assignment(
     State(api): State<Api>,
-    Target(target): Target,
+    (Target(target), Stay(stay)): (Target, Stay),
     Query(query): Query<LogQuery>,
     socket: Option<Socket>,
 ) -> Result<Response, Failure> {
@@ -85,14 +86,14 @@ pub(super) async fn of_assignment(
         slot: None,
         one: Some(copy.id),
     };
-    source.answer(request, socket, &api).await
+    source.answer((request, stay), socket, &api).await
 }
 
 /// The live tail of a workload, as text: for contracts that know no more.
 pub(super) async fn tail(
     api: &Api,
     workload: WorkloadId,
-    lines: u64,
+    (lines, stay): (u64, Warrant),
 ) -> Result<BoxStream<'static, Part>, Failure> {
     let source = Source {
         control: api.control.clone(),
@@ -105,7 +106,7 @@ pub(super) async fn tail(
         follow: true,
         ..LogRequest::default()
     };
-    source.open(request).await
+    source.open(request, stay).await
 }
 
 fn request(query: &LogQuery) -> Result<LogRequest, Failure> {
@@ -133,30 +134,34 @@ struct Source {
 impl Source {
     async fn answer(
         self,
-        request: LogRequest,
+        (request, stay): (LogRequest, Warrant),
         socket: Option<Socket>,
         api: &Api,
     ) -> Result<Response, Failure> {
         // Room is taken before anything is opened for it.
         let socket = socket.map(|it| it.enter(&api.sockets)).transpose()?;
-        let parts = self.open(request).await?;
+        let parts = self.open(request, stay).await?;
         Ok(match socket {
             None => answer(parts.map(event), &api.control),
             Some(socket) => socket.tell(parts, Form::Json, &api.control),
         })
     }
 
-    async fn open(self, request: LogRequest) -> Result<BoxStream<'static, Part>, Failure> {
+    async fn open(
+        self,
+        request: LogRequest,
+        stay: Warrant,
+    ) -> Result<BoxStream<'static, Part>, Failure> {
+        let word = |refusal| Part::Problem(problem(refusal));
         let control = self.control.clone();
         let copies = self.copies();
         let (opened, failed) = self.open_all(&copies, request).await;
         if request.follow {
-            return Ok(Following::start(self, request, opened, failed)
-                .parts()
-                .boxed());
+            let following = Following::start(self, request, opened, failed);
+            return Ok(stay.limit(following.parts(), word));
         }
         let merged = Merged::start(&control, opened, failed).await?;
-        Ok(merged.parts().boxed())
+        Ok(stay.limit(merged.parts(), word))
     }
 
     /// The copies to read, the wanted ones first.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::api::refuse::Failure;
 use crate::api::socket::{Close, Form, Socket};
-use crate::api::take::Query;
+use crate::api::take::{Query, Stay};
 use crate::api::{Api, logs};
 
 /// Lines that are told of what was written before.
@@ -35,6 +35,7 @@ impl Default for TailQuery {
 /// Opens the tail.
 pub(in crate::api) async fn tail(
     State(api): State<Api>,
+    Stay(stay): Stay,
     Query(query): Query<TailQuery>,
     socket: Option<Socket>,
 ) -> Result<Response, Failure> {
@@ -46,6 +47,6 @@ pub(in crate::api) async fn tail(
     let Some(workload) = api.deployment(&query.deployment) else {
         return Ok(socket.close(Close::new(Close::UNKNOWN, "Deployment not found")));
     };
-    let parts = logs::tail(&api, workload.id, query.tail).await?;
+    let parts = logs::tail(&api, workload.id, (query.tail, stay)).await?;
     Ok(socket.tell(parts, Form::Text, &api.control))
 }

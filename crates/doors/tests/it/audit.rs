@@ -1,0 +1,317 @@
+//! The audit: who did what, from where, and how it ended, on every door; and what is not in it.
+#![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
+
+use std::sync::Arc;
+
+use hostler_control::ControlConfig;
+use hostler_doors::{Access, Audit, Dialect};
+use hostler_kit::trust::{ClientTls, Credentials};
+use hostler_kit::{Clock, SystemClock};
+use hostler_model::AccessRole;
+use hostler_wire::orchion::v1::RegisterNodeRequest;
+use hostler_wire::session::v1::session_client::SessionClient;
+use hostler_wire::session::v1::{JoinRequest, RenewRequest};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::access::{Guarded, greet};
+use crate::orchion;
+use crate::server::{DEADLINE, Server, spec, store};
+use crate::spot::{Spot, registration};
+
+/// The lines of that method, without what differs from run to run.
+fn of<'a>(lines: &'a [Value], method: &str) -> Vec<&'a Value> {
+    lines
+        .iter()
+        .filter(|line| line["method"] == method)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_line_says_who_did_what_from_where_and_how_it_ended() {
+    let guarded = Guarded::start().await;
+    let (id, token) = guarded.token_until(AccessRole::Operator, None).await;
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("x-request-id", "mine-1"),
+    ];
+    let send = async |method, path: &str, body: String| {
+        guarded.server.send(method, path, &headers, body).await
+    };
+    send(Method::POST, "/api/v1/workloads", spec("web", 1)).await;
+    send(Method::POST, "/api/v1/workloads/web/stop", String::new()).await;
+    send(Method::DELETE, "/api/v1/nodes/nothing", String::new()).await;
+    send(
+        Method::GET,
+        "/api/v1/assignments/nothing/exec",
+        String::new(),
+    )
+    .await;
+    send(Method::POST, "/api/v1/tokens", "{}".to_owned()).await;
+    // A token that somebody takes for a name is not kept.
+    send(
+        Method::DELETE,
+        &format!("/api/v1/workloads/{token}"),
+        String::new(),
+    )
+    .await;
+    // Who only looks leaves no line, nor does a beat or a plan.
+    for path in ["/api/v1/nodes", "/api/v1/events", "/api/v1/secrets"] {
+        send(Method::GET, path, String::new()).await;
+    }
+    send(Method::POST, "/api/v1/workloads/plan", spec("web", 2)).await;
+    send(Method::POST, "/api/v1/nodes/x/heartbeat", "{}".to_owned()).await;
+    let (lines, text) = guarded.audit("requests").await;
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            (text("route"), text("thing"), text("outcome"), text("code"))
+        })
+        .collect();
+    let expected = [
+        ("/api/v1/workloads", "web", "done", ""),
+        ("/api/v1/workloads/{id}/stop", "web", "done", ""),
+        ("/api/v1/nodes/{id}", "nothing", "refused", "node-not-found"),
+        (
+            "/api/v1/assignments/{id}/exec",
+            "nothing",
+            "refused",
+            "bad-request",
+        ),
+        ("/api/v1/tokens", "", "refused", "forbidden"),
+        (
+            "/api/v1/workloads/{id}",
+            "hostler_…",
+            "refused",
+            "workload-not-found",
+        ),
+    ];
+    let expected = expected.map(|(a, b, c, d)| (a.into(), b.into(), c.into(), d.into()));
+    assert_eq!(told, expected);
+    let first = &lines[0];
+    let actor = json!({"kind": "person", "name": "operator", "id": id.to_string()});
+    assert_eq!(first["actor"], actor);
+    assert_eq!(first["request"], "mine-1");
+    assert_eq!(
+        (&first["door"], &first["status"]),
+        (&"api".into(), &201.into())
+    );
+    assert!(first["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+    let at = hostler_model::Timestamp::parse(first["at"].as_str().unwrap());
+    assert!(at.is_some_and(|at| at <= guarded.now()));
+    assert!(!text.contains(token.rsplit('_').next().unwrap()), "{text}");
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn strangers_have_files_of_their_own_and_a_token_is_named_by_its_id() {
+    let guarded = Guarded::start().await;
+    let (id, token) = guarded.token_until(AccessRole::Admin, None).await;
+    let wrong = format!("Bearer hostler_{id}_wrong");
+    for shown in [&[][..], &[("authorization", wrong.as_str())]] {
+        let answer = guarded
+            .server
+            .send(Method::GET, "/api/v1/nodes", shown, "")
+            .await;
+        answer.is_problem(401, "unauthenticated");
+    }
+    assert_eq!(guarded.audit("requests").await.0, [] as [Value; 0]);
+    let (lines, text) = guarded.audit("strangers").await;
+    let actors: Vec<_> = lines.iter().map(|line| &line["actor"]).collect();
+    let named = json!({"kind": "nobody", "id": id.to_string()});
+    assert_eq!(actors, [&json!({"kind": "nobody"}), &named]);
+    assert!(!text.contains("wrong") && !text.contains(&token), "{text}");
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn machines_that_join_renew_and_are_refused_are_written_down() {
+    let guarded = Guarded::start().await;
+    let machine = guarded.join("box").await;
+    let bare = ClientTls::new(&guarded.trust.anchors().unwrap(), None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let stranger = Credentials::open(&dir.path().join("key")).unwrap();
+    let mut client = SessionClient::new(guarded.channel(&bare).await);
+    let request = |key: &Credentials| key.request().unwrap().0;
+    let renewal = RenewRequest {
+        request: request(&machine.key),
+    };
+    client.renew(renewal).await.unwrap();
+    let token = "hostler-join_canary_canary_canary".to_owned();
+    let refused = JoinRequest {
+        token,
+        request: request(&stranger),
+        name: "intruder".to_owned(),
+        ..JoinRequest::default()
+    };
+    client.join(refused).await.unwrap();
+    let unknown = RenewRequest {
+        request: request(&stranger),
+    };
+    client.renew(unknown).await.unwrap();
+    greet(guarded.channel(&bare).await, "identity-of-box")
+        .await
+        .unwrap_err();
+    greet(guarded.channel(&machine.tls).await, "another")
+        .await
+        .unwrap_err();
+
+    let (lines, _) = guarded.audit("requests").await;
+    let node = json!({"kind": "node", "name": "box", "id": machine.id});
+    for (method, outcome) in [("Join", "done"), ("Renew", "done"), ("Control", "refused")] {
+        let found = of(&lines, method);
+        assert_eq!(found.len(), 1, "{method}: {lines:?}");
+        assert_eq!(
+            (&found[0]["actor"], &found[0]["outcome"]),
+            (&node, &outcome.into())
+        );
+        assert_eq!(found[0]["door"], "session");
+    }
+    let (lines, text) = guarded.audit("strangers").await;
+    let codes: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line["method"].as_str().unwrap(),
+                line["code"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("Join", "join-token-invalid"),
+        ("Renew", "node-key-unknown"),
+        ("Control", "unauthenticated"),
+    ];
+    assert_eq!(codes, expected);
+    assert_eq!(lines[0]["thing"], "intruder");
+    assert!(!text.contains("canary"), "{text}");
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_goes_away_before_the_answer_is_written_down_all_the_same() {
+    let guarded = Guarded::start().await;
+    let token = guarded.token(AccessRole::Operator).await;
+    let mut stream = tokio::net::TcpStream::connect(guarded.server.addr)
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /api/v1/workloads HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+         content-length: 1000\r\n\r\nname: web",
+        guarded.server.addr
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // It has been taken up once an answer to somebody else is there.
+    drop(stream);
+    let waiting = async {
+        loop {
+            let (lines, _) = guarded.audit("requests").await;
+            if let Some(line) = lines.first() {
+                return line.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let line = tokio::time::timeout(DEADLINE, waiting).await.unwrap();
+    assert_eq!(line["actor"]["name"], "operator");
+    // The body that broke off may be noticed first, and is answered to nobody.
+    let outcome = line["outcome"].as_str().unwrap();
+    assert!(["broken-off", "refused"].contains(&outcome), "{line}");
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn other_contracts_doors_are_watched_and_their_beats_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let audit = Audit::open(dir.path(), &clock).unwrap();
+    let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
+        parts.access = Access::open(&parts.control).audited(audit.clone());
+        parts.router(Dialect::Hostler)
+    })
+    .await;
+    let spot = Spot::of(server).await;
+    let agent = spot.register("one", "i-1").await;
+    let beat = json!({"status": "online"});
+    Spot::ok(
+        &spot
+            .post(&format!("/api/agents/{agent}/heartbeat"), &beat)
+            .await,
+    );
+    let body = registration("two", "i-2").to_string();
+    let bad = [("authorization", "Bearer token-of-nobody")];
+    spot.server
+        .send(Method::POST, "/api/agents/register", &bad, body)
+        .await;
+    let mut agent = orchion::agent(&spot.server).await;
+    orchion::register(&mut agent, orchion::node("o-1"))
+        .await
+        .unwrap();
+    orchion::beat(&mut agent, "o-1").await.unwrap();
+    agent
+        .register_node(RegisterNodeRequest { node: None })
+        .await
+        .unwrap_err();
+    audit.flush().await;
+    let text = std::fs::read_to_string(dir.path().join("requests-00000001.jsonl")).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let by = (text(&line["actor"]["kind"]), text(&line["actor"]["name"]));
+            (by, text(&line["route"]), text(&line["outcome"]))
+        })
+        .collect();
+    let anonymous = || ("anonymous".to_owned(), String::new());
+    let acme = || ("client".to_owned(), "acme".to_owned());
+    let call = "/orchion.v1.Orchestrator/{*method}";
+    let expected = [
+        (anonymous(), "/api/admin/clients/create", "done"),
+        (acme(), "/api/agents/register", "done"),
+        (anonymous(), "/api/agents/register", "refused"),
+        (anonymous(), call, "done"),
+        (anonymous(), call, "refused"),
+    ];
+    let expected = expected.map(|(by, route, outcome)| (by, route.into(), outcome.into()));
+    assert_eq!(told, expected);
+    assert_eq!(lines[3]["method"], "RegisterNode");
+    assert!(
+        !text.contains(&spot.token) && !text.contains("token-of-nobody"),
+        "{text}"
+    );
+    spot.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn where_it_cannot_be_written_the_server_goes_on_and_counts_what_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = dir.path().join("audit");
+    std::fs::write(&taken, "no directory").unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let audit = Audit::open(&taken, &clock).unwrap();
+    let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
+        parts.access = Access::open(&parts.control).audited(audit.clone());
+        parts.router(Dialect::Hostler)
+    })
+    .await;
+    assert_eq!(server.apply("web", 0).await.status, 201);
+    audit.flush().await;
+    let lost = "hostler_audit_lines_total{result=\"lost\"} 1";
+    let figures = server.get("/metrics").await.text;
+    assert!(figures.contains(lost), "{figures}");
+    // There is room again, and the hole is told of.
+    std::fs::remove_file(&taken).unwrap();
+    assert_eq!(server.apply("other", 0).await.status, 201);
+    audit.flush().await;
+    let text = std::fs::read_to_string(taken.join("requests-00000001.jsonl")).unwrap();
+    assert!(text.starts_with("{\"lost\":1}\n"), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+    server.shut_down().await;
+}
