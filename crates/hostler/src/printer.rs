@@ -24,6 +24,8 @@ pub(crate) struct Printer {
     talk: Sink,
     has_colour: bool,
     is_live: bool,
+    /// Whether what is said goes to a person's terminal, and not to a log.
+    is_watched: bool,
     is_closed: AtomicBool,
 }
 
@@ -66,8 +68,14 @@ impl Printer {
             talk: Mutex::new(Box::new(std::io::stderr())),
             has_colour: std::io::stdout().is_terminal() && !is_plain,
             is_live: std::io::stderr().is_terminal() && environment.get("TERM") != Some("dumb"),
+            is_watched: std::io::stderr().is_terminal(),
             is_closed: AtomicBool::new(false),
         }
+    }
+
+    /// Whether talk is read by a person now, and kept nowhere.
+    pub(crate) const fn is_watched(&self) -> bool {
+        self.is_watched
     }
 
     /// One line of data.
@@ -277,6 +285,7 @@ mod tests {
             talk: Mutex::new(Box::new(talk.clone())),
             has_colour: false,
             is_live: false,
+            is_watched: false,
             is_closed: AtomicBool::new(false),
         };
         (printer, data, talk)

@@ -37,6 +37,7 @@ struct Look {
     /// Nobody is asked for a login.
     is_open: bool,
     ready: Ready,
+    audit_lost: u64,
     nodes: Vec<Node>,
     workloads: Vec<Workload>,
 }
@@ -109,6 +110,8 @@ async fn look(remote: &Remote<'_>) -> Result<Look, ClientError> {
         // One that does not know the question, or us, is not called open.
         is_open: client.whoami().await.is_ok_and(|who| who.role.is_none()),
         ready: client.ready().await?,
+        // One of an older version has none.
+        audit_lost: client.audit_lost().await.unwrap_or_default(),
         nodes: client.nodes(NodeFilter { gone: Some(false) }).await?,
         workloads: client.workloads().await?,
     })
@@ -192,6 +195,17 @@ fn server(look: &Look) -> Vec<Finding> {
                 look.version.version
             ),
             advice: "use programs of one version where you can".to_owned(),
+        });
+    }
+    if look.audit_lost > 0 {
+        findings.push(Finding {
+            gravity: Gravity::Problem,
+            about: about(),
+            sentence: format!(
+                "{} lines of the audit are lost since it began",
+                look.audit_lost
+            ),
+            advice: "see to the disk of its data directory; its log says when it began".to_owned(),
         });
     }
     if look.nodes.is_empty() {
@@ -342,6 +356,7 @@ mod tests {
             },
             is_open: true,
             ready: serde_json::from_value(json!({"ready": true, "checks": []})).unwrap(),
+            audit_lost: 0,
             nodes: serde_json::from_value(nodes).unwrap(),
             workloads: serde_json::from_value(workloads).unwrap(),
         }
@@ -443,8 +458,10 @@ mod tests {
         }))
         .unwrap();
         look.version.version = "9.9.9".to_owned();
+        look.audit_lost = 7;
         let told = told(&look);
-        assert_eq!(told.iter().filter(|it| it.0 == Gravity::Problem).count(), 2);
+        assert_eq!(told.iter().filter(|it| it.0 == Gravity::Problem).count(), 3);
+        assert!(told.iter().any(|it| it.1.contains("7 lines of the audit")));
         assert!(told.iter().any(|it| it.0 == Gravity::Warning));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hostler_agent::{LocalMachine, Machine as _};
 use hostler_control::{Control, ControlConfig, Parts, StartError, Trust, TrustConfig};
-use hostler_doors::{Access, BindError, Bound, Dialect, Listener, serve_through};
+use hostler_doors::{Access, Audit, BindError, Bound, Dialect, Listener, serve_through};
 use hostler_kit::sealed::{Keyring, KeyringError};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_store::{OpenError, SqliteStore, Store};
@@ -24,6 +24,8 @@ use crate::status::ExitStatus;
 const ANSWERING: Duration = Duration::from_secs(3);
 /// How often it is looked whether this server still decides.
 const LOOK: Duration = Duration::from_millis(500);
+/// Where in the data directory it is written down who did what.
+const AUDIT: &str = "audit";
 
 /// A control plane that serves.
 pub(crate) struct ControlPlane {
@@ -106,6 +108,7 @@ impl ControlPlane {
             let of = (settings.data_dir.as_path(), local.as_str(), resets);
             admin = first_admin((&control, trust), entropy.as_ref(), of).await?;
         }
+        doors.access = doors.access.audited(begin_audit(settings, &control)?);
         doors.backups = Some(StoreBackups::new(store, &control, &settings.data_dir));
         let router = doors.router(Dialect::Hostler);
         let families = || (tasks.clone(), doorway.clone());
@@ -141,8 +144,9 @@ impl ControlPlane {
         if let Some(FirstAdmin { path, join }) = &self.admin {
             printer.talk(&format!(
                 "the fleet has an admin now, whose token is in {}; `hostler` finds it there by itself\n\
-                 within an hour, machines join with:\n{join}",
-                path.display()
+                 within an hour, machines join with:\n{}",
+                path.display(),
+                join.line(printer.is_watched())
             ));
         }
     }
@@ -170,6 +174,21 @@ impl ControlPlane {
             "another one decides now, or the disk was too slow; a service manager starts this one again",
         )
     }
+}
+
+/// What is said while the server ends is on the disk before it has ended.
+fn begin_audit(settings: &ServerSettings, control: &Control) -> Result<Audit, Failure> {
+    let audit = Audit::open(&settings.data_dir.join(AUDIT), control.clock());
+    let audit = audit.map_err(|error| {
+        let sentence = format!("the audit cannot begin: {error}");
+        Failure::failed(sentence, "look how many threads this machine may start")
+    })?;
+    let (tasks, last) = (control.tasks().clone(), audit.clone());
+    control.tasks().spawn("audit", async move {
+        tasks.stopping().await;
+        last.flush().await;
+    });
+    Ok(audit)
 }
 
 /// An agent on this machine cannot dial "every address".

@@ -1,11 +1,13 @@
-//! The first admin of a fleet: made when there is no token at all, kept in a file for the owner of the data directory,
-//! and shown once.
+//! The first admin of a fleet: made when there is no token at all, and kept in a file for the owner of the data
+//! directory, as is the first token to join with. That one is shown to a person at a terminal; what a program shows
+//! goes to journals that others read, and there stands only where the token is.
 
 use std::path::{Path, PathBuf};
 
 use hostler_control::fleet::{AccessVerb, JoinTokenOrder, TokenOrder, Verb};
 use hostler_control::{Control, Trust};
 use hostler_kit::Entropy;
+use hostler_kit::files::{Readers, replace};
 use hostler_kit::trust::{Bearer, Invitation, secret};
 use hostler_model::{AccessRole, Actor, JoinTokenId, Refusal, Timestamp, TokenId};
 
@@ -20,9 +22,37 @@ const JOIN_SPAN: u64 = 60 * 60 * 1_000;
 /// What is told once.
 pub(crate) struct FirstAdmin {
     pub(crate) path: PathBuf,
-    /// What is typed on a machine that is to join.
-    pub(crate) join: String,
+    pub(crate) join: FirstJoin,
 }
+
+/// How machines join at first.
+pub(crate) struct FirstJoin {
+    path: PathBuf,
+    token: String,
+    server: String,
+}
+
+impl FirstJoin {
+    /// What is typed on a machine that is to join. Only a person who watches is shown the token.
+    pub(crate) fn line(&self, is_watched: bool) -> String {
+        let Self {
+            path,
+            token,
+            server,
+        } = self;
+        if is_watched {
+            return format!("HOSTLER_JOIN_TOKEN={token} hostler agent --server {server}");
+        }
+        format!(
+            "hostler agent --server {server} --token-file FILE\n\
+             FILE holds what is in {} of this machine",
+            path.display()
+        )
+    }
+}
+
+/// The file of the first join token in the data directory.
+const JOIN_TOKEN: &str = "join-token";
 
 /// Makes the first admin, unless there is a token already; `resets` makes it anew. `local` is the server's address on
 /// this machine.
@@ -65,15 +95,15 @@ pub(crate) async fn first_admin(
         expires_at: None,
     };
     submit(control, AccessVerb::Issue(order)).await?;
-    let join = invite((control, trust), entropy, (now, local)).await?;
+    let join = invite((control, trust), entropy, (now, data_dir, local)).await?;
     Ok(Some(FirstAdmin { path, join }))
 }
 
 async fn invite(
     (control, trust): (&Control, &Trust),
     entropy: &dyn Entropy,
-    (now, local): (Timestamp, &str),
-) -> Result<String, Refusal> {
+    (now, data_dir, local): (Timestamp, &Path, &str),
+) -> Result<FirstJoin, Failure> {
     let id = JoinTokenId::mint(now, entropy.next_u128());
     let invitation = Invitation {
         id: id.to_string(),
@@ -90,11 +120,17 @@ async fn invite(
         expires_at: Timestamp::from_millis(now.as_millis() + JOIN_SPAN),
     };
     submit(control, AccessVerb::Invite(order)).await?;
+    let (path, token) = (data_dir.join(JOIN_TOKEN), invitation.reveal());
+    replace(&path, token.as_bytes(), Readers::Owner).map_err(|error| {
+        let sentence = format!("cannot write {}: {error}", path.display());
+        Failure::failed(sentence, "look for a full disk, or missing rights")
+    })?;
     let server = trust.urls().first().map_or(local, String::as_str);
-    Ok(format!(
-        "HOSTLER_JOIN_TOKEN={} hostler agent --server {server}",
-        invitation.reveal()
-    ))
+    Ok(FirstJoin {
+        path,
+        token,
+        server: server.to_owned(),
+    })
 }
 
 async fn submit(control: &Control, verb: AccessVerb) -> Result<(), Refusal> {

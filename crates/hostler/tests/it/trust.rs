@@ -29,11 +29,26 @@ impl Guarded {
             join_token: String::new(),
         };
         guarded.start_server();
-        let server = guarded.server.as_mut().unwrap();
-        let line = server.line("HOSTLER_JOIN_TOKEN=");
-        let (token, _) = line.split_once(" hostler agent --server https://").unwrap();
-        guarded.join_token = token.split_once('=').unwrap().1.to_owned();
+        guarded.join_token = guarded.first_join_token();
         guarded
+    }
+
+    /// What was told is how machines join, and where the token is: a log is read by many.
+    fn first_join_token(&mut self) -> String {
+        let server = self.server.as_mut().unwrap();
+        let line = server.line("--token-file FILE");
+        assert!(
+            line.starts_with("hostler agent --server https://"),
+            "{line}"
+        );
+        let path = self.server_dir().join("join-token");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let token = std::fs::read_to_string(path).unwrap();
+        let server = self.server.as_mut().unwrap();
+        server.line("join-token of this machine");
+        assert!(!server.said().contains(&token), "{}", server.said());
+        token
     }
 
     fn start_server(&mut self) {
@@ -136,7 +151,7 @@ fn from_nothing_to_a_fleet_with_login_takes_three_commands() {
     fleet.server.take().unwrap().kill();
     fleet.start_server();
     let said = fleet.server.as_ref().unwrap().said();
-    assert!(!said.contains("HOSTLER_JOIN_TOKEN"), "{said}");
+    assert!(!said.contains("--token-file"), "{said}");
     fleet.agents.clear();
     fleet.start_agent("one", None);
     fleet.start_agent("two", None);
@@ -390,15 +405,7 @@ fn a_fleet_without_login_gets_one_and_its_nodes_stay_who_they_are() {
     assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
     fleet.server = None;
     fleet.start_server();
-    let line = fleet.server.as_mut().unwrap().line("HOSTLER_JOIN_TOKEN=");
-    let token = line
-        .split(' ')
-        .next()
-        .unwrap()
-        .split_once('=')
-        .unwrap()
-        .1
-        .to_owned();
+    let token = fleet.first_join_token();
     fleet.start_agent("box", Some(&token));
     fleet.wait_for("box", "ready");
     assert_eq!(id(fleet.admin(&["node", "ls", "--output", "json"])), before);

@@ -11,6 +11,7 @@ mod secrets;
 mod streams;
 mod workloads;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,13 +35,23 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence while an answer is read: three missed signs of life of a stream.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3 * stream::KEEP_ALIVE_SECONDS);
 
+/// The figure of lines of the audit that were lost.
+const AUDIT_LOST: &str = "hostler_audit_lines_total{result=\"lost\"} ";
+
 /// Talks to one control plane. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
     tls: Option<ClientConfig>,
+}
+
+/// The token is not shown.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.base)
+    }
 }
 
 /// Which revision the caller has seen.
@@ -151,6 +162,19 @@ impl Client {
     /// Whether the server is well, as MIaaS asks. An unwell server answers too.
     pub async fn health(&self) -> Result<Health, ClientError> {
         self.call_whatever_status(self.get(&["health"])).await
+    }
+
+    /// How many lines of the audit were lost since the server began; none are where there is no audit.
+    pub async fn audit_lost(&self) -> Result<u64, ClientError> {
+        let request = self.get(&["metrics"]).timeout(CALL_TIMEOUT);
+        let response = self.accepted(self.send(request).await?).await?;
+        let figures = response.text().await.map_err(|_| self.interrupted())?;
+        let lost = figures
+            .lines()
+            .find_map(|line| line.strip_prefix(AUDIT_LOST));
+        Ok(lost
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or_default())
     }
 
     /// Whether the server can serve requests now, and if not, what is missing.
