@@ -46,8 +46,11 @@ pub(crate) fn main(mode: Mode) -> Result<()> {
         .out_dir(scratch.path())
         // Hash order would make equal messages encode differently.
         .btree_map(".")
-        // It holds a value in clear: what prints it is written by hand.
-        .skip_debug([".hostler.session.v1.SecretValue"])
+        // They hold secrets in clear: what prints them is written by hand.
+        .skip_debug([
+            ".hostler.session.v1.SecretValue",
+            ".hostler.session.v1.JoinRequest",
+        ])
         .compile_fds(descriptors)
         .context("generate Rust")?;
     for entry in std::fs::read_dir(scratch.path())? {

@@ -32,7 +32,7 @@ pub(crate) enum Part {
     PersysAgent,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub(crate) struct InstallArgs {
     /// What to install
     #[arg(value_name = "PART")]
@@ -58,6 +58,13 @@ pub(crate) struct InstallArgs {
     /// No TLS and no login: the control plane, or Persys's contract, is open to everyone who reaches it
     #[arg(long)]
     pub(crate) insecure: bool,
+}
+
+/// The token is not shown.
+impl std::fmt::Debug for InstallArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "InstallArgs({:?})", self.part)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ pub(crate) struct ContractSettings {
 }
 
 /// `[miaas]` of `server.toml`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct MiaasFile {
     dialect: Option<String>,
@@ -27,13 +27,27 @@ pub(crate) struct MiaasFile {
 }
 
 /// `[orchion]` of `server.toml`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OrchionFile {
     api_key: Option<String>,
 }
 
 /// Secrets are not shown.
+impl std::fmt::Debug for MiaasFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MiaasFile")
+            .field("dialect", &self.dialect)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for OrchionFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OrchionFile").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for ContractSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ContractSettings")

@@ -5,13 +5,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What the program's surroundings say.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Environment {
     variables: BTreeMap<String, String>,
     /// Whether it runs as root.
     pub(crate) is_root: bool,
     /// Where configuration files are looked for.
     pub(crate) etc: PathBuf,
+}
+
+/// Variables hold tokens and passphrases, so only their names are shown.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
 }
 
 impl Environment {

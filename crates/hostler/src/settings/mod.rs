@@ -131,12 +131,18 @@ pub(crate) struct LogSettings {
 }
 
 /// How the command line reaches the server.
-#[derive(Debug)]
 pub(crate) struct ClientSettings {
     pub(crate) addr: String,
     pub(crate) token: Option<String>,
     /// Whom to believe where the address says https.
     pub(crate) anchors: Anchors,
+}
+
+/// The token is not shown.
+impl std::fmt::Debug for ClientSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClientSettings({})", self.addr)
+    }
 }
 
 /// Whether and how long to wait for the effect; none means not at all.

@@ -247,3 +247,28 @@ fn waiting_is_the_default() {
         None
     );
 }
+
+#[test]
+fn what_holds_a_secret_shows_none_in_debug_prints() {
+    let text =
+        "data_dir = \"/x\"\n[miaas]\njwt_secret = \"canary\"\n[orchion]\napi_key = \"canary\"\n";
+    let (_etc, mut environment) = with_file("server.toml", text, &[]);
+    let file: ServerFile = toml::from_str(text).unwrap();
+    let server = server(&["--insecure"], &environment).unwrap();
+    assert_eq!(&*server.contracts.miaas.jwt_secret, "canary");
+    environment = Environment::of(&[("HOSTLER_TOKEN", "canary"), ("JWT_SECRET", "canary")]);
+    let line = ["hostler", "install", "agent", "--token", "canary"];
+    let install = Cli::try_parse_from(line).unwrap();
+    let client = ClientSettings::resolve(crate::args::ClientArgs::default(), &environment);
+    let client = client.unwrap();
+    assert_eq!(client.token.as_deref(), Some("canary"));
+    for text in [
+        format!("{file:?}"),
+        format!("{server:?}"),
+        format!("{client:?}"),
+        format!("{install:?}"),
+        format!("{environment:?}"),
+    ] {
+        assert!(!text.contains("canary"), "{text}");
+    }
+}

@@ -10,6 +10,7 @@
 )]
 
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct JoinRequest {
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,

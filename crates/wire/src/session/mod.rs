@@ -25,6 +25,14 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 pub type DigestItem = ([u8; 16], u64, u32, u32);
 
 /// Without its value.
+impl fmt::Debug for v1::JoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for v1::SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretValue")
@@ -138,6 +146,30 @@ mod tests {
     use super::*;
 
     const UNITS: [DigestItem; 3] = [([1; 16], 1, 3, 1), ([2; 16], 7, 4, 2), ([3; 16], 1, 3, 1)];
+
+    #[test]
+    fn what_holds_a_secret_shows_none_in_debug_prints() {
+        let join = v1::JoinRequest {
+            token: "canary".to_owned(),
+            identity: "canary".to_owned(),
+            ..v1::JoinRequest::default()
+        };
+        let secret = v1::SecretValue {
+            value: b"canary".to_vec(),
+            ..v1::SecretValue::default()
+        };
+        let client = crate::client::Client::new("http://127.0.0.1:1", Some("canary"));
+        for text in [
+            format!("{join:?}"),
+            format!("{secret:?}"),
+            format!("{client:?}"),
+        ] {
+            assert!(
+                !text.contains("canary") && !text.contains("99, 97"),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn the_highest_common_version_counts() {

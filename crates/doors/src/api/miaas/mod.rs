@@ -61,7 +61,7 @@ pub(super) struct Registration {
 }
 
 /// What it gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = MiaasRegistered)]
 pub(super) struct Registered {
     node_id: String,
