@@ -5,6 +5,7 @@
 
 mod adopt;
 mod backup;
+mod canaries;
 mod churn;
 mod crash;
 mod doctor;
