@@ -6,9 +6,10 @@
 //! <data>/trust/ca.pem          the certificates that members believe, for people to carry along
 //! ```
 //!
-//! Certificates of the server are made anew at each start and long before they end, and are not kept. Files that
-//! somebody else made (an authority, a server certificate) are read again when they change; if they cannot be used
-//! then, what was read before goes on, and the log says so.
+//! Certificates of the server are made anew at each start and long before they end, and are not kept. Members are shown
+//! those, also where others are shown one that somebody else made. Files that somebody else made (an authority, a
+//! server certificate) are read again when they change; if they cannot be used then, what was read before goes on, and
+//! the log says so.
 //!
 //! A replica that is to serve the same fleet needs the same authority file.
 
@@ -19,8 +20,8 @@ use std::time::{Duration, SystemTime};
 use hostler_fleet::{AccessVerb, Verb};
 use hostler_kit::files::{Readers, replace};
 use hostler_kit::trust::{
-    Anchors, Authority, Believed, Credentials, Issued, Print, ServerTls, TrustError, Validity,
-    static_chain,
+    Anchors, Authority, Believed, Credentials, Issued, Print, ServerTls, Shown, TrustError,
+    Validity, static_chain,
 };
 use hostler_kit::{Clock, Tasks};
 use hostler_model::{Actor, Code, NodeId, Refusal};
@@ -45,7 +46,7 @@ pub struct TrustConfig {
     pub urls: Vec<String>,
     /// An authority that somebody else made; it is never written to.
     pub authority: Option<PathBuf>,
-    /// A certificate and its key that somebody else made, to be shown instead of one of the authority.
+    /// A certificate and its key that somebody else made, to be shown to those who are no members of the fleet.
     pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
@@ -66,11 +67,10 @@ struct Inner {
 /// What is shown and believed at the moment.
 struct Now {
     authority: Authority,
-    /// Of what the server shows.
+    /// Of the server's certificate by the authority.
     validity: Validity,
-    /// What a first contact looks for above the server's certificate.
-    print: Print,
-    /// What members believe, as text.
+    /// Who believes this believes the server, as text: the authority's certificates, and what stands above the one that
+    /// somebody else made.
     bundle: String,
     /// When the files that somebody else made were changed last.
     stamps: Vec<Option<SystemTime>>,
@@ -111,7 +111,7 @@ impl Trust {
     /// What a join token carries: by it a machine knows this server at the first contact.
     #[must_use]
     pub fn print(&self) -> Print {
-        self.now().print
+        self.now().authority.print()
     }
 
     /// The certificates that members believe, as text.
@@ -228,8 +228,7 @@ impl Trust {
         let now = self.now();
         // One that begins in the future was made while the clock was ahead, and is believed all the same.
         let is_due = wall(&self.0.clock) > now.validity.at_share(RENEWED_AT);
-        let is_ours = self.0.config.certificate.is_none();
-        if now.stamps == self.0.config.stamps() && !(is_ours && is_due) {
+        if now.stamps == self.0.config.stamps() && !is_due {
             return Ok(());
         }
         let authority = Authority::load(&self.0.config.authority_path())?;
@@ -267,18 +266,13 @@ impl Now {
     ) -> Result<(Self, Shown), TrustError> {
         let stamps = config.stamps();
         let mut bundle = authority.roots_pem();
-        let (shown, print) = match &config.certificate {
-            Some((certificate, key)) => {
-                let (shown, above) = static_chain(certificate, key)?;
-                bundle.push_str(&above.pem);
-                (shown, above.print)
-            }
-            None => {
-                let shown = authority.certify_server(key, &config.names, now)?;
-                (shown, authority.print())
-            }
-        };
-        let first = shown.cert.first();
+        let mut shown = Shown::from(authority.certify_server(key, &config.names, now)?);
+        if let Some((certificate, key)) = &config.certificate {
+            let (to_others, above) = static_chain(certificate, key)?;
+            bundle.push_str(&above);
+            shown.to_others = Some(to_others);
+        }
+        let first = shown.to_members.cert.first();
         let validity = first.map(Validity::of).transpose()?.unwrap_or(Validity {
             not_before: now,
             not_after: now,
@@ -286,15 +280,12 @@ impl Now {
         let now = Self {
             authority,
             validity,
-            print,
             bundle,
             stamps,
         };
         Ok((now, shown))
     }
 }
-
-type Shown = Arc<hostler_kit::trust::CertifiedKey>;
 
 impl TrustConfig {
     fn authority_path(&self) -> PathBuf {

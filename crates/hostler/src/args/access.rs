@@ -13,7 +13,7 @@ pub(crate) struct ServerTrustArgs {
     /// Make the first admin's token anew, where it is lost
     #[arg(long, help_heading = "TLS")]
     pub(crate) reset_admin: bool,
-    /// A certificate that somebody else made, to be shown instead of one of the fleet's authority
+    /// A certificate that somebody else made, to be shown to all but members of the fleet
     /// [env: HOSTLER_TLS_CERT]
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub(crate) tls_cert: Option<PathBuf>,

@@ -17,6 +17,8 @@ struct Guarded {
     agents: Vec<Running>,
     /// What the first start has told.
     join_token: String,
+    /// What the server is told beside where to listen and where its data is.
+    words: Vec<String>,
 }
 
 impl Guarded {
@@ -27,6 +29,7 @@ impl Guarded {
             server: None,
             agents: Vec::new(),
             join_token: String::new(),
+            words: Vec::new(),
         };
         guarded.start_server();
         guarded.join_token = guarded.first_join_token();
@@ -54,7 +57,8 @@ impl Guarded {
     fn start_server(&mut self) {
         let mut command = hostler(self.path());
         command.args(["server", "--listen", &self.listen, "--data-dir"]);
-        let mut server = Running::start(command.arg(self.server_dir()));
+        command.arg(self.server_dir()).args(&self.words);
+        let mut server = Running::start(&mut command);
         let line = server.line("listening on https://");
         self.listen = line.rsplit("https://").next().unwrap().to_owned();
         self.server = Some(server);
@@ -358,6 +362,89 @@ fn the_authority_gets_a_new_key_and_nobody_notices() {
     assert!(!events.contains("node-lost"), "{events}");
 }
 
+/// A certificate for this name by an authority that has nothing to do with the fleet; the files are the server's words.
+fn of_somebody_else(dir: &Path, name: &str) -> Vec<String> {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let above = rcgen::KeyPair::generate().unwrap();
+    let root = params.self_signed(&above).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, above);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+    std::fs::create_dir_all(dir).unwrap();
+    let write = |file: &str, text: String| {
+        std::fs::write(dir.join(file), text).unwrap();
+        dir.join(file).to_string_lossy().into_owned()
+    };
+    write("ca.pem", root);
+    let (certificate, key) = (
+        write("server.pem", certificate),
+        write("key.pem", key.serialize_pem()),
+    );
+    vec!["--tls-cert".into(), certificate, "--tls-key".into(), key]
+}
+
+#[test]
+fn a_certificate_of_somebody_else_is_for_people_and_members_do_not_notice() {
+    let mut fleet = Guarded::start();
+    let token = fleet.join_token.clone();
+    fleet.start_agent("early", Some(&token));
+    fleet.wait_for("early", "ready");
+    let restart = |fleet: &mut Guarded, words: Vec<String>| {
+        fleet.server.take().unwrap().kill();
+        fleet.words = words;
+        fleet.start_server();
+    };
+    // Its name is none by which anybody calls the server here.
+    let named = of_somebody_else(&fleet.path().join("named"), "fleet.example");
+    restart(&mut fleet, named);
+    let words = ["run", "talker", "--", "sh", "-c", "echo hello; sleep 1000"];
+    fleet.admin(&words).with_code(0);
+    eventually("the node is spoken to", || {
+        fleet.admin(&["logs", "talker"]).stdout.contains("hello")
+    });
+    let words = ["token", "create", "--output", "name"];
+    let late = fleet.admin(&words).with_code(0).stdout;
+    fleet.start_agent("late", Some(late.trim()));
+    fleet.wait_for("late", "ready");
+    // Another authority's; now a person can believe it who does not know the fleet's.
+    let addressed = of_somebody_else(&fleet.path().join("addressed"), "127.0.0.1");
+    restart(&mut fleet, addressed);
+    fleet.agents.clear();
+    fleet.start_agent("early", None);
+    fleet.agents[0].line("joined the fleet");
+    fleet.start_agent("late", None);
+    fleet.agents[1].line("joined the fleet");
+    let issued = ["token", "issue", "anna", "--role", "viewer"];
+    let anna = fleet.admin(&issued).with_code(0).stdout;
+    let believing = |ca: &Path| -> Ended {
+        let mut command = hostler(fleet.path());
+        command
+            .env("HOSTLER_TOKEN", anna.trim())
+            .env("HOSTLER_ADDR", fleet.url())
+            .env("HOSTLER_CA", ca);
+        command.args(["node", "ls"]).output().unwrap().into()
+    };
+    believing(&fleet.path().join("addressed/ca.pem")).with_code(0);
+    believing(&fleet.server_dir().join("trust/ca.pem")).with_code(0);
+    believing(&fleet.path().join("named/ca.pem")).with_code(4);
+    let words = ["authority", "show", "--output", "name"];
+    let print = fleet.admin(&words).with_code(0).stdout;
+    let home = tempfile::tempdir().unwrap();
+    let mut command = hostler(home.path());
+    command.args(["login", &fleet.url(), "--print", print.trim()]);
+    let done: Ended = command
+        .env("HOSTLER_TOKEN", anna.trim())
+        .output()
+        .unwrap()
+        .into();
+    done.with_code(0);
+    let mut command = hostler(home.path());
+    let listed: Ended = command.args(["node", "ls"]).output().unwrap().into();
+    listed.with_code(0);
+}
+
 #[test]
 fn a_fleet_without_login_gets_one_and_its_nodes_stay_who_they_are() {
     let directory = tempfile::tempdir().unwrap();
@@ -379,6 +466,7 @@ fn a_fleet_without_login_gets_one_and_its_nodes_stay_who_they_are() {
         server: Some(server),
         agents: Vec::new(),
         join_token: String::new(),
+        words: Vec::new(),
     };
     let plain = |fleet: &Guarded, words: &[&str]| -> Ended {
         let mut command = hostler(fleet.path());

@@ -9,7 +9,8 @@ use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -36,16 +37,13 @@ pub enum Anchors {
 /// TLS of a caller. Clones are one.
 #[derive(Clone)]
 pub struct ClientTls {
-    state: Arc<State>,
-    config: Arc<ClientConfig>,
+    config: Arc<RwLock<Arc<ClientConfig>>>,
     /// Where all of it is read again.
     kept: Option<Arc<Kept>>,
 }
 
-struct State {
-    believed: RwLock<Arc<dyn ServerCertVerifier>>,
-    shown: RwLock<Option<Arc<CertifiedKey>>>,
-}
+/// More authorities than these are a machine's whole list, which no hello needs to carry.
+const MOST_HINTS: usize = 16;
 
 impl Anchors {
     /// Certificates of authorities from a file.
@@ -74,20 +72,9 @@ impl ClientTls {
     /// # Errors
     /// The anchors cannot be used.
     pub fn new(anchors: &Anchors, shown: Option<Arc<CertifiedKey>>) -> Result<Self, TrustError> {
-        let state = Arc::new(State {
-            believed: RwLock::new(verifier(anchors)?),
-            shown: RwLock::new(shown),
-        });
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&state) as Arc<dyn ServerCertVerifier>)
-            .with_client_cert_resolver(Arc::clone(&state) as Arc<dyn ResolvesClientCert>);
-        // Servers of ours take no session up again.
-        config.resumption = Resumption::disabled();
+        let config = config(anchors, shown)?;
         Ok(Self {
-            state,
-            config: Arc::new(config),
+            config: Arc::new(RwLock::new(config)),
             kept: None,
         })
     }
@@ -124,24 +111,19 @@ impl ClientTls {
         anchors: &Anchors,
         shown: Option<Arc<CertifiedKey>>,
     ) -> Result<(), TrustError> {
-        let believed = verifier(anchors)?;
-        *self
-            .state
-            .believed
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = believed;
-        *self
-            .state
-            .shown
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = shown;
+        let config = config(anchors, shown)?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
 
-    /// For clients that make their connections themselves.
+    /// For clients that make their connections themselves, as it is now.
     #[must_use]
     pub fn config(&self) -> ClientConfig {
-        ClientConfig::clone(&self.config)
+        ClientConfig::clone(&self.now())
+    }
+
+    fn now(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Shakes hands with a server that was called by that name or address. The caller bounds the time.
@@ -163,7 +145,7 @@ impl ClientTls {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        TlsConnector::from(Arc::clone(&self.config))
+        TlsConnector::from(self.now())
             .with_alpn(protocols)
             .connect(name, stream)
             .await
@@ -185,34 +167,63 @@ impl PartialEq for ClientTls {
 
 impl Eq for ClientTls {}
 
+fn config(
+    anchors: &Anchors,
+    shown: Option<Arc<CertifiedKey>>,
+) -> Result<Arc<ClientConfig>, TrustError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(anchors)?)
+        .with_client_cert_resolver(Arc::new(Shown(shown)));
+    // Servers of ours take no session up again.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 fn verifier(anchors: &Anchors) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
     Ok(match anchors {
-        Anchors::Roots(roots) => Arc::new(OfFleet(of_roots(roots)?)),
-        Anchors::Called(roots) => of_roots(roots)?,
-        Anchors::Pinned(print) => Arc::new(Pinned(*print)),
+        Anchors::Roots(roots) => Arc::new(OfFleet::of(roots)?),
+        Anchors::Called(roots) => OfFleet::of(roots)?.inner,
+        Anchors::Pinned(print) => Arc::new(Pinned {
+            print: *print,
+            hints: vec![print.as_hint()],
+        }),
         Anchors::Machine => match rustls_platform_verifier::Verifier::new(provider()) {
             Ok(machine) => Arc::new(machine),
             // A small system has no list of authorities. That is no reason to do nothing at all.
-            Err(error) => Arc::new(Nobody(error.to_string())),
+            Err(error) => Arc::new(Nobody {
+                why: error.to_string(),
+                hints: Vec::new(),
+            }),
         },
     })
 }
 
-fn of_roots(roots: &[CertificateDer<'_>]) -> Result<Arc<WebPkiServerVerifier>, Error> {
-    let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(root.clone().into_owned())?;
-    }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
-        .build()
-        .map_err(|error| Error::General(error.to_string()))
-}
-
 /// Believes servers of an authority that is the fleet's alone, wherever they listen.
 #[derive(Debug)]
-struct OfFleet(Arc<WebPkiServerVerifier>);
+struct OfFleet {
+    inner: Arc<WebPkiServerVerifier>,
+    /// Tells the server whom we believe: one that has several certificates shows the right one.
+    hints: Vec<DistinguishedName>,
+}
 
 impl OfFleet {
+    fn of(roots: &[CertificateDer<'_>]) -> Result<Self, Error> {
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add(root.clone().into_owned())?;
+        }
+        let mut hints = store.subjects();
+        if hints.len() > MOST_HINTS {
+            hints.clear();
+        }
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self { inner, hints })
+    }
+
     fn verify(
         &self,
         (end_entity, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
@@ -220,7 +231,7 @@ impl OfFleet {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let verify = |name: &ServerName<'_>, now| {
-            self.0
+            self.inner
                 .verify_server_cert(end_entity, intermediates, name, &[], now)
         };
         let ours =
@@ -238,7 +249,10 @@ impl OfFleet {
 
 /// Believes whoever shows the pinned certificate, and is signed by it.
 #[derive(Debug)]
-struct Pinned(Print);
+struct Pinned {
+    print: Print,
+    hints: Vec<DistinguishedName>,
+}
 
 impl Pinned {
     fn verify(
@@ -248,20 +262,27 @@ impl Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let all = intermediates.iter().chain([end_entity]);
-        let pinned = all.into_iter().find(|shown| Print::of(shown) == self.0);
+        let pinned = all.into_iter().find(|shown| Print::of(shown) == self.print);
         let pinned = pinned.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-        let fleet = OfFleet(of_roots(std::slice::from_ref(pinned))?);
+        let fleet = OfFleet::of(std::slice::from_ref(pinned))?;
         fleet.verify((end_entity, intermediates), called, now)
     }
 }
 
 /// Believes no server, for the machine believes none.
 #[derive(Debug)]
-struct Nobody(String);
+struct Nobody {
+    why: String,
+    hints: Vec<DistinguishedName>,
+}
 
-/// Signatures do not depend on whom one believes.
+/// Signatures do not depend on whom one believes; hints are each verifier's own.
 macro_rules! signatures {
     () => {
+        fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+            (!self.hints.is_empty()).then_some(&self.hints)
+        }
+
         fn verify_tls12_signature(
             &self,
             message: &[u8],
@@ -331,48 +352,23 @@ impl ServerCertVerifier for Nobody {
         Err(Error::General(format!(
             "this machine knows no authority ({}): install its `ca-certificates`, or name the fleet's with a join \
              token or HOSTLER_CA",
-            self.0
+            self.why
         )))
     }
 
     signatures!();
 }
 
-impl ServerCertVerifier for State {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
-        let believed = Arc::clone(&believed);
-        believed.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
-    }
+/// What a caller shows to whoever asks.
+#[derive(Debug)]
+struct Shown(Option<Arc<CertifiedKey>>);
 
-    signatures!();
-}
-
-impl ResolvesClientCert for State {
+impl ResolvesClientCert for Shown {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.shown
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.clone()
     }
 
     fn has_certs(&self) -> bool {
-        self.shown
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
-    }
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("State")
+        self.0.is_some()
     }
 }

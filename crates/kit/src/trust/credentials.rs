@@ -140,28 +140,18 @@ pub(super) fn from_files(certificate: &Path, key: &Path) -> Result<Arc<Certified
     certified(chain, private).map_err(|error| TrustError::content(certificate, error))
 }
 
-/// The certificate at the top of a chain that somebody else made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Above {
-    pub print: Print,
-    pub pem: String,
-}
-
-/// A static certificate with its key, and what stands above it.
+/// A static certificate with its key, and the certificate at the top of its chain, as text.
 ///
 /// # Errors
 /// A file cannot be read or understood, or they do not fit together.
 pub fn static_chain(
     certificate: &Path,
     key: &Path,
-) -> Result<(Arc<CertifiedKey>, Above), TrustError> {
+) -> Result<(Arc<CertifiedKey>, String), TrustError> {
     let shown = from_files(certificate, key)?;
     let top = shown.cert.last();
     let top = top.ok_or_else(|| TrustError::content(certificate, "it holds no certificate"))?;
-    let above = Above {
-        print: Print::of(top),
-        pem: pem_of(std::slice::from_ref(top)),
-    };
+    let above = pem_of(std::slice::from_ref(top));
     Ok((shown, above))
 }
 

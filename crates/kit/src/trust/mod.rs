@@ -35,10 +35,10 @@ pub use rustls::sign::CertifiedKey;
 
 pub use self::authority::{Authority, Issued, NODE_LIFE};
 pub use self::client::{Anchors, ClientTls};
-pub use self::credentials::{Above, Credentials, Request, Validity, certificates, static_chain};
+pub use self::credentials::{Credentials, Request, Validity, certificates, static_chain};
 pub use self::kept::MemberFiles;
 pub use self::print::Print;
-pub use self::server::{Believed, Secured, ServerTls};
+pub use self::server::{Believed, Secured, ServerTls, Shown};
 pub use self::token::{Bearer, Invitation, Secret, secret, veiled};
 
 /// What every server of a fleet is called in its certificate, wherever it listens. Members of the fleet look for it,

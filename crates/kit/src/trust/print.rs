@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ring::digest::{SHA256, digest};
+use rustls::DistinguishedName;
 use rustls::pki_types::CertificateDer;
 
 use super::TrustError;
@@ -29,6 +30,16 @@ impl Print {
         let parsed = x509_parser::parse_x509_certificate(certificate);
         let (_, certificate) = parsed.map_err(|_| TrustError::unreadable("a certificate"))?;
         Ok(Self::of(certificate.public_key().raw))
+    }
+}
+
+impl Print {
+    /// As a hello names an authority of which nothing but its print is known: a name that holds nothing but it.
+    pub(super) fn as_hint(&self) -> DistinguishedName {
+        // SET { SEQUENCE { the id of a common name, a text of 64 bytes } }
+        let mut name = b"\x31\x49\x30\x47\x06\x03\x55\x04\x03\x0c\x40".to_vec();
+        name.extend(self.to_string().into_bytes());
+        DistinguishedName::in_sequence(&name)
     }
 }
 

@@ -2,6 +2,15 @@
 //!
 //! A client is asked for a certificate only if it speaks nothing but HTTP/2: those are programs of the fleet, while a
 //! browser would ask its user. What a certificate is worth is decided by the key in it ([`Secured::key`]).
+//!
+//! A server that has two certificates tells by the hello which one to show:
+//!
+//! ```text
+//!   the hello names an authority of the fleet, or its print ──► one of the fleet's authority
+//!   it names none, or others (browsers, curl, other programs) ──► the one that somebody else made
+//! ```
+//!
+//! Naming authorities is a part of TLS 1.3 (`certificate_authorities`), which our own clients do.
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -55,8 +64,19 @@ pub struct Secured<S> {
     pub key: Option<Print>,
 }
 
+/// What a server shows.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// To members of the fleet, and to everybody where there is no other.
+    pub to_members: Arc<CertifiedKey>,
+    /// To all others.
+    pub to_others: Option<Arc<CertifiedKey>>,
+}
+
 struct State {
-    shown: RwLock<Arc<CertifiedKey>>,
+    shown: RwLock<Arc<Shown>>,
+    /// How hellos of members name whom they believe.
+    hints: RwLock<Arc<Vec<DistinguishedName>>>,
     believed: RwLock<Arc<dyn ClientCertVerifier>>,
     is_required: bool,
 }
@@ -68,10 +88,10 @@ impl ServerTls {
     /// The certificate cannot be made.
     pub fn of(
         authority: &Authority,
-        shown: Arc<CertifiedKey>,
+        shown: impl Into<Shown>,
         believed: Believed,
     ) -> Result<Self, TrustError> {
-        Self::new(shown, authority.roots(), believed)
+        Self::new(shown.into(), authority.roots(), believed)
     }
 
     /// Shows the certificate in the files, and talks to nobody who shows none of their authority. The files are read
@@ -81,19 +101,20 @@ impl ServerTls {
     /// A file cannot be read or understood, or they do not belong together.
     pub fn of_files(files: MemberFiles) -> Result<Self, TrustError> {
         let (kept, (shown, roots)) = Kept::open(files)?;
-        let tls = Self::new(shown, &roots, Believed::Required)?;
+        let tls = Self::new(shown.into(), &roots, Believed::Required)?;
         let kept = Some(Arc::new(kept));
         Ok(Self { kept, ..tls })
     }
 
     fn new(
-        shown: Arc<CertifiedKey>,
+        shown: Shown,
         roots: &[CertificateDer<'static>],
         believed: Believed,
     ) -> Result<Self, TrustError> {
         let is_required = believed == Believed::Required;
         let state = Arc::new(State {
-            shown: RwLock::new(shown),
+            shown: RwLock::new(Arc::new(shown)),
+            hints: RwLock::new(Arc::new(hints(roots)?)),
             believed: RwLock::new(verifier(roots, is_required)?),
             is_required,
         });
@@ -129,12 +150,14 @@ impl ServerTls {
     /// The certificates cannot be used; then all stays as it was.
     pub fn replace(
         &self,
-        shown: Arc<CertifiedKey>,
+        shown: impl Into<Shown>,
         roots: &[CertificateDer<'static>],
     ) -> Result<(), TrustError> {
         let believed = verifier(roots, self.state.is_required)?;
+        let hints = hints(roots)?;
         *write(&self.state.believed) = believed;
-        *write(&self.state.shown) = shown;
+        *write(&self.state.hints) = Arc::new(hints);
+        *write(&self.state.shown) = Arc::new(shown.into());
         Ok(())
     }
 
@@ -200,6 +223,25 @@ fn speaks_two_alone(hello: &ClientHello<'_>) -> bool {
         .is_some_and(|mut protocols| protocols.next() == Some(HTTP_2) && protocols.next().is_none())
 }
 
+impl From<Arc<CertifiedKey>> for Shown {
+    fn from(to_members: Arc<CertifiedKey>) -> Self {
+        Self {
+            to_members,
+            to_others: None,
+        }
+    }
+}
+
+fn hints(roots: &[CertificateDer<'static>]) -> Result<Vec<DistinguishedName>, TrustError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone())?;
+    }
+    let mut hints = store.subjects();
+    hints.extend(roots.iter().map(|root| Print::of(root).as_hint()));
+    Ok(hints)
+}
+
 fn verifier(
     roots: &[CertificateDer<'static>],
     is_required: bool,
@@ -232,10 +274,17 @@ impl std::fmt::Debug for State {
 }
 
 impl ResolvesServerCert for State {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(
-            &self.shown.read().unwrap_or_else(PoisonError::into_inner),
-        ))
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = Arc::clone(&self.shown.read().unwrap_or_else(PoisonError::into_inner));
+        let hints = Arc::clone(&self.hints.read().unwrap_or_else(PoisonError::into_inner));
+        let mut named = hello.certificate_authorities().into_iter().flatten();
+        let is_ours = |name: &DistinguishedName| {
+            let name: &[u8] = name.as_ref();
+            hints.iter().any(|hint| hint.as_ref() == name)
+        };
+        let is_member = named.any(is_ours);
+        let others = shown.to_others.as_ref().filter(|_| !is_member);
+        Some(Arc::clone(others.unwrap_or(&shown.to_members)))
     }
 }
 

@@ -144,6 +144,95 @@ async fn members_of_another_fleet_are_strangers_both_ways() {
     assert!(meet(&fleet.tls, &client, "box").await.is_err());
 }
 
+/// A certificate that somebody else made for this name, with the one that signed it.
+fn of_somebody_else(name: &str) -> (Arc<CertifiedKey>, CertificateDer<'static>) {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let above = rcgen::KeyPair::generate().unwrap();
+    let root = params.self_signed(&above).unwrap().der().clone();
+    let issuer = rcgen::Issuer::new(params, above);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap().der().clone();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let shown = CertifiedKey::from_der(vec![certificate, root.clone()], key, &provider());
+    (Arc::new(shown.unwrap()), root)
+}
+
+/// Shakes hands as a program that is none of ours, and answers with the certificate that it was shown.
+async fn shown_to_curl(
+    server: &ServerTls,
+    root: &CertificateDer<'static>,
+    host: &'static str,
+) -> io::Result<CertificateDer<'static>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let (near, far) = duplex(64 << 10);
+    let name = rustls::pki_types::ServerName::try_from(host).unwrap();
+    let (served, called) = tokio::join!(server.accept(far), connector.connect(name, near));
+    served?;
+    let called = called?;
+    let chain = called.get_ref().1.peer_certificates().unwrap();
+    Ok(chain[0].clone().into_owned())
+}
+
+#[tokio::test]
+async fn members_are_shown_the_fleets_certificate_and_others_that_of_somebody_else() {
+    let fleet = Fleet::found();
+    let (key, client) = fleet.node("box", now());
+    let pinned = stranger(&Anchors::Pinned(fleet.authority.print()));
+    for _ in 0..2 {
+        // Another authority each time: that of the members stays, so they do not notice.
+        let (to_others, root) = of_somebody_else("fleet.example");
+        let to_members = server_of(&fleet.authority, fleet.dir.path(), now());
+        let shown = Shown {
+            to_members,
+            to_others: Some(Arc::clone(&to_others)),
+        };
+        fleet.tls.replace(shown, fleet.authority.roots()).unwrap();
+        for host in ["fleet.example", "192.0.2.1", "unheard.of"] {
+            let known = meet(&fleet.tls, &client, host).await.unwrap();
+            assert_eq!(known, Some(key.print()), "{host}");
+            assert_eq!(meet(&fleet.tls, &pinned, host).await.unwrap(), None);
+        }
+        let shown = shown_to_curl(&fleet.tls, &root, "fleet.example").await;
+        assert_eq!(shown.unwrap(), to_others.cert[0]);
+        // Ours believes it, too, where it is told to; by the name that it was made for alone.
+        let told = stranger(&Anchors::Roots(vec![root.clone()]));
+        assert!(meet(&fleet.tls, &told, "fleet.example").await.is_ok());
+        assert!(meet(&fleet.tls, &told, "unheard.of").await.is_err());
+        // Whoever believes both is shown that of the fleet.
+        let both = [fleet.authority.roots(), &[root]].concat();
+        let both = stranger(&Anchors::Roots(both));
+        assert!(meet(&fleet.tls, &both, "unheard.of").await.is_ok());
+    }
+    // Who pins another authority is not shown ours.
+    let other = stranger(&Anchors::Pinned(Fleet::found().authority.print()));
+    assert!(meet(&fleet.tls, &other, "fleet.example").await.is_err());
+}
+
+#[tokio::test]
+async fn whoever_knows_the_fleet_from_before_a_rotation_is_shown_its_certificate() {
+    let mut fleet = Fleet::found();
+    let pinned = stranger(&Anchors::Pinned(fleet.authority.print()));
+    let (_, member) = fleet.node("box", now());
+    fleet.authority = fleet.authority.rotated(now() + DAY).unwrap();
+    let shown = Shown {
+        to_members: server_of(&fleet.authority, fleet.dir.path(), now()),
+        to_others: Some(of_somebody_else("fleet.example").0),
+    };
+    fleet.tls.replace(shown, fleet.authority.roots()).unwrap();
+    for known in [&pinned, &member] {
+        assert!(meet(&fleet.tls, known, "unheard.of").await.is_ok());
+    }
+}
+
 /// A node may not pass itself off as the server: its certificate is no server's.
 #[tokio::test]
 async fn a_node_is_not_taken_for_the_server() {
