@@ -300,6 +300,10 @@ impl Entry {
 
     fn end(&mut self, response: &Response, code: Option<&str>) -> Option<(Arc<Books>, By, String)> {
         self.is_over = true;
+        // A door that knows in its own way who asks says who it was.
+        if let Some(by) = response.extensions().get::<By>() {
+            self.by(by.clone());
+        }
         let status = response.status();
         let call = self.call().and_then(|_| call_code(response.headers()));
         if !self.matters() && !is_about_identity(status, call) {
@@ -394,10 +398,6 @@ async fn watch(
     let mut entry = Entry::begin(&access, door, &request);
     entry.by(access.by_client(request.headers()));
     let response = next.run(request).await;
-    // A door that knows its clients in its own way says who it was.
-    if let Some(by) = response.extensions().get::<By>() {
-        entry.by(by.clone());
-    }
     entry.answered(&response, None).await;
     response
 }

@@ -3,21 +3,26 @@
 //! ```text
 //!   a token in `Authorization: Bearer …`   ──► a person or program with a role
 //!   the key in a client's certificate      ──► a node
+//!   the cookie of a session                ──► the person whose token began it; on our own routes alone
 //!   nothing                                ──► nobody; where there is no login, anybody
 //! ```
 //!
 //! A server without login (`up`, `server --insecure`) knows nobody and lets everybody do everything. Tokens and keys
 //! are looked up in the committed view, so what was revoked or removed is refused with the next request. It owns the
-//! count of failed attempts; what can fail is a refusal.
+//! count of failed attempts and the sessions of browsers; what can fail is a refusal.
 
 mod attempts;
+mod cookie;
 mod need;
+mod sessions;
 mod warrant;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hostler_control::{Control, Trust};
-use hostler_kit::trust::{Bearer, Print};
+use hostler_kit::Entropy;
+use hostler_kit::trust::{Bearer, Print, Secret, secret};
 use hostler_model::{
     AccessRole, AccountId, Actor, ApiToken, Code, NodeId, Refusal, Timestamp, TokenId, key_alias,
 };
@@ -25,7 +30,9 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use self::attempts::Attempts;
-pub(crate) use self::need::{Need, acts, need};
+pub(crate) use self::cookie::{Cookie, FORM_LIFE, is_proof, proof};
+pub(crate) use self::need::{Need, acts, need, takes_cookie};
+use self::sessions::Sessions;
 pub(crate) use self::warrant::Warrant;
 use crate::audit::{Audit, By};
 use crate::{Peer, spot};
@@ -40,6 +47,15 @@ struct Inner {
     trust: Option<Trust>,
     attempts: Attempts,
     audit: Audit,
+    sessions: Sessions,
+}
+
+/// What a browser shows instead of a token, as long as the token is good.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) who: Who,
+    pub(crate) left: Duration,
+    cookie: Secret,
 }
 
 /// Who asks.
@@ -87,6 +103,7 @@ impl Access {
             trust,
             attempts,
             audit,
+            sessions: Sessions::new(Arc::clone(control.clock())),
         }))
     }
 
@@ -173,16 +190,55 @@ impl Access {
 
     /// The bearer of that token, if it is good now.
     pub(crate) fn person(&self, text: &str) -> Option<Who> {
+        self.shown(text).map(|token| Who::bearer_of(&token))
+    }
+
+    fn shown(&self, text: &str) -> Option<Arc<ApiToken>> {
         let shown = Bearer::parse(text)?;
-        let view = self.0.control.view();
-        let token = good(&self.0.control, view.token(shown.id.parse().ok()?))?;
+        let token = self.good(shown.id.parse().ok()?)?;
         // Hashes are compared: how long that takes tells nothing about the secret.
-        (token.hash == shown.secret.hash()).then(|| Who::Person {
-            name: token.name.as_str().into(),
-            token: token.id,
-            role: token.role,
-            account: token.account,
-        })
+        (token.hash == shown.secret.hash()).then_some(token)
+    }
+
+    fn good(&self, id: TokenId) -> Option<Arc<ApiToken>> {
+        let view = self.0.control.view();
+        good(&self.0.control, view.token(id)).cloned()
+    }
+
+    /// The session whose cookie is sent, as long as its token is good.
+    pub(crate) fn session(&self, headers: &HeaderMap) -> Option<Session> {
+        let cookie = Cookie::Session.read(headers)?;
+        let (token, left) = self.0.sessions.find(&cookie)?;
+        let who = Who::bearer_of(&*self.good(token)?);
+        Some(Session { who, left, cookie })
+    }
+
+    /// Begins a session for the bearer of that token. Its cookie is new, whatever was sent.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `too-many-attempts`, `forbidden` for a token that is good for no route of ours.
+    pub(crate) fn begin_session(
+        &self,
+        token: &str,
+        entropy: &dyn Entropy,
+        peer: Option<&Peer>,
+    ) -> Result<Session, Refusal> {
+        let token = self
+            .shown(token)
+            .ok_or_else(|| self.failed(peer, worthless()))?;
+        let who = Who::bearer_of(&token);
+        who.check(Need::Role(AccessRole::Viewer))?;
+        let cookie = secret(entropy);
+        self.0.sessions.begin(&cookie, token.id);
+        let left = sessions::LIFE;
+        Ok(Session { who, left, cookie })
+    }
+
+    /// Ends the session whose cookie is sent, if there is one.
+    pub(crate) fn end_session(&self, headers: &HeaderMap) {
+        if let Some(cookie) = Cookie::Session.read(headers) {
+            self.0.sessions.end(&cookie);
+        }
     }
 
     /// The node that has that key.
@@ -215,7 +271,33 @@ impl Access {
     }
 }
 
+impl Session {
+    /// What a request that changes something must carry beside the cookie. A page of another site cannot know it.
+    pub(crate) fn proof(&self) -> String {
+        cookie::proof(&self.cookie)
+    }
+
+    /// Whether it carries that.
+    pub(crate) fn is_proof(&self, shown: &str) -> bool {
+        cookie::is_proof(&self.cookie, shown)
+    }
+
+    /// The cookie as it is set. It is a secret.
+    pub(crate) fn set(&self) -> String {
+        Cookie::Session.set(&self.cookie, self.left)
+    }
+}
+
 impl Who {
+    fn bearer_of(token: &ApiToken) -> Self {
+        Self::Person {
+            name: token.name.as_str().into(),
+            token: token.id,
+            role: token.role,
+            account: token.account,
+        }
+    }
+
     /// Whether they may do that.
     ///
     /// # Errors

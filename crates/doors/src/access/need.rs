@@ -23,6 +23,22 @@ const NOTHING: &[&str] = &[
     "/docs",
     "/redoc",
     "/docs/errors/{code}",
+    // They judge by themselves.
+    "/login",
+    "/logout",
+];
+
+/// Routes of another contract, which knows no cookies and lets pages of any site call with credentials.
+const FOREIGN: &[&str] = &[
+    "/api/v1/nodes/register",
+    "/api/v1/nodes/{id}/heartbeat",
+    "/api/v1/deployments",
+    "/api/v1/deployments/{id}",
+    "/health",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/ws/logs",
 ];
 
 const BACKUP: &str = "/api/v1/backup";
@@ -93,6 +109,11 @@ pub(crate) fn need(method: &Method, route: &str) -> Need {
     } else {
         Admin
     })
+}
+
+/// Whether the cookie of a session is looked at there. Such a route never allows credentials to pages of others.
+pub(crate) fn takes_cookie(route: &str) -> bool {
+    !FOREIGN.contains(&route)
 }
 
 #[cfg(test)]

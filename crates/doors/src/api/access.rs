@@ -19,7 +19,7 @@ use super::convert::moment;
 use super::nodes::gone_meanwhile;
 use super::refuse::Failure;
 use super::take::{Asker, Body, Caller, Target};
-use crate::access::Who;
+use crate::access::{Session, Who};
 use crate::audit::Thing;
 
 /// How long a join token is good unless told otherwise.
@@ -46,13 +46,34 @@ impl Api {
 /// Who asks, as the server knows them.
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "access",
     responses((status = 200, body = api::Whoami), (status = "default", body = api::Problem)))]
-pub(super) async fn whoami(Caller(caller): Caller, Asker(who): Asker) -> Json<api::Whoami> {
-    let role = match &who {
+pub(super) async fn whoami(
+    State(api): State<Api>,
+    Asker(who): Asker,
+    session: Option<Extension<Session>>,
+) -> Json<api::Whoami> {
+    Json(whoever(&api, &who, session.as_deref()))
+}
+
+/// Who that is, with what goes with their session if they have one.
+pub(super) fn whoever(api: &Api, who: &Who, session: Option<&Session>) -> api::Whoami {
+    let role = match who {
         Who::Person { role, .. } => Some(role_word(*role)),
         Who::Anybody | Who::Nobody | Who::Node(_) => None,
     };
-    let name = caller.name().to_owned();
-    Json(api::Whoami { name, role })
+    let session = session.map(|session| {
+        let left = u64::try_from(session.left.as_millis()).unwrap_or(u64::MAX);
+        let ends = api.now().as_millis().saturating_add(left);
+        api::BrowserSession {
+            csrf: session.proof(),
+            expires_at: moment(Timestamp::from_millis(ends)),
+        }
+    });
+    let name = who.actor().name().to_owned();
+    api::Whoami {
+        name,
+        role,
+        session,
+    }
 }
 
 /// The tokens of people and programs, the oldest first.

@@ -1,6 +1,6 @@
 //! Which pages of other sites may use which routes: MIaaS's own, as its contract says, and no others. Those
-//! routes know tokens, not cookies, so any origin may use them; credentials are allowed only where no cookie will ever
-//! be taken.
+//! routes know tokens, not cookies, so any origin may use them; credentials are allowed only where no cookie is ever
+//! looked at.
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -20,7 +20,7 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    pub(super) fn of(config: &Config, request: &Request) -> Self {
+    pub(super) fn of(config: &Config, request: &Request, may_show_cookie: bool) -> Self {
         let headers = request.headers();
         let is_preflight = request.method() == Method::OPTIONS
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
@@ -29,6 +29,10 @@ impl Sharing {
             miaas::openness(config, &wanted(headers), path)
         } else {
             miaas::openness(config, request.method(), path)
+        };
+        let openness = match openness {
+            Openness::WithCredentials if may_show_cookie => Openness::Plain,
+            openness => openness,
         };
         let origin = match openness {
             Openness::WithCredentials => headers.get(header::ORIGIN).cloned(),

@@ -1,4 +1,4 @@
-//! What every request passes on its way in and out: its id, the check against foreign pages, its time-out,
+//! What every request passes on its way in and out: its id, the check against foreign pages, who asks, its time-out,
 //! and the writing of problem documents. One layer does all of it, because each layer of a router makes a request
 //! copy every layer below. Owns nothing; what it refuses is a [`Failure`] as any other.
 
@@ -17,11 +17,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::cors::Sharing;
 use super::refuse::{Failure, Unwritten};
-use super::{Api, miaas};
-use crate::access::{Who, need};
+use super::{Api, login, miaas, origin};
+use crate::access::{Session, Who, need, takes_cookie};
 use crate::audit::Entry;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What a change by a session carries beside its cookie.
+const PROOF: HeaderName = HeaderName::from_static("x-csrf-token");
 /// Most bytes of a request id that a caller chooses.
 const REQUEST_ID_BYTES: usize = 64;
 /// How long a request that is no stream may take, its body included.
@@ -37,10 +39,13 @@ pub(super) async fn pass(State(api): State<Api>, mut request: Request, next: Nex
     let id = given.unwrap_or_else(|| api.request_id());
     let mut entry = Entry::begin(&api.access, "api", &request).called(&id);
     let (method, path) = (entry.method.clone(), veiled(&entry.path).into_owned());
-    let sharing = Sharing::of(&api.miaas, &request);
+    let sharing = Sharing::of(&api.miaas, &request, may_show_cookie(&api, &request));
     let response = match admit((&api, &mut entry), &request, &sharing) {
-        Ok(who) => {
+        Ok((who, session)) => {
             request.extensions_mut().insert(who);
+            if let Some(session) = session {
+                request.extensions_mut().insert(session);
+            }
             answer(request, next).await
         }
         Err(refused) => {
@@ -59,33 +64,79 @@ pub(super) async fn pass(State(api): State<Api>, mut request: Request, next: Nex
     response
 }
 
+/// Who asks, and the session of a browser that says so.
+type Asking = (Who, Option<Session>);
+
 /// Answers preflights, and refuses what no handler is to see. Answers who asks.
 fn admit(
     (api, entry): (&Api, &mut Entry),
     request: &Request,
     sharing: &Sharing,
-) -> Result<Who, Box<Response>> {
+) -> Result<Asking, Box<Response>> {
     if let Some(answer) = sharing.preflight(&api.miaas, request) {
         return Err(Box::new(answer));
     }
     if !sharing.is_open() {
-        keep_pages_out(request).map_err(|failure| Box::new(failure.into_response()))?;
+        let kept_out = origin::keep_pages_out(request, api.access.is_guarded());
+        kept_out.map_err(|failure| Box::new(failure.into_response()))?;
     }
-    let who = identify((api, entry), request);
-    let who = who.map_err(|refusal| Box::new(Failure(refusal).into_response()))?;
+    let asking = identify((api, entry), request);
+    let asking = asking.map_err(|refusal| Box::new(Failure(refusal).into_response()))?;
     miaas::refuse_head(&api.miaas, request).map_err(Box::new)?;
-    Ok(who)
+    Ok(asking)
 }
 
 /// Who asks, if they may ask this. A path that no route has is told to everybody.
-fn identify((api, entry): (&Api, &mut Entry), request: &Request) -> Result<Who, Refusal> {
+fn identify((api, entry): (&Api, &mut Entry), request: &Request) -> Result<Asking, Refusal> {
     let (headers, peer) = (request.headers(), request.extensions().get());
-    let who = api.access.who(headers, peer)?;
-    entry.of(&who);
-    if let Some(route) = request.extensions().get::<MatchedPath>() {
-        who.check(need(request.method(), route.as_str()))?;
+    let mut who = api.access.who(headers, peer)?;
+    let mut session = None;
+    // Whoever shows a token or a key means that, whatever the browser adds.
+    if who == Who::Nobody && may_show_cookie(api, request) {
+        session = api.access.session(headers);
     }
-    Ok(who)
+    if let Some(session) = &session {
+        who = session.who.clone();
+    }
+    entry.of(&who);
+    if let Some(session) = &session {
+        is_meant(request, session)?;
+    }
+    if let Some(route) = route(request) {
+        who.check(need(request.method(), route))?;
+    }
+    Ok((who, session))
+}
+
+fn route(request: &Request) -> Option<&str> {
+    let matched = request.extensions().get::<MatchedPath>();
+    matched.map(MatchedPath::as_str)
+}
+
+/// Whether the cookie of a session is looked at.
+fn may_show_cookie(api: &Api, request: &Request) -> bool {
+    api.access.is_guarded() && route(request).is_some_and(takes_cookie)
+}
+
+/// A browser adds a cookie by itself, so what changes something needs more: that it comes from a page of our own, and
+/// what only such a page knows. A page cannot send headers with a socket.
+fn is_meant(request: &Request, session: &Session) -> Result<(), Refusal> {
+    let is_change = origin::is_write(request);
+    if !is_change && !origin::is_socket(request) {
+        return Ok(());
+    }
+    if !origin::is_own_page(request) {
+        return Err(origin::of_another_site());
+    }
+    let proof = request.headers().get(PROOF);
+    let is_proved = || proof.is_some_and(|it| session.is_proof(it.to_str().unwrap_or_default()));
+    if !is_change || login::has_own_proof(request.uri().path()) || is_proved() {
+        return Ok(());
+    }
+    let sentence = "a change by a session needs its proof, and none that fits was sent";
+    let advice =
+        "send `csrf` of `GET /api/v1/whoami` as `X-CSRF-Token`, or a token instead of the cookie";
+    Err(Refusal::new(Code::Forbidden, sentence, advice))
 }
 
 /// A panic in a handler is a bug of ours, and an answer all the same.
@@ -146,127 +197,9 @@ pub(super) async fn hurry(request: Request, next: Next) -> Response {
     })
 }
 
-/// Without login, a page of another site that a person has open could order this server about: a browser
-/// sends plain posts anywhere. So a write that names an origin must come from this server's own address,
-/// and that must not be a name that another site could point here.
-fn keep_pages_out(request: &Request) -> Result<(), Failure> {
-    let is_write = !matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
-    // What comes over a socket a browser shows to any page that opened it: no rule of sharing holds there.
-    let is_socket = request.headers().contains_key(header::UPGRADE);
-    let is_of_files = is_of_files(request.uri().path());
-    if ((is_write || is_socket) && !is_same_origin(request.headers()))
-        || (is_of_files && is_under_foreign_name(request.headers()))
-    {
-        let sentence =
-            "a page of another site may neither change this fleet nor read its streams and files";
-        let advice = "use the command line, or a client that sends no `Origin`";
-        return Err(Failure(Refusal::new(Code::Forbidden, sentence, advice)));
-    }
-    Ok(())
-}
-
-/// Where files of copies are read and written, and where all that is kept can be had.
-fn is_of_files(path: &str) -> bool {
-    let is_of_copies = path.starts_with("/api/v1/assignments/") && path.ends_with("/files");
-    is_of_copies || path == "/api/v1/backup"
-}
-
-/// Whoever owns the name of a page can point it here once the page is open. The page then reads from what its browser
-/// takes for its own site, so that no origin is named. But a browser always says which encodings it takes, whatever the
-/// page wants; command lines do not, and may know this server by any name.
-fn is_under_foreign_name(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::ACCEPT_ENCODING) && !host_of(headers).is_some_and(is_own_name)
-}
-
-fn host_of(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::HOST)?.to_str().ok()
-}
-
-fn is_same_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return true;
-    };
-    let authority = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.split_once("://"));
-    let (Some((_, authority)), Some(host)) = (authority, host_of(headers)) else {
-        return false;
-    };
-    authority == host && is_own_name(host)
-}
-
-/// An address or `localhost`: nobody else can make such a name point here.
-fn is_own_name(host: &str) -> bool {
-    let Ok(authority) = host.parse::<http::uri::Authority>() else {
-        return false;
-    };
-    let name = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(origin: Option<&str>, host: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
-        if let Some(origin) = origin {
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
-        }
-        headers
-    }
-
-    #[test]
-    fn only_our_own_address_may_be_the_origin_of_a_write() {
-        for (origin, host, expected) in [
-            (None, "127.0.0.1:8080", true),
-            (Some("http://127.0.0.1:8080"), "127.0.0.1:8080", true),
-            (Some("http://localhost:8080"), "localhost:8080", true),
-            (Some("http://[::1]:8080"), "[::1]:8080", true),
-            (Some("http://evil.example"), "127.0.0.1:8080", false),
-            (Some("http://evil.example:8080"), "evil.example:8080", false),
-            (Some("null"), "127.0.0.1:8080", false),
-        ] {
-            assert_eq!(
-                is_same_origin(&headers(origin, host)),
-                expected,
-                "{origin:?} {host}"
-            );
-        }
-    }
-
-    #[test]
-    fn no_page_reads_files_under_a_name_that_others_could_point_here() {
-        let files = "/api/v1/assignments/x/files?path=/etc";
-        for (path, host, encodings, expected) in [
-            (files, "evil.example:8080", Some("gzip"), false),
-            (files, "evil.example:8080", None, true),
-            (files, "127.0.0.1:8080", Some("gzip"), true),
-            (files, "localhost:8080", Some("gzip"), true),
-            ("/api/v1/backup", "evil.example:8080", Some("gzip"), false),
-            ("/api/v1/nodes", "evil.example:8080", Some("gzip"), true),
-        ] {
-            let mut request = Request::new(axum::body::Body::empty());
-            *request.uri_mut() = path.parse().unwrap();
-            *request.headers_mut() = headers(None, host);
-            if let Some(encodings) = encodings {
-                let encodings = HeaderValue::from_static(encodings);
-                request
-                    .headers_mut()
-                    .insert(header::ACCEPT_ENCODING, encodings);
-            }
-            let passes = keep_pages_out(&request).is_ok();
-            assert_eq!(passes, expected, "{path} {host} {encodings:?}");
-        }
-    }
 
     #[test]
     fn a_request_id_is_one_short_word() {

@@ -15,11 +15,13 @@ mod errors;
 mod events;
 mod gate;
 mod jobs;
+mod login;
 mod logs;
 mod metrics;
 pub mod miaas;
 mod nodes;
 mod openapi;
+mod origin;
 mod page;
 mod pages;
 mod plan;
@@ -169,6 +171,8 @@ fn jobs() -> Router<Api> {
 
 fn coming_in() -> Router<Api> {
     Router::new()
+        .route("/login", get(login::form).post(login::login))
+        .route("/logout", post(login::logout))
         .route("/api/v1/whoami", get(access::whoami))
         .route("/api/v1/tokens", get(access::tokens).post(access::issue))
         .route("/api/v1/tokens/{id}", delete(access::revoke))

@@ -6,8 +6,8 @@ use http::header;
 use utoipa::OpenApi;
 
 use super::{
-    access, assignments, backup, errands, errors, events, jobs, logs, metrics, miaas, nodes, plan,
-    secrets, server, workloads,
+    access, assignments, backup, errands, errors, events, jobs, login, logs, metrics, miaas, nodes,
+    plan, secrets, server, workloads,
 };
 
 #[derive(OpenApi)]
@@ -27,6 +27,9 @@ use super::{
         nodes::gc,
         nodes::adoptable,
         nodes::commands,
+        login::form,
+        login::login,
+        login::logout,
         access::whoami,
         access::tokens,
         access::issue,

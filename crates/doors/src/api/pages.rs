@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::openapi::openapi;
 
-const HEAD: &str = "<!doctype html>
-<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Hostler</title>
-<meta name=\"viewport\" content=\"width=device-width\">
-<style>body{font:16px/1.5 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}
-td{padding:.1em 1em .1em 0;vertical-align:top}code{white-space:nowrap}</style></head>
-<body><h1>Hostler control plane</h1>
+/// What all pages look like.
+pub(super) const STYLE: &str =
+    "body{font:16px/1.5 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}
+td{padding:.1em 1em .1em 0;vertical-align:top}code{white-space:nowrap}";
+
+const ABOUT: &str = "<h1>Hostler control plane</h1>
 <p>The API is described for programs in <a href=\"/openapi.json\">/openapi.json</a>. It is ready if
 <a href=\"/readyz?verbose\">/readyz</a> says so; its nodes are in <a href=\"/api/v1/nodes\">/api/v1/nodes</a>.</p>
 <table>
@@ -22,7 +22,21 @@ td{padding:.1em 1em .1em 0;vertical-align:top}code{white-space:nowrap}</style></
 
 /// `GET /docs` and `GET /redoc`: every route with what it does.
 pub(super) async fn docs() -> Response {
-    Html(page(&openapi())).into_response()
+    Html(routes_below("")).into_response()
+}
+
+/// The same, below what is to be said first.
+pub(super) fn routes_below(first: &str) -> String {
+    document("Hostler", &format!("{first}{}", table(&openapi())))
+}
+
+/// A whole page.
+pub(super) fn document(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<style>{STYLE}</style></head>\n\
+         <body>{body}</body></html>\n"
+    )
 }
 
 /// Whether the caller is a browser that shows a page.
@@ -33,9 +47,9 @@ pub(super) fn wants_page(headers: &HeaderMap) -> bool {
         .any(|it| it.contains("text/html"))
 }
 
-fn page(description: &str) -> String {
+fn table(description: &str) -> String {
     let description: Value = serde_json::from_str(description).unwrap_or_default();
-    let mut page = HEAD.to_owned();
+    let mut page = ABOUT.to_owned();
     let paths = description["paths"].as_object().into_iter().flatten();
     for (path, methods) in paths {
         for (method, route) in methods.as_object().into_iter().flatten() {
@@ -48,14 +62,15 @@ fn page(description: &str) -> String {
             );
         }
     }
-    page.push_str("</table></body></html>\n");
+    page.push_str("</table>");
     page
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -64,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_route_is_on_the_page_and_nothing_is_loaded() {
-        let page = page(&openapi());
+        let page = routes_below("");
         for route in [
             "GET /api/v1/nodes",
             "POST /api/v1/deployments",
@@ -80,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_a_route_says_is_text() {
-        let page = page(r#"{"paths": {"/<a>": {"get": {"summary": "x & <b>"}}}}"#);
+        let page = table(r#"{"paths": {"/<a>": {"get": {"summary": "x & <b>"}}}}"#);
         assert!(page.contains("<code>GET /&lt;a&gt;</code></td><td>x &amp; &lt;b&gt;</td>"));
     }
 }

@@ -1,8 +1,8 @@
 //! The server about itself: root, version, health and readiness. No secrets, no login.
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use hostler_control::Readiness;
 use hostler_model::Timestamp;
 use hostler_wire::api;
@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Api, pages};
+use super::take::Asker;
+use super::{Api, login, pages};
+use crate::access::{Session, Who};
 
 /// The version of this build.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,21 +27,32 @@ pub(super) struct Root {
     docs: &'static str,
 }
 
-/// What this is: as JSON, or for a browser as a page.
+/// What this is: as JSON, or for a browser as a page. Where there is login, the page is for whoever is logged in.
 #[utoipa::path(get, path = "/", tag = "server", responses((status = 200, body = Root)))]
-pub(super) async fn root(headers: HeaderMap) -> Response {
-    let mut response = if pages::wants_page(&headers) {
-        pages::docs().await
-    } else {
-        Json(Root {
+pub(super) async fn root(
+    State(api): State<Api>,
+    Asker(who): Asker,
+    session: Option<Extension<Session>>,
+    headers: HeaderMap,
+) -> Response {
+    let mut response = match session {
+        _ if !pages::wants_page(&headers) => Json(Root {
             message: "Hostler control plane",
             service: "hostler",
             version: VERSION,
             docs: "/docs",
         })
-        .into_response()
+        .into_response(),
+        Some(Extension(session)) => login::greeting(&session),
+        None if who == Who::Nobody => login::asked(),
+        None => pages::docs().await,
     };
-    let vary = HeaderValue::from_static("accept");
+    let vary = if api.access.is_guarded() {
+        "accept, cookie"
+    } else {
+        "accept"
+    };
+    let vary = HeaderValue::from_static(vary);
     response.headers_mut().insert(header::VARY, vary);
     response
 }

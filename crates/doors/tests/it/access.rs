@@ -28,22 +28,27 @@ use crate::server::{Answer, Server, spec, store};
 pub(crate) struct Guarded {
     pub(crate) server: Server,
     pub(crate) trust: Trust,
-    secured: std::net::SocketAddr,
+    pub(crate) secured: std::net::SocketAddr,
     dir: TempDir,
     audit: Audit,
 }
 
 impl Guarded {
     pub(crate) async fn start() -> Self {
+        Self::under(Arc::new(SystemClock::new())).await
+    }
+
+    /// The same, by that clock.
+    pub(crate) async fn under(clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = TrustConfig {
             dir: dir.path().join("trust"),
             ..TrustConfig::default()
         };
         let trust = Trust::open(config, Arc::new(SystemClock::new())).unwrap();
-        let (mut secured, clock) = (None, Arc::new(SystemClock::new()) as Arc<dyn Clock>);
+        let mut secured = None;
         let audit = Audit::open(&dir.path().join("audit"), &clock).unwrap();
-        let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
+        let server = Server::under(clock, ControlConfig::default(), &store(), |mut parts| {
             parts.access = Access::guarded(&parts.control, &trust).audited(audit.clone());
             secured = Some(parts.router(Dialect::Hostler));
             parts.router(Dialect::Hostler)
@@ -188,7 +193,7 @@ pub(crate) struct Machine {
 }
 
 /// Every route of the description with its method, the parameters filled in.
-fn routes() -> Vec<(Method, String, String)> {
+pub(crate) fn routes() -> Vec<(Method, String, String)> {
     let description: Value = serde_json::from_str(&hostler_doors::openapi()).unwrap();
     let mut routes = Vec::new();
     for (path, methods) in description["paths"].as_object().unwrap() {
@@ -216,6 +221,8 @@ fn needed(method: &Method, path: &str) -> Option<AccessRole> {
         "/health",
         "/openapi.json",
         "/docs/errors/{code}",
+        "/login",
+        "/logout",
     ];
     const ADMIN: &[(&str, &str)] = &[
         ("GET", "/api/v1/tokens"),

@@ -46,7 +46,16 @@ impl Server {
         store: &Arc<MemoryStore>,
         doors: impl FnOnce(hostler_doors::Parts) -> axum::Router,
     ) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self::under(Arc::new(SystemClock::new()), config, store, doors).await
+    }
+
+    /// The same, by that clock.
+    pub(crate) async fn under(
+        clock: Arc<dyn Clock>,
+        config: ControlConfig,
+        store: &Arc<MemoryStore>,
+        doors: impl FnOnce(hostler_doors::Parts) -> axum::Router,
+    ) -> Self {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let tasks = Tasks::new();
         let parts = Parts {

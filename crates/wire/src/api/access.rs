@@ -115,6 +115,17 @@ pub struct Whoami {
     /// None where there is no login, and everybody may do everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<AccessRole>,
+    /// None for whoever shows a token with each request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<BrowserSession>,
+}
+
+/// The session of a browser.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BrowserSession {
+    /// To be sent as `X-CSRF-Token` with each request that changes something.
+    pub csrf: String,
+    pub expires_at: String,
 }
 
 /// Whom the fleet's members believe.
@@ -134,6 +145,14 @@ impl std::fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IssuedToken")
             .field("about", &self.about)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for BrowserSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BrowserSession")
+            .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }
 }

@@ -20,8 +20,8 @@ mod why;
 mod workload;
 
 pub use access::{
-    AccessRole, Authority, IssuedJoinToken, IssuedToken, JoinToken, NewJoinToken, NewToken, Token,
-    Whoami,
+    AccessRole, Authority, BrowserSession, IssuedJoinToken, IssuedToken, JoinToken, NewJoinToken,
+    NewToken, Token, Whoami,
 };
 pub use apply::{
     Action, ApplyQuery, ApplyResult, Plan, PlannedChange, PlannedPlacement, PlannedWorkload,
