@@ -1,5 +1,6 @@
-//! `proto`: the Rust of the wire contracts. It is generated here and committed, so that building Hostler
-//! needs neither protoc nor a build script. The compiler is protox, in this process.
+//! `proto`: the Rust of the wire contracts, and the descriptors of those that the control plane serves, which it tells
+//! by reflection. They are generated here and committed, so that building Hostler needs neither protoc nor a build
+//! script. The compiler is protox, in this process.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -15,6 +16,13 @@ const SOURCES: [&str; 4] = [
     "orchion/v1/orchestrator.proto",
     "persys/agent/v1/agent.proto",
     "persys/control/v1/control.proto",
+];
+
+/// Those that the control plane serves, with the files that their descriptors go to.
+const SERVED: [(&str, &str); 3] = [
+    (SOURCES[0], "hostler.session.v1.bin"),
+    (SOURCES[1], "orchion.v1.bin"),
+    (SOURCES[3], "persys.control.v1.bin"),
 ];
 
 const HEADER: &str = "\
@@ -62,6 +70,15 @@ pub(crate) fn main(mode: Mode) -> Result<()> {
         let text = std::fs::read_to_string(&path)?;
         let text = formatted(&format!("{HEADER}{}", without_banner(&text)))?;
         tree::settle(&target.join(name), &text, mode, "proto")?;
+    }
+    for (source, name) in SERVED {
+        // Without comments: who asks for them reads the source.
+        let descriptors = protox::Compiler::new([&proto])?
+            .include_imports(true)
+            .open_file(proto.join(source))
+            .with_context(|| format!("compile {source}"))?
+            .encode_file_descriptor_set();
+        tree::settle(&target.join(name), descriptors, mode, "proto")?;
     }
     Ok(())
 }

@@ -82,10 +82,10 @@ pub(crate) fn all_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Brings a committed file in line with what was generated, or says how to.
-pub(crate) fn settle(path: &Path, text: &str, mode: Mode, verb: &str) -> Result<()> {
-    let shown = shown(path);
-    let present = std::fs::read_to_string(path).unwrap_or_default();
-    if present == text {
+pub(crate) fn settle(path: &Path, content: impl AsRef<[u8]>, mode: Mode, verb: &str) -> Result<()> {
+    let (shown, content) = (shown(path), content.as_ref());
+    let present = std::fs::read(path).unwrap_or_default();
+    if present == content {
         return Ok(());
     }
     if mode == Mode::Check {
@@ -94,7 +94,7 @@ pub(crate) fn settle(path: &Path, text: &str, mode: Mode, verb: &str) -> Result<
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("make the folder of {shown}"))?;
     }
-    std::fs::write(path, text).with_context(|| format!("write {shown}"))?;
+    std::fs::write(path, content).with_context(|| format!("write {shown}"))?;
     println!("wrote {shown}");
     Ok(())
 }

@@ -14,6 +14,7 @@ mod grpc;
 pub mod listener;
 pub mod orchion;
 pub mod persys;
+mod reflection;
 mod secret;
 pub mod session;
 pub mod spot;
@@ -107,14 +108,17 @@ impl Parts {
             )
             .route_layer(from_fn(grpc::only_calls));
         let ours = api.merge(session);
+        let mut told = vec![session::TOLD];
         if self.access.is_guarded() {
             // The doors of other contracts let in whoever reaches them.
-            return ours;
+            return ours.merge(reflection::beside(self, &told));
         }
+        told.extend([orchion::TOLD, persys::TOLD]);
         let watched = |door, routes| audit::watched(&self.access, door, routes);
         ours.merge(watched("orchion", orchion::beside(self)))
             .merge(watched("persys", persys::beside(self)))
             .merge(watched("spot", spot::beside(self)))
+            .merge(reflection::beside(self, &told))
     }
 }
 

@@ -26,14 +26,25 @@ use axum::extract::Request;
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use hostler_control::Control;
-use hostler_wire::orchion::v1::log_streamer_server::LogStreamerServer;
-use hostler_wire::orchion::v1::orchestrator_server::OrchestratorServer;
-use hostler_wire::orchion::v1::orchion_llm_server::OrchionLlmServer;
+use hostler_wire::orchion::v1::log_streamer_server::{self, LogStreamerServer};
+use hostler_wire::orchion::v1::orchestrator_server::{self, OrchestratorServer};
+use hostler_wire::orchion::v1::orchion_llm_server::{self, OrchionLlmServer};
 use http::StatusCode;
 use tonic::Status;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::reflection::Told;
 use crate::{Parts, grpc};
+
+/// What reflection tells of it.
+pub(crate) const TOLD: Told = Told {
+    descriptors: hostler_wire::orchion::DESCRIPTORS,
+    services: &[
+        orchestrator_server::SERVICE_NAME,
+        orchion_llm_server::SERVICE_NAME,
+        log_streamer_server::SERVICE_NAME,
+    ],
+};
 
 /// How this door behaves.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -40,16 +40,23 @@ use hostler_control::fleet::LeaseRules;
 use hostler_kit::Entropy;
 use hostler_kit::trust::ClientTls;
 use hostler_model::{Contract, Node, NodeId, Timestamp, WorkloadId};
-use hostler_wire::persys::control::agent_control_server::AgentControlServer;
+use hostler_wire::persys::control::agent_control_server::{AgentControlServer, SERVICE_NAME};
 use tokio::sync::Notify;
 
 use self::figures::Figures;
 use self::holders::{Holders, Say};
 use self::notes::Notes;
 use self::service::Service;
+use crate::reflection::{self, Told};
 use crate::{Parts, grpc};
 
 const PATH: &str = "/persys.control.v1.AgentControl/{*method}";
+
+/// What reflection tells of it.
+pub(crate) const TOLD: Told = Told {
+    descriptors: hostler_wire::persys::CONTROL_DESCRIPTORS,
+    services: &[SERVICE_NAME],
+};
 
 /// What all listeners of this contract share.
 pub(crate) struct Door {
@@ -152,7 +159,8 @@ pub(crate) fn beside(parts: &Parts) -> Router {
 
 /// The routes on a listener of their own, with the contract's answers for unknown paths.
 pub(crate) fn alone(parts: &Parts) -> Router {
-    beside(parts).fallback(unknown)
+    let reflection = reflection::beside(parts, &[TOLD]);
+    beside(parts).merge(reflection).fallback(unknown)
 }
 
 /// The routes of Persys's second port: `/metrics` and `/health`.

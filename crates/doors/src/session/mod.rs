@@ -33,7 +33,7 @@ use hostler_kit::Entropy;
 use hostler_kit::trust::Print;
 use hostler_model::{Code, Refusal};
 use hostler_wire::session::MAX_MESSAGE_BYTES;
-use hostler_wire::session::v1::session_server::{Session, SessionServer};
+use hostler_wire::session::v1::session_server::{SERVICE_NAME, Session, SessionServer};
 use hostler_wire::session::v1::{self, BulkFrame, NodeMessage, ServerMessage, bulk_frame};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -44,7 +44,14 @@ use self::stream::Conversation;
 use self::tickets::{Tickets, Transfer};
 use crate::access::Who;
 use crate::audit::By;
+use crate::reflection::Told;
 use crate::{Access, Peer};
+
+/// What reflection tells of it.
+pub(crate) const TOLD: Told = Told {
+    descriptors: hostler_wire::session::DESCRIPTORS,
+    services: &[SERVICE_NAME],
+};
 
 /// How long a node may take for the first message of a stream.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);

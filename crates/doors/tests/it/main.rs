@@ -27,6 +27,7 @@ mod persys_stream;
 mod persys_talk;
 mod persys_world;
 mod raw;
+mod reflection;
 mod rollouts;
 mod routes;
 mod secrets;

@@ -5,5 +5,8 @@
 #[path = "../gen/orchion.v1.rs"]
 pub mod v1;
 
+/// What reflection tells of this contract: its file, as an encoded set of descriptors.
+pub const DESCRIPTORS: &[u8] = include_bytes!("../gen/orchion.v1.bin");
+
 #[cfg(test)]
 mod golden;

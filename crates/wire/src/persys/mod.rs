@@ -6,6 +6,9 @@
 #[path = "../gen/persys.control.v1.rs"]
 pub mod control;
 
+/// What reflection tells of [`control`]: its file and what it imports, as an encoded set of descriptors.
+pub const CONTROL_DESCRIPTORS: &[u8] = include_bytes!("../gen/persys.control.v1.bin");
+
 /// Generated from `proto/persys/agent/v1/agent.proto`; see `cargo xtask proto`.
 #[path = "../gen/persys.agent.v1.rs"]
 pub mod agent;

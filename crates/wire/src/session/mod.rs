@@ -8,6 +8,9 @@ use std::fmt;
 #[path = "../gen/hostler.session.v1.rs"]
 pub mod v1;
 
+/// What reflection tells of this contract: its file, as an encoded set of descriptors.
+pub const DESCRIPTORS: &[u8] = include_bytes!("../gen/hostler.session.v1.bin");
+
 #[cfg(test)]
 mod golden;
 
