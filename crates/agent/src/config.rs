@@ -11,6 +11,7 @@ use hostler_runtime::Runtime;
 
 use crate::care::Care;
 use crate::journal::{Journal, ToLog};
+use crate::origin::Birthplace;
 use crate::permit::GuardFile;
 use crate::uplink::Uplink;
 use crate::{Dial, LocalMachine, Machine, TcpDial};
@@ -27,6 +28,10 @@ pub struct AgentConfig {
     pub anchors: Option<Anchors>,
     /// A certificate and its key, in files, for control planes that ask for one that somebody else made.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Where the identity was made; none where copies of the disk are not looked for.
+    pub birthplace: Option<Birthplace>,
+    /// Tells its key also where there is no login, so that it is known by it once there is.
+    pub introduces_key: bool,
     /// The contract that it speaks.
     pub uplink: Uplink,
     /// Where the lines go that a foreign contract promises; our own contract promises none.
@@ -78,6 +83,8 @@ impl AgentConfig {
             invitation: None,
             anchors: None,
             certificate: None,
+            birthplace: None,
+            introduces_key: false,
             uplink: Uplink::default(),
             journal: Arc::new(ToLog),
             data_dir: data_dir.into(),

@@ -26,6 +26,7 @@ mod machine;
 mod membership;
 mod meter;
 mod notes;
+mod origin;
 mod permit;
 mod plan;
 mod probe;
@@ -52,6 +53,7 @@ pub use headroom::{FileSystem, Headroom, Share};
 pub use journal::{Journal, Level, Line, ToLog};
 pub use ledger::running_agent;
 pub use machine::{LocalMachine, Machine};
+pub use origin::{Admittance, Birthplace, MachineMarks};
 pub use permit::GuardFile;
 pub use status::AgentStatus;
 pub use tuning::Tuning;
@@ -111,6 +113,7 @@ impl Agent {
         let names = (config.name.as_deref(), hostname.as_str());
         let identity = ledger.identity(names, parts.entropy.as_ref())?;
         let (server, membership) = uplink::secured(&config, &parts, server)?;
+        let key = uplink::introduced(&config, &server)?;
         let (alive, ended) = watch::channel(());
         let alive = Arc::new(alive);
 
@@ -125,6 +128,7 @@ impl Agent {
             parts,
             server,
             membership,
+            key,
             identity,
             handle,
             alive,

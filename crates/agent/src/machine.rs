@@ -13,6 +13,7 @@ use hostler_model::{Bytes, Disk, MilliCpu, NodeFacts, Resources, Usage};
 use rustix::time::ClockId;
 
 use crate::headroom::{self, FileSystem, Headroom};
+use crate::origin::MachineMarks;
 
 /// The machine under the agent.
 pub trait Machine: Send + Sync + 'static {
@@ -31,6 +32,11 @@ pub trait Machine: Send + Sync + 'static {
     /// What is left of it.
     fn headroom(&self) -> Headroom {
         Headroom::default()
+    }
+
+    /// What tells it from others, also from those with a copy of its disk: nothing that lies on the disk.
+    fn marks(&self) -> MachineMarks {
+        MachineMarks::default()
     }
 
     /// The file system under a path; none if that is not known.
@@ -126,6 +132,10 @@ impl Machine for LocalMachine {
         headroom::headroom((memory.available, memory.total))
     }
 
+    fn marks(&self) -> MachineMarks {
+        marks(Path::new("/sys"))
+    }
+
     fn file_system(&self, path: &Path) -> Option<FileSystem> {
         headroom::file_system(path)
     }
@@ -170,6 +180,43 @@ impl CpuTimes {
             all,
         }
     }
+}
+
+/// What the kernel says of board and network devices. `/etc/machine-id` is copied with a disk, and says nothing.
+fn marks(sys: &Path) -> MachineMarks {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.trim().to_lowercase()
+    };
+    // A virtual machine's is that of the instance. Only root may read it.
+    let product = ["class/dmi/id/product_uuid", "hypervisor/uuid"]
+        .map(|path| read(&sys.join(path)))
+        .into_iter()
+        .find(|uuid| is_telling(uuid));
+    let devices = std::fs::read_dir(sys.join("class/net"));
+    let devices = devices.into_iter().flatten().flatten();
+    // Of real devices, and lasting: neither made by software nor drawn at random nor set by somebody.
+    let lasting = devices
+        .map(|entry| entry.path())
+        .filter(|path| path.join("device").exists() && read(&path.join("addr_assign_type")) == "0");
+    let addresses = lasting.map(|path| read(&path.join("address")));
+    MachineMarks {
+        told: None,
+        product,
+        devices: addresses
+            .filter(|it| it.chars().any(|c| c.is_ascii_hexdigit() && c != '0'))
+            .collect(),
+    }
+}
+
+/// Boards whose maker gave them no number of their own all have the same few.
+fn is_telling(uuid: &str) -> bool {
+    const OF_MANY: [&str; 2] = [
+        "03000200-0400-0500-0006-000700080009",
+        "12345678-1234-5678-90ab-cddeefaabbcc",
+    ];
+    let digits: BTreeSet<char> = uuid.chars().filter(char::is_ascii_hexdigit).collect();
+    digits.len() > 1 && !OF_MANY.contains(&uuid)
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -316,6 +363,41 @@ mod tests {
             }
         );
         assert_eq!(parse_memory("nonsense"), Memory::default());
+    }
+
+    #[test]
+    fn marks_are_what_the_board_and_real_devices_say_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path();
+        assert_eq!(marks(sys), MachineMarks::default());
+        let dmi = sys.join("class/dmi/id");
+        std::fs::create_dir_all(&dmi).unwrap();
+        for (name, kind, address, is_real) in [
+            ("eth0", "0", "52:54:00:AA:bb:01", true),
+            ("set-by-a-person", "3", "52:54:00:aa:bb:02", true),
+            ("bridge", "0", "52:54:00:aa:bb:03", false),
+            ("empty", "0", "00:00:00:00:00:00", true),
+        ] {
+            let device = sys.join("class/net").join(name);
+            std::fs::create_dir_all(&device).unwrap();
+            std::fs::write(device.join("addr_assign_type"), format!("{kind}\n")).unwrap();
+            std::fs::write(device.join("address"), format!("{address}\n")).unwrap();
+            if is_real {
+                std::fs::create_dir(device.join("device")).unwrap();
+            }
+        }
+        for (uuid, is_told) in [
+            ("4C4C4544-0042-3010-8054-B7C04F4E3432\n", true),
+            ("00000000-0000-0000-0000-000000000000\n", false),
+            ("03000200-0400-0500-0006-000700080009\n", false),
+            ("\n", false),
+        ] {
+            std::fs::write(dmi.join("product_uuid"), uuid).unwrap();
+            let found = marks(sys);
+            let told = is_told.then(|| uuid.trim().to_lowercase());
+            assert_eq!(found.product, told);
+            assert_eq!(found.devices, ["52:54:00:aa:bb:01".to_owned()].into());
+        }
     }
 
     #[test]

@@ -3,19 +3,23 @@
 //! ```text
 //!   stranger ──Join, with a token──► waiting ──Renew──► member ──┐
 //!       │                              (asks again)       ▲      │ Renew, at a random moment between 50 and 80 %
-//!       └────────────Join──────────────────────────────────┘◄─────┘ of the certificate's life, and after its end
+//!       ├────────────Join──────────────────────────────────┤◄─────┘ of the certificate's life, after its end, and when
+//!       └─Renew, if the key is not new─────────────────────┘        the fleet's authority has a new key
 //! ```
 //!
 //! ```text
 //! <data>/agent/key.pem           the key (secret); made here, and never sent
 //! <data>/agent/certificate.pem   the certificate for it, and those above
 //! <data>/agent/ca.pem            whom the node believes
+//! <data>/agent/former-prints     whom it believed before, as the same fleet's member
 //! ```
 //!
 //! Renewing touches no connection: what is shown changes for the next one. What can fail: a file, at the start; later
 //! the control plane does not answer or says no, and the old certificate goes on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,9 +29,10 @@ use hostler_kit::trust::{
     certificates,
 };
 use hostler_kit::{Clock, Entropy, Tasks};
+use hostler_model::{Code, NodeId};
 use hostler_wire::session::v1::session_client::SessionClient;
 use hostler_wire::session::v1::{JoinRequest, Member, Refused, RenewRequest, membership};
-use tokio::sync::Mutex as Turns;
+use tokio::sync::{Mutex as Turns, Notify, watch};
 
 use crate::dial::{Dial, Server};
 use crate::uplink::channel::{SignsOfLife, connect, failure};
@@ -36,6 +41,12 @@ use crate::uplink::channel::{SignsOfLife, connect, failure};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked whether it is time to renew. Clocks jump and machines sleep, so no longer timer is set.
 const LOOK: Duration = Duration::from_secs(30);
+/// Nodes that learn at one moment that they are to renew do so within this.
+const SPREAD: Duration = Duration::from_secs(2);
+/// The file of the key.
+const KEY: &str = "key.pem";
+/// The file of authorities that the fleet has let go, by their prints.
+const FORMER: &str = "former-prints";
 /// When to renew, in thousandths of the certificate's life.
 const RENEWED: std::ops::Range<u64> = 500..800;
 
@@ -51,6 +62,14 @@ pub(crate) struct Membership {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     standing: Mutex<Standing>,
+    /// The key is older than this agent, so the fleet may know it.
+    may_be_known: AtomicBool,
+    /// It leaves the fleet that it was a member of.
+    begins_anew: AtomicBool,
+    /// The newest authority that is believed, by the print of its certificate.
+    believes: watch::Sender<Option<Print>>,
+    /// The fleet's authority has a new key.
+    hurry: Notify,
     /// One call at a time.
     turn: Turns<()>,
 }
@@ -81,6 +100,7 @@ pub(crate) struct About<'a> {
     pub(crate) identity: &'a str,
     pub(crate) name: &'a str,
     pub(crate) labels: &'a std::collections::BTreeMap<String, String>,
+    pub(crate) copied_from: Option<NodeId>,
 }
 
 /// The way to the control plane.
@@ -97,19 +117,24 @@ impl Membership {
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Result<Self, TrustError> {
         let dir = data_dir.join("agent");
-        let key = Credentials::open(&dir.join("key.pem"))?;
+        let has_key = dir.join(KEY).exists();
+        let key = key(data_dir)?;
         let (chain_path, roots_path) = (dir.join("certificate.pem"), dir.join("ca.pem"));
-        let is_member = chain_path.exists()
-            && roots_path.exists()
-            && !is_of_another(&roots_path, invitation.as_ref());
+        let is_other = is_of_another(&dir, &roots_path, invitation.as_ref());
+        let knows_fleet = roots_path.exists() && !is_other;
+        let is_member = chain_path.exists() && knows_fleet;
         let chain = is_member
             .then(|| certificates_in(&chain_path))
             .transpose()?;
-        let believed = if is_member {
+        let believed = if knows_fleet {
             Anchors::from_file(&roots_path)?
         } else {
             let pinned = || invitation.as_ref().map(|it| Anchors::Pinned(it.authority));
             anchors.or_else(pinned).unwrap_or(Anchors::Machine)
+        };
+        let newest = match &believed {
+            Anchors::Roots(roots) => roots.first().map(|root| Print::of(root)),
+            Anchors::Called(_) | Anchors::Pinned(_) | Anchors::Machine => None,
         };
         let shown = chain
             .clone()
@@ -130,6 +155,10 @@ impl Membership {
             clock,
             entropy,
             standing: Mutex::new(Standing::Stranger),
+            may_be_known: AtomicBool::new(has_key && (knows_fleet || !roots_path.exists())),
+            begins_anew: AtomicBool::new(roots_path.exists() && is_other),
+            believes: watch::channel(newest.filter(|_| knows_fleet)).0,
+            hurry: Notify::new(),
             turn: Turns::new(()),
         };
         if let Some(validity) = validity {
@@ -149,8 +178,30 @@ impl Membership {
         match self.standing() {
             Standing::Member { validity, .. } if self.now() < validity.not_after => Ok(()),
             Standing::Member { .. } | Standing::Waiting => self.renew(way).await,
-            Standing::Stranger => self.join(way, about).await,
+            Standing::Stranger => {
+                if self.may_be_known.load(Ordering::Acquire) {
+                    match self.renew(way).await {
+                        Err(NoMembership::Refused(refused))
+                            if refused.code == Code::NodeKeyUnknown.as_str() =>
+                        {
+                            self.may_be_known.store(false, Ordering::Release);
+                        }
+                        renewed => return renewed,
+                    }
+                }
+                self.join(way, about).await
+            }
         }
+    }
+
+    /// The newest authority that the node believes; always the latest.
+    pub(crate) fn believes(&self) -> watch::Receiver<Option<Print>> {
+        self.believes.subscribe()
+    }
+
+    /// The fleet's authority has a new key: the node is to learn it soon.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     /// Asks for a new certificate although the old one seems good: the other side does not take it.
@@ -164,6 +215,7 @@ impl Membership {
 
     /// The fleet does not know the key any more: a machine that has a token joins anew.
     pub(crate) fn lapse(&self) {
+        self.may_be_known.store(false, Ordering::Release);
         if self.invitation.is_some() {
             self.stand(Standing::Stranger);
         }
@@ -173,14 +225,25 @@ impl Membership {
     pub(crate) fn keep(self: &Arc<Self>, (server, dial): (Server, Arc<dyn Dial>), tasks: &Tasks) {
         let membership = Arc::clone(self);
         tasks.spawn_until_stop("membership", async move {
+            let mut is_wanted = false;
             loop {
-                tokio::time::sleep(LOOK).await;
-                if !membership.is_due() {
+                // Cancel-safe: both only wait.
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = membership.hurry.notified(), if !is_wanted => {
+                        is_wanted = true;
+                        tokio::time::sleep(membership.some_of(SPREAD)).await;
+                    }
+                }
+                if !is_wanted && !membership.is_due() {
                     continue;
                 }
                 let _turn = membership.turn.lock().await;
                 match membership.renew((&server, &dial)).await {
-                    Ok(()) => tracing::info!("the node's certificate was renewed"),
+                    Ok(()) => {
+                        is_wanted = false;
+                        tracing::info!("the node's certificate was renewed");
+                    }
                     Err(error) => tracing::warn!(%error, "the node's certificate was not renewed; trying again"),
                 }
             }
@@ -208,6 +271,9 @@ impl Membership {
             name: about.name.to_owned(),
             labels: about.labels.clone().into_iter().collect(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            copied_from: about
+                .copied_from
+                .map_or_else(String::new, |id| id.to_string()),
         };
         let mut client = self.client((server, dial)).await?;
         let answer = tokio::time::timeout(PATIENCE, client.join(asked)).await;
@@ -274,6 +340,9 @@ impl Membership {
             let written = replace(&path, text.as_bytes(), Readers::Owner);
             written.map_err(|source| TrustError::Write { path, source })
         };
+        if let Some(prints) = self.former_after(&anchors) {
+            write(FORMER, &prints)?;
+        }
         write("ca.pem", &member.roots)?;
         write("certificate.pem", &member.certificates)?;
         self.tls.replace(&anchors, Some(shown))?;
@@ -281,7 +350,36 @@ impl Membership {
         if let Some(validity) = validity {
             self.stand(self.member(validity));
         }
+        if let Anchors::Roots(roots) = &anchors {
+            let newest = roots.first().map(|root| Print::of(root));
+            self.believes.send_replace(newest);
+        }
         Ok(())
+    }
+
+    /// A token of an authority that the fleet has let go must not look like one of another fleet. None if nothing
+    /// changes.
+    fn former_after(&self, next: &Anchors) -> Option<String> {
+        let Anchors::Roots(next) = next else {
+            return None;
+        };
+        let known = former(&self.dir);
+        let mut prints = known.clone();
+        if self.begins_anew.swap(false, Ordering::AcqRel) {
+            prints.clear();
+        } else {
+            let before = certificates_in(&self.dir.join("ca.pem")).unwrap_or_default();
+            prints.extend(before.iter().map(|root| Print::of(root)));
+        }
+        for root in next {
+            prints.remove(&Print::of(root));
+        }
+        let lines = prints.iter().map(|print| format!("{print}\n"));
+        (prints != known).then(|| lines.collect())
+    }
+
+    fn some_of(&self, span: Duration) -> Duration {
+        span / 1_000 * u32::try_from(self.entropy.next_u64() % 1_000).unwrap_or(0)
     }
 
     fn member(&self, validity: Validity) -> Standing {
@@ -314,15 +412,29 @@ impl std::fmt::Display for NoMembership {
     }
 }
 
+/// The node's key, made if there is none.
+///
+/// # Errors
+/// The file cannot be read, understood or written.
+pub(crate) fn key(data_dir: &Path) -> Result<Credentials, TrustError> {
+    Credentials::open(&data_dir.join("agent").join(KEY))
+}
+
 /// Whether the token is of an authority that the node does not know: a person wants it to join anew.
-fn is_of_another(roots: &Path, invitation: Option<&Invitation>) -> bool {
+fn is_of_another(dir: &Path, roots: &Path, invitation: Option<&Invitation>) -> bool {
     let Some(invitation) = invitation else {
         return false;
     };
     let known = certificates_in(roots).unwrap_or_default();
-    !known
-        .iter()
-        .any(|root| Print::of(root) == invitation.authority)
+    let mut known = known.iter().map(|root| Print::of(root));
+    !known.any(|print| print == invitation.authority)
+        && !former(dir).contains(&invitation.authority)
+}
+
+/// The authorities that the fleet has let go.
+fn former(dir: &Path) -> BTreeSet<Print> {
+    let text = std::fs::read_to_string(dir.join(FORMER)).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {

@@ -85,7 +85,8 @@ impl Session {
                 | FromServer::Command(_)
                 | FromServer::Open(_)
                 | FromServer::Secrets(_)
-                | FromServer::Unwanted(_) => {}
+                | FromServer::Unwanted(_)
+                | FromServer::RenewNow(_) => {}
                 other @ (FromServer::Welcome(_) | FromServer::Refused(_)) => {
                     bail!("unexpected: {other:?}")
                 }

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_fleet::{Reply, State, UnitReport, Verb, Verdict};
+use hostler_fleet::{AccessVerb, Reply, State, UnitReport, Verb, Verdict};
 use hostler_model::{
     Actor, Code, CommandId, Liveness, Node, NodeFacts, NodeId, ObservedUnit, Refusal, UnitState,
     Usage, WorkloadId,
@@ -20,7 +20,7 @@ use hostler_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::black_box::{self, Ended};
-use crate::live::{LiveEntry, Machine};
+use crate::live::{LiveEntry, Machine, Pulse};
 use crate::spacing::Rare;
 use crate::{Control, Link, refusals};
 
@@ -36,10 +36,24 @@ pub struct Attachment {
     closed: CancellationToken,
 }
 
+/// By what machines with one identity are told apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks<'a> {
+    pub boot_id: &'a str,
+    /// The agent's own, the same for as long as it runs; empty if it says none.
+    pub own: &'a str,
+}
+
+impl<'a> From<&'a str> for Marks<'a> {
+    fn from(boot_id: &'a str) -> Self {
+        Self { boot_id, own: "" }
+    }
+}
+
 pub(crate) fn attach(
     control: &Control,
     node: NodeId,
-    boot_id: &str,
+    Marks { boot_id, own }: Marks<'_>,
     link: Arc<dyn Link>,
 ) -> Result<Attachment, Refusal> {
     let shared = &control.shared;
@@ -51,22 +65,10 @@ pub(crate) fn attach(
     let machine = Machine {
         boot_id: boot_id.to_owned(),
         hostname,
+        own: own.to_owned(),
     };
     let mut pulse = entry.lock();
-    let is_alive = pulse.judge(told.0, Duration::ZERO) == Verdict::Alive;
-    if is_alive
-        && pulse
-            .session()
-            .is_some_and(|session| session.machine != machine)
-    {
-        let sentence = format!(
-            "another machine is connected with the identity of {}",
-            record.name
-        );
-        let advice =
-            "give this machine its own data directory; if it was just rebooted, wait a moment";
-        return Err(Refusal::new(Code::NodeIdentityInUse, sentence, advice));
-    }
+    refuse_another(&mut pulse, (&record, &machine), told.0)?;
     let (session, closed) = pulse.open((link, machine), rules, told);
     drop(pulse);
     shared.tell_change();
@@ -78,6 +80,44 @@ pub(crate) fn attach(
         session,
         closed,
     })
+}
+
+/// Before a hello changes anything: as for attaching. A node that nobody has heard of yet is free.
+pub(crate) fn refuse_while_in_use(
+    control: &Control,
+    node: NodeId,
+    (marks, hostname): (Marks<'_>, &str),
+) -> Result<(), Refusal> {
+    let shared = &control.shared;
+    let record = present(&shared.view(), node)?;
+    let told = shared.now();
+    let rules = shared.config.lease_of(record.contract);
+    let entry = shared.live.entry(node, rules, told.0);
+    let machine = Machine {
+        boot_id: marks.boot_id.to_owned(),
+        hostname: hostname.to_owned(),
+        own: marks.own.to_owned(),
+    };
+    refuse_another(&mut entry.lock(), (&record, &machine), told.0)
+}
+
+fn refuse_another(
+    pulse: &mut Pulse,
+    (record, machine): (&Node, &Machine),
+    now: Duration,
+) -> Result<(), Refusal> {
+    let is_alive = pulse.judge(now, Duration::ZERO) == Verdict::Alive;
+    let session = pulse.session();
+    if is_alive && session.is_some_and(|session| session.machine.is_other_than(machine)) {
+        let sentence = format!(
+            "another machine is connected with the identity of {}",
+            record.name
+        );
+        let advice = "if it was just rebooted, wait a moment; if its disk is a copy of that machine's, start its agent \
+                      with a token from `hostler token create`, and it joins as a node of its own";
+        return Err(Refusal::new(Code::NodeIdentityInUse, sentence, advice));
+    }
+    Ok(())
 }
 
 /// What a sign of life is worth to a node that is joining.
@@ -271,6 +311,16 @@ impl Attachment {
             facts: Box::new(facts),
         })
         .await
+    }
+
+    /// The newest authority that the node believes is another now.
+    ///
+    /// # Errors
+    /// What [`Control::submit`] refuses with.
+    pub async fn believes(&self, print: String) -> Result<(), Refusal> {
+        let node = self.node();
+        let verb = AccessVerb::Believes { node, print };
+        self.submit(Verb::Access(Box::new(verb))).await
     }
 
     /// Those of the workloads that the fleet has no record of: they were deleted, and their last copy has gone.

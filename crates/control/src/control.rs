@@ -20,7 +20,7 @@ use hostler_model::{
 use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::attachment::Joining;
+use crate::attachment::{Joining, Marks};
 use crate::batch::Request;
 use crate::leader::Leader;
 use crate::live::LiveEntry;
@@ -231,14 +231,26 @@ impl Control {
     ///
     /// # Errors
     /// `node-not-found`, `node-gone`; `node-identity-in-use` if an older session is alive and was opened by
-    /// another machine, told apart by boot id and host name.
-    pub fn attach(
+    /// another machine, told apart by boot id, host name, and what its agent says.
+    pub fn attach<'a>(
         &self,
         node: NodeId,
-        boot_id: &str,
+        machine: impl Into<Marks<'a>>,
         link: Arc<dyn Link>,
     ) -> Result<Attachment, Refusal> {
-        attachment::attach(self, node, boot_id, link)
+        attachment::attach(self, node, machine.into(), link)
+    }
+
+    /// What [`Control::attach`] would refuse, before the machine's hello has changed anything.
+    ///
+    /// # Errors
+    /// As for attaching.
+    pub fn refuse_while_in_use(
+        &self,
+        node: NodeId,
+        machine: (Marks<'_>, &str),
+    ) -> Result<(), Refusal> {
+        attachment::refuse_while_in_use(self, node, machine)
     }
 
     /// The next due moment of a schedule that is to run.

@@ -144,6 +144,7 @@ impl FakeMachine {
         };
         NodeAnnouncement {
             key: None,
+            introduction: Default::default(),
             identity: AliasKey {
                 contract: self.contract,
                 scope: "node".to_owned(),
@@ -293,7 +294,7 @@ impl FakeNode {
         });
         let attachment = self
             .control
-            .attach(self.node, &self.machine.boot_id, link)?;
+            .attach(self.node, self.machine.boot_id.as_str(), link)?;
         let attachment = Arc::new(attachment);
         attachment.observed_full(self.units()).await?;
         let tasks = self.control.tasks().child();

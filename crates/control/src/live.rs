@@ -89,6 +89,18 @@ pub(crate) struct Session {
 pub(crate) struct Machine {
     pub(crate) boot_id: String,
     pub(crate) hostname: String,
+    /// What its agent says to that end; empty if it says nothing.
+    pub(crate) own: String,
+}
+
+impl Machine {
+    /// Whether it is surely another. An agent that is new says a mark that the one before it did not.
+    pub(crate) fn is_other_than(&self, other: &Self) -> bool {
+        let is_marked = !self.own.is_empty() && !other.own.is_empty();
+        self.boot_id != other.boot_id
+            || self.hostname != other.hostname
+            || (is_marked && self.own != other.own)
+    }
 }
 
 /// How a beat was taken.

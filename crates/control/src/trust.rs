@@ -24,7 +24,8 @@ use hostler_kit::trust::{
     Validity, static_chain,
 };
 use hostler_kit::{Clock, Tasks};
-use hostler_model::{Actor, Code, NodeId, Refusal};
+use hostler_model::{Actor, AliasOwner, Code, KEY_SCOPE, NodeId, Refusal};
+use tokio::sync::watch;
 
 use crate::Control;
 
@@ -60,6 +61,8 @@ struct Inner {
     key: Credentials,
     tls: ServerTls,
     now: RwLock<Arc<Now>>,
+    /// The authority that signs now, by the print of its certificate.
+    signing: watch::Sender<Print>,
     /// Rotations one after the other.
     changing: Mutex<()>,
 }
@@ -90,12 +93,14 @@ impl Trust {
         let authority = Authority::open(&config.authority_path(), wall(&clock))?;
         let (now, shown) = Now::of(authority, (&config, &key), wall(&clock))?;
         let tls = ServerTls::of(&now.authority, shown, Believed::Offered)?;
+        let (signing, _) = watch::channel(now.authority.print());
         let trust = Self(Arc::new(Inner {
             config,
             clock,
             key,
             tls,
             now: RwLock::new(Arc::new(now)),
+            signing,
             changing: Mutex::new(()),
         }));
         trust.publish()?;
@@ -112,6 +117,26 @@ impl Trust {
     #[must_use]
     pub fn print(&self) -> Print {
         self.now().authority.print()
+    }
+
+    /// The authority that signs now, by the print of its certificate; always the latest.
+    #[must_use]
+    pub fn signing(&self) -> watch::Receiver<Print> {
+        self.0.signing.subscribe()
+    }
+
+    /// The nodes that have not said that they believe the authority that signs now.
+    #[must_use]
+    pub fn behind(&self, control: &Control) -> Vec<String> {
+        let print = self.0.signing.borrow().to_string();
+        let view = control.view();
+        let has_key = |node: NodeId| {
+            let mut aliases = view.aliases_of(AliasOwner::Node(node));
+            aliases.any(|alias| alias.key.scope == KEY_SCOPE)
+        };
+        let nodes = view.nodes().filter(|node| !node.is_gone());
+        let behind = nodes.filter(|it| it.believes.as_ref() != Some(&print) && has_key(it.id));
+        behind.map(|node| node.name.clone()).collect()
     }
 
     /// The certificates that members believe, as text.
@@ -161,39 +186,76 @@ impl Trust {
     /// The authority is somebody else's, or cannot be written; then nothing changes. The event that tells of it
     /// may be refused afterwards.
     pub async fn rotate(&self, control: &Control, actor: Actor) -> Result<Print, Refusal> {
-        if self.0.config.authority.is_some() {
-            let sentence = "this fleet's authority is in a file that somebody else keeps";
-            let advice = "add the new authority's certificate to that file; once every node has renewed, \
-                          after thirty days, put the new one first, with its key";
-            return Err(Refusal::new(Code::Forbidden, sentence, advice));
-        }
+        self.refuse_where_foreign()?;
         if self.now().authority.roots().len() >= MOST_ROOTS {
-            let sentence = "the authority has had a new key too often since the fleet was founded";
-            let advice = "wait for a version that lets old ones go; nothing was changed";
+            let sentence =
+                "the authority has had a new key too often since its old ones were let go";
+            let advice = "let them go with `hostler authority retire`; nothing was changed";
             return Err(Refusal::new(Code::Overloaded, sentence, advice));
         }
-        let trust = self.clone();
-        let rotated = tokio::task::spawn_blocking(move || {
-            let _one = trust
-                .0
-                .changing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let next = trust.now().authority.rotated(wall(&trust.0.clock))?;
-            trust.take(next)?;
-            // The new key is in use: that the copy for people could not be written is no reason to try again.
-            if let Err(error) = trust.publish() {
-                tracing::warn!(%error, "the authority's certificates could not be written for people");
-            }
-            Ok::<_, TrustError>(())
-        });
-        rotated.await.map_err(unwritten)?.map_err(unwritten)?;
+        self.change(Authority::rotated).await?;
         let print = self.print();
         let told = AccessVerb::AuthorityRotated {
             print: print.to_string(),
         };
         control.submit(actor, Verb::Access(Box::new(told))).await?;
         Ok(print)
+    }
+
+    /// Believes the authority's former keys no more. Who knows only those is shut out: nodes that did not renew since,
+    /// join tokens and logins from before.
+    ///
+    /// # Errors
+    /// `authority-in-use` while there are such nodes, unless it is forced; else as for [`Trust::rotate`].
+    pub async fn retire(
+        &self,
+        control: &Control,
+        (actor, is_forced): (Actor, bool),
+    ) -> Result<(), Refusal> {
+        self.refuse_where_foreign()?;
+        if self.now().authority.roots().len() < 2 {
+            return Ok(());
+        }
+        let behind = self.behind(control);
+        if !behind.is_empty() && !is_forced {
+            return Err(in_use(behind));
+        }
+        self.change(|authority, _| authority.retired()).await?;
+        let told = Verb::Access(Box::new(AccessVerb::AuthorityRetired));
+        control.submit(actor, told).await.map(|_| ())
+    }
+
+    fn refuse_where_foreign(&self) -> Result<(), Refusal> {
+        if self.0.config.authority.is_none() {
+            return Ok(());
+        }
+        let sentence = "this fleet's authority is in a file that somebody else keeps";
+        let advice = "add the new authority's certificate to that file; once every node has renewed, after thirty \
+                      days, put the new one first, with its key; take the old one out likewise";
+        Err(Refusal::new(Code::Forbidden, sentence, advice))
+    }
+
+    /// The next authority, made of the one that is, is used from now on.
+    async fn change(
+        &self,
+        next: impl FnOnce(&Authority, Duration) -> Result<Authority, TrustError> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let trust = self.clone();
+        let changed = tokio::task::spawn_blocking(move || {
+            let _one = trust
+                .0
+                .changing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let next = next(&trust.now().authority, wall(&trust.0.clock))?;
+            trust.take(next)?;
+            // It is in use: that the copy for people could not be written is no reason to try again.
+            if let Err(error) = trust.publish() {
+                tracing::warn!(%error, "the authority's certificates could not be written for people");
+            }
+            Ok::<_, TrustError>(())
+        });
+        changed.await.map_err(unwritten)?.map_err(unwritten)
     }
 
     /// Looks after what the server shows until the family stops.
@@ -241,8 +303,15 @@ impl Trust {
         let of = (&self.0.config, &self.0.key);
         let (now, shown) = Now::of(authority, of, wall(&self.0.clock))?;
         self.0.tls.replace(shown, now.authority.roots())?;
+        let print = now.authority.print();
         let mut held = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
         *held = Arc::new(now);
+        drop(held);
+        self.0.signing.send_if_modified(|signing| {
+            let is_new = *signing != print;
+            *signing = print;
+            is_new
+        });
         Ok(())
     }
 
@@ -311,8 +380,32 @@ fn bad_request(error: TrustError) -> Refusal {
     Refusal::new(Code::BadRequest, error.to_string(), advice)
 }
 
+/// The first few by name.
+fn in_use(behind: Vec<String>) -> Refusal {
+    const NAMED: usize = 5;
+    let count = behind.len();
+    let mut names = behind
+        .iter()
+        .take(NAMED)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if count > NAMED {
+        names.push_str(", …");
+    }
+    let nodes = if count == 1 { "node has" } else { "nodes have" };
+    let sentence =
+        format!("{count} {nodes} not said that they believe the authority's newest key: {names}");
+    let advice = "nodes that are connected learn it within a minute; start the others, or remove them; `--force` shuts \
+                  them out until they get a token";
+    Refusal {
+        details: behind,
+        ..Refusal::new(Code::AuthorityInUse, sentence, advice)
+    }
+}
+
 fn unwritten(error: impl std::fmt::Display) -> Refusal {
-    let sentence = format!("the authority could not be given a new key: {error}");
-    let advice = "look for a full or failing disk; the old key goes on";
+    let sentence = format!("the authority could not be written: {error}");
+    let advice = "look for a full or failing disk; what was goes on";
     Refusal::new(Code::StoreUnavailable, sentence, advice)
 }

@@ -114,6 +114,7 @@ fn hello(number: usize) -> NodeAnnouncement {
     };
     NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

@@ -28,6 +28,13 @@ pub enum AccessVerb {
     AuthorityRotated {
         print: String,
     },
+    /// Its former keys are believed no more: an event, and no more.
+    AuthorityRetired,
+    /// A node says which authority is the newest that it believes.
+    Believes {
+        node: NodeId,
+        print: String,
+    },
 }
 
 /// A token to be. Id and secret are drawn by the caller, for they must be unpredictable.

@@ -39,5 +39,7 @@ pub mod jobs {
     pub use crate::decide::{due, is_active};
 }
 
-pub use verb::{ApplyOptions, Expect, NodeAnnouncement, Resealed, Turn, UnitReport, Verb};
+pub use verb::{
+    ApplyOptions, Expect, Introduction, NodeAnnouncement, Resealed, Turn, UnitReport, Verb,
+};
 pub use why::{Finding, NodeFinding, Why, why};

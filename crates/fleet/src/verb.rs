@@ -258,6 +258,7 @@ pub struct NodeAnnouncement {
     /// The key that the session has proved to hold, where there is TLS. It must be a node's, and the identity
     /// that node's or nobody's.
     pub key: Option<AliasKey>,
+    pub introduction: Introduction,
     pub contract: Contract,
     /// The name that the agent would like; if another living node has it, a suffix is added.
     pub name: String,
@@ -268,6 +269,17 @@ pub struct NodeAnnouncement {
     pub labels: BTreeMap<String, String>,
     /// The cloud machine now behind the node, if the agent knows; it changes when the node moves to another.
     pub instance: Option<Instance>,
+}
+
+/// What an agent says of its identity, beside the identity itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Introduction {
+    /// Where there is no login: its key, so that it is known by it once there is.
+    pub key: Option<AliasKey>,
+    /// The newest authority that it believes, by the print of its certificate.
+    pub believes: Option<String>,
+    /// The node whose disk its own is a copy of.
+    pub copied_from: Option<NodeId>,
 }
 
 /// Word about one unit that matters to decisions.

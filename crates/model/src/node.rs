@@ -63,6 +63,9 @@ pub struct Node {
     /// What the node is short of, as its agent says.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub pressure: BTreeSet<Pressure>,
+    /// The newest authority that the node has said it believes, by the print of its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub believes: Option<String>,
     /// Counts changes of this record that a person made (labels, admission): the ETag.
     #[serde(default)]
     pub revision: u64,

@@ -59,12 +59,16 @@ codes! {
         NodeGone = "node-gone",
         /// The node waits for a person to approve it.
         NodePending = "node-pending",
+        /// The node has told no key, so a machine cannot prove to be it.
+        NodeUnproven = "node-unproven",
         /// No node of the fleet has this key.
         NodeKeyUnknown = "node-key-unknown",
         /// The join token is none of this fleet, or its secret is wrong.
         JoinTokenInvalid = "join-token-invalid",
         /// The join token's time is over, or as many machines have joined with it as may.
         JoinTokenSpent = "join-token-spent",
+        /// Nodes believe only what is to be retired.
+        AuthorityInUse = "authority-in-use",
         /// No token has this id or name.
         TokenNotFound = "token-not-found",
         /// Another token has the name.

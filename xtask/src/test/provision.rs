@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::package::deb;
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
@@ -25,6 +25,7 @@ const PACKAGES: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("mandoc", "mandoc"),
     ("dpkg-shlibdeps", "dpkg-dev"),
+    ("faketime", "faketime"),
 ];
 
 /// Where a program is, looked up where root's programs are too.

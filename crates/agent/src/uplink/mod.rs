@@ -15,7 +15,7 @@ pub mod spot;
 
 use std::sync::Arc;
 
-use hostler_kit::trust::{Anchors, ClientTls};
+use hostler_kit::trust::{Anchors, ClientTls, Print};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -24,7 +24,7 @@ use crate::StartError;
 use crate::config::{AgentConfig, Parts};
 use crate::dial::Server;
 use crate::ledger::{Identity, Ledger};
-use crate::membership::Membership;
+use crate::membership::{self, Membership};
 use crate::reconcile::Handle;
 use crate::status::AgentStatus;
 
@@ -48,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) server: Server,
     /// For our own contract over TLS.
     pub(crate) membership: Option<Arc<Membership>>,
+    /// For our own contract in plain text: the key that the node will have.
+    pub(crate) key: Option<Print>,
     pub(crate) identity: Identity,
     pub(crate) handle: Handle,
     /// Let go of when the uplink ends.
@@ -110,6 +112,18 @@ pub(crate) fn secured(
         None => ClientTls::new(&anchors, None)?,
     };
     Ok((server.with_tls(tls), None))
+}
+
+/// Where there is no login: the key by which the node is to be known once there is.
+pub(crate) fn introduced(
+    config: &AgentConfig,
+    server: &Server,
+) -> Result<Option<Print>, StartError> {
+    let is_ours = matches!(config.uplink, Uplink::Session);
+    if !is_ours || !config.introduces_key || server.is_secure() {
+        return Ok(None);
+    }
+    Ok(Some(membership::key(&config.data_dir)?.print()))
 }
 
 /// Makes sure that the ledger may serve this contract, and makes what the contract keeps beside it.

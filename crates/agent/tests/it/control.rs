@@ -568,6 +568,7 @@ impl Control {
                     state.sessions.push(session.clone());
                 }
             }
+            FromNode::Believes(_) => {}
             FromNode::Beat(beat) => {
                 state.beats += 1;
                 if state.answers_beats {

@@ -91,6 +91,7 @@ fn answer(message: FromNode) -> Option<FromServer> {
             sequence: beat.sequence,
         })),
         FromNode::Facts(_)
+        | FromNode::Believes(_)
         | FromNode::Kept(_)
         | FromNode::Observed(_)
         | FromNode::Acknowledge(_)

@@ -147,7 +147,7 @@ impl Plane {
         let refused = |refusal| anyhow::anyhow!("refused: {refusal:?}");
         let attachment = self
             .control
-            .attach(id, &format!("boot {number}"), Arc::new(QuietLink))
+            .attach(id, format!("boot {number}").as_str(), Arc::new(QuietLink))
             .map_err(refused)?;
         attachment
             .observed_full(Vec::new())
@@ -191,6 +191,7 @@ fn announcement(number: usize) -> NodeAnnouncement {
     };
     NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hostler_control::fake::{FakeMachine, FakeNode};
-use hostler_control::{BeatVerdict, Control, Link, LogRecord, LogRequest};
+use hostler_control::{BeatVerdict, Control, Link, LogRecord, LogRequest, Marks};
 use hostler_model::spec::DisconnectPolicy;
 use hostler_model::{
     Bytes, Code, Contract, Event, EventKind, Exit, Intent, NodeState, Pressure, Refusal, StopCause,
@@ -158,6 +158,18 @@ async fn another_machine_with_the_same_identity_is_refused_while_the_first_is_al
     let attach = || control.attach(node.id(), "boot of a clone", Arc::new(NoLink));
     let refused = attach().err().unwrap();
     assert_eq!(refused.code, Code::NodeIdentityInUse);
+    let told = "boot 1 of one";
+    let other = |own: &'static str| Marks { boot_id: told, own };
+    let ours = control.attach(node.id(), other("board of one"), Arc::new(NoLink));
+    let ours = ours.unwrap();
+    // A copy that was made with the memory has the same boot id, and another board.
+    let copy = control.attach(node.id(), other("board of another"), Arc::new(NoLink));
+    assert_eq!(copy.err().unwrap().code, Code::NodeIdentityInUse);
+    let asked = (other("board of another"), "one");
+    let refused = control.refuse_while_in_use(node.id(), asked).unwrap_err();
+    assert_eq!(refused.code, Code::NodeIdentityInUse);
+    assert_eq!(ours.beat(1, Usage::default(), 0), BeatVerdict::Accepted);
+    drop(ours);
     node.disconnect();
     assert!(attach().is_ok(), "a machine that was rebooted comes back");
     stop(control).await;
@@ -268,6 +280,7 @@ async fn a_beat_of_a_linked_node_does_not_end_its_joining() {
     let announced = control.view().node(id).unwrap().clone();
     let hello = hostler_control::fleet::NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: control
             .view()
             .aliases_of(hostler_model::AliasOwner::Node(id))

@@ -63,6 +63,7 @@ const ADMIN: &[&str] = &[
     "/api/v1/join-tokens/{id}",
     "/api/v1/nodes/{id}/approve",
     "/api/v1/authority/rotate",
+    "/api/v1/authority/retire",
     BACKUP,
     "/api/v1/rekey-secrets",
 ];

@@ -13,12 +13,14 @@ use hostler_model::{
 };
 use hostler_wire::api;
 use http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Api;
 use super::convert::moment;
 use super::nodes::gone_meanwhile;
 use super::refuse::Failure;
-use super::take::{Asker, Body, Caller, Target};
+use super::take::{Asker, Body, Caller, Query, Target};
 use crate::access::{Session, Who};
 use crate::audit::Thing;
 
@@ -26,6 +28,15 @@ use crate::audit::Thing;
 const JOIN_TTL: u64 = 60 * 60;
 /// Longest life of a token that ends: ten years.
 const MOST_SECONDS: u64 = 10 * 366 * 24 * 60 * 60;
+
+/// How to let the authority's former keys go.
+#[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(super) struct RetireQuery {
+    /// Although nodes know nothing newer: they are shut out.
+    force: bool,
+}
 
 impl Api {
     fn known_token(&self, target: &str) -> Result<Arc<ApiToken>, Refusal> {
@@ -233,6 +244,7 @@ pub(super) async fn authority(State(api): State<Api>) -> Result<Json<api::Author
         print: trust.print().to_string(),
         certificates: trust.bundle(),
         urls: trust.urls().to_vec(),
+        behind: trust.behind(&api.control),
     }))
 }
 
@@ -245,6 +257,19 @@ pub(super) async fn rotate(
 ) -> Result<Json<api::Authority>, Failure> {
     let trust = api.access.trust().ok_or_else(no_login)?.clone();
     trust.rotate(&api.control, caller).await?;
+    authority(State(api)).await
+}
+
+/// Believes the authority's former keys no more.
+#[utoipa::path(post, path = "/api/v1/authority/retire", tag = "access", params(RetireQuery),
+    responses((status = 200, body = api::Authority), (status = "default", body = api::Problem)))]
+pub(super) async fn retire(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Query(query): Query<RetireQuery>,
+) -> Result<Json<api::Authority>, Failure> {
+    let trust = api.access.trust().ok_or_else(no_login)?.clone();
+    trust.retire(&api.control, (caller, query.force)).await?;
     authority(State(api)).await
 }
 

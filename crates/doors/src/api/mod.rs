@@ -184,6 +184,7 @@ fn coming_in() -> Router<Api> {
         .route("/api/v1/nodes/{id}/approve", post(access::approve))
         .route("/api/v1/authority", get(access::authority))
         .route("/api/v1/authority/rotate", post(access::rotate))
+        .route("/api/v1/authority/retire", post(access::retire))
 }
 
 fn secrets() -> Router<Api> {

@@ -40,6 +40,7 @@ use super::{
         access::approve,
         access::authority,
         access::rotate,
+        access::retire,
         miaas::register,
         miaas::heartbeat,
         miaas::deploy,

@@ -81,6 +81,8 @@ pub(super) const fn status(code: Code) -> StatusCode {
         Code::Ambiguous
         | Code::NodeNameTaken
         | Code::NodeIdentityInUse
+        | Code::NodeUnproven
+        | Code::AuthorityInUse
         | Code::NodeBusy
         | Code::NodePending
         | Code::TokenNameTaken

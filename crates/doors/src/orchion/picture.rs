@@ -95,6 +95,7 @@ pub(super) fn announcement(id: &str, told: &Told, addresses: Vec<String>) -> Nod
     let facts = facts(told, addresses);
     NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: key(id),
         contract: Contract::Orchion,
         name: told.hostname.clone(),

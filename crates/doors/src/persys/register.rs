@@ -189,6 +189,7 @@ pub(super) fn announcement(
     };
     Ok(NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: words::node_key(&request.node_id),
         contract: Contract::Persys,
         facts: facts(&request.node_id, &said, &kinds, capacity, endpoint),

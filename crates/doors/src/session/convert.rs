@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hostler_control::fleet::NodeAnnouncement;
+use hostler_control::fleet::{Introduction, NodeAnnouncement};
 use hostler_control::{LogRecord, LogRequest, LogStream, Said, Told};
+use hostler_kit::trust::Print;
 use hostler_model::spec::Kind;
 use hostler_model::{
     AliasKey, Bytes, Code, Contract, CrashLoop, Disk, Errand, ExecCommand, Exit, Health, Intent,
     IntentItem, MilliCpu, NodeFacts, ObservedUnit, Part, PartState, Pressure, Refusal, Resources,
     RuntimeFact, StopCause, StorageFact, Task, TerminalSize, Timestamp, UnitId, UnitState,
-    UnitUsage, Usage,
+    UnitUsage, Usage, key_alias,
 };
 use hostler_wire::session::v1;
 
@@ -21,6 +22,11 @@ const IDENTITY_BYTES: usize = 128;
 pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal> {
     Ok(NodeAnnouncement {
         key: None,
+        introduction: Introduction {
+            key: print(&hello.key).map(|print| key_alias(&print)),
+            believes: print(&hello.believes),
+            copied_from: hello.copied_from.parse().ok(),
+        },
         identity: identity(hello.identity)?,
         contract: Contract::Session,
         name: hello.name,
@@ -29,6 +35,11 @@ pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal
         labels: hello.labels.into_iter().collect(),
         instance: None,
     })
+}
+
+/// The print of a key or a certificate; what is none is not told.
+pub(super) fn print(text: &str) -> Option<String> {
+    text.parse::<Print>().ok().map(|print| print.to_string())
 }
 
 /// What an agent calls itself, as an alias of its node.

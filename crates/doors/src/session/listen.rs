@@ -26,6 +26,8 @@ pub(super) enum Word {
     Acknowledge(v1::Acknowledge),
     Held(v1::Held),
     Facts(v1::Facts),
+    /// By the print of its certificate.
+    Believes(String),
 }
 
 /// Reads the node's messages: beats are taken at once, words are queued.
@@ -72,6 +74,10 @@ impl Listening<'_> {
             Message::Acknowledge(it) => self.queue(Some(Word::Acknowledge(it))).await,
             Message::Held(held) => self.queue(Some(Word::Held(held))).await,
             Message::Facts(facts) => self.queue(Some(Word::Facts(facts))).await,
+            Message::Believes(it) => {
+                let print = convert::print(&it.authority);
+                self.queue(print.map(Word::Believes)).await
+            }
             // What the node has on its disk changes nothing here: at the next hello it is told all again.
             Message::Applied(_) => Ok(()),
             Message::Kept(kept) => self.kept(&kept).await,

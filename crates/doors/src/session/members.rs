@@ -9,7 +9,7 @@
 //! A request for a certificate is signed with the key that it is about, and what comes back is of use to nobody else: so
 //! one that is overheard or sent again gives nothing away. Failures are limited in rate by address.
 
-use hostler_control::fleet::{Joining, NodeAnnouncement, Reply, State, Verb};
+use hostler_control::fleet::{Introduction, Joining, NodeAnnouncement, Reply, State, Verb};
 use hostler_control::{Control, Trust};
 use hostler_kit::trust::Invitation;
 use hostler_model::{Actor, Admission, Code, Contract, NodeFacts, NodeId, Refusal, Resources};
@@ -151,6 +151,10 @@ fn joining(control: &Control, asked: JoinRequest) -> Result<Joining, Refusal> {
     let identity = convert::identity(asked.identity)?;
     let hello = NodeAnnouncement {
         key: None,
+        introduction: Introduction {
+            copied_from: asked.copied_from.parse().ok(),
+            ..Introduction::default()
+        },
         identity,
         contract: Contract::Session,
         name: asked.name,

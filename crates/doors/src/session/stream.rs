@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hostler_control::fleet::{NodeAnnouncement, Reply, Verb};
-use hostler_control::{Attachment, Control, Link};
+use hostler_control::{Attachment, Control, Link, Marks, Trust};
 use hostler_model::{Actor, Code, IntentItem, NodeId, Refusal, key_alias};
 use hostler_wire::session::negotiate;
 use hostler_wire::session::v1::{self, NodeMessage, ServerMessage, node_message, server_message};
@@ -142,15 +142,21 @@ impl Conversation {
         self.name.clone_from(&hello.name);
         let offset = self.offset_of(hello.time_ms);
         let version = negotiate(hello.versions.unwrap_or_default()).ok_or_else(no_version)?;
+        let mark = hello.machine.clone();
+        self.refuse_another(&hello, &mark).map_err(End::Refused)?;
         let (node, boot_id) = self.announce(hello).await.map_err(End::Refused)?;
         let link = Arc::new(SessionLink {
             woken: Notify::new(),
             answers: self.answers.clone(),
             tickets: Arc::clone(&self.tickets),
         });
+        let marks = Marks {
+            boot_id: &boot_id,
+            own: &mark,
+        };
         let attached = self
             .control
-            .attach(node, &boot_id, Arc::clone(&link) as Arc<dyn Link>);
+            .attach(node, marks, Arc::clone(&link) as Arc<dyn Link>);
         let attachment = attached.map_err(End::Refused)?;
         attachment.note_clock(offset);
         let welcome = self.welcome(version, node);
@@ -166,15 +172,41 @@ impl Conversation {
         (told > 0).then(|| told.cast_signed().saturating_sub(ours.cast_signed()))
     }
 
+    /// Before the hello of a copy's machine changes what is known of the original's.
+    fn refuse_another(&self, hello: &v1::Hello, mark: &str) -> Result<(), Refusal> {
+        let alias = match self.who.shown {
+            Shown::Key(key) => key_alias(&key.to_string()),
+            Shown::NotAsked | Shown::Nothing => convert::identity(hello.identity.clone())?,
+        };
+        let view = self.control.view();
+        let known = view.node_by_alias(&alias).filter(|node| !node.is_gone());
+        let known = known.map(|node| node.id);
+        drop(view);
+        let Some(node) = known else { return Ok(()) };
+        let facts = hello.facts.as_ref();
+        let text = |of: fn(&v1::Facts) -> &str| facts.map_or("", of);
+        let marks = Marks {
+            boot_id: text(|facts| &facts.boot_id),
+            own: mark,
+        };
+        let hostname = text(|facts| &facts.hostname);
+        self.control.refuse_while_in_use(node, (marks, hostname))
+    }
+
     async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {
         let key = match self.who.shown {
             Shown::NotAsked => None,
             Shown::Nothing => return Err(no_certificate()),
             Shown::Key(key) => Some(key_alias(&key.to_string())),
         };
+        let mut announcement = convert::announcement(hello)?;
+        if key.is_some() {
+            // What was proved counts, and nothing else.
+            announcement.introduction.key = None;
+        }
         let announcement = NodeAnnouncement {
             key,
-            ..convert::announcement(hello)?
+            ..announcement
         };
         let (name, boot_id) = (
             announcement.name.clone(),
@@ -219,13 +251,22 @@ impl Conversation {
         };
         let working = work(attachment, queue, (&told_all, &unsaid));
         let delivering = deliver(&self.control, attachment.node(), link, &told_all);
+        let urging = urge(
+            (&self.control, self.who.access.trust()),
+            attachment.node(),
+            &self.answers,
+        );
         // Each arm ends the conversation, so nothing that is lost by cancelling is missed.
         tokio::select! {
             biased;
             end = listening.run(&mut self.messages) => end,
             end = working => end,
             end = delivering => end,
-            _ = attachment.closed() => End::Status(Status::aborted("a newer session took over")),
+            end = urging => end,
+            _ = attachment.closed() => End::Status(match self.control.tasks().is_stopping() {
+                true => Status::unavailable("the server stops"),
+                false => Status::aborted("a newer session took over"),
+            }),
         }
     }
 }
@@ -268,6 +309,7 @@ async fn say(attachment: &Attachment, word: Word) -> Result<(), Refusal> {
             let reason = (!held.reason.is_empty()).then_some(held.reason);
             attachment.held_back(reason).await
         }
+        Word::Believes(print) => attachment.believes(print).await,
         // The version is that of the hello, and stays.
         Word::Facts(facts) => {
             let facts = convert::facts(facts, String::new());
@@ -330,6 +372,36 @@ async fn deliver(control: &Control, node: NodeId, link: &SessionLink, told_all: 
         // Cancel-safe, and a wake that came meanwhile is kept.
         link.woken.notified().await;
     }
+}
+
+/// Asks the node to renew whenever it does not believe the authority that signs, so that former keys can be let go.
+async fn urge(
+    (control, trust): (&Control, Option<&Trust>),
+    node: NodeId,
+    answers: &Answers,
+) -> End {
+    let Some(trust) = trust else {
+        return std::future::pending().await;
+    };
+    let mut signing = trust.signing();
+    loop {
+        let print = signing.borrow_and_update().to_string();
+        if believed(control, node).as_ref() != Some(&print) {
+            let message = server_message::Message::RenewNow(v1::RenewNow {});
+            if let Err(end) = answers.send(message).await {
+                return end;
+            }
+        }
+        // Cancel-safe: the newest print is kept. The sender lives as long as the server.
+        if signing.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn believed(control: &Control, node: NodeId) -> Option<String> {
+    let view = control.view();
+    view.node(node).and_then(|node| node.believes.clone())
 }
 
 /// The values that the node needs and does not have. One that cannot be opened is left out: its copies say so.

@@ -169,6 +169,7 @@ impl Registration {
             account: account.id,
             hello: NodeAnnouncement {
                 key: None,
+                introduction: Default::default(),
                 identity,
                 contract: Contract::Spot,
                 name,

@@ -233,6 +233,7 @@ fn needed(method: &Method, path: &str) -> Option<AccessRole> {
         ("DELETE", "/api/v1/join-tokens/{id}"),
         ("POST", "/api/v1/nodes/{id}/approve"),
         ("POST", "/api/v1/authority/rotate"),
+        ("POST", "/api/v1/authority/retire"),
         ("GET", "/api/v1/backup"),
         ("POST", "/api/v1/rekey-secrets"),
     ];

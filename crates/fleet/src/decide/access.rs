@@ -6,6 +6,8 @@
 //! ```
 //!
 //! A node's key is an alias of it: whose key it is stays known after the node was removed, so that its machine is told.
+//! A node that ran without login tells its key then already. One that did not gets a key only by a token that names
+//! it: its identity was sent in plain text, and who repeats that is not proved to be it.
 
 use std::sync::Arc;
 
@@ -45,6 +47,22 @@ impl Draft<'_> {
             AccessVerb::AuthorityRotated { print } => {
                 let message = format!("the fleet's authority has a new key, {print}");
                 self.event(EventKind::AuthorityRotated, Subject::default(), message);
+                Ok(Reply::Done)
+            }
+            AccessVerb::AuthorityRetired => {
+                let message = "the former keys of the fleet's authority are believed no more";
+                let kind = EventKind::AuthorityRetired;
+                self.event(kind, Subject::default(), message.to_owned());
+                Ok(Reply::Done)
+            }
+            AccessVerb::Believes { node, print } => {
+                let node = self.present_node(*node)?;
+                if node.believes.as_ref() != Some(print) {
+                    self.put_node(Node {
+                        believes: Some(print.clone()),
+                        ..Node::clone(node)
+                    });
+                }
                 Ok(Reply::Done)
             }
         }
@@ -134,8 +152,10 @@ impl Draft<'_> {
             Some(node) if node.is_gone() => return Err(gone(node)),
             Some(node) => {
                 self.refuse_second_key(node)?;
-                let message = format!("node {} has a key now", node.name);
-                self.event(EventKind::NodeKeyBound, about_node(node.id), message);
+                if token.replaces != Some(node.id) {
+                    return Err(unproven(node));
+                }
+                self.tell_of_key(node);
                 reply(node)
             }
             None => self.join_anew(joining, &token)?,
@@ -187,11 +207,30 @@ impl Draft<'_> {
         Ok(self.join(&hello, admission, replaced))
     }
 
+    fn has_key(&self, node: &Node) -> bool {
+        let mut aliases = self.state.aliases_of(AliasOwner::Node(node.id));
+        aliases.any(|alias| alias.key.scope == KEY_SCOPE)
+    }
+
+    fn tell_of_key(&mut self, node: &Node) {
+        let message = format!("node {} has a key now", node.name);
+        self.event(EventKind::NodeKeyBound, about_node(node.id), message);
+    }
+
+    /// Where there is no login: the first key that a node tells is its own. What another node has is none of its.
+    pub(super) fn learn_key(&mut self, node: &Node, key: Option<&AliasKey>) {
+        let Some(key) = key.filter(|key| key.scope == KEY_SCOPE) else {
+            return;
+        };
+        if self.state.node_by_alias(key).is_none() && !self.has_key(node) {
+            self.put_alias(key.clone(), node.id);
+            self.tell_of_key(node);
+        }
+    }
+
     /// The identity is another machine's: this one is a copy of its disk, or has lost the key.
     fn refuse_second_key(&self, node: &Node) -> Result<(), Refusal> {
-        let aliases = self.state.aliases_of(AliasOwner::Node(node.id));
-        let mut keys = aliases.filter(|alias| alias.key.scope == KEY_SCOPE);
-        if keys.next().is_none() {
+        if !self.has_key(node) {
             return Ok(());
         }
         let sentence = format!("the identity of {} belongs to another key", node.name);
@@ -266,6 +305,17 @@ pub(super) fn pending(node: &Node) -> Refusal {
     let sentence = format!("node {} waits to be let in", node.name);
     let advice = format!("let it in with `hostler node approve {}`", node.name);
     Refusal::new(Code::NodePending, sentence, advice)
+}
+
+fn unproven(node: &Node) -> Refusal {
+    let name = &node.name;
+    let sentence =
+        format!("{name} has told no key by which this machine could prove to be that node");
+    let advice = format!(
+        "make a token for that node alone, with `hostler token create --replace {name} --uses 1`; \
+         it stays the node that it is, with all that it runs"
+    );
+    Refusal::new(Code::NodeUnproven, sentence, advice)
 }
 
 fn reply(node: &Node) -> Reply {

@@ -18,9 +18,13 @@ use hostler_model::{
     NodeId, Outcome, Pressure, Refusal, StopCause, Subject, UnitId, WorkloadId, is_node_name,
 };
 
+use super::operators::check_labels;
 use super::{Draft, about_node, copies, gone};
 use crate::state::is_singleton;
 use crate::{Change, NodeAnnouncement, Reply, Turn, UnitReport};
+
+/// The label of a node that came from a copy of another's disk: the name that the other had.
+const COPIED_FROM: &str = "copied-from";
 
 impl Draft<'_> {
     pub(super) fn announce(&mut self, hello: &NodeAnnouncement) -> Result<Reply, Refusal> {
@@ -32,6 +36,7 @@ impl Draft<'_> {
             Some(node) if node.is_gone() => Err(gone(node)),
             Some(node) => {
                 let node = Arc::clone(node);
+                self.learn_key(&node, hello.introduction.key.as_ref());
                 Ok(self.refresh(&node, hello))
             }
             None => Ok(self.join(hello, Admission::Open, None)),
@@ -46,13 +51,27 @@ impl Draft<'_> {
         replaced: Option<NodeId>,
     ) -> Reply {
         let id = NodeId::mint(self.now, self.draws.next());
+        let original = hello.introduction.copied_from;
+        let original = original.and_then(|id| self.state.node(id)).map(Arc::clone);
+        let mut labels = hello.labels.clone();
+        if let Some(original) = &original {
+            let (key, name) = (COPIED_FROM.to_owned(), original.name.clone());
+            // Not every name of a node can be a label.
+            let is_label = check_labels(std::iter::once((&key, Some(&name)))).is_ok();
+            let whose = if is_label {
+                name
+            } else {
+                original.id.to_string()
+            };
+            labels.insert(key, whose);
+        }
         let node = Node {
             id,
             name: self.free_name(&hello.name, id, replaced),
             contract: hello.contract,
             facts: hello.facts.clone(),
             capacity: hello.capacity,
-            labels: hello.labels.clone(),
+            labels,
             liveness: Liveness::Joining,
             admission,
             instance: hello.instance.clone(),
@@ -60,12 +79,21 @@ impl Draft<'_> {
             gone_at: None,
             held_back: None,
             pressure: BTreeSet::new(),
+            believes: hello.introduction.believes.clone(),
             revision: 1,
         };
         let message = format!("node {} joined the fleet", node.name);
-        self.put_node(node);
+        let copied = original.map(|original| {
+            let name = &original.name;
+            format!("node {} came from a copy of {name}'s disk", node.name)
+        });
+        self.put_node(node.clone());
         self.put_alias(hello.identity.clone(), id);
         self.event(EventKind::NodeJoined, about_node(id), message);
+        if let Some(message) = copied {
+            self.warning(EventKind::NodeCloned, about_node(id), message);
+        }
+        self.learn_key(&node, hello.introduction.key.as_ref());
         Reply::Node { id, revision: 1 }
     }
 
@@ -76,7 +104,10 @@ impl Draft<'_> {
             revision: old.revision,
         };
         let is_alive = old.liveness == Liveness::Alive;
+        let believes = hello.introduction.believes.clone();
+        let believes = believes.or_else(|| old.believes.clone());
         let is_same = old.capacity == hello.capacity
+            && old.believes == believes
             && old.contract == hello.contract
             && (hello.instance.is_none() || old.instance == hello.instance)
             && same_facts(&old.facts, &hello.facts);
@@ -105,6 +136,7 @@ impl Draft<'_> {
             capacity: hello.capacity,
             contract: hello.contract,
             instance: hello.instance.clone().or_else(|| old.instance.clone()),
+            believes,
             liveness,
             ..old.clone()
         });

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use hostler_fleet::{
-    AccessVerb, JoinTokenOrder, Joining, NodeAnnouncement, Reply, TokenOrder, Verb,
+    AccessVerb, Change, Introduction, JoinTokenOrder, Joining, NodeAnnouncement, Reply, TokenOrder,
+    Verb,
 };
 use hostler_model::{
-    AccessRole, Admission, Code, JoinTokenId, NodeFacts, NodeId, NodeState, Refusal, Resources,
-    Timestamp, TokenId, key_alias,
+    AccessRole, Admission, Code, EventKind, JoinTokenId, NodeFacts, NodeId, NodeState, Refusal,
+    Resources, Timestamp, TokenId, key_alias,
 };
 
 use crate::world::{World, hello, resources};
@@ -186,15 +187,85 @@ fn a_key_speaks_for_its_own_node_and_no_other() {
 fn a_node_from_before_there_were_keys_gets_one_and_its_copy_does_not() {
     let mut world = World::with_nodes(0);
     let old = world.join("box", resources(1000, 1024));
-    let order = order(&world);
+    let any = order(&world);
+    let any = invite(&mut world, any);
+    // What it calls itself was overheard: a token that lets anybody in proves nothing.
+    let refused = join(&mut world, &joining(any, "box"));
+    assert_eq!(code(refused), Code::NodeUnproven);
+    let order = JoinTokenOrder {
+        replaces: Some(old),
+        ..order(&world)
+    };
     let token = invite(&mut world, order);
     assert_eq!(join(&mut world, &joining(token, "box")), Ok(old));
     assert_eq!(announce(&mut world, "box", "box"), Ok(old));
-    let copy = Joining {
-        key: "print-of-a-copy".to_owned(),
-        ..joining(token, "box")
+    for token in [any, token] {
+        let copy = Joining {
+            key: "print-of-a-copy".to_owned(),
+            ..joining(token, "box")
+        };
+        assert_eq!(code(join(&mut world, &copy)), Code::NodeIdentityInUse);
+    }
+}
+
+fn introduced(name: &str, introduction: Introduction) -> Verb {
+    Verb::Announce(Box::new(NodeAnnouncement {
+        introduction,
+        ..hello(name, resources(1000, 1024))
+    }))
+}
+
+#[test]
+fn a_node_without_login_is_known_later_by_the_first_key_that_it_told() {
+    let mut world = World::with_nodes(0);
+    let told = |key: &str| Introduction {
+        key: Some(key_alias(&format!("print-of-{key}"))),
+        ..Introduction::default()
     };
-    assert_eq!(code(join(&mut world, &copy)), Code::NodeIdentityInUse);
+    world.must(&introduced("box", told("box")));
+    let id = world.state.node_by_name("box").unwrap().id;
+    world.must(&introduced("box", told("somebody-else")));
+    world.must(&introduced("other", told("box")));
+    assert_eq!(announce(&mut world, "box", "box"), Ok(id));
+    assert_eq!(
+        code(announce(&mut world, "somebody-else", "box")),
+        Code::NodeKeyUnknown
+    );
+    // The one that told another's key has none.
+    let order = order(&world);
+    let token = invite(&mut world, order);
+    let refused = join(&mut world, &joining(token, "other"));
+    assert_eq!(code(refused), Code::NodeUnproven);
+}
+
+#[test]
+fn a_node_from_a_copied_disk_says_so_and_takes_nothing_of_the_original() {
+    let mut world = World::with_nodes(0);
+    let order = order(&world);
+    let token = invite(&mut world, order);
+    let original = join(&mut world, &joining(token, "box")).unwrap();
+    let mut copy = joining(token, "copy");
+    copy.hello.name = "box".to_owned();
+    copy.hello.introduction.copied_from = Some(original);
+    let decision = world.submit(&Verb::Join(Box::new(copy))).unwrap();
+    let events: Vec<_> = decision.changes.iter().filter_map(event).collect();
+    assert!(events.contains(&EventKind::NodeCloned), "{events:?}");
+    let node = world.state.node_by_name("box-2").unwrap();
+    assert_eq!(node.labels["copied-from"], "box");
+    assert_eq!(world.state.node(original).unwrap().name, "box");
+    // Whoever says it of a node that nobody knows is a new node like others.
+    let mut strange = joining(token, "strange");
+    strange.hello.introduction.copied_from = Some(NodeId::mint(world.moment().now, 77));
+    world.must(&Verb::Join(Box::new(strange)));
+    let strange = world.state.node_by_name("strange").unwrap();
+    assert!(!strange.labels.contains_key("copied-from"));
+}
+
+fn event(change: &Change) -> Option<EventKind> {
+    match change {
+        Change::Append(event) => Some(event.kind),
+        _ => None,
+    }
 }
 
 #[test]

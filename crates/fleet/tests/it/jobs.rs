@@ -226,6 +226,7 @@ fn a_job_goes_to_no_node_whose_agent_knows_no_jobs() {
     let mut world = World::with_nodes(0);
     let foreign = NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         contract: Contract::Persys,
         ..hello("theirs", resources(1000, 1024))
     };

@@ -57,6 +57,7 @@ pub(crate) fn arrival(account: AccountId, logical: &str, machine: &str) -> Verb 
         account,
         hello: NodeAnnouncement {
             key: None,
+            introduction: Default::default(),
             identity: AliasKey {
                 contract: Contract::Spot,
                 scope: format!("agent/{account}"),

@@ -292,6 +292,7 @@ pub(crate) fn hello(name: &str, capacity: Resources) -> NodeAnnouncement {
     });
     NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: AliasKey {
             contract: Contract::Session,
             scope: "node".to_owned(),

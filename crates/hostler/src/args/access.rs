@@ -151,6 +151,17 @@ pub(crate) enum AuthorityCommand {
     Show(AuthorityArgs),
     /// Give the fleet's authority a new key; the old one stays believed
     Rotate(AuthorityArgs),
+    /// Believe the former keys no more; what knows only those is shut out
+    Retire(RetireArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetireArgs {
+    /// Although nodes know nothing newer
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) authority: AuthorityArgs,
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +203,7 @@ impl AuthorityCommand {
     pub(crate) const fn client(&self) -> &ClientArgs {
         match self {
             Self::Show(args) | Self::Rotate(args) => &args.client,
+            Self::Retire(args) => &args.authority.client,
         }
     }
 }

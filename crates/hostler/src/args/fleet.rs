@@ -98,6 +98,10 @@ pub(crate) struct AgentArgs {
     /// The node's name [env: HOSTLER_NAME] [default: the host name]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Tells this machine from those with a copy of its disk; must not lie on the disk itself
+    /// [env: HOSTLER_MACHINE_ID] [default: what board and network devices say]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) machine_id: Option<String>,
     #[command(flatten)]
     pub(crate) trust: AgentTrustArgs,
     /// Where the agent answers /healthz, /readyz, /version and /metrics [env: HOSTLER_AGENT_LISTEN]

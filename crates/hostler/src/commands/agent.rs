@@ -6,7 +6,9 @@ use tokio::sync::watch;
 
 use super::{reload, single_thread};
 use crate::args::AgentArgs;
-use crate::compose::{NodeAgent, NodeAgentConfig, Notify, Signals, Wish, agent_door, shut_down};
+use crate::compose::{
+    MachineId, NodeAgent, NodeAgentConfig, Notify, Signals, Wish, agent_door, shut_down,
+};
 use crate::failure::Failure;
 use crate::personality;
 use crate::printer::Printer;
@@ -43,6 +45,7 @@ async fn look_after(
     };
     let config = NodeAgentConfig {
         trust: settings.trust.clone(),
+        machine: Some(MachineId(settings.machine_id.clone())),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
         reserve: settings.reserve,

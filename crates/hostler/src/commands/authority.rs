@@ -18,7 +18,14 @@ pub(crate) async fn authority(
         }
         AuthorityCommand::Rotate(args) => {
             show(remote, &args, &remote.client.rotate_authority().await?)?;
-            let told = "nodes take the new one over when they renew; who logs in by print needs the new one";
+            let told = "connected nodes take the new one over at once, the others when they come; who logs in by \
+                        print needs the new one";
+            remote.printer.talk(told);
+        }
+        AuthorityCommand::Retire(args) => {
+            let authority = remote.client.retire_authority(args.force).await?;
+            show(remote, &args.authority, &authority)?;
+            let told = "join tokens and logins that are older than the key are worth nothing now";
             remote.printer.talk(told);
         }
     }
@@ -35,6 +42,10 @@ fn show(remote: &Remote<'_>, args: &AuthorityArgs, authority: &Authority) -> Res
         OutputForm::Table | OutputForm::Wide => {
             remote.printer.data(&format!("print {}", authority.print));
             remote.printer.data(authority.certificates.trim_end());
+            if !authority.behind.is_empty() {
+                let line = format!("not known yet to {}", authority.behind.join(", "));
+                remote.printer.talk(&line);
+            }
             Ok(())
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn agent(
         ("data_dir", fresh.data_dir != now.data_dir),
         ("tls", fresh.trust != now.trust),
         ("name", fresh.name != now.name),
+        ("machine_id", fresh.machine_id != now.machine_id),
         ("listen", fresh.listen != now.listen),
         ("docker_socket", fresh.docker_socket != now.docker_socket),
         ("vm", fresh.vm != now.vm),

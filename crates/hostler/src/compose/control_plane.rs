@@ -13,7 +13,7 @@ use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_store::{OpenError, SqliteStore, Store};
 
 use super::backups::StoreBackups;
-use super::first_admin::{FirstAdmin, first_admin};
+use super::first_admin::{self, FirstAdmin, first_admin};
 use super::passed::Passed;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -107,6 +107,7 @@ impl ControlPlane {
             let resets = settings.trust.as_ref().is_some_and(|it| it.resets_admin);
             let of = (settings.data_dir.as_path(), local.as_str(), resets);
             admin = first_admin((&control, trust), entropy.as_ref(), of).await?;
+            first_admin::keep(trust, &settings.data_dir, tasks);
         }
         doors.access = doors.access.audited(begin_audit(settings, &control)?);
         doors.backups = Some(StoreBackups::new(store, &control, &settings.data_dir));

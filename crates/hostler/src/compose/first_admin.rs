@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use hostler_control::fleet::{AccessVerb, JoinTokenOrder, TokenOrder, Verb};
 use hostler_control::{Control, Trust};
-use hostler_kit::Entropy;
 use hostler_kit::files::{Readers, replace};
 use hostler_kit::trust::{Bearer, Invitation, secret};
+use hostler_kit::{Entropy, Tasks};
 use hostler_model::{AccessRole, Actor, JoinTokenId, Refusal, Timestamp, TokenId};
 
 use crate::failure::Failure;
@@ -97,6 +97,26 @@ pub(crate) async fn first_admin(
     submit(control, AccessVerb::Issue(order)).await?;
     let join = invite((control, trust), entropy, (now, data_dir, local)).await?;
     Ok(Some(FirstAdmin { path, join }))
+}
+
+/// Lets the admin's login believe what members believe, whenever that is new, until the tasks stop.
+pub(crate) fn keep(trust: &Trust, data_dir: &Path, tasks: &Tasks) {
+    let (trust, path) = (trust.clone(), Login::admin_path(data_dir));
+    tasks.spawn_until_stop("admin's login", async move {
+        let mut signing = trust.signing();
+        loop {
+            if let Err(failure) = Login::renew(&path, &trust.bundle()) {
+                tracing::warn!(
+                    sentence = failure.sentence,
+                    "the admin's login knows not the newest authority"
+                );
+            }
+            // Cancel-safe: it only waits.
+            if signing.changed().await.is_err() {
+                return;
+            }
+        }
+    });
 }
 
 async fn invite(

@@ -12,8 +12,8 @@ mod signals;
 
 pub(crate) use control_plane::ControlPlane;
 pub(crate) use node_agent::{
-    NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, holdings, usual_guard,
-    vm_runtime, with_volumes,
+    MachineId, NodeAgent, NodeAgentConfig, compose_runtime, container_runtime, holdings,
+    usual_guard, vm_runtime, with_volumes,
 };
 pub(crate) use notify::Notify;
 pub(crate) use passed::Passed;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use hostler_agent::{
-    Agent, AgentConfig, AgentStatus, Care, GuardFile, Journal, Parts, StartError, ToLog, Tuning,
-    Uplink, Vitals,
+    Admittance, Agent, AgentConfig, AgentStatus, Birthplace, Care, GuardFile, Journal,
+    LocalMachine, Parts, StartError, ToLog, Tuning, Uplink, Vitals,
 };
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
@@ -30,6 +30,9 @@ use crate::status::ExitStatus;
 pub(crate) struct NodeAgentConfig {
     pub(crate) server: String,
     pub(crate) trust: AgentTrust,
+    /// Whether the disk may be a copy of another machine's: what a person has set as this machine's mark. The agent
+    /// beside its own control plane does not ask.
+    pub(crate) machine: Option<MachineId>,
     pub(crate) data_dir: PathBuf,
     pub(crate) name: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -45,6 +48,10 @@ pub(crate) struct NodeAgentConfig {
     pub(crate) journal: Arc<dyn Journal>,
 }
 
+/// What a person has set as this machine's mark, if anything.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MachineId(pub(crate) Option<String>);
+
 impl NodeAgentConfig {
     /// An agent of our own contract with all defaults.
     pub(crate) fn new(server: String, data_dir: PathBuf, docker_socket: String) -> Self {
@@ -55,6 +62,7 @@ impl NodeAgentConfig {
         Self {
             server,
             trust: AgentTrust::default(),
+            machine: None,
             data_dir,
             name: None,
             labels: BTreeMap::new(),
@@ -82,6 +90,7 @@ impl NodeAgent {
     pub(crate) async fn start(config: NodeAgentConfig, tasks: &Tasks) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let birthplace = birthplace(&config)?;
         let units = config.data_dir.join("units");
         let unwritable = |error: std::io::Error| data_failure(&config.data_dir, &error);
         std::fs::create_dir_all(&units).map_err(unwritable)?;
@@ -115,6 +124,8 @@ impl NodeAgent {
             invitation: config.trust.invitation,
             anchors: config.trust.anchors,
             certificate: config.trust.certificate,
+            birthplace,
+            introduces_key: true,
             name: config.name,
             labels: config.labels,
             reserved: config.reserve,
@@ -167,6 +178,24 @@ impl NodeAgent {
     pub(crate) async fn stopped(&self) {
         self.agent.stopped().await;
     }
+}
+
+/// Where the node's identity was made. Before anything else of the data directory is looked at.
+fn birthplace(config: &NodeAgentConfig) -> Result<Option<Birthplace>, Failure> {
+    let Some(MachineId(told)) = config.machine.clone() else {
+        return Ok(None);
+    };
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| data_failure(&config.data_dir, &error))?;
+    let joins = config.trust.invitation.is_some() || config.server.starts_with("http://");
+    let admittance = if joins {
+        Admittance::Joins
+    } else {
+        Admittance::Needs
+    };
+    let machine = LocalMachine::new();
+    let looked = Birthplace::look(&config.data_dir, (&machine, told), admittance)?;
+    Ok(Some(looked))
 }
 
 /// Where the node's owner says what may run here, unless an agent is told otherwise; it holds for agents of every

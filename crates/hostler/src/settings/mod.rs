@@ -110,6 +110,8 @@ pub(crate) struct AgentSettings {
     pub(crate) persys_insecure: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) name: Option<String>,
+    /// Tells the machine from those with a copy of its disk.
+    pub(crate) machine_id: Option<String>,
     /// Where the agent answers about itself; none means nowhere.
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -281,6 +283,7 @@ impl AgentSettings {
             persys_insecure: args.persys_insecure,
             data_dir,
             name: layers.name(args.name, file.name)?,
+            machine_id: layers.text(args.machine_id, "HOSTLER_MACHINE_ID", None),
             listen: listen.map(|text| allowed(&text, insecure)).transpose()?,
             labels: layers.labels(args.labels, file.labels)?,
             docker_socket: layers.docker_socket(args.docker_socket, file.docker_socket),

@@ -231,6 +231,17 @@ impl Login {
         Ok(None)
     }
 
+    /// Lets a login that is there believe that; none that was deleted comes back.
+    pub(crate) fn renew(path: &Path, ca: &str) -> Result<(), Failure> {
+        match Self::read(path)? {
+            Some(login) if login.ca.as_deref() != Some(ca) => {
+                let ca = Some(ca.to_owned());
+                Self { ca, ..login }.write(path)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn read(path: &Path) -> Result<Option<Self>, Failure> {
         use std::io::ErrorKind;
         match std::fs::read_to_string(path) {

@@ -1,139 +1,16 @@
 //! A server with login and machines that join it, as separate processes.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-use serde_json::Value;
-use tempfile::TempDir;
+use hostler_wire::session::v1::session_client::SessionClient;
+use hostler_wire::session::v1::{Hello, Observed, ServerMessage, Versions};
+use hostler_wire::session::v1::{NodeMessage, node_message, server_message};
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::program::{Ended, Running, end_units, eventually, hostler};
-
-/// A server with login. The command line finds the admin's login in its data directory.
-struct Guarded {
-    directory: TempDir,
-    listen: String,
-    server: Option<Running>,
-    agents: Vec<Running>,
-    /// What the first start has told.
-    join_token: String,
-    /// What the server is told beside where to listen and where its data is.
-    words: Vec<String>,
-}
-
-impl Guarded {
-    fn start() -> Self {
-        let mut guarded = Self {
-            directory: tempfile::tempdir().unwrap(),
-            listen: "127.0.0.1:0".to_owned(),
-            server: None,
-            agents: Vec::new(),
-            join_token: String::new(),
-            words: Vec::new(),
-        };
-        guarded.start_server();
-        guarded.join_token = guarded.first_join_token();
-        guarded
-    }
-
-    /// What was told is how machines join, and where the token is: a log is read by many.
-    fn first_join_token(&mut self) -> String {
-        let server = self.server.as_mut().unwrap();
-        let line = server.line("--token-file FILE");
-        assert!(
-            line.starts_with("hostler agent --server https://"),
-            "{line}"
-        );
-        let path = self.server_dir().join("join-token");
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let token = std::fs::read_to_string(path).unwrap();
-        let server = self.server.as_mut().unwrap();
-        server.line("join-token of this machine");
-        assert!(!server.said().contains(&token), "{}", server.said());
-        token
-    }
-
-    fn start_server(&mut self) {
-        let mut command = hostler(self.path());
-        command.args(["server", "--listen", &self.listen, "--data-dir"]);
-        command.arg(self.server_dir()).args(&self.words);
-        let mut server = Running::start(&mut command);
-        let line = server.line("listening on https://");
-        self.listen = line.rsplit("https://").next().unwrap().to_owned();
-        self.server = Some(server);
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn server_dir(&self) -> PathBuf {
-        self.path().join("server")
-    }
-
-    fn url(&self) -> String {
-        format!("https://{}", self.listen)
-    }
-
-    fn agent_command(&self, name: &str, token: Option<&str>) -> Command {
-        let mut command = hostler(self.path());
-        command.args(["agent", "--name", name, "--server", &self.url()]);
-        command.args(["--docker-socket", "/nonexistent/docker.sock", "--data-dir"]);
-        command.arg(self.path().join(name));
-        if let Some(token) = token {
-            command.env("HOSTLER_JOIN_TOKEN", token);
-        }
-        command
-    }
-
-    fn start_agent(&mut self, name: &str, token: Option<&str>) {
-        let agent = Running::start(&mut self.agent_command(name, token));
-        self.agents.push(agent);
-    }
-
-    /// As the admin, whose login the server has written.
-    fn admin(&self, words: &[&str]) -> Ended {
-        let mut command = hostler(self.path());
-        command.env("HOSTLER_DATA_DIR", self.server_dir());
-        command.args(words).output().unwrap().into()
-    }
-
-    /// As the bearer of a token.
-    fn bearer(&self, token: &str, words: &[&str]) -> Ended {
-        let mut command = hostler(self.path());
-        command
-            .env("HOSTLER_TOKEN", token)
-            .env("HOSTLER_ADDR", self.url());
-        command.env("HOSTLER_CA", self.server_dir().join("trust/ca.pem"));
-        command.args(words).output().unwrap().into()
-    }
-
-    fn nodes(&self) -> Vec<(String, String)> {
-        let listed = self.admin(&["node", "ls", "--output", "json"]);
-        let nodes: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap_or_default();
-        let text = |node: &Value, key: &str| node[key].as_str().unwrap_or_default().to_owned();
-        nodes
-            .iter()
-            .map(|node| (text(node, "name"), text(node, "state")))
-            .collect()
-    }
-
-    fn wait_for(&self, name: &str, state: &str) {
-        let awaited = (name.to_owned(), state.to_owned());
-        eventually(&format!("{name} is {state}"), || {
-            self.nodes().contains(&awaited)
-        });
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        self.agents.clear();
-        self.server = None;
-        end_units(self.path());
-    }
-}
+use crate::guarded::Guarded;
+use crate::program::{Ended, Running, eventually, hostler};
 
 #[test]
 fn from_nothing_to_a_fleet_with_login_takes_three_commands() {
@@ -466,6 +343,7 @@ fn a_fleet_without_login_gets_one_and_its_nodes_stay_who_they_are() {
         server: Some(server),
         agents: Vec::new(),
         join_token: String::new(),
+        environment: Vec::new(),
         words: Vec::new(),
     };
     let plain = |fleet: &Guarded, words: &[&str]| -> Ended {
@@ -501,6 +379,112 @@ fn a_fleet_without_login_gets_one_and_its_nodes_stay_who_they_are() {
         let copies = fleet.admin(&["ps", "sleeper", "--output", "json"]).stdout;
         copies.contains("\"running\"") && copies.contains("\"runs\": 1")
     });
+}
+
+#[test]
+fn a_certificate_that_is_lost_needs_no_token() {
+    let mut fleet = Guarded::start();
+    let token = fleet.join_token.clone();
+    fleet.start_agent("box", Some(&token));
+    fleet.wait_for("box", "ready");
+    let before = fleet.node("box")["id"].clone();
+    fleet.agents.clear();
+    let certificate = fleet.path().join("box/agent/certificate.pem");
+    std::fs::remove_file(&certificate).unwrap();
+    fleet.start_agent("box", None);
+    fleet.agents[0].line("joined the fleet");
+    fleet.wait_for("box", "ready");
+    assert!(certificate.exists());
+    assert_eq!(fleet.node("box")["id"], before);
+    // One that has lost whom it believed, too, needs that of a token and nothing else of it: its key is known.
+    fleet.agents.clear();
+    std::fs::remove_file(&certificate).unwrap();
+    std::fs::remove_file(fleet.path().join("box/agent/ca.pem")).unwrap();
+    let spent = fleet.token(&["--uses", "1"]);
+    fleet.start_agent("other", Some(&spent));
+    fleet.wait_for("other", "ready");
+    fleet.start_agent("box", Some(&spent));
+    fleet.wait_for("box", "ready");
+    assert_eq!(fleet.node("box")["id"], before);
+}
+
+/// Says hello once as an agent did that knew no keys, over plain text.
+async fn once_said_hello(listen: &str, identity: &str) {
+    let mut client = SessionClient::connect(format!("http://{listen}"))
+        .await
+        .unwrap();
+    let hello = Hello {
+        versions: Some(Versions::ours()),
+        agent_version: "0.1.0".to_owned(),
+        identity: identity.to_owned(),
+        name: "box".to_owned(),
+        ..Hello::default()
+    };
+    let nothing = Observed {
+        full: true,
+        last: true,
+        ..Observed::default()
+    };
+    let (says, said) = tokio::sync::mpsc::channel(2);
+    for message in [
+        node_message::Message::Hello(hello),
+        node_message::Message::Observed(nothing),
+    ] {
+        let message = Some(message);
+        says.send(NodeMessage { message }).await.unwrap();
+    }
+    let answer = client.control(ReceiverStream::new(said)).await.unwrap();
+    let first: ServerMessage = answer.into_inner().message().await.unwrap().unwrap();
+    assert!(matches!(
+        first.message,
+        Some(server_message::Message::Welcome(_))
+    ));
+}
+
+#[test]
+fn a_node_that_has_told_no_key_is_claimed_only_with_a_token_that_names_it() {
+    const OVERHEARD: &str = "an-identity-that-was-overheard";
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = hostler(directory.path());
+    command.args(["server", "--insecure", "--listen", "127.0.0.1:0"]);
+    let data = directory.path().join("server");
+    let mut server = Running::start(command.arg("--data-dir").arg(data));
+    let line = server.line("listening on http://");
+    let listen = line.rsplit("http://").next().unwrap().to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(once_said_hello(&listen, OVERHEARD));
+    assert_eq!(server.terminate(), Some(0));
+    let mut fleet = Guarded {
+        directory,
+        listen,
+        server: None,
+        agents: Vec::new(),
+        join_token: String::new(),
+        environment: Vec::new(),
+        words: Vec::new(),
+    };
+    fleet.start_server();
+    let before = fleet.node("box")["id"].clone();
+    let says_it_is_box = |name: &str| {
+        let dir = fleet.path().join(name).join("agent");
+        std::fs::create_dir_all(&dir).unwrap();
+        let identity = format!("{{\"identity\": \"{OVERHEARD}\", \"name\": \"box\"}}");
+        std::fs::write(dir.join("identity.json"), identity).unwrap();
+    };
+    says_it_is_box("thief");
+    says_it_is_box("box");
+    let (any, own) = (fleet.token(&[]), fleet.token(&["--replace", "box"]));
+    fleet.start_agent("thief", Some(&any));
+    let said = fleet.agents[0].line("(node-unproven)");
+    assert!(said.contains("node-unproven"), "{said}");
+    fleet.agents[0].line("hostler token create --replace box");
+    fleet.start_agent("box", Some(&own));
+    fleet.wait_for("box", "ready");
+    assert_eq!(fleet.node("box")["id"], before);
+    assert_eq!(fleet.nodes().len(), 1);
 }
 
 #[test]

@@ -138,6 +138,9 @@ pub struct Authority {
     /// Where this server may be reached, the best guess first.
     #[serde(default)]
     pub urls: Vec<String>,
+    /// The nodes that have not said yet that they believe the one that signs now, by name.
+    #[serde(default)]
+    pub behind: Vec<String>,
 }
 
 // A secret that was told once is not to be told again by a debug print.

@@ -64,6 +64,13 @@ impl Client {
         self.call(self.get(&["api", "v1", "authority"])).await
     }
 
+    /// Believes the authority's former keys no more.
+    pub async fn retire_authority(&self, force: bool) -> Result<Authority, ClientError> {
+        let path = ["api", "v1", "authority", "retire"];
+        let request = self.request(Method::POST, &path);
+        self.call(request.query(&[("force", force)])).await
+    }
+
     /// Gives the fleet's authority a new key.
     pub async fn rotate_authority(&self) -> Result<Authority, ClientError> {
         let path = ["api", "v1", "authority", "rotate"];

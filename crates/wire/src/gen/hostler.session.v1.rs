@@ -29,6 +29,9 @@ pub struct JoinRequest {
     >,
     #[prost(string, tag = "6")]
     pub agent_version: ::prost::alloc::string::String,
+    /// The id of the node whose disk this machine's is a copy of; empty if it is none.
+    #[prost(string, tag = "20")]
+    pub copied_from: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewRequest {
@@ -72,7 +75,7 @@ pub struct Pending {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 10, 16")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 10, 16, 24")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -95,13 +98,15 @@ pub mod node_message {
         Facts(super::Facts),
         #[prost(message, tag = "16")]
         Kept(super::Kept),
+        #[prost(message, tag = "24")]
+        Believes(super::Believes),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerMessage {
     #[prost(
         oneof = "server_message::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 16, 17"
+        tags = "1, 2, 3, 4, 5, 6, 7, 16, 17, 24"
     )]
     pub message: ::core::option::Option<server_message::Message>,
 }
@@ -127,8 +132,20 @@ pub mod server_message {
         Unwanted(super::Unwanted),
         #[prost(message, tag = "17")]
         Secrets(super::Secrets),
+        #[prost(message, tag = "24")]
+        RenewNow(super::RenewNow),
     }
 }
+/// The node has renewed, and believes another authority than its hello said.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Believes {
+    /// By the print of its certificate.
+    #[prost(string, tag = "1")]
+    pub authority: ::prost::alloc::string::String,
+}
+/// The fleet's authority has a new key: the node renews without waiting for its certificate's half-life.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewNow {}
 /// The versions of this contract that a side speaks; the highest common one counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Versions {
@@ -163,6 +180,18 @@ pub struct Hello {
     /// The node's clock as it says this, in milliseconds since 1970. 0: not told.
     #[prost(uint64, tag = "30")]
     pub time_ms: u64,
+    /// Tells machines with one identity apart; the same for as long as the agent runs. Empty: not told.
+    #[prost(string, tag = "40")]
+    pub machine: ::prost::alloc::string::String,
+    /// As for joining.
+    #[prost(string, tag = "41")]
+    pub copied_from: ::prost::alloc::string::String,
+    /// Where there is no login: the print of the node's key, so that the node is known by it once there is.
+    #[prost(string, tag = "42")]
+    pub key: ::prost::alloc::string::String,
+    /// The newest authority that the node believes, by the print of its certificate. Empty: none.
+    #[prost(string, tag = "43")]
+    pub believes: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resume {

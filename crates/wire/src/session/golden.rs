@@ -115,11 +115,16 @@ fn hello_has_its_bytes() {
             ..Resume::default()
         }),
         time_ms: 300,
+        machine: "m".into(),
+        copied_from: "c".into(),
+        key: "y".into(),
+        believes: "b".into(),
     };
     golden(
         &hello,
         b"\x0a\x04\x08\x01\x10\x01\x12\x050.1.0\x1a\x01k\x22\x01n\x2a\x03\x0a\x01h\x32\x02\x08\x01\
-          \x3a\x06\x0a\x01a\x12\x01b\x3a\x06\x0a\x01c\x12\x01d\x42\x03\x0a\x01f\xf0\x01\xac\x02",
+          \x3a\x06\x0a\x01a\x12\x01b\x3a\x06\x0a\x01c\x12\x01d\x42\x03\x0a\x01f\xf0\x01\xac\x02\
+          \xc2\x02\x01m\xca\x02\x01c\xd2\x02\x01y\xda\x02\x01b",
     );
 }
 
@@ -476,7 +481,7 @@ fn errands_have_their_bytes() {
 fn every_message_of_the_streams_has_its_tag() {
     use node_message::Message as Node;
     use server_message::Message as Server;
-    let from_node: [(Node, &[u8]); 7] = [
+    let from_node: [(Node, &[u8]); 8] = [
         (Node::Hello(Hello::default()), b"\x0a\x00"),
         (Node::Observed(Observed::default()), b"\x12\x00"),
         (
@@ -490,6 +495,12 @@ fn every_message_of_the_streams_has_its_tag() {
         (Node::Held(Held::default()), b"\x2a\x00"),
         (Node::Applied(Applied { version: 2 }), b"\x32\x02\x08\x02"),
         (Node::Facts(Facts::default()), b"\x52\x00"),
+        (
+            Node::Believes(Believes {
+                authority: "a".into(),
+            }),
+            b"\xc2\x01\x03\x0a\x01a",
+        ),
     ];
     for (message, bytes) in from_node {
         golden(
@@ -499,7 +510,7 @@ fn every_message_of_the_streams_has_its_tag() {
             bytes,
         );
     }
-    let from_server: [(Server, &[u8]); 8] = [
+    let from_server: [(Server, &[u8]); 9] = [
         (Server::Welcome(Welcome::default()), b"\x0a\x00"),
         (Server::Refused(Refused::default()), b"\x12\x00"),
         (Server::Intent(Intent::default()), b"\x1a\x00"),
@@ -511,6 +522,7 @@ fn every_message_of_the_streams_has_its_tag() {
         ),
         (Server::Resend(Resend {}), b"\x3a\x00"),
         (Server::Secrets(Secrets::default()), b"\x8a\x01\x00"),
+        (Server::RenewNow(RenewNow {}), b"\xc2\x01\x00"),
     ];
     for (message, bytes) in from_server {
         golden(

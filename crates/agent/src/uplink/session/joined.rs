@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use hostler_kit::trust::Print;
 use hostler_model::{ObservedUnit, Resources, UnitId};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
 use hostler_wire::session::v1::server_message::Message as In;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tonic::Streaming;
 
@@ -62,6 +63,8 @@ pub(super) struct Session<'a> {
     takes_facts: bool,
     /// What the hello kept for the machine itself.
     reserved: Resources,
+    /// The newest authority that the node believes; what the hello said of it is seen.
+    believed: watch::Receiver<Option<Print>>,
     /// The round of figures that was told last.
     told_figures: u64,
 }
@@ -92,6 +95,7 @@ impl<'a> Session<'a> {
             told: Arc::default(),
             takes_facts: false,
             reserved: Resources::ZERO,
+            believed: watch::channel(None).1,
             told_figures: 0,
         }
     }
@@ -115,6 +119,11 @@ impl<'a> Session<'a> {
         Self { reserved, ..self }
     }
 
+    /// The newest authority that the node believes; what the hello said is seen.
+    pub(super) fn believing(self, believed: watch::Receiver<Option<Print>>) -> Self {
+        Self { believed, ..self }
+    }
+
     /// Stays in the session; answers how it ended.
     pub(super) async fn run(
         mut self,
@@ -130,6 +139,7 @@ impl<'a> Session<'a> {
         picture.mark_changed();
         let mut abilities = self.uplink.handle.abilities.clone();
         let mut tuned = self.uplink.handle.tuned.clone();
+        let mut believed = self.believed.clone();
         let mut kept = self.uplink.handle.care.kept.clone();
         kept.mark_changed();
         loop {
@@ -153,6 +163,11 @@ impl<'a> Session<'a> {
                 () = abilities.changed() => self.tell_facts().await,
                 () = tuned.reserves_other_than(self.reserved) => {
                     Err(Ended::Again("something else is kept for the machine itself"))
+                }
+                // Where there is no membership nobody can change it.
+                Ok(()) = believed.changed() => {
+                    let print = *believed.borrow_and_update();
+                    self.tell_belief(print).await
                 }
                 // Only who follows the intent asks what is not wanted any more.
                 changed = kept.changed(), if self.is_judged => match changed {
@@ -190,6 +205,12 @@ impl<'a> Session<'a> {
             Some(In::Secrets(secrets)) => self.take_secrets(secrets).await,
             Some(In::Unwanted(unwanted)) => {
                 self.take_unwanted(&unwanted);
+                Ok(())
+            }
+            Some(In::RenewNow(_)) => {
+                if let Some(membership) = &self.uplink.membership {
+                    membership.hurry();
+                }
                 Ok(())
             }
             Some(In::Refused(refused)) => Err(Ended::Refused(refused)),

@@ -23,7 +23,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hostler_kit::Backoff;
-use hostler_model::Code;
+use hostler_kit::trust::Print;
+use hostler_model::{Code, NodeId};
 use hostler_wire::session::v1;
 use tokio::sync::watch;
 
@@ -32,6 +33,7 @@ use crate::config::{AgentConfig, Parts};
 use crate::dial::Server;
 use crate::ledger::Identity;
 use crate::membership::{About, Membership, NoMembership};
+use crate::origin::Birthplace;
 use crate::reconcile::Handle;
 use crate::status::AgentStatus;
 
@@ -51,6 +53,7 @@ struct Uplink {
     parts: Parts,
     server: Server,
     membership: Option<Arc<Membership>>,
+    key: Option<Print>,
     identity: Identity,
     handle: Handle,
     status: watch::Sender<AgentStatus>,
@@ -78,6 +81,7 @@ pub(super) fn start(setup: Setup) -> Started {
         parts,
         server,
         membership,
+        key,
         identity,
         handle,
         alive,
@@ -94,6 +98,7 @@ pub(super) fn start(setup: Setup) -> Started {
         parts,
         server,
         membership,
+        key,
         identity,
         handle,
         status,
@@ -169,6 +174,7 @@ impl Uplink {
             identity: &self.identity.identity,
             name: &self.identity.name,
             labels: &self.config.labels,
+            copied_from: self.copied_from(),
         };
         let way = (&self.server, &self.parts.dial);
         let tasks = &self.parts.tasks;
@@ -180,6 +186,17 @@ impl Uplink {
                 NoMembership::Refused(refused) => Ended::Refused(refused),
             }),
         }
+    }
+
+    fn copied_from(&self) -> Option<NodeId> {
+        let birthplace = self.config.birthplace.as_ref();
+        birthplace.and_then(Birthplace::copied_from)
+    }
+
+    /// The newest authority that the node believes, where it is a member.
+    fn believed(&self) -> watch::Receiver<Option<Print>> {
+        let membership = self.membership.as_ref();
+        membership.map_or_else(|| watch::channel(None).1, |it| it.believes())
     }
 
     /// The certificate may be one that the other side does not take, though it seems good here: clocks differ, and

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
+use hostler_kit::trust::Print;
 use hostler_model::spec::Kind;
 use hostler_model::{NodeFacts, Resources};
 use hostler_wire::session::v1;
@@ -27,6 +28,7 @@ use tonic::Streaming;
 use super::joined::{Session, full_set, lost, message};
 use super::{Ended, Uplink, convert};
 use crate::ledger::Origin;
+use crate::origin::Birthplace;
 use crate::probe::Known;
 use crate::uplink::channel::{SignsOfLife, connect};
 
@@ -64,11 +66,13 @@ impl Uplink {
         let picture = Arc::clone(&self.handle.picture.borrow_and_update());
 
         let reserved = self.handle.tuned.now().reserved;
+        let mut believed = self.believed();
+        let believes = *believed.borrow_and_update();
         let (out, outbox) = mpsc::channel(OUTBOX);
         let sent = picture.units.clone();
         let mut first = vec![message(Out::Hello(self.hello(
             &known,
-            reserved,
+            (reserved, believes),
             picture.origin,
         )))];
         first.extend(full_set(&sent));
@@ -83,6 +87,9 @@ impl Uplink {
         let speaker = convert::speaker(&welcome).map_err(|error| Ended::Lost(error.to_string()))?;
         let origin = speaker.origin;
         *was_joined = true;
+        if let Some(birthplace) = &self.config.birthplace {
+            birthplace.is_welcome();
+        }
         tracing::info!(
             node = %origin.node_id, fleet = %origin.fleet_id, version = welcome.version, "joined the fleet"
         );
@@ -92,7 +99,8 @@ impl Uplink {
         let session = Session::new(self, speaker, out, sent)
             .within(lease)
             .having(known, welcome.takes_facts)
-            .keeping(reserved);
+            .keeping(reserved)
+            .believing(believed);
         Err(session.run(inbound, interval).await)
     }
 
@@ -115,7 +123,13 @@ impl Uplink {
         }
     }
 
-    fn hello(&self, known: &Known, reserved: Resources, origin: Option<Origin>) -> v1::Hello {
+    fn hello(
+        &self,
+        known: &Known,
+        (reserved, believes): (Resources, Option<Print>),
+        origin: Option<Origin>,
+    ) -> v1::Hello {
+        let birthplace = self.config.birthplace.as_ref();
         let has = match self.config.capacity {
             Some(capacity) => capacity,
             None => self.parts.machine.capacity(&self.config.data_dir),
@@ -130,6 +144,10 @@ impl Uplink {
             labels: self.config.labels.clone(),
             resume: origin.map(convert::resume),
             time_ms: self.parts.clock.wall_millis(),
+            machine: birthplace.map_or_else(String::new, Birthplace::mark),
+            copied_from: text(self.copied_from()),
+            key: text(self.key),
+            believes: text(believes),
         }
     }
 
@@ -145,6 +163,10 @@ impl Uplink {
 
 fn beat_interval(welcome: &v1::Welcome) -> Duration {
     Duration::from_millis(welcome.beat_interval_ms).clamp(BEATS.0, BEATS.1)
+}
+
+fn text(known: Option<impl ToString>) -> String {
+    known.map_or_else(String::new, |known| known.to_string())
 }
 
 fn no_welcome() -> Ended {

@@ -226,6 +226,7 @@ fn announcement(registration: Registration) -> NodeAnnouncement {
     let (contract, scope) = (Contract::Miaas, "node".to_owned());
     NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: AliasKey {
             contract,
             scope,

@@ -94,6 +94,7 @@ fn corrected(node: &Node, told: &BTreeMap<String, String>) -> Option<NodeAnnounc
     }
     (facts != node.facts).then(|| NodeAnnouncement {
         key: None,
+        introduction: Default::default(),
         identity: words::node_key(&facts.hostname),
         contract: node.contract,
         name: node.name.clone(),

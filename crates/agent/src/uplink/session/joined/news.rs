@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use hostler_kit::trust::Print;
 use hostler_model::{ObservedUnit, UnitId, UnitState, WorkloadId};
 use hostler_wire::session::v1;
 use hostler_wire::session::v1::node_message::Message as Out;
@@ -56,6 +57,13 @@ impl Session<'_> {
         self.tell_held(picture).await?;
         self.show_status(picture);
         Ok(())
+    }
+
+    /// The node has renewed under another authority.
+    pub(super) async fn tell_belief(&mut self, print: Option<Print>) -> Result<(), Ended> {
+        let Some(print) = print else { return Ok(()) };
+        let authority = print.to_string();
+        self.send(Out::Believes(v1::Believes { authority })).await
     }
 
     /// Asks which of the workloads whose data is kept are still known.

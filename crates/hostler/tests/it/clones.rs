@@ -1,0 +1,91 @@
+//! Disks that were copied or have moved: agents on machines that differ, with what lay on one disk.
+
+use crate::guarded::Guarded;
+use crate::program::{end_units, eventually, is_alive};
+
+/// A node `box` on a machine of its own, with something that runs there.
+fn one_node() -> Guarded {
+    let mut fleet = Guarded::start();
+    let token = fleet.join_token.clone();
+    fleet.start_agent_on("one", "box", Some(&token));
+    fleet.wait_for("box", "ready");
+    fleet.run_marked("sleeper", "");
+    eventually("it runs", || fleet.starts("sleeper").len() == 1);
+    fleet
+}
+
+/// The original's session was never broken, nothing was said against it, and what it runs was left alone.
+fn assert_undisturbed(fleet: &Guarded, pids: &[u32]) {
+    let said = fleet.agents[0].said();
+    assert_eq!(said.matches("joined the fleet").count(), 1, "{said}");
+    assert_eq!(fleet.starts("sleeper"), pids);
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    let told = fleet.admin(&["events", "--output", "json"]).with_code(0);
+    for word in ["is suspect", "is lost", "has rebooted", "was removed"] {
+        let against = format!("node box {word}");
+        assert!(!told.stdout.contains(&against), "{}", told.stdout);
+    }
+}
+
+#[test]
+fn a_copied_disk_joins_as_a_new_node_says_so_and_leaves_the_original_alone() {
+    let mut fleet = one_node();
+    let pids = fleet.starts("sleeper");
+    let original = fleet.node("box")["id"].as_str().unwrap().to_owned();
+    fleet.copy_disk("box", "copy");
+    let token = fleet.join_token.clone();
+    fleet.start_agent_on("two", "copy", Some(&token));
+    fleet.agents[1].line("this disk is a copy of another machine's");
+    fleet.wait_for("copy", "ready");
+    let copy = fleet.node("copy");
+    assert_ne!(copy["id"].as_str().unwrap(), original);
+    assert_eq!(copy["labels"]["copied-from"], "box");
+    assert!(fleet.happened().contains(&"node-cloned".to_owned()));
+    // What came with the copy lies there, and is used by nobody.
+    let aside = fleet.path().join(format!("copy/copied-from-{original}"));
+    for name in ["agent/identity.json", "agent/key.pem", "units"] {
+        assert!(aside.join(name).exists(), "{name}");
+    }
+    // The new node is one like any other, also after a restart.
+    fleet.run_marked("other", "placement: { constraints: [node.name == copy] }");
+    eventually("the copy runs it", || fleet.starts("other").len() == 1);
+    assert_eq!(fleet.agents[1].terminate(), Some(0));
+    fleet.agents.truncate(1);
+    fleet.start_agent_on("two", "copy", None);
+    fleet.agents[1].line("joined the fleet");
+    fleet.wait_for("copy", "ready");
+    assert_eq!(fleet.node("copy")["id"], copy["id"]);
+    assert_eq!(fleet.starts("other").len(), 1);
+    assert_undisturbed(&fleet, &pids);
+    assert_eq!(fleet.nodes().len(), 2);
+}
+
+#[test]
+fn a_copy_without_a_token_waits_and_goes_on_as_the_node_only_once_the_original_is_gone() {
+    let mut fleet = one_node();
+    let pids = fleet.starts("sleeper");
+    let original = fleet.node("box")["id"].clone();
+    fleet.copy_disk("box", "copy");
+    fleet.start_agent_on("two", "copy", None);
+    fleet.agents[1].line("this disk was made on another machine");
+    fleet.agents[1].line("(node-identity-in-use)");
+    fleet.agents[1].line("with a token from");
+    assert_undisturbed(&fleet, &pids);
+    // The machine dies with all that it runs; its disk lives on in the other.
+    fleet.agents.remove(0).kill();
+    end_units(&fleet.path().join("box"));
+    // It keeps the name that the fleet knows it by.
+    fleet.agents[0].line("the node goes on, on another machine than before");
+    fleet.wait_for("box", "ready");
+    assert_eq!(fleet.node("box")["id"], original);
+    eventually("its work is begun again", || {
+        fleet.starts("sleeper").len() == 2
+    });
+    // From then on it is at home there.
+    fleet.agents.clear();
+    fleet.start_agent_on("two", "copy", None);
+    fleet.agents[0].line("joined the fleet");
+    assert!(!fleet.agents[0].said().contains("another machine"));
+    assert_eq!(fleet.starts("sleeper").len(), 2);
+    assert_eq!(fleet.nodes().len(), 1);
+}
