@@ -1,9 +1,71 @@
 //! What the gRPC routes of every contract have in common. Owns nothing.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use hostler_model::{Code, Contract, Refusal};
 use http::{HeaderMap, StatusCode, header};
+use tonic::Status;
+
+use crate::Access;
+use crate::access::{Knock, Shown};
+
+/// Who may call the methods of a contract.
+#[derive(Clone)]
+pub(crate) struct Admit {
+    access: Access,
+    contract: Contract,
+    own: Arc<dyn Fn(&HeaderMap) -> Shown + Send + Sync>,
+}
+
+impl Admit {
+    /// `own` reads the contract's credential.
+    pub(crate) fn new(
+        access: &Access,
+        contract: Contract,
+        own: impl Fn(&HeaderMap) -> Shown + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            access: access.clone(),
+            contract,
+            own: Arc::new(own),
+        }
+    }
+}
+
+/// Lets through whoever may call the method that the path names.
+pub(crate) async fn admit(
+    State(admit): State<Admit>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let knock = Knock {
+        method: request.method(),
+        route: request.uri().path(),
+        headers: request.headers(),
+        peer: request.extensions().get(),
+    };
+    let own = |headers: &HeaderMap| (admit.own)(headers);
+    match admit.access.admit_to(admit.contract, knock, own) {
+        Ok((who, _)) => {
+            request.extensions_mut().insert(who);
+            next.run(request).await
+        }
+        Err(refusal) => status(refusal).into_http::<axum::body::Body>(),
+    }
+}
+
+/// A refusal of who asks, in gRPC's words.
+fn status(refusal: Refusal) -> Status {
+    match refusal.code {
+        Code::Unauthenticated | Code::NodeKeyUnknown => Status::unauthenticated(refusal.sentence),
+        Code::TooManyAttempts => Status::resource_exhausted(refusal.sentence),
+        Code::RouteNotFound => Status::unimplemented(refusal.sentence),
+        _ => Status::permission_denied(refusal.sentence),
+    }
+}
 
 /// Whether the request is a gRPC call by its content type.
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {

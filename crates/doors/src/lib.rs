@@ -26,8 +26,9 @@ use axum::middleware::from_fn;
 use hostler_control::Control;
 use hostler_kit::Entropy;
 use hostler_kit::trust::ClientTls;
+use hostler_model::Contract;
 
-pub use self::access::Access;
+pub use self::access::{Access, Auth, Opened, OwnPort};
 pub use self::api::{Backups, miaas, openapi};
 pub use self::audit::Audit;
 pub use self::listener::{Accept, BindError, Bound, Listener, Peer, serve, serve_through};
@@ -55,6 +56,8 @@ pub struct Parts {
     /// Makes request ids, tickets and tokens.
     pub entropy: Arc<dyn Entropy>,
     pub miaas: miaas::Config,
+    /// Sign the tokens of MIaaS's nodes.
+    pub miaas_keys: miaas::Keys,
     pub orchion: orchion::Config,
     /// Who may do what.
     pub access: Access,
@@ -72,6 +75,7 @@ impl Parts {
             control: control.clone(),
             entropy: Arc::clone(entropy),
             miaas: miaas::Config::default(),
+            miaas_keys: miaas::Keys::public(),
             orchion: orchion::Config::default(),
             access: Access::open(control),
             backups: None,
@@ -107,18 +111,21 @@ impl Parts {
                 session.into_server(),
             )
             .route_layer(from_fn(grpc::only_calls));
-        let ours = api.merge(session);
-        let mut told = vec![session::TOLD];
-        if self.access.is_guarded() {
-            // The doors of other contracts let in whoever reaches them.
-            return ours.merge(reflection::beside(self, &told));
-        }
-        told.extend([orchion::TOLD, persys::TOLD]);
         let watched = |door, routes| audit::watched(&self.access, door, routes);
-        ours.merge(watched("orchion", orchion::beside(self)))
-            .merge(watched("persys", persys::beside(self)))
-            .merge(watched("spot", spot::beside(self)))
-            .merge(reflection::beside(self, &told))
+        let (mut all, mut told) = (api.merge(session), vec![session::TOLD]);
+        // Of a server with login, other contracts' doors are open by name alone. MIaaS's are routes of the API.
+        if self.access.opens(Contract::Orchion) {
+            told.push(orchion::TOLD);
+            all = all.merge(watched("orchion", orchion::beside(self)));
+        }
+        if self.access.opens(Contract::Persys) {
+            told.push(persys::TOLD);
+            all = all.merge(watched("persys", persys::beside_others(self)));
+        }
+        if self.access.opens(Contract::Spot) {
+            all = all.merge(watched("spot", spot::beside(self)));
+        }
+        all.merge(reflection::beside(self, &told))
     }
 }
 

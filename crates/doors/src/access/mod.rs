@@ -4,6 +4,7 @@
 //!   a token in `Authorization: Bearer …`   ──► a person or program with a role
 //!   the key in a client's certificate      ──► a node
 //!   the cookie of a session                ──► the person whose token began it; on our own routes alone
+//!   the credential of another contract     ──► whoever that contract knows by it, at its own routes alone
 //!   nothing                                ──► nobody; where there is no login, anybody
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod attempts;
 mod cookie;
+mod foreign;
 mod need;
 mod sessions;
 mod warrant;
@@ -24,14 +26,19 @@ use hostler_control::{Control, Trust};
 use hostler_kit::Entropy;
 use hostler_kit::trust::{Bearer, Print, Secret, secret};
 use hostler_model::{
-    AccessRole, AccountId, Actor, ApiToken, Code, NodeId, Refusal, Timestamp, TokenId, key_alias,
+    AccessRole, AccountId, Actor, ApiToken, Code, Contract, NodeId, Refusal, Timestamp, TokenId,
+    key_alias,
 };
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 
 use self::attempts::Attempts;
 pub(crate) use self::cookie::{Cookie, FORM_LIFE, is_proof, proof};
-pub(crate) use self::need::{Need, acts, need, takes_cookie};
+use self::foreign::Beside;
+pub(crate) use self::foreign::Chosen;
+pub use self::foreign::{Auth, Opened, OwnPort};
+use self::need::need;
+pub(crate) use self::need::{Need, acts, takes_cookie};
 use self::sessions::Sessions;
 pub(crate) use self::warrant::Warrant;
 use crate::audit::{Audit, By};
@@ -45,6 +52,8 @@ struct Inner {
     control: Control,
     /// None: there is no login.
     trust: Option<Trust>,
+    /// Of other contracts; without login all are open.
+    opened: Opened,
     attempts: Attempts,
     audit: Audit,
     sessions: Sessions,
@@ -56,6 +65,24 @@ pub(crate) struct Session {
     pub(crate) who: Who,
     pub(crate) left: Duration,
     cookie: Secret,
+}
+
+/// A request, as far as it says who sends it and what for.
+#[derive(Clone, Copy)]
+pub(crate) struct Knock<'a> {
+    pub method: &'a Method,
+    /// As the router knows it.
+    pub route: &'a str,
+    pub headers: &'a HeaderMap,
+    pub peer: Option<&'a Peer>,
+}
+
+/// Who asks, and what for.
+pub(crate) struct Asked {
+    pub(crate) who: Who,
+    need: Need,
+    /// It belongs to a door that is shut.
+    is_shut: bool,
 }
 
 /// Who asks.
@@ -75,36 +102,63 @@ pub(crate) enum Who {
     },
     /// The holder of a node's key.
     Node(NodeId),
+    /// The holder of the client token of a spot account.
+    Account(AccountId),
+    /// Who knows the key that a contract's programs share.
+    Program(Contract),
 }
 
 impl Access {
     /// No login: everybody may do everything.
     #[must_use]
     pub fn open(control: &Control) -> Self {
-        Self::new(control, None, Audit::none())
+        Self::new(control, None, Opened::default(), Audit::none())
     }
 
     /// Nobody may do anything that they have no token or key for.
     #[must_use]
     pub fn guarded(control: &Control, trust: &Trust) -> Self {
-        Self::new(control, Some(trust.clone()), Audit::none())
+        Self::guarded_with(control, trust, Opened::default())
+    }
+
+    /// The same, with doors of other contracts opened.
+    #[must_use]
+    pub fn guarded_with(control: &Control, trust: &Trust, opened: Opened) -> Self {
+        Self::new(control, Some(trust.clone()), opened, Audit::none())
     }
 
     /// The same, with who did what written down.
     #[must_use]
     pub fn audited(&self, audit: Audit) -> Self {
-        Self::new(&self.0.control, self.0.trust.clone(), audit)
+        let Inner {
+            control,
+            trust,
+            opened,
+            ..
+        } = &*self.0;
+        Self::new(control, trust.clone(), opened.clone(), audit)
     }
 
-    fn new(control: &Control, trust: Option<Trust>, audit: Audit) -> Self {
+    fn new(control: &Control, trust: Option<Trust>, opened: Opened, audit: Audit) -> Self {
         let attempts = Attempts::new(Arc::clone(control.clock()));
         Self(Arc::new(Inner {
             control: control.clone(),
             trust,
+            opened,
             attempts,
             audit,
             sessions: Sessions::new(Arc::clone(control.clock())),
         }))
+    }
+
+    /// Whether the routes of another contract are served.
+    pub(crate) fn opens(&self, contract: Contract) -> bool {
+        !self.is_guarded() || self.0.opened.has(contract)
+    }
+
+    /// The doors that were opened by name.
+    pub(crate) fn opened(&self) -> &Opened {
+        &self.0.opened
     }
 
     /// The identity of the fleet, where there is login.
@@ -137,6 +191,12 @@ impl Access {
                     .map(|node| node.name.clone());
                 By::known("node", &name.unwrap_or_default(), id)
             }
+            Who::Account(id) => {
+                let view = self.0.control.view();
+                let name = view.account(*id).map(|account| account.name.clone());
+                By::known("client", &name.unwrap_or_default(), id)
+            }
+            Who::Program(contract) => By::known("program", contract.as_str(), &""),
         }
     }
 
@@ -152,16 +212,20 @@ impl Access {
 
     /// The same at another contract's door, which knows clients by tokens of its own.
     pub(crate) fn by_client(&self, headers: &HeaderMap) -> By {
+        if let Some(who) = self.known(headers) {
+            return self.by(&who);
+        }
         let view = self.0.control.view();
         let client = spot::bearer(headers).and_then(|token| view.account_by_token(token));
-        client.map_or_else(By::anonymous, |it| By::known("client", &it.name, &it.id))
+        let client = client.map(|it| By::known("client", &it.name, &it.id));
+        client.unwrap_or_else(|| self.by_shown(headers))
     }
 
     /// What somebody holds who was let in.
     pub(crate) fn warrant(&self, who: &Who) -> Warrant {
         let token = match who {
             Who::Person { token, .. } => Some(*token),
-            Who::Anybody | Who::Nobody | Who::Node(_) => None,
+            _ => None,
         };
         Warrant::new(&self.0.control, token)
     }
@@ -186,6 +250,94 @@ impl Access {
             Some(key) => self.node(key).map(Who::Node),
             None => Ok(Who::Nobody),
         }
+    }
+
+    /// Who asks for a route of the API, and what they need there. Whoever shows nothing may be known by the session of
+    /// a browser.
+    ///
+    /// # Errors
+    /// As [`Self::who`].
+    pub(crate) fn ask(
+        &self,
+        knock: Knock<'_>,
+        session: Option<&Session>,
+    ) -> Result<Asked, Refusal> {
+        let opened = &self.0.opened;
+        let beside = self
+            .is_guarded()
+            .then(|| opened.need_beside(knock.method, knock.route));
+        let need = match beside.flatten() {
+            Some(Beside::Open(need @ (Need::Open | Need::Judged(_)))) => {
+                // What is shown there may be MIaaS's own.
+                let who = self.known(knock.headers);
+                return Ok(Asked {
+                    who: who.unwrap_or(Who::Nobody),
+                    need,
+                    is_shut: false,
+                });
+            }
+            Some(Beside::Open(need)) => need,
+            Some(Beside::Shut) | None => need(knock.method, knock.route),
+        };
+        let who = match (self.who(knock.headers, knock.peer)?, session) {
+            (Who::Nobody, Some(session)) => session.who.clone(),
+            (who, _) => who,
+        };
+        Ok(Asked {
+            who,
+            need,
+            is_shut: beside.flatten() == Some(Beside::Shut),
+        })
+    }
+
+    /// Who asks for a route of another contract, if they may. `own` reads the contract's credential.
+    ///
+    /// # Errors
+    /// As [`Self::who`] and [`Who::check`], for the contract to say in its words.
+    pub(crate) fn admit_to(
+        &self,
+        contract: Contract,
+        knock: Knock<'_>,
+        own: impl FnOnce(&HeaderMap) -> Shown,
+    ) -> Result<(Who, Need), Refusal> {
+        if !self.is_guarded() {
+            return Ok((Who::Anybody, Need::Nothing));
+        }
+        let opened = &self.0.opened;
+        let need = opened.need(contract, knock.method, knock.route);
+        let need = need.ok_or_else(|| shut(contract))?;
+        let known = self.known(knock.headers);
+        let shown = known.map_or_else(|| own(knock.headers), Shown::Known);
+        let is_open = matches!(need, Need::Nothing | Need::Open | Need::Judged(_));
+        let who = match shown {
+            Shown::Known(who) => who,
+            Shown::Worthless if !is_open => {
+                let refusal = unauthenticated("what was shown is worth nothing here");
+                return Err(self.failed(knock.peer, refusal));
+            }
+            Shown::Nothing | Shown::Worthless => {
+                let key = knock.peer.and_then(|peer| peer.key).filter(|_| !is_open);
+                let node = key.map(|key| self.node(key)).transpose()?;
+                node.map_or(Who::Nobody, Who::Node)
+            }
+        };
+        // A token for one spot account says nothing elsewhere.
+        let is_strange = contract != Contract::Spot && who.account().is_some();
+        match need {
+            Need::Own(role) if is_strange => who.check(Need::Role(role))?,
+            Need::Judged(_) if is_strange => return Ok((Who::Nobody, need)),
+            _ => who.check(need)?,
+        }
+        Ok((who, need))
+    }
+
+    /// The bearer of a token in the headers, if it is one that is good now.
+    pub(crate) fn known(&self, headers: &HeaderMap) -> Option<Who> {
+        if !self.is_guarded() {
+            return None;
+        }
+        let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+        self.person(bearer(text)?)
     }
 
     /// The bearer of that token, if it is good now.
@@ -288,6 +440,20 @@ impl Session {
     }
 }
 
+impl Asked {
+    /// Whether they may.
+    ///
+    /// # Errors
+    /// As [`Who::check`]; `route-not-found` for what belongs to a door that is shut.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        self.who.check(self.need)?;
+        match self.is_shut {
+            true => Err(shut(Contract::Miaas)),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Who {
     fn bearer_of(token: &ApiToken) -> Self {
         Self::Person {
@@ -303,18 +469,21 @@ impl Who {
     /// # Errors
     /// `unauthenticated` for nobody, `forbidden` for those who may not.
     pub(crate) fn check(&self, need: Need) -> Result<(), Refusal> {
-        let needed = match need {
-            Need::Nothing => return Ok(()),
-            Need::Role(role) => role,
+        let (needed, is_own) = match need {
+            Need::Nothing | Need::Open => return Ok(()),
+            Need::Judged(_) if !matches!(self, Self::Person { .. }) => return Ok(()),
+            Need::Judged(role) | Need::Own(role) => (role, true),
+            Need::Role(role) => (role, false),
         };
         match self {
             Self::Anybody => Ok(()),
             Self::Nobody => Err(unauthenticated("this needs a token, and none was shown")),
-            Self::Person {
-                role,
-                account: None,
-                ..
-            } if *role >= needed => Ok(()),
+            Self::Account(_) | Self::Program(_) if is_own => Ok(()),
+            Self::Person { role, account, .. }
+                if *role >= needed && (is_own || account.is_none()) =>
+            {
+                Ok(())
+            }
             Self::Person {
                 name,
                 role,
@@ -322,8 +491,10 @@ impl Who {
                 ..
             } => {
                 let sentence = match account {
-                    Some(_) => format!("the token of {name} is good for one spot account alone"),
-                    None => format!("{name} is {role}, and this needs {needed}"),
+                    Some(_) if !is_own => {
+                        format!("the token of {name} is good for one spot account alone")
+                    }
+                    _ => format!("{name} is {role}, and this needs {needed}"),
                 };
                 let advice = "ask an admin for a token with that role";
                 Err(Refusal::new(Code::Forbidden, sentence, advice))
@@ -333,7 +504,26 @@ impl Who {
                 let advice = "show a token of a person or program";
                 Err(Refusal::new(Code::Forbidden, sentence, advice))
             }
+            Self::Account(_) | Self::Program(_) => {
+                let sentence = "what was shown is good for what is its holder's alone";
+                let advice = "show a token of a person or program";
+                Err(Refusal::new(Code::Forbidden, sentence, advice))
+            }
         }
+    }
+
+    /// The account that this is about alone; none: all of them.
+    pub(crate) fn account(&self) -> Option<AccountId> {
+        match self {
+            Self::Person { account, .. } => *account,
+            Self::Account(account) => Some(*account),
+            Self::Anybody | Self::Nobody | Self::Node(_) | Self::Program(_) => None,
+        }
+    }
+
+    /// A person or program whose token is good for all, with at least this role.
+    pub(crate) fn is(&self, needed: AccessRole) -> bool {
+        matches!(self, Self::Person { role, account: None, .. } if *role >= needed)
     }
 
     /// As whom they act.
@@ -341,6 +531,8 @@ impl Who {
         Actor::User(match self {
             Self::Person { name, .. } => name.to_string(),
             Self::Node(id) => id.to_string(),
+            Self::Account(account) => format!("account/{account}"),
+            Self::Program(contract) => contract.as_str().to_owned(),
             Self::Anybody | Self::Nobody => "anonymous".to_owned(),
         })
     }
@@ -354,6 +546,21 @@ fn good<'a>(control: &Control, token: Option<&'a Arc<ApiToken>>) -> Option<&'a A
 
 fn worthless() -> Refusal {
     unauthenticated("the token is worth nothing here: it was revoked, is over, or is another's")
+}
+
+/// What a contract's credential in a request came to.
+pub(crate) enum Shown {
+    Known(Who),
+    Nothing,
+    /// Something that nobody here is known by.
+    Worthless,
+}
+
+fn shut(contract: Contract) -> Refusal {
+    let word = contract.as_str();
+    let advice = format!("start the server with `--compat {word}`, if that door is to be open");
+    let sentence = format!("the door of {word} is shut on this server");
+    Refusal::new(Code::RouteNotFound, sentence, advice)
 }
 
 fn too_many() -> Refusal {

@@ -6,9 +6,15 @@ use http::Method;
 /// What whoever asks must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Nothing: it tells nothing about the fleet, or judges by itself.
+    /// Nothing: it tells nothing about the fleet.
     Nothing,
-    /// A person or program with at least this role.
+    /// Nothing, because a contract leaves it open. What is shown there may be that contract's own affair.
+    Open,
+    /// The credential of a contract, which its door reads; or a person or program with at least this role.
+    Judged(AccessRole),
+    /// The credential of a contract, for what belongs to its holder; or a person or program with at least this role.
+    Own(AccessRole),
+    /// A person or program with at least this role, whose token is good for all.
     Role(AccessRole),
 }
 
@@ -66,6 +72,7 @@ const ADMIN: &[&str] = &[
     "/api/v1/authority/retire",
     BACKUP,
     "/api/v1/rekey-secrets",
+    "/api/v1/miaas/rotate-key",
 ];
 
 /// The folders of routes about what the fleet runs.
@@ -85,6 +92,7 @@ const READ: &[&str] = &[
     "/ws/logs",
     "/api/v1/whoami",
     "/api/v1/authority",
+    "/api/v1/doors",
 ];
 
 /// What a route needs, by the path that the router knows it by.

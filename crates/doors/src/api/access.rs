@@ -21,7 +21,7 @@ use super::convert::moment;
 use super::nodes::gone_meanwhile;
 use super::refuse::Failure;
 use super::take::{Asker, Body, Caller, Query, Target};
-use crate::access::{Session, Who};
+use crate::access::{Chosen, Session, Who};
 use crate::audit::Thing;
 
 /// How long a join token is good unless told otherwise.
@@ -69,7 +69,7 @@ pub(super) async fn whoami(
 pub(super) fn whoever(api: &Api, who: &Who, session: Option<&Session>) -> api::Whoami {
     let role = match who {
         Who::Person { role, .. } => Some(role_word(*role)),
-        Who::Anybody | Who::Nobody | Who::Node(_) => None,
+        Who::Anybody | Who::Nobody | Who::Node(_) | Who::Account(_) | Who::Program(_) => None,
     };
     let session = session.map(|session| {
         let left = u64::try_from(session.left.as_millis()).unwrap_or(u64::MAX);
@@ -271,6 +271,48 @@ pub(super) async fn retire(
     let trust = api.access.trust().ok_or_else(no_login)?.clone();
     trust.retire(&api.control, (caller, query.force)).await?;
     authority(State(api)).await
+}
+
+/// The doors of other contracts that this server opens by name, and what each of them relaxes. Without login there is
+/// nothing to relax, and the list is empty.
+#[utoipa::path(get, path = "/api/v1/doors", tag = "access",
+    responses((status = 200, body = [api::Door]), (status = "default", body = api::Problem)))]
+pub(super) async fn doors(State(api): State<Api>) -> Json<Vec<api::Door>> {
+    Json(api.access.opened().told(Chosen {
+        beats_are_open: api.beats_are_open(),
+        has_key: api.has_orchion_key,
+    }))
+}
+
+/// Another key signs the tokens of MIaaS's nodes from now on.
+#[utoipa::path(post, path = "/api/v1/miaas/rotate-key", tag = "access", params(api::RotateKeyQuery),
+    responses((status = 200, body = api::MiaasKeys), (status = "default", body = api::Problem)))]
+pub(super) async fn rotate_key(
+    State(api): State<Api>,
+    Caller(caller): Caller,
+    Query(query): Query<api::RotateKeyQuery>,
+) -> Result<Json<api::MiaasKeys>, Failure> {
+    let (asked, life) = (api.clone(), (api.now(), api.miaas.ttl));
+    let rotating = move || {
+        let entropy = asked.entropy.as_ref();
+        asked.miaas_keys.rotate(life, entropy, query.at_once)
+    };
+    let rotated = tokio::task::spawn_blocking(rotating).await;
+    let rotated = rotated.map_err(|_| {
+        let advice = "look at the server's log";
+        Failure(Refusal::new(
+            Code::Internal,
+            "the server has a bug here",
+            advice,
+        ))
+    })??;
+    tracing::info!(
+        key = rotated.key,
+        by = caller.name(),
+        query.at_once,
+        "another key signs MIaaS's tokens"
+    );
+    Ok(Json(rotated))
 }
 
 fn account_id(api: &Api, text: &str) -> Result<AccountId, Failure> {

@@ -18,7 +18,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use super::cors::Sharing;
 use super::refuse::{Failure, Unwritten};
 use super::{Api, login, miaas, origin};
-use crate::access::{Session, Who, need, takes_cookie};
+use crate::Peer;
+use crate::access::{Knock, Session, Who, takes_cookie};
 use crate::audit::Entry;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -89,23 +90,29 @@ fn admit(
 /// Who asks, if they may ask this. A path that no route has is told to everybody.
 fn identify((api, entry): (&Api, &mut Entry), request: &Request) -> Result<Asking, Refusal> {
     let (headers, peer) = (request.headers(), request.extensions().get());
-    let mut who = api.access.who(headers, peer)?;
-    let mut session = None;
+    let Some(route) = route(request) else {
+        let who = api.access.who(headers, peer)?;
+        entry.of(&who);
+        return Ok((who, None));
+    };
     // Whoever shows a token or a key means that, whatever the browser adds.
-    if who == Who::Nobody && may_show_cookie(api, request) {
-        session = api.access.session(headers);
-    }
-    if let Some(session) = &session {
-        who = session.who.clone();
-    }
-    entry.of(&who);
+    let has_key = peer.is_some_and(|peer: &Peer| peer.key.is_some());
+    let shows_nothing = !headers.contains_key(http::header::AUTHORIZATION) && !has_key;
+    let is_looked_at = shows_nothing && may_show_cookie(api, request);
+    let session = is_looked_at.then(|| api.access.session(headers)).flatten();
+    let knock = Knock {
+        method: request.method(),
+        route,
+        headers,
+        peer,
+    };
+    let asked = api.access.ask(knock, session.as_ref())?;
+    entry.of(&asked.who);
     if let Some(session) = &session {
         is_meant(request, session)?;
     }
-    if let Some(route) = route(request) {
-        who.check(need(request.method(), route))?;
-    }
-    Ok((who, session))
+    asked.check()?;
+    Ok((asked.who, session))
 }
 
 fn route(request: &Request) -> Option<&str> {

@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     /// The number of the next request. It begins anywhere, so that ids of two runs are told apart.
     requests: AtomicU64,
     miaas: miaas::Config,
+    miaas_keys: miaas::Keys,
+    has_orchion_key: bool,
     access: Access,
     sockets: socket::Room,
     backups: Option<Arc<dyn Backups>>,
@@ -80,12 +82,14 @@ impl Api {
     /// The door for one control plane.
     #[must_use]
     pub(crate) fn new(parts: &Parts) -> Self {
-        miaas::warn(&parts.miaas);
+        miaas::warn(&parts.miaas, &parts.miaas_keys);
         Self(Arc::new(Inner {
             control: parts.control.clone(),
             entropy: Arc::clone(&parts.entropy),
             requests: AtomicU64::new(parts.entropy.next_u64()),
             miaas: parts.miaas.clone(),
+            miaas_keys: parts.miaas_keys.clone(),
+            has_orchion_key: parts.orchion.has_key(),
             access: parts.access.clone(),
             sockets: socket::Room::default(),
             backups: parts.backups.clone(),
@@ -185,6 +189,8 @@ fn coming_in() -> Router<Api> {
         .route("/api/v1/authority", get(access::authority))
         .route("/api/v1/authority/rotate", post(access::rotate))
         .route("/api/v1/authority/retire", post(access::retire))
+        .route("/api/v1/doors", get(access::doors))
+        .route("/api/v1/miaas/rotate-key", post(access::rotate_key))
 }
 
 fn secrets() -> Router<Api> {

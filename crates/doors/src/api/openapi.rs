@@ -41,6 +41,8 @@ use super::{
         access::authority,
         access::rotate,
         access::retire,
+        access::doors,
+        access::rotate_key,
         miaas::register,
         miaas::heartbeat,
         miaas::deploy,

@@ -74,6 +74,7 @@ pub struct Bound {
     inner: TcpListener,
     addr: SocketAddr,
     tls: Option<ServerTls>,
+    takes_plain: bool,
     connections: usize,
 }
 
@@ -116,6 +117,11 @@ pub trait Accept: Send + 'static {
     fn tls(&self) -> Option<ServerTls> {
         None
     }
+
+    /// Whether plain text is taken beside TLS.
+    fn takes_plain(&self) -> bool {
+        false
+    }
 }
 
 /// Most connections at a time unless told otherwise.
@@ -152,6 +158,7 @@ impl Listener {
             inner,
             addr,
             tls: None,
+            takes_plain: false,
             connections: self.connections,
         })
     }
@@ -182,6 +189,13 @@ impl Bound {
         self
     }
 
+    /// The same, speaking TLS and plain text, told apart by the first byte of a connection.
+    #[must_use]
+    pub fn sniffing(mut self, tls: &ServerTls) -> Self {
+        self.takes_plain = true;
+        self.secured(tls)
+    }
+
     /// A listener whose port somebody else took and passed on, such as a service manager that keeps it over restarts.
     ///
     /// # Errors
@@ -193,6 +207,7 @@ impl Bound {
             inner: TcpListener::from_std(inner)?,
             addr,
             tls: None,
+            takes_plain: false,
             connections: DEFAULT_CONNECTIONS,
         })
     }
@@ -220,6 +235,10 @@ impl Accept for Bound {
     fn tls(&self) -> Option<ServerTls> {
         self.tls.clone()
     }
+
+    fn takes_plain(&self) -> bool {
+        self.takes_plain
+    }
 }
 
 /// Serves the router until the family stops. Connections are tasks of the family: wait for it to see them
@@ -237,7 +256,7 @@ pub async fn serve_through<A: Accept>(
     (tasks, doorway): (Tasks, Tasks),
 ) {
     let permits = Arc::new(Semaphore::new(source.most_connections()));
-    let protocols = Protocols::new(&tasks, source.tls());
+    let protocols = Protocols::new(&tasks, (source.tls(), source.takes_plain()));
     loop {
         // Cancel-safe: a permit or a connection that was not yet given is not lost.
         let next = async {
@@ -271,6 +290,7 @@ pub async fn serve_through<A: Accept>(
 #[derive(Clone)]
 struct Protocols {
     tls: Option<ServerTls>,
+    takes_plain: bool,
     one: http1::Builder,
     two: http2::Builder<InFamily>,
 }
@@ -291,7 +311,7 @@ where
 }
 
 impl Protocols {
-    fn new(tasks: &Tasks, tls: Option<ServerTls>) -> Self {
+    fn new(tasks: &Tasks, (tls, takes_plain): (Option<ServerTls>, bool)) -> Self {
         let mut one = http1::Builder::new();
         one.timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
@@ -305,7 +325,12 @@ impl Protocols {
             .max_send_buf_size(SEND_BUFFER)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .max_header_list_size(HEAD_BYTES);
-        Self { tls, one, two }
+        Self {
+            tls,
+            takes_plain,
+            one,
+            two,
+        }
     }
 
     /// Speaks on one connection until it ends, or the family stops and the grace is over.
@@ -328,11 +353,16 @@ impl Protocols {
             biased;
             () = families.0.stopping() => return,
             () = last_call(&families.1) => return,
-            secured = tokio::time::timeout(HEAD_TIMEOUT, secure(&tls, stream)) => secured,
+            secured = tokio::time::timeout(HEAD_TIMEOUT, secure(&tls, stream, self.takes_plain)) => secured,
         };
         match secured {
-            Ok(Ok(Secured { stream, key })) => {
+            Ok(Ok(Spoken::Secured(secured))) => {
+                let Secured { stream, key } = *secured;
                 let peer = Peer { addr, key };
+                Box::pin(self.speak(stream, peer, (router, families), arriving)).await;
+            }
+            Ok(Ok(Spoken::Plain(stream))) => {
+                let peer = Peer { addr, key: None };
                 Box::pin(self.speak(stream, peer, (router, families), arriving)).await;
             }
             Ok(Err(error)) => tracing::debug!(%addr, %error, "no TLS came to stand"),
@@ -406,18 +436,32 @@ async fn last_call(doorway: &Tasks) {
     tokio::time::sleep(LAST_CALL).await;
 }
 
-/// Shakes hands. Whoever speaks plain HTTP instead is told what this port speaks.
-async fn secure<S>(tls: &ServerTls, mut stream: S) -> io::Result<Secured<Rewound<S>>>
+/// What a connection speaks below HTTP.
+enum Spoken<S> {
+    Secured(Box<Secured<S>>),
+    Plain(S),
+}
+
+/// Shakes hands. Whoever speaks plain HTTP instead is told what this port speaks, unless it takes both.
+async fn secure<S>(
+    tls: &ServerTls,
+    mut stream: S,
+    takes_plain: bool,
+) -> io::Result<Spoken<Rewound<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let first = sniff::first(&mut stream).await?;
     if first.first() != Some(&sniff::HANDSHAKE) {
+        if takes_plain {
+            return Ok(Spoken::Plain(Rewound::new(first, stream)));
+        }
         stream.write_all(PLAIN).await?;
         stream.shutdown().await?;
         return Err(io::Error::other("the client spoke plain text"));
     }
-    tls.accept(Rewound::new(first, stream)).await
+    let secured = tls.accept(Rewound::new(first, stream)).await?;
+    Ok(Spoken::Secured(Box::new(secured)))
 }
 
 /// Reads what is there, so that a request that has arrived counts as open; answers whether that was all.

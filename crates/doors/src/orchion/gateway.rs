@@ -5,13 +5,16 @@
 
 use std::any::Any;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use axum::{Json, Router};
+use hostler_model::{Code, Contract};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{Door, entries, picture};
+use crate::access::Knock;
 
 /// What pages may do with a route.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +28,36 @@ pub(super) fn routes(door: Door) -> Router {
         .route("/api/nodes", any(nodes))
         .route("/api/logs", any(logs))
         .with_state(door)
+}
+
+/// Lets through whoever may ask this. Pages of any origin may read that they may not.
+pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let knock = Knock {
+        method: request.method(),
+        route: request.uri().path(),
+        headers: request.headers(),
+        peer: request.extensions().get(),
+    };
+    let admitted = (door.access).admit_to(Contract::Orchion, knock, |headers| door.shown(headers));
+    let refusal = match admitted {
+        Ok((who, _)) => {
+            request.extensions_mut().insert(who);
+            return next.run(request).await;
+        }
+        Err(refusal) => refusal,
+    };
+    let mut response = match refusal.code {
+        Code::Unauthenticated | Code::NodeKeyUnknown => {
+            refused(StatusCode::UNAUTHORIZED, "Unauthorized")
+        }
+        Code::TooManyAttempts => refused(StatusCode::TOO_MANY_REQUESTS, &refusal.sentence),
+        _ => refused(StatusCode::FORBIDDEN, "Forbidden"),
+    };
+    let any = HeaderValue::from_static("*");
+    response
+        .headers_mut()
+        .insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    response
 }
 
 async fn nodes(State(door): State<Door>, method: Method) -> Response {

@@ -13,13 +13,14 @@ use axum::routing::any;
 use futures::stream::{self, BoxStream};
 use hostler_wire::orchion::v1;
 use hostler_wire::orchion::v1::orchion_llm_server::OrchionLlm;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Map, Value, json};
 use tonic::Status;
 
 use super::Door;
 use super::gateway::{Openness, open, refused, wrong_method};
+use crate::access::Who;
 use crate::secret;
 
 const OPENNESS: Openness = Openness {
@@ -74,7 +75,13 @@ async fn ask(
     request: Request,
     read: fn(&Map<String, Value>) -> Result<Ask, &'static str>,
 ) -> Result<Ask, Response> {
+    // Whoever was let in as somebody need not know the key as well.
+    let is_somebody = matches!(
+        request.extensions().get(),
+        Some(Who::Person { .. } | Who::Program(_))
+    );
     if let Some(key) = &door.api_key
+        && !is_somebody
         && !is_key(key, request.headers())
     {
         return Err(refused(StatusCode::UNAUTHORIZED, "Unauthorized"));
@@ -94,16 +101,18 @@ fn bad(sentence: &str) -> Response {
     refused(StatusCode::BAD_REQUEST, sentence)
 }
 
-/// `Bearer <key>`, `sk-<key>`, or the key alone.
-fn is_key(key: &str, headers: &HeaderMap) -> bool {
-    let given = headers.get(header::AUTHORIZATION);
-    let Some(given) = given.and_then(|it| it.to_str().ok()) else {
-        return false;
-    };
+/// Where programs that keep `Authorization` for something else put the key.
+pub(super) const KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// `Bearer <key>`, `sk-<key>`, or the key alone; or `x-api-key` with the key.
+pub(super) fn is_key(key: &str, headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|it| it.to_str().ok());
+    let given = text(header::AUTHORIZATION);
     let forms = [
-        Some(given),
-        given.strip_prefix("Bearer "),
-        given.strip_prefix("sk-"),
+        given,
+        given.and_then(|given| given.strip_prefix("Bearer ")),
+        given.and_then(|given| given.strip_prefix("sk-")),
+        text(KEY),
     ];
     let is_ours =
         |form: Option<&str>| form.is_some_and(|it| secret::is_same(key.as_bytes(), it.as_bytes()));

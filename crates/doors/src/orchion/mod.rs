@@ -23,18 +23,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use hostler_control::Control;
+use hostler_model::Contract;
 use hostler_wire::orchion::v1::log_streamer_server::{self, LogStreamerServer};
 use hostler_wire::orchion::v1::orchestrator_server::{self, OrchestratorServer};
 use hostler_wire::orchion::v1::orchion_llm_server::{self, OrchionLlmServer};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use tonic::Status;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::access::{Shown, Who};
 use crate::reflection::Told;
-use crate::{Parts, grpc};
+use crate::{Access, Parts, grpc};
 
 /// What reflection tells of it.
 pub(crate) const TOLD: Told = Told {
@@ -53,10 +55,18 @@ pub struct Config {
     pub api_key: Option<Arc<str>>,
 }
 
+impl Config {
+    /// Whether there is anything that callers could know.
+    pub(crate) fn has_key(&self) -> bool {
+        self.api_key.as_ref().is_some_and(|key| !key.is_empty())
+    }
+}
+
 /// What every handler has.
 #[derive(Clone)]
 struct Door {
     control: Control,
+    access: Access,
     api_key: Option<Arc<str>>,
 }
 
@@ -65,7 +75,22 @@ impl Door {
         let key = parts.orchion.api_key.clone();
         Self {
             control: parts.control.clone(),
+            access: parts.access.clone(),
             api_key: key.filter(|key| !key.is_empty()),
+        }
+    }
+
+    /// What the key in a request's headers came to.
+    fn shown(&self, headers: &HeaderMap) -> Shown {
+        let has_any = [header::AUTHORIZATION, inference::KEY]
+            .iter()
+            .any(|name| headers.contains_key(name));
+        match &self.api_key {
+            Some(key) if inference::is_key(key, headers) => {
+                Shown::Known(Who::Program(Contract::Orchion))
+            }
+            _ if has_any => Shown::Worthless,
+            _ => Shown::Nothing,
         }
     }
 }
@@ -73,15 +98,22 @@ impl Door {
 /// The routes beside those of other contracts, without a fallback. `/v1/*` is OpenAI's there.
 pub(crate) fn beside(parts: &Parts) -> Router {
     let door = Door::new(parts);
-    services(&door).merge(gateway::routes(door).layer(CatchPanicLayer::custom(gateway::panicked)))
+    services(&door).merge(dress(gateway::routes(door.clone()), door))
 }
 
 /// The routes on a listener of their own, with the contract's answers for unknown paths.
 pub(crate) fn alone(parts: &Parts) -> Router {
-    let inference = inference::routes(Door::new(parts));
+    let door = Door::new(parts);
     beside(parts)
-        .merge(inference.layer(CatchPanicLayer::custom(gateway::panicked)))
+        .merge(dress(inference::routes(door.clone()), door))
         .fallback(unknown)
+}
+
+/// What every request over HTTP passes.
+fn dress(routes: Router, door: Door) -> Router {
+    routes
+        .layer(from_fn_with_state(door, gateway::admit))
+        .layer(CatchPanicLayer::custom(gateway::panicked))
 }
 
 /// Whether a path that no route takes belongs to this contract.
@@ -98,6 +130,9 @@ pub(crate) fn not_found() -> Response {
 }
 
 fn services(door: &Door) -> Router {
+    let reader = door.clone();
+    let own = move |headers: &HeaderMap| reader.shown(headers);
+    let admit = grpc::Admit::new(&door.access, Contract::Orchion, own);
     Router::new()
         .route_service(
             "/orchion.v1.Orchestrator/{*method}",
@@ -111,6 +146,7 @@ fn services(door: &Door) -> Router {
             "/orchion.v1.LogStreamer/{*method}",
             LogStreamerServer::new(door.clone()),
         )
+        .route_layer(from_fn_with_state(admit, grpc::admit))
         .route_layer(from_fn(grpc::only_calls))
 }
 

@@ -252,8 +252,10 @@ mod tests {
             tasks: Tasks::new(),
         };
         let control = Control::start(ControlConfig::default(), parts);
+        let control = control.await.unwrap();
         Door {
-            control: control.await.unwrap(),
+            access: crate::Access::open(&control),
+            control,
             api_key: None,
         }
     }

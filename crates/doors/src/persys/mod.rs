@@ -33,7 +33,7 @@ mod workloads;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use hostler_control::Control;
 use hostler_control::fleet::LeaseRules;
@@ -47,6 +47,7 @@ use self::figures::Figures;
 use self::holders::{Holders, Say};
 use self::notes::Notes;
 use self::service::Service;
+use crate::access::Shown;
 use crate::reflection::{self, Told};
 use crate::{Parts, grpc};
 
@@ -155,6 +156,12 @@ pub(crate) fn beside(parts: &Parts) -> Router {
     Router::new()
         .route_service(PATH, AgentControlServer::new(Service(door)))
         .route_layer(from_fn(grpc::only_calls))
+}
+
+/// The same on the main listener, where callers of a server with login show who they are.
+pub(crate) fn beside_others(parts: &Parts) -> Router {
+    let admit = grpc::Admit::new(&parts.access, Contract::Persys, |_| Shown::Nothing);
+    beside(parts).route_layer(from_fn_with_state(admit, grpc::admit))
 }
 
 /// The routes on a listener of their own, with the contract's answers for unknown paths.

@@ -16,7 +16,7 @@ use super::agents::unexpected;
 use super::answer::{Answer, No};
 use super::body::Fields;
 use super::instances::{Asked, asked};
-use super::who::{Agent, person};
+use super::who::{Agent, Asker};
 use super::{Spot, show};
 
 /// How a token looks: a word that tells what it is, and so many letters and digits.
@@ -57,7 +57,11 @@ pub(super) fn database(spot: &Spot) -> &'static str {
 }
 
 /// Opens an account with a token of its own.
-pub(super) async fn create(State(spot): State<Spot>, body: Fields) -> Result<Response, No> {
+pub(super) async fn create(
+    State(spot): State<Spot>,
+    asker: Asker,
+    body: Fields,
+) -> Result<Response, No> {
     let name = body.needed("name")?;
     let token = spot.draw_token();
     let verb = AccountVerb::Open {
@@ -65,7 +69,7 @@ pub(super) async fn create(State(spot): State<Spot>, body: Fields) -> Result<Res
         email: body.word("email")?,
         token: token.clone(),
     };
-    match submit(&spot, verb).await? {
+    match submit(&spot, &asker, verb).await? {
         Reply::Account { id } => {
             tracing::info!(account = %id, name, contract = "spot", "account opened");
             let client = json!({
@@ -81,28 +85,33 @@ pub(super) async fn create(State(spot): State<Spot>, body: Fields) -> Result<Res
 }
 
 /// Closes an account; its agents are deleted with it.
-pub(super) async fn remove(State(spot): State<Spot>, Path(client): Path<String>) -> Answer {
+pub(super) async fn remove(
+    State(spot): State<Spot>,
+    Path(client): Path<String>,
+    asker: Asker,
+) -> Answer {
     let account = spot.client_of(&client)?;
-    submit(
-        &spot,
-        AccountVerb::Close {
-            account: account.id,
-        },
-    )
-    .await?;
+    let verb = AccountVerb::Close {
+        account: account.id,
+    };
+    submit(&spot, &asker, verb).await?;
     let message = format!("Client {} deleted", account.name);
     Ok(Json(json!({"success": true, "message": message})))
 }
 
 /// A new token; the old one is worth nothing from now on.
-pub(super) async fn renew(State(spot): State<Spot>, Path(client): Path<String>) -> Answer {
+pub(super) async fn renew(
+    State(spot): State<Spot>,
+    Path(client): Path<String>,
+    asker: Asker,
+) -> Answer {
     let account = spot.client_of(&client)?;
     let token = spot.draw_token();
     let verb = AccountVerb::RenewToken {
         account: account.id,
         token: token.clone(),
     };
-    submit(&spot, verb).await?;
+    submit(&spot, &asker, verb).await?;
     Ok(Json(json!({
         "success": true,
         "token": token.reveal(),
@@ -124,9 +133,9 @@ pub(super) async fn clients(State(spot): State<Spot>) -> Json<Value> {
     Json(rows.collect())
 }
 
-async fn submit(spot: &Spot, verb: AccountVerb) -> Result<Reply, No> {
+async fn submit(spot: &Spot, asker: &Asker, verb: AccountVerb) -> Result<Reply, No> {
     let verb = Verb::Account(Box::new(verb));
-    let submitted = spot.control.submit(person(), verb).await;
+    let submitted = spot.control.submit(asker.actor(), verb).await;
     submitted.map_err(|refusal| match refusal.code {
         Code::AccountNameTaken => No::new(StatusCode::CONFLICT, refusal.sentence),
         _ => refusal.into(),

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::about::{About, Own};
 use super::answer::{Answer, No};
 use super::body::{Fields, WORD};
-use super::who::Agent;
+use super::who::{Agent, Asker};
 use super::{Spot, show};
 
 /// The on-demand price that is assumed where no agent has reported one, in dollars.
@@ -297,9 +297,12 @@ pub(super) async fn show(State(spot): State<Spot>, Path(id): Path<String>) -> An
     Ok(Json(show::agent(&spot, &agent)))
 }
 
-/// Every agent that is not deleted, the last heard first.
-pub(super) async fn list(State(spot): State<Spot>) -> Json<Value> {
-    let agents = spot.agents_ever();
+/// Every agent that is not deleted, the last heard first; of one client, for whose token is good for that one alone.
+pub(super) async fn list(State(spot): State<Spot>, Asker(who): Asker) -> Json<Value> {
+    let agents = match who.account() {
+        Some(account) => spot.agents_of(account),
+        None => spot.agents_ever(),
+    };
     Json(present_rows(&spot, agents))
 }
 

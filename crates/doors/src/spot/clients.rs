@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, No};
 use super::body::Fields;
-use super::who::{Agent, person};
+use super::who::{Agent, Asker};
 use super::{Spot, agents, show};
 
 /// Whose token it is.
@@ -60,6 +60,7 @@ pub(super) async fn history(State(spot): State<Spot>, Path(client): Path<String>
 pub(super) async fn toggle(
     State(spot): State<Spot>,
     Path(id): Path<String>,
+    asker: Asker,
     body: Fields,
 ) -> Answer {
     let agent = spot.agent(&id)?;
@@ -69,13 +70,14 @@ pub(super) async fn toggle(
         enabled: Some(enabled),
         ..PolicyChange::default()
     };
-    set(&spot, &agent, change).await?;
+    set(&spot, &asker, (&agent, change)).await?;
     Ok(Json(json!({"success": true})))
 }
 
 pub(super) async fn settings(
     State(spot): State<Spot>,
     Path(id): Path<String>,
+    asker: Asker,
     body: Fields,
 ) -> Answer {
     let agent = spot.agent(&id)?;
@@ -86,13 +88,14 @@ pub(super) async fn settings(
         replica_count: body.whole("replica_count"),
         ..PolicyChange::default()
     };
-    set(&spot, &agent, change).await?;
+    set(&spot, &asker, (&agent, change)).await?;
     Ok(Json(json!({"success": true})))
 }
 
 pub(super) async fn configure(
     State(spot): State<Spot>,
     Path(id): Path<String>,
+    asker: Asker,
     body: Fields,
 ) -> Answer {
     let agent = spot.agent(&id)?;
@@ -106,7 +109,7 @@ pub(super) async fn configure(
         terminate_wait_seconds: minutes.map(|minutes| minutes.saturating_mul(60)),
         ..PolicyChange::default()
     };
-    set(&spot, &agent, change).await?;
+    set(&spot, &asker, (&agent, change)).await?;
     let policy = spot.agent(&id)?.rental.policy;
     Ok(Json(json!({
         "success": true,
@@ -117,24 +120,32 @@ pub(super) async fn configure(
     })))
 }
 
-async fn set(spot: &Spot, agent: &Agent, change: PolicyChange) -> Result<(), No> {
+async fn set(
+    spot: &Spot,
+    asker: &Asker,
+    (agent, change): (&Agent, PolicyChange),
+) -> Result<(), No> {
     let verb = Verb::Rented {
         node: agent.id(),
         verb: Box::new(RentedVerb::SetPolicy(change)),
     };
-    spot.control.submit(person(), verb).await?;
+    spot.control.submit(asker.actor(), verb).await?;
     Ok(())
 }
 
 /// Removes an agent; it stays in the history.
-pub(super) async fn delete(State(spot): State<Spot>, Path(id): Path<String>) -> Answer {
+pub(super) async fn delete(
+    State(spot): State<Spot>,
+    Path(id): Path<String>,
+    asker: Asker,
+) -> Answer {
     let agent = spot.agent(&id)?;
     let verb = Verb::RemoveNode {
         node: agent.id(),
         force: true,
         expect: Expect::Any,
     };
-    spot.control.submit(person(), verb).await?;
+    spot.control.submit(asker.actor(), verb).await?;
     let message = format!("Agent {} deleted", agent.rental.logical);
     Ok(Json::<Value>(json!({
         "success": true,

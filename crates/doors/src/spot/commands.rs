@@ -14,7 +14,7 @@ use super::about::Own;
 use super::agents::unexpected;
 use super::answer::{Answer, No};
 use super::body::Fields;
-use super::who::{Agent, person};
+use super::who::{Agent, Asker};
 use super::{Spot, show};
 
 /// The priority of an order that names none, and of one by hand.
@@ -27,11 +27,11 @@ pub(super) async fn pending(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Answer {
-    let client = spot.client(&headers, &Fields::default())?;
+    let holder = spot.holder(&headers, &Fields::default())?;
     let Ok(agent) = spot.agent(&id) else {
         return Ok(Json(json!([])));
     };
-    if agent.rental.account != client.id {
+    if !holder.owns(&agent) {
         return Ok(Json(json!([])));
     }
     let mut commands = spot.control.pending_commands(agent.id());
@@ -84,7 +84,7 @@ pub(super) async fn executed(
     headers: HeaderMap,
     body: Fields,
 ) -> Answer {
-    let client = spot.client(&headers, &body)?;
+    let holder = spot.holder(&headers, &body)?;
     let message = body.prose("message").unwrap_or_default();
     let result = if body.flag("success").unwrap_or(true) {
         Ok(message)
@@ -92,7 +92,7 @@ pub(super) async fn executed(
         Err(message)
     };
     let own = spot.agent(&id).ok();
-    let own = own.filter(|agent| agent.rental.account == client.id);
+    let own = own.filter(|agent| holder.owns(agent));
     if let (Some(agent), Ok(command)) = (own, command.parse::<CommandId>()) {
         let verb = Verb::Acknowledge {
             node: agent.id(),
@@ -170,7 +170,7 @@ fn may_not(refusal: Refusal) -> No {
 pub(super) async fn force_switch(
     State(spot): State<Spot>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    (asker, headers): (Asker, HeaderMap),
     body: Fields,
 ) -> Answer {
     let agent = spot.agent_on(&id)?;
@@ -183,7 +183,7 @@ pub(super) async fn force_switch(
         request: request(&headers, &body)?,
     };
     let verb = RentedVerb::OrderSwitch(Box::new(order));
-    match spot.rented(person(), &agent, verb).await? {
+    match spot.rented(asker.actor(), &agent, verb).await? {
         Reply::Command { id } => Ok(Json(json!({
             "success": true,
             "command_id": id.to_string(),

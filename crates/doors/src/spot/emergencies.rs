@@ -58,7 +58,11 @@ fn risk(spot: &Spot, pool: &PoolId) -> f64 {
 /// Orders a replica in the pool that is named, in an emergency.
 pub(super) async fn create_replica(Anybody(about): Anybody) -> Result<Response, No> {
     let About {
-        spot, agent, body, ..
+        spot,
+        agent,
+        asker,
+        body,
+        ..
     } = about;
     let (kind, signal, urgency) = match body.word("signal_type")?.as_deref() {
         Some("rebalance-recommendation") => {
@@ -87,7 +91,7 @@ pub(super) async fn create_replica(Anybody(about): Anybody) -> Result<Response, 
         tags: "{}".to_owned(),
         signal: Some((signal, body.moment("termination_time"))),
     };
-    let replica = add(&spot, &agent, order).await?;
+    let replica = add(&spot, &asker, (&agent, order)).await?;
     let answer = json!({
         "success": true,
         "replica_id": replica.to_string(),

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use hostler_control::Control;
@@ -41,7 +41,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::answer::No;
 pub(crate) use self::who::bearer;
-use crate::Parts;
+use crate::{Access, Parts};
 
 /// Seconds for which a browser remembers the answer to a preflight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
@@ -54,6 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Spot {
     control: Control,
     entropy: Arc<dyn Entropy>,
+    access: Access,
 }
 
 impl Spot {
@@ -61,6 +62,7 @@ impl Spot {
         Self {
             control: parts.control.clone(),
             entropy: Arc::clone(&parts.entropy),
+            access: parts.access.clone(),
         }
     }
 
@@ -71,7 +73,8 @@ impl Spot {
 
 /// The routes beside those of other contracts, without a fallback.
 pub(crate) fn beside(parts: &Parts) -> Router {
-    dress(routes()).with_state(Spot::new(parts))
+    let spot = Spot::new(parts);
+    dress(routes(), &spot).with_state(spot)
 }
 
 /// The routes on a listener of their own, with the contract's answers for unknown paths.
@@ -79,13 +82,15 @@ pub(crate) fn alone(parts: &Parts) -> Router {
     let routes = routes()
         .route("/health", get(admin::health))
         .fallback(no_route);
-    dress(routes).with_state(Spot::new(parts))
+    let spot = Spot::new(parts);
+    dress(routes, &spot).with_state(spot)
 }
 
-/// What every request passes: any page may ask, a panic is an answer, and bodies are limited by `body`.
-fn dress(routes: Router<Spot>) -> Router<Spot> {
+/// What every request passes: any page may ask, who asks may, a panic is an answer, and bodies are limited by `body`.
+fn dress(routes: Router<Spot>, spot: &Spot) -> Router<Spot> {
     routes
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(spot.clone(), who::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(hurry))
         .layer(DefaultBodyLimit::disable())

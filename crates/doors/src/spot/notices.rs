@@ -16,7 +16,7 @@ use super::answer::{Answer, No};
 use super::body::Fields;
 use super::decisions::severity;
 use super::instances::{Asked, asked};
-use super::who::person;
+use super::who::Asker;
 use super::{Spot, show};
 
 /// Notifications of one answer, unless told otherwise, and at most.
@@ -67,9 +67,9 @@ fn notices(spot: &Spot, only: Option<AccountId>) -> Vec<(Arc<Event>, Arc<Account
     .collect()
 }
 
-pub(super) async fn list(State(spot): State<Spot>, query: Asked<Listing>) -> Answer {
+pub(super) async fn list(State(spot): State<Spot>, asker: Asker, query: Asked<Listing>) -> Answer {
     let listing = asked(query);
-    let only = only(&spot, &listing.client_id)?;
+    let only = only(&spot, &asker, &listing.client_id)?;
     let limit = listing.limit.parse().unwrap_or(FEW).clamp(1, MOST);
     let notices = notices(&spot, only);
     let rows = notices.iter().take(limit).map(|(event, account)| {
@@ -85,49 +85,60 @@ pub(super) async fn list(State(spot): State<Spot>, query: Asked<Listing>) -> Ans
     Ok(Json(rows.collect()))
 }
 
-fn only(spot: &Spot, client: &str) -> Result<Option<AccountId>, No> {
+/// The client that is asked about; of whose token is good for one alone, that one.
+fn only(spot: &Spot, asker: &Asker, client: &str) -> Result<Option<AccountId>, No> {
+    let own = asker.0.account();
     if client.is_empty() {
-        return Ok(None);
+        return Ok(own);
     }
-    Ok(Some(spot.client_of(client)?.id))
+    let named = spot.client_of(client)?.id;
+    if own.is_some_and(|own| own != named) {
+        return Err(No::no_client());
+    }
+    Ok(Some(named))
 }
 
 /// One notification was read. One that is not there any more has been read as well.
-pub(super) async fn mark(State(spot): State<Spot>, Path(id): Path<String>) -> Answer {
+pub(super) async fn mark(State(spot): State<Spot>, Path(id): Path<String>, asker: Asker) -> Answer {
     let number: u64 = id
         .parse()
         .map_err(|_| No::not_found("Notification not found"))?;
-    let notices = notices(&spot, None);
+    let notices = notices(&spot, asker.0.account());
     let found = notices.iter().find(|(event, _)| event.sequence == number);
     if let Some((_, account)) = found {
-        submit(&spot, account.id, Notices::One(number)).await?;
+        submit(&spot, &asker, (account.id, Notices::One(number))).await?;
     }
     Ok(Json(json!({"success": true})))
 }
 
 pub(super) async fn mark_all(
     State(spot): State<Spot>,
+    asker: Asker,
     query: Asked<Listing>,
     body: Fields,
 ) -> Answer {
     let client = body.word("client_id")?;
     let client = client.unwrap_or_else(|| asked(query).client_id);
-    let only = only(&spot, &client)?;
+    let only = only(&spot, &asker, &client)?;
     let mut newest: BTreeMap<AccountId, u64> = BTreeMap::new();
     for (event, account) in notices(&spot, only) {
         let mark = newest.entry(account.id).or_default();
         *mark = event.sequence.max(*mark);
     }
     for (account, number) in newest {
-        submit(&spot, account, Notices::Through(number)).await?;
+        submit(&spot, &asker, (account, Notices::Through(number))).await?;
     }
     Ok(Json(json!({"success": true})))
 }
 
-async fn submit(spot: &Spot, account: AccountId, notices: Notices) -> Result<(), No> {
+async fn submit(
+    spot: &Spot,
+    asker: &Asker,
+    (account, notices): (AccountId, Notices),
+) -> Result<(), No> {
     let verb = AccountVerb::MarkRead { account, notices };
     let verb = Verb::Account(Box::new(verb));
-    spot.control.submit(person(), verb).await?;
+    spot.control.submit(asker.actor(), verb).await?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use super::answer::{Answer, No};
 use super::body::Fields;
 use super::instances::{Asked, asked};
 use super::replica_rows::{machine_of, placeholder, row, word};
-use super::who::{Agent, person};
+use super::who::{Agent, Asker};
 use super::{Spot, show};
 
 /// Most bytes of a replica's tags.
@@ -43,7 +43,11 @@ pub(super) async fn config(Own(about): Own) -> Answer {
 /// Orders a replica in the pool that is named. Which pool would be best is not decided here.
 pub(super) async fn create(Anybody(about): Anybody) -> Result<Response, No> {
     let About {
-        spot, agent, body, ..
+        spot,
+        agent,
+        asker,
+        body,
+        ..
     } = about;
     if show::status(&agent.node, &agent.rental) != "online" {
         return Err(No::not_found("Agent not found or not online"));
@@ -81,7 +85,7 @@ pub(super) async fn create(Anybody(about): Anybody) -> Result<Response, No> {
         tags,
         signal: None,
     };
-    let replica = add(&spot, &agent, order).await?;
+    let replica = add(&spot, &asker, (&agent, order)).await?;
     let answer = json!({
         "success": true,
         "replica_id": replica.to_string(),
@@ -105,9 +109,13 @@ pub(super) fn named_pool(spot: &Spot, body: &Fields) -> Result<Option<Arc<Pool>>
         .ok_or_else(|| No::not_found("Pool not found"))
 }
 
-pub(super) async fn add(spot: &Spot, agent: &Agent, order: ReplicaOrder) -> Result<ReplicaId, No> {
+pub(super) async fn add(
+    spot: &Spot,
+    asker: &Asker,
+    (agent, order): (&Agent, ReplicaOrder),
+) -> Result<ReplicaId, No> {
     let verb = RentedVerb::AddReplica(Box::new(order));
-    match spot.rented(person(), agent, verb).await? {
+    match spot.rented(asker.actor(), agent, verb).await? {
         Reply::Replica { id } => Ok(id),
         other => Err(unexpected(&other)),
     }
@@ -224,7 +232,11 @@ pub(super) async fn sync_status(OfReplica(about, replica): OfReplica) -> Answer 
 /// The replica takes the place of the machine that the agent is on.
 pub(super) async fn promote(OfReplica(about, replica): OfReplica) -> Answer {
     let About {
-        spot, agent, body, ..
+        spot,
+        agent,
+        asker,
+        body,
+        ..
     } = about;
     let is_demoted = body.flag("demote_old_primary").unwrap_or(true);
     let old = if is_demoted {
@@ -234,7 +246,7 @@ pub(super) async fn promote(OfReplica(about, replica): OfReplica) -> Answer {
     };
     let before = agent.rental.primary().map(|machine| machine.id.clone());
     let verb = RentedVerb::Promote { replica, old };
-    let known = match spot.rented(person(), &agent, verb).await {
+    let known = match spot.rented(asker.actor(), &agent, verb).await {
         Ok(_) => replica_now(&spot, &agent, replica)?,
         Err(refusal) if refusal.code == Code::ReplicaStateConflict => {
             let known = replica_now(&spot, &agent, replica)?;
@@ -256,9 +268,11 @@ pub(super) async fn promote(OfReplica(about, replica): OfReplica) -> Answer {
 }
 
 pub(super) async fn end(OfReplica(about, replica): OfReplica) -> Answer {
-    let About { spot, agent, .. } = about;
+    let About {
+        spot, agent, asker, ..
+    } = about;
     let verb = RentedVerb::EndReplica { replica };
-    match spot.rented(person(), &agent, verb).await {
+    match spot.rented(asker.actor(), &agent, verb).await {
         Ok(_) => {}
         Err(refusal) if refusal.code == Code::ReplicaStateConflict => {
             return Err(No::bad("The replica is terminated already"));

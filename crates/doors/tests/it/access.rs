@@ -1,16 +1,16 @@
 //! Who may do what: every route of the description, tried by everybody.
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_control::fleet::{AccessVerb, JoinTokenOrder, TokenOrder, Verb};
 use hostler_control::{ControlConfig, Trust, TrustConfig};
-use hostler_doors::{Access, Audit, Dialect, Listener, serve};
+use hostler_doors::{Access, Audit, Dialect, Listener, Opened, Parts, serve};
 use hostler_kit::trust::{Anchors, Bearer, ClientTls, Credentials, Invitation, secret};
 use hostler_kit::{Clock, Entropy as _, SystemClock, SystemEntropy};
-use hostler_model::{AccessRole, Actor, JoinTokenId, Timestamp, TokenId};
+use hostler_model::{AccessRole, AccountId, Actor, Contract, JoinTokenId, Timestamp, TokenId};
 use hostler_wire::session::v1::session_client::SessionClient;
 use hostler_wire::session::v1::{
     Hello, JoinRequest, NodeMessage, RenewRequest, Versions, membership, node_message,
@@ -29,7 +29,9 @@ pub(crate) struct Guarded {
     pub(crate) server: Server,
     pub(crate) trust: Trust,
     pub(crate) secured: std::net::SocketAddr,
-    dir: TempDir,
+    /// The ports of other contracts, in plain text.
+    pub(crate) own: BTreeMap<Contract, std::net::SocketAddr>,
+    pub(crate) dir: TempDir,
     audit: Audit,
 }
 
@@ -40,17 +42,38 @@ impl Guarded {
 
     /// The same, by that clock.
     pub(crate) async fn under(clock: Arc<dyn Clock>) -> Self {
+        Self::of(clock, Opened::default(), |_, _| {}).await
+    }
+
+    /// The same with doors of other contracts opened.
+    pub(crate) async fn opening(opened: Opened, change: impl FnOnce(&mut Parts, &TempDir)) -> Self {
+        Self::of(Arc::new(SystemClock::new()), opened, change).await
+    }
+
+    async fn of(
+        clock: Arc<dyn Clock>,
+        opened: Opened,
+        change: impl FnOnce(&mut Parts, &TempDir),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = TrustConfig {
             dir: dir.path().join("trust"),
             ..TrustConfig::default()
         };
         let trust = Trust::open(config, Arc::new(SystemClock::new())).unwrap();
-        let mut secured = None;
+        let (mut secured, mut alone) = (None, Vec::new());
         let audit = Audit::open(&dir.path().join("audit"), &clock).unwrap();
         let server = Server::under(clock, ControlConfig::default(), &store(), |mut parts| {
-            parts.access = Access::guarded(&parts.control, &trust).audited(audit.clone());
+            parts.access =
+                Access::guarded_with(&parts.control, &trust, opened).audited(audit.clone());
+            change(&mut parts, &dir);
             secured = Some(parts.router(Dialect::Hostler));
+            for (contract, dialect) in [
+                (Contract::Orchion, Dialect::Orchion),
+                (Contract::Spot, Dialect::Spot),
+            ] {
+                alone.push((contract, parts.router(dialect)));
+            }
             parts.router(Dialect::Hostler)
         })
         .await;
@@ -62,10 +85,18 @@ impl Guarded {
         let addr = bound.addr();
         let tasks = server.tasks.clone();
         tasks.spawn("listener", serve(bound, secured.unwrap(), tasks.clone()));
+        let mut own = BTreeMap::new();
+        for (contract, router) in alone {
+            let bound = Listener::plain(([127, 0, 0, 1], 0).into());
+            let bound = bound.bind().await.unwrap();
+            own.insert(contract, bound.addr());
+            tasks.spawn("listener", serve(bound, router, tasks.clone()));
+        }
         Self {
             server,
             trust,
             secured: addr,
+            own,
             dir,
             audit,
         }
@@ -100,6 +131,24 @@ impl Guarded {
         role: AccessRole,
         expires_at: Option<Timestamp>,
     ) -> (TokenId, String) {
+        self.issue((role.as_str(), role, None), expires_at).await
+    }
+
+    /// A token that is good for one account of the spot contract alone, where one is named.
+    pub(crate) async fn token_of(
+        &self,
+        name: &str,
+        role: AccessRole,
+        account: Option<AccountId>,
+    ) -> String {
+        self.issue((name, role, account), None).await.1
+    }
+
+    async fn issue(
+        &self,
+        (name, role, account): (&str, AccessRole, Option<AccountId>),
+        expires_at: Option<Timestamp>,
+    ) -> (TokenId, String) {
         let id = TokenId::mint(self.now(), SystemEntropy.next_u128());
         let bearer = Bearer {
             id: id.to_string(),
@@ -107,9 +156,9 @@ impl Guarded {
         };
         self.submit(AccessVerb::Issue(TokenOrder {
             id,
-            name: role.to_string(),
+            name: name.to_owned(),
             role,
-            account: None,
+            account,
             hash: bearer.secret.hash(),
             expires_at,
         }))
@@ -178,7 +227,7 @@ impl Guarded {
     }
 
     /// A client of the REST API that shows a node's certificate.
-    fn node_client(&self, machine: &Machine) -> reqwest::Client {
+    pub(crate) fn node_client(&self, machine: &Machine) -> reqwest::Client {
         let mut config = machine.tls.config();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let builder = crate::server::http().no_proxy();
@@ -212,7 +261,7 @@ pub(crate) fn routes() -> Vec<(Method, String, String)> {
 }
 
 /// What each route needs, as a table of its own: the test does not ask the code that it tests.
-fn needed(method: &Method, path: &str) -> Option<AccessRole> {
+pub(crate) fn needed(method: &Method, path: &str) -> Option<AccessRole> {
     const OPEN: &[&str] = &[
         "/",
         "/version",
@@ -236,6 +285,7 @@ fn needed(method: &Method, path: &str) -> Option<AccessRole> {
         ("POST", "/api/v1/authority/retire"),
         ("GET", "/api/v1/backup"),
         ("POST", "/api/v1/rekey-secrets"),
+        ("POST", "/api/v1/miaas/rotate-key"),
     ];
     const OPERATOR_READS: &[&str] = &[
         "/api/v1/assignments/{id}/exec",
@@ -254,7 +304,7 @@ fn needed(method: &Method, path: &str) -> Option<AccessRole> {
     Some(AccessRole::Operator)
 }
 
-fn is_let_in(status: StatusCode) -> bool {
+pub(crate) fn is_let_in(status: StatusCode) -> bool {
     !matches!(
         status,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
@@ -328,6 +378,19 @@ async fn every_route_is_shut_for_those_who_may_not_and_open_for_those_who_may() 
 #[tokio::test]
 async fn what_other_contracts_leave_open_is_not_there() {
     let guarded = Guarded::start().await;
+    let admin = format!("Bearer {}", guarded.token(AccessRole::Admin).await);
+    for (method, path) in [
+        (Method::POST, "/api/v1/nodes/register"),
+        (Method::POST, "/api/v1/nodes/x/heartbeat"),
+        (Method::GET, "/api/v1/deployments"),
+        (Method::GET, "/api/nodes"),
+        (Method::GET, "/api/agents"),
+        (Method::POST, "/api/admin/clients/create"),
+    ] {
+        let headers = [("authorization", admin.as_str())];
+        let answer = guarded.server.send(method, path, &headers, "{}").await;
+        assert_eq!(answer.status.as_u16(), 404, "{path}: {}", answer.text);
+    }
     for path in [
         "/api/nodes",
         "/api/logs",

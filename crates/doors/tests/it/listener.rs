@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use hostler_doors::{Accept, BindError, Bound, Listener, serve_through};
+use hostler_doors::{Accept, BindError, Bound, Listener, serve, serve_through};
 use hostler_kit::trust::{Anchors, Authority, Believed, ClientTls, Credentials, ServerTls};
 use hostler_kit::{Clock as _, SystemClock, Tasks};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -166,6 +166,45 @@ async fn a_closed_doorway_answers_what_was_asked_and_takes_nothing_new() {
     kept.set_nonblocking(true).unwrap();
     assert!(kept.accept().is_ok(), "it is still in the queue");
     drop(late);
+}
+
+#[tokio::test]
+async fn a_port_that_sniffs_takes_tls_and_plain_text() {
+    let home = tempfile::tempdir().unwrap();
+    let now = Duration::from_millis(SystemClock::new().wall_millis());
+    let authority = Authority::open(&home.path().join("authority.pem"), now).unwrap();
+    let key = Credentials::open(&home.path().join("server.key")).unwrap();
+    let shown = authority.certify_server(&key, &[], now).unwrap();
+    let tls = ServerTls::of(&authority, shown, Believed::Offered).unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    for sniffs in [true, false] {
+        let bound = Listener::plain(([127, 0, 0, 1], 0).into());
+        let bound = bound.bind().await.unwrap();
+        let addr = bound.addr();
+        let bound = if sniffs {
+            bound.sniffing(&tls)
+        } else {
+            bound.secured(&tls)
+        };
+        let router = Router::new().route("/", get(|| async { "answered" }));
+        let tasks = Tasks::new();
+        tasks.spawn("listener", serve(bound, router, tasks.clone()));
+        let anchors = Anchors::Roots(authority.roots().to_vec());
+        let client = ClientTls::new(&anchors, None).unwrap();
+        let secured = TcpStream::connect(addr).await.unwrap();
+        let secured = client.connect("127.0.0.1", secured, &[b"http/1.1"]);
+        let mut secured = secured.await.unwrap();
+        secured.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        secured.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("answered"), "{answer}");
+        let mut plain = TcpStream::connect(addr).await.unwrap();
+        plain.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        plain.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.ends_with("answered"), sniffs, "{answer}");
+        assert_eq!(tasks.shut_down(DEADLINE).await, Ok(()));
+    }
 }
 
 /// Gives one connection, and says so.

@@ -7,6 +7,7 @@ mod browser;
 mod client;
 mod deployments;
 mod discoveries;
+mod doors_of_others;
 mod errands;
 mod foreign;
 mod fuzz;

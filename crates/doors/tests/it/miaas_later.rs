@@ -15,8 +15,13 @@ use crate::server::{Answer, Server, store};
 const REGISTER: &str = "/api/v1/nodes/register";
 
 async fn server(change: impl FnOnce(&mut miaas::Config)) -> Server {
+    with_keys(miaas::Keys::public(), change).await
+}
+
+async fn with_keys(keys: miaas::Keys, change: impl FnOnce(&mut miaas::Config)) -> Server {
     Server::of(ControlConfig::default(), &store(), |mut parts| {
         parts.miaas.dialect = miaas::Dialect::Later;
+        parts.miaas_keys = keys;
         change(&mut parts.miaas);
         parts.router(Dialect::Hostler)
     })
@@ -148,8 +153,8 @@ async fn a_token_expires_and_a_new_registration_brings_a_fresh_one() {
 
 #[tokio::test]
 async fn another_secret_makes_another_token() {
-    let ours = server(|config| config.jwt_secret = "ours".into()).await;
-    let theirs = server(|config| config.jwt_secret = "theirs".into()).await;
+    let ours = with_keys(miaas::Keys::given("ours", None), |_| {}).await;
+    let theirs = with_keys(miaas::Keys::given("theirs", None), |_| {}).await;
     let (id, _) = register(&ours, "box").await;
     let (_, token) = register(&theirs, "box").await;
     let answer = beat(&ours, &id, &format!("Bearer {token}"), "{}").await;

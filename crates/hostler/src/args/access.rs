@@ -57,6 +57,9 @@ pub(crate) enum AccessCommand {
     /// Look after the fleet's authority, by which its members know each other
     #[command(subcommand)]
     Authority(AuthorityCommand),
+    /// Look after what MIaaS's nodes show
+    #[command(subcommand)]
+    Miaas(MiaasCommand),
     /// Keep a server's address and a token for the commands that follow
     Login(LoginArgs),
     /// Forget them
@@ -162,6 +165,23 @@ pub(crate) struct RetireArgs {
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) authority: AuthorityArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MiaasCommand {
+    /// Let another key sign the tokens of MIaaS's nodes; tokens that are out stay good until they end
+    RotateKey(RotateKeyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateKeyArgs {
+    /// Tokens that are out are worth nothing from now on, and nodes must register anew
+    #[arg(long)]
+    pub(crate) at_once: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 #[derive(Debug, Args)]

@@ -152,10 +152,23 @@ pub(crate) struct AgentArgs {
 /// The ports of other systems.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct CompatArgs {
-    /// Open the port that another system's programs expect: orchion, persys, spot or all; repeatable
-    /// [env: HOSTLER_COMPAT, comma-separated] [default: none, all contracts are at --listen]
+    /// Open the port that another system's programs expect, and on a server with login its door: miaas, orchion,
+    /// persys, spot or all; repeatable [env: HOSTLER_COMPAT, comma-separated] [default: none; without login all
+    /// contracts are at --listen]
     #[arg(long, value_name = "NAME[=HOST:PORT]", help_heading = "Other systems")]
     pub(crate) compat: Vec<String>,
+    /// Who may use a door of a server with login: whoever shows a token, or whoever its contract lets in; repeatable
+    /// [env: HOSTLER_COMPAT_AUTH, comma-separated] [default: token]
+    #[arg(
+        long,
+        value_name = "NAME=token|contract",
+        help_heading = "Other systems"
+    )]
+    pub(crate) compat_auth: Vec<String>,
+    /// What a port of another system speaks on a server with login, sniff being both; repeatable
+    /// [env: HOSTLER_COMPAT_TLS, comma-separated] [default: on, and off for a port on this machine alone]
+    #[arg(long, value_name = "NAME=on|off|sniff", help_heading = "Other systems")]
+    pub(crate) compat_tls: Vec<String>,
     /// Serve Persys's ports in plain text; Persys's own spelling `-insecure` means the same
     #[arg(long, help_heading = "Other systems")]
     pub(crate) persys_insecure: bool,

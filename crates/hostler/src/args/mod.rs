@@ -19,8 +19,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{
-    AccessCommand, AgentTrustArgs, AuthorityArgs, AuthorityCommand, LoginArgs, RoleWord,
-    ServerTrustArgs, TokenCommand, TokenCreateArgs, TokenIssueArgs, TokenLsArgs, TokenRmArgs,
+    AccessCommand, AgentTrustArgs, AuthorityArgs, AuthorityCommand, LoginArgs, MiaasCommand,
+    RoleWord, RotateKeyArgs, ServerTrustArgs, TokenCommand, TokenCreateArgs, TokenIssueArgs,
+    TokenLsArgs, TokenRmArgs,
 };
 pub(crate) use backup::{BackupArgs, RestoreArgs, UpkeepCommand};
 pub(crate) use errand::{CpArgs, ErrandCommand, ExecArgs, PortForwardArgs};

@@ -6,6 +6,7 @@
 
 mod clocks;
 mod directory;
+mod doors;
 mod engines;
 mod finding;
 mod machine;
@@ -13,7 +14,7 @@ mod ports;
 
 use hostler_model::Timestamp;
 use hostler_wire::api::{
-    Health, Node, NodeFilter, NodeState, Ready, Version, Workload, WorkloadStatus,
+    Door, Health, Node, NodeFilter, NodeState, Ready, Version, Workload, WorkloadStatus,
 };
 use hostler_wire::client::ClientError;
 
@@ -38,6 +39,7 @@ struct Look {
     is_open: bool,
     ready: Ready,
     audit_lost: u64,
+    doors: Vec<Door>,
     nodes: Vec<Node>,
     workloads: Vec<Workload>,
 }
@@ -112,6 +114,8 @@ async fn look(remote: &Remote<'_>) -> Result<Look, ClientError> {
         ready: client.ready().await?,
         // One of an older version has none.
         audit_lost: client.audit_lost().await.unwrap_or_default(),
+        // An older server opens none.
+        doors: client.doors().await.unwrap_or_default(),
         nodes: client.nodes(NodeFilter { gone: Some(false) }).await?,
         workloads: client.workloads().await?,
     })
@@ -166,6 +170,11 @@ fn count(count: usize, noun: &str) -> String {
 /// What is wrong and worth knowing, the gravest first.
 fn examine(look: &Look) -> Vec<Finding> {
     let mut findings = server(look);
+    findings.extend(
+        look.doors
+            .iter()
+            .flat_map(|it| doors::examine(&look.addr, it)),
+    );
     findings.extend(clocks::ours(&look.health, look.asked_between));
     findings.extend(look.nodes.iter().filter_map(clocks::of_node));
     findings.extend(look.nodes.iter().filter_map(|node| skewed(node, look)));
@@ -357,6 +366,7 @@ mod tests {
             is_open: true,
             ready: serde_json::from_value(json!({"ready": true, "checks": []})).unwrap(),
             audit_lost: 0,
+            doors: Vec::new(),
             nodes: serde_json::from_value(nodes).unwrap(),
             workloads: serde_json::from_value(workloads).unwrap(),
         }

@@ -24,6 +24,7 @@ mod job;
 mod login;
 mod logs;
 mod man;
+mod miaas;
 mod node;
 mod pieces;
 mod plan;
@@ -56,7 +57,8 @@ use hostler_wire::client::Client;
 use serde::Serialize;
 
 use crate::args::{
-    AccessCommand, AgentArgs, ClientArgs, Command, ErrandCommand, SecretCommand, UpkeepCommand,
+    AccessCommand, AgentArgs, ClientArgs, Command, ErrandCommand, MiaasCommand, SecretCommand,
+    UpkeepCommand,
 };
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -181,6 +183,10 @@ fn access(ask: &Ask<'_>, command: AccessCommand) -> Result<ExitStatus, Failure> 
                 authority::authority(&remote, command).await
             })
         }
+        AccessCommand::Miaas(MiaasCommand::RotateKey(args)) => ask
+            .remote(args.client.clone(), async |remote| {
+                miaas::rotate_key(&remote, args).await
+            }),
         AccessCommand::Login(args) => login::login(args, ask.environment, ask.printer),
         AccessCommand::Logout => login::logout(ask.environment, ask.printer),
     }

@@ -7,19 +7,40 @@ use hostler_agent::Tuning;
 use hostler_kit::telemetry;
 
 use crate::args::{AgentArgs, ServerArgs};
-use crate::compose::NodeAgent;
+use crate::compose::{ControlPlane, NodeAgent};
 use crate::failure::Failure;
-use crate::settings::{AgentSettings, Environment, LogSettings, ServerSettings};
+use crate::settings::{AgentSettings, ContractSettings, Environment, LogSettings, ServerSettings};
 
 /// The server's settings, anew.
-pub(crate) fn server(now: &mut ServerSettings, args: &ServerArgs, environment: &Environment) {
+pub(crate) fn server(
+    now: &mut ServerSettings,
+    (args, environment): (&ServerArgs, &Environment),
+    plane: &ControlPlane,
+) {
     let read = ServerSettings::resolve(args.clone(), environment)
         .and_then(sound_log(|it: &ServerSettings| &it.log));
     let Some(fresh) = taken(read) else { return };
+    let is_signed_otherwise = fresh.contracts.jwt != now.contracts.jwt;
+    let life = fresh.contracts.miaas.ttl;
+    let is_given = match (&fresh.contracts.jwt, &now.contracts.jwt) {
+        (Some(given), Some(_)) if is_signed_otherwise => plane.sign_miaas_with(given, life),
+        _ => false,
+    };
     let waiting = [
         ("listen", fresh.listen != now.listen),
-        ("compat", fresh.compat != now.compat),
-        ("miaas or orchion", fresh.contracts != now.contracts),
+        (
+            "compat",
+            (&fresh.compat, &fresh.doors) != (&now.compat, &now.doors),
+        ),
+        (
+            "miaas, orchion or spot",
+            fresh.contracts
+                != ContractSettings {
+                    jwt: fresh.contracts.jwt.clone(),
+                    ..now.contracts.clone()
+                },
+        ),
+        ("miaas.jwt_secret", is_signed_otherwise && !is_given),
         ("persys", fresh.persys != now.persys),
         ("data_dir", fresh.data_dir != now.data_dir),
         ("tls or insecure", fresh.trust != now.trust),
@@ -29,7 +50,13 @@ pub(crate) fn server(now: &mut ServerSettings, args: &ServerArgs, environment: &
         ),
         ("log_format", fresh.log.format != now.log.format),
     ];
-    let changed = [("log_level", follow_log(&mut now.log, &fresh.log))];
+    let changed = [
+        ("log_level", follow_log(&mut now.log, &fresh.log)),
+        ("miaas.jwt_secret", is_given),
+    ];
+    if is_given {
+        now.contracts.jwt = fresh.contracts.jwt;
+    }
     tell(&changed, &waiting);
 }
 

@@ -43,7 +43,7 @@ async fn serve(
                 Wish::Stop => break Ok(ExitStatus::Done),
                 Wish::Reload => {
                     notify.reloading();
-                    reload::server(&mut settings, &args, environment);
+                    reload::server(&mut settings, (&args, environment), &plane);
                     notify.ready();
                 }
             },

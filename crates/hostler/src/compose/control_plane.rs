@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use hostler_agent::{LocalMachine, Machine as _};
 use hostler_control::{Control, ControlConfig, Parts, StartError, Trust, TrustConfig};
-use hostler_doors::{Access, Audit, BindError, Bound, Dialect, Listener, serve_through};
+use hostler_doors::{
+    Access, Audit, Auth, BindError, Bound, Dialect, Listener, Opened, OwnPort, miaas, serve_through,
+};
 use hostler_kit::sealed::{Keyring, KeyringError};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
+use hostler_model::Timestamp;
 use hostler_store::{OpenError, SqliteStore, Store};
 
 use super::backups::StoreBackups;
@@ -17,7 +20,7 @@ use super::first_admin::{self, FirstAdmin, first_admin};
 use super::passed::Passed;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::settings::{CompatListener, Historic, ServerSettings};
+use crate::settings::{CompatListener, Historic, JwtSecret, ServerSettings, Tls};
 use crate::status::ExitStatus;
 
 /// How long what was asked may take to be answered once the doorway is closed.
@@ -37,6 +40,7 @@ pub(crate) struct ControlPlane {
     admin: Option<FirstAdmin>,
     is_secure: bool,
     control: Control,
+    miaas_keys: miaas::Keys,
     /// Stops before the rest: nothing new is taken, and what was asked is answered.
     doorway: Tasks,
 }
@@ -55,7 +59,7 @@ impl ControlPlane {
     ) -> Result<Self, Failure> {
         // Files that are missing are told before anything is taken.
         let (persys_port, persys_agents) = settings.persys.open()?;
-        let bound = match passed.take(settings.listen) {
+        let mut bound = match passed.take(settings.listen) {
             Some(socket) => taken_over(socket, settings.listen)?,
             None => Listener::plain(settings.listen).bind().await?,
         };
@@ -66,7 +70,7 @@ impl ControlPlane {
                 Some(socket) => taken_over(socket, listener.addr)?,
                 None => bind(listener).await?,
             };
-            beside.push((listener.historic, bound));
+            beside.push((*listener, bound));
         }
         passed.all_taken()?;
         let doorway = Tasks::new();
@@ -94,13 +98,15 @@ impl ControlPlane {
         let mut doors = hostler_doors::Parts::new(&control, &entropy);
         doors.miaas = settings.contracts.miaas.clone();
         doors.orchion = settings.contracts.orchion.clone();
+        doors.miaas_keys = miaas_keys(settings, entropy.as_ref())?;
         if let Some(tls) = persys_agents {
             doors.dial_persys_agents_over(tls);
         }
-        let mut bound = bound;
         let mut admin = None;
         if let Some(trust) = &trust {
-            doors.access = Access::guarded(&control, trust);
+            let opened = opened(settings, &beside);
+            tell_opened(&opened);
+            doors.access = Access::guarded_with(&control, trust, opened);
             bound = bound.secured(trust.tls());
             trust.keep(tasks);
             let local = local_url(addr, true);
@@ -115,12 +121,12 @@ impl ControlPlane {
         let families = || (tasks.clone(), doorway.clone());
         tasks.spawn("listener", serve_through(bound, router, families()));
         let mut compat = Vec::new();
-        for (historic, bound) in beside {
-            let (scheme, bound) = match (historic.dialect, &persys_port) {
-                (Dialect::Persys, Some(tls)) => ("https", bound.secured(tls)),
-                _ => ("http", bound),
+        for (CompatListener { historic, tls, .. }, bound) in beside {
+            let bound = match (historic.dialect, &persys_port) {
+                (Dialect::Persys, Some(persys)) => bound.secured(persys),
+                _ => speaking(tls, trust.as_ref(), bound),
             };
-            compat.push((historic.word, scheme, bound.addr()));
+            compat.push((historic.word, tls.scheme(), bound.addr()));
             let router = doors.router(historic.dialect);
             tasks.spawn("listener", serve_through(bound, router, families()));
         }
@@ -131,6 +137,7 @@ impl ControlPlane {
             admin,
             is_secure: trust.is_some(),
             control,
+            miaas_keys: doors.miaas_keys,
             doorway,
         })
     }
@@ -155,6 +162,13 @@ impl ControlPlane {
     /// The address as clients and agents write it.
     pub(crate) fn url(&self) -> String {
         local_url(self.addr, self.is_secure)
+    }
+
+    /// The tokens of MIaaS's nodes are signed with what the operator gives now. Answers whether that is something else.
+    pub(crate) fn sign_miaas_with(&self, given: &JwtSecret, life: Duration) -> bool {
+        let now = Timestamp::from_millis(self.control.clock().wall_millis());
+        let former = given.former.as_deref();
+        self.miaas_keys.give(&given.secret, former, now, life)
     }
 
     /// Takes nothing new, and waits until what was asked is answered; the sessions of nodes go on.
@@ -218,6 +232,66 @@ async fn open_keyring(settings: &ServerSettings) -> Result<(Keyring, Option<Path
     let opened =
         opened.map_err(|error| Failure::failed(format!("no keys: {error}"), "start again"))?;
     Ok((opened?, made))
+}
+
+/// A port of a contract's own with what it speaks. Without login there is no certificate to speak with.
+fn speaking(tls: Tls, trust: Option<&Trust>, bound: Bound) -> Bound {
+    match (tls, trust) {
+        (Tls::On, Some(trust)) => bound.secured(trust.tls()),
+        (Tls::Sniff, Some(trust)) => bound.sniffing(trust.tls()),
+        (Tls::Off, _) | (_, None) => bound,
+    }
+}
+
+/// What signs the tokens of MIaaS's nodes: what the operator gives, else the server's own; without login what
+/// everybody knows, as that contract has it.
+fn miaas_keys(settings: &ServerSettings, entropy: &dyn Entropy) -> Result<miaas::Keys, Failure> {
+    if let Some(JwtSecret { secret, former }) = &settings.contracts.jwt {
+        return Ok(miaas::Keys::given(secret, former.as_deref()));
+    }
+    if settings.trust.is_none() {
+        return Ok(miaas::Keys::public());
+    }
+    let path = settings.data_dir.join("trust/miaas.key");
+    let keys = miaas::Keys::open(&path, settings.contracts.miaas.ttl, entropy);
+    keys.map_err(|error| {
+        Failure::failed(
+            format!("the keys of MIaaS's tokens in {}: {error}", path.display()),
+            "see to its rights (0600) and its disk; without the file, new keys are made and MIaaS's nodes register anew",
+        )
+    })
+}
+
+/// The doors of other contracts, as they are told to whoever asks.
+fn opened(settings: &ServerSettings, beside: &[(CompatListener, Bound)]) -> Opened {
+    let ports = beside.iter().map(|(listener, bound)| OwnPort {
+        contract: listener.historic.contract(),
+        addr: bound.addr().to_string(),
+        tls: listener.tls.as_str(),
+    });
+    Opened {
+        doors: settings.doors.clone(),
+        open_replica_routes: settings.contracts.open_replica_routes,
+        ports: ports.collect(),
+    }
+}
+
+/// Once, for whoever reads the log: what is open beside our own contract.
+fn tell_opened(opened: &Opened) {
+    for (contract, auth) in &opened.doors {
+        let contract = contract.as_str();
+        match auth {
+            Auth::Token => tracing::info!(contract, "a door is open to whoever shows a token"),
+            Auth::Contract => tracing::warn!(
+                contract,
+                "a door is open to whoever its contract lets in: `hostler doctor` lists the routes"
+            ),
+        }
+    }
+    for port in opened.ports.iter().filter(|port| port.tls != "on") {
+        let (contract, addr) = (port.contract.as_str(), &port.addr);
+        tracing::warn!(contract, addr, tls = port.tls, "a port takes plain text");
+    }
 }
 
 /// A key that was made at this start opens nothing: where there are secrets, the one that sealed them is missing.

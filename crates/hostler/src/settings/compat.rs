@@ -1,9 +1,12 @@
-//! The historic ports of the systems whose contracts we speak. Each is opened by name and serves only its contract;
-//! the main listener carries all of them anyway.
+//! The doors of the systems whose contracts we speak, and their historic ports. A port is opened by name and serves only
+//! its contract. The main listener of a server without login carries all contracts anyway; that of a server with login
+//! carries those that are named, to whom it is told.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hostler_doors::Dialect;
+use hostler_doors::{Auth, Dialect};
+use hostler_model::Contract;
 
 use super::{Environment, allowed};
 use crate::failure::Failure;
@@ -13,6 +16,33 @@ use crate::failure::Failure;
 pub(crate) struct CompatListener {
     pub(crate) historic: &'static Historic,
     pub(crate) addr: SocketAddr,
+    pub(crate) tls: Tls,
+}
+
+/// What a port speaks below HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// With the fleet's certificate.
+    On,
+    Off,
+    /// Both, told apart by the first byte.
+    Sniff,
+}
+
+/// What is opened.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Compat {
+    pub(super) listeners: Vec<CompatListener>,
+    /// On a server with login, and to whom.
+    pub(super) doors: BTreeMap<Contract, Auth>,
+}
+
+/// What is told: words such as `spot`, `spot=HOST:PORT`, `spot=contract`, `spot=off`.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    pub(super) names: Vec<String>,
+    pub(super) auth: Vec<String>,
+    pub(super) tls: Vec<String>,
 }
 
 /// A port that programs of another system expect.
@@ -26,6 +56,41 @@ pub(crate) struct Historic {
     variable: Option<&'static str>,
     /// Who else usually takes the port, for whoever finds it taken.
     pub(crate) rival: &'static str,
+}
+
+impl Tls {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Sniff => "sniff",
+        }
+    }
+
+    /// How an address there begins.
+    pub(crate) const fn scheme(self) -> &'static str {
+        match self {
+            Self::On => "https",
+            Self::Off => "http",
+            Self::Sniff => "https and http",
+        }
+    }
+}
+
+impl Historic {
+    pub(crate) const fn contract(&self) -> Contract {
+        match self.dialect {
+            Dialect::Hostler => Contract::Session,
+            Dialect::Orchion => Contract::Orchion,
+            Dialect::Persys | Dialect::PersysFigures => Contract::Persys,
+            Dialect::Spot => Contract::Spot,
+        }
+    }
+
+    /// Persys's ports prove their callers in their own way, and are told about with words of their own.
+    const fn is_persys(&self) -> bool {
+        matches!(self.contract(), Contract::Persys)
+    }
 }
 
 static ORCHION: Historic = Historic {
@@ -73,6 +138,8 @@ pub(super) struct Around<'a> {
     /// Where the main listener is: the others are there as well unless they are told otherwise.
     pub(super) host: IpAddr,
     pub(super) insecure: bool,
+    /// Whether callers are asked who they are: there is a certificate then as well.
+    pub(super) login: bool,
     /// Persys's own `-insecure`: its port speaks plainly. It also opens the port.
     pub(super) persys_insecure: bool,
 }
@@ -82,22 +149,124 @@ impl Around<'_> {
     fn asks(&self, historic: &Historic) -> bool {
         historic.dialect == Dialect::Persys && !self.persys_insecure
     }
+
+    /// Whether a port may be reached from beyond this machine: callers prove themselves.
+    fn may_be_beyond(&self, historic: &Historic) -> bool {
+        self.asks(historic) || (self.login && !historic.is_persys())
+    }
 }
 
-/// The listeners that the words ask for; for one port the later word wins.
-pub(super) fn resolve(
-    words: &[String],
-    around: &Around<'_>,
-) -> Result<Vec<CompatListener>, Failure> {
+/// What the words ask for; for one port the later word wins.
+pub(super) fn resolve(words: &Words, around: &Around<'_>) -> Result<Compat, Failure> {
+    let mut listeners = listeners(&words.names, around)?;
+    let mut doors = BTreeMap::new();
+    if around.login {
+        for word in split(&words.names) {
+            doors.extend(contracts(name(word)).map(|contract| (contract, Auth::Token)));
+        }
+    } else if let Some(word) = words.auth.iter().chain(&words.tls).next() {
+        return Err(Failure::usage(
+            format!("`{word}` is about a server with login, and this one has none"),
+            "leave it out, or start `hostler server` without --insecure",
+        ));
+    }
+    for word in split(&words.auth) {
+        let (named, auth) = auth(word)?;
+        let Some(told) = doors.get_mut(&named) else {
+            return Err(not_opened(named));
+        };
+        *told = auth;
+    }
+    for word in split(&words.tls) {
+        let (named, tls) = tls(word)?;
+        let mut ports = listeners.iter_mut();
+        let port = ports.find(|port| port.historic.contract() == named);
+        port.ok_or_else(|| not_opened(named))?.tls = tls;
+    }
+    Ok(Compat { listeners, doors })
+}
+
+fn split(words: &[String]) -> impl Iterator<Item = &str> {
+    let words = words.iter().flat_map(|word| word.split(','));
+    words.map(str::trim).filter(|word| !word.is_empty())
+}
+
+fn name(word: &str) -> &str {
+    word.split_once('=').map_or(word, |(name, _)| name)
+}
+
+/// The contracts whose doors on the main listener a word opens.
+fn contracts(name: &str) -> impl Iterator<Item = Contract> {
+    let all = [
+        Contract::Miaas,
+        Contract::Orchion,
+        Contract::Persys,
+        Contract::Spot,
+    ];
+    let is_meant = move |it: &Contract| name == "all" || name == it.as_str();
+    all.into_iter().filter(is_meant)
+}
+
+fn not_opened(contract: Contract) -> Failure {
+    let word = contract.as_str();
+    Failure::usage(
+        format!("{word} is told about, and not opened"),
+        format!("open it with `--compat {word}`, or leave that out"),
+    )
+}
+
+/// Who may use a door, such as `spot=contract`.
+fn auth(word: &str) -> Result<(Contract, Auth), Failure> {
+    let (name, told) = word.split_once('=').unwrap_or((word, ""));
+    let named = contracts(name).next().filter(|_| name != "all");
+    let auth = match told {
+        "token" => Some(Auth::Token),
+        // What Persys's contract asks for is a certificate of its own authority.
+        "contract" if named != Some(Contract::Persys) => Some(Auth::Contract),
+        _ => None,
+    };
+    named.zip(auth).ok_or_else(|| {
+        Failure::usage(
+            format!("`{word}` does not say who may use which door"),
+            "write `NAME=token` or `NAME=contract` for miaas, orchion or spot, or `persys=token`",
+        )
+    })
+}
+
+/// What a port speaks, such as `spot=sniff`.
+fn tls(word: &str) -> Result<(Contract, Tls), Failure> {
+    let (name, told) = word.split_once('=').unwrap_or((word, ""));
+    let named = match name {
+        "orchion" => Some(Contract::Orchion),
+        "spot" => Some(Contract::Spot),
+        _ => None,
+    };
+    let tls = match told {
+        "on" => Some(Tls::On),
+        "off" => Some(Tls::Off),
+        "sniff" => Some(Tls::Sniff),
+        _ => None,
+    };
+    named.zip(tls).ok_or_else(|| {
+        Failure::usage(
+            format!("`{word}` does not say what which port speaks"),
+            "write `NAME=on`, `NAME=off` or `NAME=sniff` for orchion or spot",
+        )
+    })
+}
+
+/// The ports that the words ask for.
+fn listeners(words: &[String], around: &Around<'_>) -> Result<Vec<CompatListener>, Failure> {
     let mut open: Vec<CompatListener> = Vec::new();
-    let opened_by_persys = around.persys_insecure.then(|| "persys".to_owned());
-    for word in opened_by_persys.iter().chain(words) {
-        for listener in one(word.trim(), around)? {
+    let opened_by_persys = around.persys_insecure.then_some("persys");
+    for word in opened_by_persys.into_iter().chain(split(words)) {
+        for listener in one(word, around)? {
             open.retain(|it| it.historic != listener.historic);
             open.push(listener);
         }
     }
-    let is_beyond = |it: &&CompatListener| !it.addr.ip().is_loopback() && !around.asks(it.historic);
+    let is_beyond =
+        |it: &&CompatListener| !it.addr.ip().is_loopback() && !around.may_be_beyond(it.historic);
     if let Some(beyond) = open.iter().find(is_beyond).filter(|_| !around.insecure) {
         return Err(Failure::usage(
             format!(
@@ -126,10 +295,8 @@ fn one(word: &str, around: &Around<'_>) -> Result<Vec<CompatListener>, Failure> 
         (None, historic) => historic.iter().map(|it| usual(it, around)).collect(),
         // The address of a pair is that of its first.
         (Some(addr), [first, rest @ ..]) if name != "all" => {
-            let told = CompatListener {
-                historic: first,
-                addr: allowed(addr, around.insecure || around.asks(first))?,
-            };
+            let may_be_beyond = around.insecure || around.may_be_beyond(first);
+            let told = CompatListener::at(allowed(addr, may_be_beyond)?, (first, around));
             let rest = rest.iter().map(|it| usual(it, around));
             std::iter::once(Ok(told)).chain(rest).collect()
         }
@@ -164,7 +331,24 @@ fn usual(historic: &'static Historic, around: &Around<'_>) -> Result<CompatListe
         host => host,
     };
     let addr = SocketAddr::new(host, port);
-    Ok(CompatListener { historic, addr })
+    Ok(CompatListener::at(addr, (historic, around)))
+}
+
+impl CompatListener {
+    /// Beyond this machine a server with login speaks TLS unless it is told otherwise by name; Persys's port does
+    /// everywhere, with certificates of Persys's own.
+    fn at(addr: SocketAddr, (historic, around): (&'static Historic, &Around<'_>)) -> Self {
+        let is_secured = around.login && !addr.ip().is_loopback() && !historic.is_persys();
+        Self {
+            historic,
+            addr,
+            tls: if is_secured || around.asks(historic) {
+                Tls::On
+            } else {
+                Tls::Off
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -181,11 +365,16 @@ mod tests {
             environment: &environment,
             host: [127, 0, 0, 1].into(),
             insecure: false,
+            login: false,
             persys_insecure,
         };
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let words = Words {
+            names: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..Words::default()
+        };
         let open = resolve(&words, &around)?;
         let told = open
+            .listeners
             .iter()
             .map(|it| (it.historic.word, it.addr.to_string()));
         Ok(told.collect())
@@ -217,6 +406,90 @@ mod tests {
         assert!(ports(&["all=127.0.0.1:1"], true, &[]).is_err());
         assert!(ports(&["miaas=127.0.0.1:1"], false, &[]).is_err());
         assert!(ports(&["nomad"], false, &[]).is_err());
+    }
+
+    type Told = (Vec<(Contract, Auth)>, Vec<(String, Tls)>);
+
+    /// On a server with login that listens everywhere: each door with who may use it, and each port with what it speaks.
+    fn with_login(names: &[&str], auth: &[&str], tls: &[&str]) -> Result<Told, Failure> {
+        let environment = Environment::of(&[]);
+        let around = Around {
+            environment: &environment,
+            host: [0, 0, 0, 0].into(),
+            insecure: false,
+            login: true,
+            persys_insecure: false,
+        };
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let words = Words {
+            names: owned(names),
+            auth: owned(auth),
+            tls: owned(tls),
+        };
+        let Compat { listeners, doors } = resolve(&words, &around)?;
+        let ports = listeners.iter().map(|it| (it.addr.to_string(), it.tls));
+        Ok((doors.into_iter().collect(), ports.collect()))
+    }
+
+    #[test]
+    fn a_server_with_login_opens_doors_by_name_to_whom_it_is_told() {
+        assert_eq!(with_login(&[], &[], &[]).unwrap(), (vec![], vec![]));
+        let (doors, ports) = with_login(
+            &["miaas,spot", "orchion=127.0.0.1:7"],
+            &["spot=contract"],
+            &["orchion=sniff"],
+        )
+        .unwrap();
+        let expected = [
+            (Contract::Miaas, Auth::Token),
+            (Contract::Orchion, Auth::Token),
+            (Contract::Spot, Auth::Contract),
+        ];
+        assert_eq!(doors, expected);
+        let expected = [
+            ("0.0.0.0:5000".to_owned(), Tls::On),
+            ("127.0.0.1:7".to_owned(), Tls::Sniff),
+        ];
+        assert_eq!(ports, expected);
+        let (_, ports) = with_login(&["spot"], &[], &["spot=off"]).unwrap();
+        assert_eq!(ports, [("0.0.0.0:5000".to_owned(), Tls::Off)]);
+        let (_, ports) = with_login(&["spot=127.0.0.1:0"], &[], &[]).unwrap();
+        assert_eq!(ports[0].1, Tls::Off, "on this machine alone");
+    }
+
+    #[test]
+    fn what_is_told_about_doors_must_make_sense() {
+        for (auth, tls) in [
+            (&["miaas=contract"][..], &[][..]),
+            (&["spot=open"], &[]),
+            (&["spot"], &[]),
+            (&["all=contract"], &[]),
+            (&["persys=contract"], &[]),
+            (&[], &["orchion=off"]),
+            (&[], &["miaas=off"]),
+            (&[], &["spot=maybe"]),
+        ] {
+            assert!(
+                with_login(&["spot"], auth, tls).is_err(),
+                "{auth:?} {tls:?}"
+            );
+        }
+        assert!(with_login(&["persys"], &[], &[]).is_err(), "as it is");
+        let environment = Environment::of(&[]);
+        let around = Around {
+            environment: &environment,
+            host: [127, 0, 0, 1].into(),
+            insecure: true,
+            login: false,
+            persys_insecure: false,
+        };
+        let words = Words {
+            names: vec!["spot".to_owned()],
+            auth: vec!["spot=token".to_owned()],
+            ..Words::default()
+        };
+        let refused = resolve(&words, &around).unwrap_err();
+        assert!(refused.sentence.contains("has none"), "{refused:?}");
     }
 
     #[test]

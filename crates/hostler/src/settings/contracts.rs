@@ -13,7 +13,19 @@ use crate::failure::Failure;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ContractSettings {
     pub(crate) miaas: miaas::Config,
+    /// What signs the tokens of MIaaS's nodes; none: the server's own.
+    pub(crate) jwt: Option<JwtSecret>,
     pub(crate) orchion: orchion::Config,
+    /// Whether the spot contract's word holds also for what costs money.
+    pub(crate) open_replica_routes: bool,
+}
+
+/// A secret that the operator gives.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct JwtSecret {
+    pub(crate) secret: Arc<str>,
+    /// The one that was in its place before.
+    pub(crate) former: Option<Arc<str>>,
 }
 
 /// `[miaas]` of `server.toml`.
@@ -22,6 +34,7 @@ pub(crate) struct ContractSettings {
 pub(crate) struct MiaasFile {
     dialect: Option<String>,
     jwt_secret: Option<String>,
+    jwt_secret_former: Option<String>,
     jwt_expiration_hours: Option<u32>,
     pages_deploy: Option<bool>,
 }
@@ -31,6 +44,13 @@ pub(crate) struct MiaasFile {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OrchionFile {
     api_key: Option<String>,
+}
+
+/// `[spot]` of `server.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SpotFile {
+    open_replica_routes: bool,
 }
 
 /// Secrets are not shown.
@@ -59,7 +79,7 @@ impl std::fmt::Debug for ContractSettings {
 impl ContractSettings {
     /// MIaaS's own variables count as well as ours: a server may be started as MIaaS's was.
     pub(super) fn resolve(
-        (miaas, orchion): (MiaasFile, OrchionFile),
+        (miaas, orchion, spot): (MiaasFile, OrchionFile, SpotFile),
         environment: &Environment,
     ) -> Result<Self, Failure> {
         let text = |variable: &str, file: Option<String>| {
@@ -70,15 +90,45 @@ impl ContractSettings {
         let ttl = hours(told, miaas.jwt_expiration_hours)?;
         let config = miaas::Config {
             dialect: dialect(text("HOSTLER_MIAAS_DIALECT", miaas.dialect).as_deref())?,
-            jwt_secret: text("JWT_SECRET", miaas.jwt_secret).map_or(usual.jwt_secret, Arc::from),
             ttl: ttl.unwrap_or(usual.ttl),
             pages_deploy: miaas.pages_deploy.unwrap_or(usual.pages_deploy),
+        };
+        let former = text("JWT_SECRET_FORMER", miaas.jwt_secret_former);
+        let former = former.filter(|former| !former.is_empty()).map(Arc::from);
+        let secret = text("JWT_SECRET", miaas.jwt_secret);
+        let jwt = match (secret.filter(|secret| !secret.is_empty()), former) {
+            (Some(secret), former) => Some(JwtSecret {
+                secret: Arc::from(secret),
+                former,
+            }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(Failure::usage(
+                    "there is a former secret of MIaaS's tokens, and none that signs",
+                    "set JWT_SECRET, or `jwt_secret` in [miaas], as well",
+                ));
+            }
         };
         let api_key = text("HOSTLER_ORCHION_API_KEY", orchion.api_key).map(Arc::from);
         Ok(Self {
             miaas: config,
+            jwt,
             orchion: orchion::Config { api_key },
+            open_replica_routes: spot.open_replica_routes,
         })
+    }
+
+    /// What everybody can sign with proves nothing.
+    pub(super) fn refuse_public_secret(&self) -> Result<(), Failure> {
+        let told = self.jwt.iter();
+        let mut secrets = told.flat_map(|it| std::iter::once(&it.secret).chain(&it.former));
+        if secrets.any(|secret| miaas::Keys::is_public(secret)) {
+            return Err(Failure::usage(
+                "JWT_SECRET is MIaaS's own default, which is public",
+                "leave it out, so that the server makes a secret of its own, or set another one",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -122,9 +172,11 @@ mod tests {
         struct File {
             miaas: MiaasFile,
             orchion: OrchionFile,
+            spot: SpotFile,
         }
         let file: File = toml::from_str(file).unwrap();
-        ContractSettings::resolve((file.miaas, file.orchion), &Environment::of(variables))
+        let files = (file.miaas, file.orchion, file.spot);
+        ContractSettings::resolve(files, &Environment::of(variables))
     }
 
     #[test]
@@ -133,7 +185,8 @@ mod tests {
                     [orchion]\napi_key = \"k\"\n";
         let settings = of(file, &[("JWT_SECRET", "b")]).unwrap();
         assert_eq!(settings.miaas.dialect, miaas::Dialect::Later);
-        assert_eq!(&*settings.miaas.jwt_secret, "b");
+        assert_eq!(&*settings.jwt.as_ref().unwrap().secret, "b");
+        assert!(!settings.open_replica_routes);
         assert_eq!(settings.miaas.ttl, Duration::from_secs(7200));
         assert_eq!(settings.orchion.api_key.as_deref(), Some("k"));
         let seed = of(file, &[("HOSTLER_MIAAS_DIALECT", "seed")]).unwrap();
@@ -142,6 +195,19 @@ mod tests {
             !format!("{seed:?}").contains("jwt_secret"),
             "secrets are not shown"
         );
+    }
+
+    #[test]
+    fn the_secret_that_everybody_knows_is_none_and_a_former_one_needs_another() {
+        let public = "development-secret-change-in-production";
+        for (secret, is_fine) in [("", true), ("own", true), (public, false)] {
+            let settings = of("", &[("JWT_SECRET", secret)]).unwrap();
+            assert_eq!(settings.refuse_public_secret().is_ok(), is_fine, "{secret}");
+        }
+        assert!(of("", &[("JWT_SECRET_FORMER", "old")]).is_err());
+        let both = of("", &[("JWT_SECRET", "new"), ("JWT_SECRET_FORMER", public)]).unwrap();
+        assert!(both.refuse_public_secret().is_err());
+        assert!(!format!("{both:?}").contains("new"));
     }
 
     #[test]

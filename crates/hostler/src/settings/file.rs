@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::care::{GcFile, PressureFile};
-use super::contracts::{MiaasFile, OrchionFile};
+use super::contracts::{MiaasFile, OrchionFile, SpotFile};
 use super::persys::PersysFile;
 use super::registries::ContainerFile;
 use super::trust::{AgentTlsFile, ServerTlsFile};
@@ -26,11 +26,15 @@ pub(crate) struct ServerFile {
     pub(crate) insecure: Option<bool>,
     /// As words of `--compat`.
     pub(crate) compat: Vec<String>,
+    /// As words of `--compat-auth` and `--compat-tls`.
+    pub(crate) compat_auth: Vec<String>,
+    pub(crate) compat_tls: Vec<String>,
     pub(crate) persys_insecure: Option<bool>,
     pub(crate) tls: ServerTlsFile,
     pub(crate) miaas: MiaasFile,
     pub(crate) orchion: OrchionFile,
     pub(crate) persys: PersysFile,
+    pub(crate) spot: SpotFile,
     pub(crate) secrets_key: Option<PathBuf>,
     pub(crate) secrets_passphrase_file: Option<PathBuf>,
     pub(crate) log_level: Option<String>,

@@ -22,9 +22,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hostler_agent::{Care, GuardFile};
+use hostler_doors::Auth;
 use hostler_kit::telemetry;
 use hostler_kit::trust::Anchors;
-use hostler_model::{Bytes, MilliCpu, Resources, is_node_name};
+use hostler_model::{Bytes, Contract, MilliCpu, Resources, is_node_name};
 use hostler_runtime::container::Registries;
 use hostler_runtime::vm::VmSettings;
 use hostler_runtime::volumes::VolumeSettings;
@@ -35,8 +36,9 @@ use crate::args::{
 use crate::args::{DoctorArgs, RestoreArgs, ServerArgs, UpArgs, WaitArgs};
 use crate::failure::Failure;
 
-pub(crate) use compat::{CompatListener, Historic};
-use contracts::ContractSettings;
+use compat::{Compat, Words};
+pub(crate) use compat::{CompatListener, Historic, Tls};
+pub(crate) use contracts::{ContractSettings, JwtSecret};
 pub(crate) use environment::Environment;
 use file::{AgentFile, ServerFile};
 pub(crate) use foreign::{Foreign, Surroundings, Target, Told};
@@ -69,6 +71,8 @@ pub(crate) struct ServerSettings {
     pub(crate) listen: SocketAddr,
     /// Other systems' ports.
     pub(crate) compat: Vec<CompatListener>,
+    /// Which doors of other systems a server with login opens, and to whom.
+    pub(crate) doors: BTreeMap<Contract, Auth>,
     pub(crate) contracts: ContractSettings,
     pub(crate) persys: PersysTls,
     /// None: plain text, and no login.
@@ -159,15 +163,21 @@ impl UpSettings {
         let listen = allowed(listen.as_deref().unwrap_or("127.0.0.1:8080"), insecure)?;
         let data_dir = layers.data_dir(args.data_dir, None)?;
         let plain = args.compat.persys_insecure;
-        let compat = layers.compat(args.compat, (Vec::new(), None), (listen.ip(), insecure))?;
+        let compat = (Words::default(), None);
+        let compat = layers.compat(args.compat, compat, (listen.ip(), insecure, false))?;
         Ok(Self {
             vm: vm::resolve(Default::default(), environment, &data_dir)?,
             volumes: layers.volumes(Default::default())?,
             demo: args.demo,
             server: ServerSettings {
                 listen,
-                persys: PersysTls::resolve(Default::default(), environment, (&compat, plain)),
-                compat,
+                persys: PersysTls::resolve(
+                    Default::default(),
+                    environment,
+                    (&compat.listeners, plain),
+                ),
+                compat: compat.listeners,
+                doors: compat.doors,
                 contracts: ContractSettings::resolve(Default::default(), environment)?,
                 trust: None,
                 secrets: secrets::resolve(args.secrets, (None, None), (environment, &data_dir))?,
@@ -192,16 +202,27 @@ impl ServerSettings {
         let listen = address(listen.as_deref().unwrap_or("0.0.0.0:8080"))?;
         let trust = ServerTrust::resolve(args.trust, file.tls, environment)?;
         let plain = args.compat.persys_insecure || file.persys_insecure.unwrap_or(false);
-        let compat = (file.compat, Some(plain));
-        let compat = layers.compat(args.compat, compat, (listen.ip(), insecure))?;
+        let words = Words {
+            names: file.compat,
+            auth: file.compat_auth,
+            tls: file.compat_tls,
+        };
+        let compat = (words, Some(plain));
+        let compat = layers.compat(args.compat, compat, (listen.ip(), insecure, !insecure))?;
+        let contracts = (file.miaas, file.orchion, file.spot);
+        let contracts = ContractSettings::resolve(contracts, environment)?;
+        if !insecure {
+            contracts.refuse_public_secret()?;
+        }
         let data_dir = layers.data_dir(args.data_dir, file.data_dir)?;
         let of_file = (file.secrets_key, file.secrets_passphrase_file);
         Ok(Self {
             secrets: secrets::resolve(args.secrets, of_file, (environment, &data_dir))?,
             listen,
-            persys: PersysTls::resolve(file.persys, environment, (&compat, plain)),
-            compat,
-            contracts: ContractSettings::resolve((file.miaas, file.orchion), environment)?,
+            persys: PersysTls::resolve(file.persys, environment, (&compat.listeners, plain)),
+            compat: compat.listeners,
+            doors: compat.doors,
+            contracts,
             trust: (!insecure).then_some(trust),
             data_dir,
             log: layers.log(args.log, (file.log_level, file.log_format), "info")?,
@@ -378,21 +399,27 @@ impl Layers<'_> {
     fn compat(
         &self,
         flags: CompatArgs,
-        (file, plain): (Vec<String>, Option<bool>),
-        (host, insecure): (IpAddr, bool),
-    ) -> Result<Vec<CompatListener>, Failure> {
-        let variable = self.environment.get("HOSTLER_COMPAT");
-        let words = if !flags.compat.is_empty() {
-            flags.compat
-        } else if let Some(words) = variable {
-            words.split(',').map(str::to_owned).collect()
-        } else {
-            file
+        (file, plain): (Words, Option<bool>),
+        (host, insecure, login): (IpAddr, bool, bool),
+    ) -> Result<Compat, Failure> {
+        let words = |flag: Vec<String>, variable: &str, file: Vec<String>| {
+            let variable = self.environment.get(variable).map(str::to_owned);
+            match variable {
+                _ if !flag.is_empty() => flag,
+                Some(words) => vec![words],
+                None => file,
+            }
+        };
+        let words = Words {
+            names: words(flags.compat, "HOSTLER_COMPAT", file.names),
+            auth: words(flags.compat_auth, "HOSTLER_COMPAT_AUTH", file.auth),
+            tls: words(flags.compat_tls, "HOSTLER_COMPAT_TLS", file.tls),
         };
         let around = compat::Around {
             environment: self.environment,
             host,
             insecure,
+            login,
             persys_insecure: flags.persys_insecure || plain.unwrap_or(false),
         };
         compat::resolve(&words, &around)

@@ -115,10 +115,14 @@ mod tests {
             environment: &environment,
             host: [127, 0, 0, 1].into(),
             insecure: false,
+            login: false,
             persys_insecure: is_plain,
         };
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let open = compat::resolve(&words, &around).unwrap();
+        let words = compat::Words {
+            names: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..compat::Words::default()
+        };
+        let open = compat::resolve(&words, &around).unwrap().listeners;
         let file = toml::from_str("key = \"/of/file.key\"\nca = \"/of/ca.pem\"").unwrap();
         PersysTls::resolve(file, &environment, (&open, is_plain))
     }

@@ -79,12 +79,16 @@ fn a_server_has_a_login_unless_it_is_told_not_to() {
     }
     let told = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "true")]);
     assert!(server(&[], &told).unwrap().trust.is_none());
-    // What has no login is not opened beside it to everybody.
-    let refused = server(&["--compat", "spot"], &environment).unwrap_err();
-    assert_eq!(refused.status, ExitStatus::Usage);
-    assert!(refused.advice.contains("--insecure"), "{}", refused.advice);
-    assert!(server(&["--compat", "spot=127.0.0.1:0"], &environment).is_ok());
-    assert!(server(&["--compat", "spot"], &told).is_ok());
+    // Another system's door beside it asks who comes, too, and its port speaks TLS.
+    let opened = server(&["--compat", "spot"], &environment).unwrap();
+    assert_eq!(opened.doors[&Contract::Spot], Auth::Token);
+    assert_eq!(opened.compat[0].tls, Tls::On);
+    let plain = server(&["--compat", "spot"], &told).unwrap();
+    assert!(plain.doors.is_empty() && plain.compat[0].tls == Tls::Off);
+    let public = ("JWT_SECRET", "development-secret-change-in-production");
+    let public = Environment::of(&[("HOME", "/home/ada"), public]);
+    assert!(server(&[], &public).is_err());
+    assert!(server(&["--insecure"], &public).is_ok());
     let vague = Environment::of(&[("HOME", "/home/ada"), ("HOSTLER_INSECURE", "maybe")]);
     assert!(server(&[], &vague).is_err());
 }
@@ -255,7 +259,7 @@ fn what_holds_a_secret_shows_none_in_debug_prints() {
     let (_etc, mut environment) = with_file("server.toml", text, &[]);
     let file: ServerFile = toml::from_str(text).unwrap();
     let server = server(&["--insecure"], &environment).unwrap();
-    assert_eq!(&*server.contracts.miaas.jwt_secret, "canary");
+    assert_eq!(&*server.contracts.jwt.as_ref().unwrap().secret, "canary");
     environment = Environment::of(&[("HOSTLER_TOKEN", "canary"), ("JWT_SECRET", "canary")]);
     let line = ["hostler", "install", "agent", "--token", "canary"];
     let install = Cli::try_parse_from(line).unwrap();

@@ -38,6 +38,15 @@ impl Guarded {
 
     /// With that in the server's environment.
     pub(crate) fn start_in(environment: Vec<(String, String)>) -> Self {
+        Self::begin(environment, &[])
+    }
+
+    /// Told that.
+    pub(crate) fn with(words: &[&str]) -> Self {
+        Self::begin(Vec::new(), words)
+    }
+
+    fn begin(environment: Vec<(String, String)>, words: &[&str]) -> Self {
         let mut guarded = Self {
             directory: tempfile::tempdir().unwrap(),
             listen: "127.0.0.1:0".to_owned(),
@@ -45,7 +54,7 @@ impl Guarded {
             agents: Vec::new(),
             join_token: String::new(),
             environment,
-            words: Vec::new(),
+            words: words.iter().map(|&word| word.to_owned()).collect(),
         };
         guarded.start_server();
         guarded.join_token = guarded.first_join_token();

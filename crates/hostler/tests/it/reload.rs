@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use crate::fleet::Fleet;
-use crate::program::{Running, eventually, hostler, signal};
+use crate::program::{Running, eventually, hostler, plain, signal};
 
 #[test]
 fn a_server_follows_its_file_where_it_can_and_names_what_waits() {
@@ -46,6 +46,52 @@ fn a_server_follows_its_file_where_it_can_and_names_what_waits() {
     write("log_level = 'hostler=loud=very'\n");
     signal(server.pid(), Signal::HUP);
     server.line("is no log level");
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn another_secret_of_miaas_tokens_signs_at_once_and_the_former_is_believed() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("server.toml");
+    let data = home.path().join("data");
+    let write = |secret: &str| {
+        let text = format!(
+            "listen = '127.0.0.1:0'\ninsecure = true\ndata_dir = {data:?}\n\
+             [miaas]\ndialect = 'later'\njwt_secret = '{secret}'\n"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    write("first");
+    let mut command = hostler(home.path());
+    command.args(["server", "--config"]).arg(&file);
+    let mut server = Running::start(&mut command);
+    let line = server.line("listening on http://");
+    let addr = line.rsplit("http://").next().unwrap().to_owned();
+    let register = || -> (String, String) {
+        let body =
+            r#"{"name":"box","ip":"","capabilities":{"os":"linux","cpu_count":1,"mem_mb":1}}"#;
+        let answer = plain(&addr, "POST /api/v1/nodes/register", ("", body));
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let text = |key: &str| body[key].as_str().unwrap().to_owned();
+        (text("node_id"), text("node_token"))
+    };
+    let beats = |id: &str, token: &str| {
+        let body = r#"{"cpu_usage":1,"mem_usage":1,"disk_free_mb":1,"running_containers":[]}"#;
+        let shown = format!("authorization: Bearer {token}\r\n");
+        let path = format!("POST /api/v1/nodes/{id}/heartbeat");
+        plain(&addr, &path, (&shown, body)).starts_with("HTTP/1.1 200")
+    };
+    let (id, token) = register();
+    assert!(beats(&id, &token));
+    write("second");
+    signal(server.pid(), Signal::HUP);
+    let line = server.line("the configuration was read again");
+    assert!(line.contains("miaas.jwt_secret"), "{line}");
+    assert!(beats(&id, &token), "no beat is dropped");
+    let (same, fresh) = register();
+    assert_eq!(same, id);
+    assert!(beats(&id, &fresh) && fresh != token);
     assert_eq!(server.terminate(), Some(0));
 }
 

@@ -7,10 +7,11 @@ use std::process::Stdio;
 use hostler_wire::session::v1::session_client::SessionClient;
 use hostler_wire::session::v1::{Hello, Observed, ServerMessage, Versions};
 use hostler_wire::session::v1::{NodeMessage, node_message, server_message};
+use serde_json::Value;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::guarded::Guarded;
-use crate::program::{Ended, Running, eventually, hostler};
+use crate::program::{Ended, Running, eventually, hostler, plain};
 
 #[test]
 fn from_nothing_to_a_fleet_with_login_takes_three_commands() {
@@ -42,6 +43,55 @@ fn from_nothing_to_a_fleet_with_login_takes_three_commands() {
         let shown = fleet.admin(&["show", "sleeper", "--output", "json"]);
         shown.code == Some(0) && shown.json()["status"] == "running"
     });
+}
+
+#[test]
+fn doors_of_other_systems_are_opened_by_name_and_doctor_says_what_that_relaxes() {
+    let mut fleet = Guarded::with(&[
+        "--compat",
+        "miaas,spot=127.0.0.1:0",
+        "--compat-auth",
+        "spot=contract",
+        "--compat-tls",
+        "spot=sniff",
+    ]);
+    let server = fleet.server.as_mut().unwrap();
+    server.line("a door is open to whoever shows a token");
+    server.line("a door is open to whoever its contract lets in");
+    let line = server.line("listening on https and http://");
+    let spot = line.rsplit("http://").next().unwrap();
+    let spot = spot.split_once(' ').unwrap().0.to_owned();
+    let listed = plain(&spot, "GET /api/agents", ("", ""));
+    assert!(listed.starts_with("HTTP/1.1 200"), "{listed}");
+    let costly = plain(&spot, "POST /api/agents/x/replicas", ("", "{}"));
+    assert!(costly.starts_with("HTTP/1.1 401"), "{costly}");
+    assert!(costly.contains("Missing client token"), "{costly}");
+
+    let socket = "/nonexistent/docker.sock";
+    let words = ["doctor", "-o", "json", "--docker-socket", socket];
+    let findings = fleet.admin(&words).json();
+    let findings = findings.as_array().unwrap();
+    let says = |about: &str, part: &str| {
+        let text = |it: &Value, key: &str| it[key].as_str().unwrap_or_default().to_owned();
+        let mut found = findings.iter();
+        found.any(|it| text(it, "about").ends_with(about) && text(it, "sentence").contains(part))
+    };
+    assert!(
+        says("door spot", "without a token: GET /api/agents"),
+        "{findings:?}"
+    );
+    assert!(says("door spot", "takes plain text"), "{findings:?}");
+    assert!(says("door miaas", "POST /api/v1/nodes/{id}/heartbeat"));
+    assert!(!says("door miaas", "without a token"), "{findings:?}");
+
+    let keys = fleet.server_dir().join("trust/miaas.key");
+    let mode = std::fs::metadata(&keys).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let rotate = ["miaas", "rotate-key", "-o", "json"];
+    assert_eq!(fleet.admin(&rotate).json()["former"], 1);
+    fleet.server.take().unwrap().kill();
+    fleet.start_server();
+    assert_eq!(fleet.admin(&rotate).json()["former"], 2, "they are kept");
 }
 
 #[test]

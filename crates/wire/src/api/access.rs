@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// What the bearer of a token may do; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -141,6 +141,50 @@ pub struct Authority {
     /// The nodes that have not said yet that they believe the one that signs now, by name.
     #[serde(default)]
     pub behind: Vec<String>,
+}
+
+/// A door of another contract that a server with login opens, and what that relaxes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Door {
+    /// `miaas`, `orchion`, `persys` or `spot`.
+    pub contract: String,
+    /// `token`: whoever uses it shows who they are. `contract`: it is open where the contract leaves it open.
+    pub auth: String,
+    /// The routes that whoever reaches the server may use.
+    pub open: Vec<String>,
+    /// Those that the contract's own credential opens, for what is its holder's.
+    pub own: Vec<String>,
+    /// Its own ports beside the main one.
+    pub ports: Vec<DoorPort>,
+}
+
+/// A port of a contract's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct DoorPort {
+    pub addr: String,
+    /// `on`, `off`, or `sniff` for both.
+    pub tls: String,
+}
+
+/// How to rotate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct RotateKeyQuery {
+    /// Older keys are dropped, and the tokens that they signed are worth nothing.
+    pub at_once: bool,
+}
+
+/// The keys that MIaaS's tokens are known by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct MiaasKeys {
+    /// The id of the one that signs.
+    pub key: String,
+    /// How many older ones are believed until their tokens are over.
+    pub former: usize,
 }
 
 // A secret that was told once is not to be told again by a debug print.

@@ -20,8 +20,8 @@ mod why;
 mod workload;
 
 pub use access::{
-    AccessRole, Authority, BrowserSession, IssuedJoinToken, IssuedToken, JoinToken, NewJoinToken,
-    NewToken, Token, Whoami,
+    AccessRole, Authority, BrowserSession, Door, DoorPort, IssuedJoinToken, IssuedToken, JoinToken,
+    MiaasKeys, NewJoinToken, NewToken, RotateKeyQuery, Token, Whoami,
 };
 pub use apply::{
     Action, ApplyQuery, ApplyResult, Plan, PlannedChange, PlannedPlacement, PlannedWorkload,

@@ -4,7 +4,8 @@ use reqwest::Method;
 
 use super::{Client, ClientError};
 use crate::api::{
-    Authority, IssuedJoinToken, IssuedToken, JoinToken, NewJoinToken, NewToken, Node, Token, Whoami,
+    Authority, Door, IssuedJoinToken, IssuedToken, JoinToken, MiaasKeys, NewJoinToken, NewToken,
+    Node, RotateKeyQuery, Token, Whoami,
 };
 
 const TOKENS: [&str; 3] = ["api", "v1", "tokens"];
@@ -69,6 +70,18 @@ impl Client {
         let path = ["api", "v1", "authority", "retire"];
         let request = self.request(Method::POST, &path);
         self.call(request.query(&[("force", force)])).await
+    }
+
+    /// The doors of other contracts that the server opens.
+    pub async fn doors(&self) -> Result<Vec<Door>, ClientError> {
+        self.call(self.get(&["api", "v1", "doors"])).await
+    }
+
+    /// Another key signs the tokens of MIaaS's nodes.
+    pub async fn rotate_miaas_key(&self, query: RotateKeyQuery) -> Result<MiaasKeys, ClientError> {
+        let path = ["api", "v1", "miaas", "rotate-key"];
+        self.call(self.request(Method::POST, &path).query(&query))
+            .await
     }
 
     /// Gives the fleet's authority a new key.

@@ -12,6 +12,7 @@
 
 mod config;
 mod deployments;
+mod keys;
 mod logs;
 mod reading;
 mod routes;
@@ -24,8 +25,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hostler_control::fleet::{NodeAnnouncement, Reply, Verb};
 use hostler_model::{
-    Actor, AliasKey, Bytes, Code, Contract, Disk, MilliCpu, NodeFacts, NodeId, Refusal, Resources,
-    Usage,
+    AccessRole, Actor, AliasKey, Bytes, Code, Contract, Disk, MilliCpu, NodeFacts, NodeId, Refusal,
+    Resources, Usage,
 };
 use hostler_wire::api;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -38,6 +39,7 @@ pub(super) use self::deployments::{
     create as deploy, list as list_deployments, remove as remove_deployment,
     show as show_deployment,
 };
+pub use self::keys::Keys;
 // The description of the API names handlers by their path.
 pub(super) use self::deployments::{
     __path_create as __path_deploy, __path_list as __path_list_deployments,
@@ -49,7 +51,8 @@ pub(super) use self::routes::{Openness, openness, refuse_head, without_slash};
 use super::Api;
 use super::nodes::unexpected;
 use super::refuse::{Failure, problem};
-use super::take::Target;
+use super::take::{Asker, Target};
+use crate::access::{Auth, Who};
 
 /// What an agent tells when it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
@@ -131,7 +134,8 @@ pub(super) async fn register(
     }
 }
 
-/// A beat of a registered node. In the seed's dialect it needs no authorization, and none is read.
+/// A beat of a registered node. In the seed's dialect it needs no authorization, and none is read, unless the door is
+/// opened to those with tokens only.
 #[utoipa::path(post, path = "/api/v1/nodes/{id}/heartbeat", tag = "miaas", request_body = Heartbeat,
     params(("id" = String, Path, description = "The node's id"),
         ("Authorization" = Option<String>, Header, description = "`Bearer` and the node's token, in the later dialect")),
@@ -141,11 +145,12 @@ pub(super) async fn register(
 pub(super) async fn heartbeat(
     State(api): State<Api>,
     Target(target): Target,
+    Asker(who): Asker,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Json<Beaten>, No> {
     let sent = Findings::read(request, WORD_BYTES).await?;
-    let claimed = api.authenticated(&headers)?;
+    let claimed = api.authenticated(&headers, &who)?;
     let usage = usage(sent.object()?.heartbeat()?);
     if claimed.is_some_and(|node| node != target) {
         let sentence = "Cannot send heartbeat for a different node";
@@ -172,9 +177,15 @@ impl Api {
         (node.contract == Contract::Miaas).then_some(node.id)
     }
 
-    /// The node whose token the request carries; none in the dialect that reads no token.
-    fn authenticated(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
-        if self.miaas.dialect == Dialect::Seed {
+    /// Whether a beat may come without a token.
+    pub(in crate::api) fn beats_are_open(&self) -> bool {
+        let is_asked = self.access.opened().doors.get(&Contract::Miaas) == Some(&Auth::Token);
+        self.miaas.dialect == Dialect::Seed && !is_asked
+    }
+
+    /// The node whose token the request carries; none where no token is read, and for who may speak for every node.
+    fn authenticated(&self, headers: &HeaderMap, who: &Who) -> Result<Option<String>, Refusal> {
+        if self.beats_are_open() || who.is(AccessRole::Operator) {
             return Ok(None);
         }
         let refused = |sentence| {
@@ -182,7 +193,7 @@ impl Api {
             Refusal::new(Code::Unauthenticated, sentence, advice)
         };
         let token = token::of(headers).ok_or_else(|| refused("Missing authentication token"))?;
-        let claims = token::read(&self.miaas.jwt_secret, token, self.now());
+        let claims = token::read(&self.miaas_keys, token, self.now());
         let claims = claims.ok_or_else(|| refused("Invalid or expired token"))?;
         Ok(Some(claims.node_id))
     }
@@ -192,20 +203,23 @@ impl Api {
         let host = headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok());
-        let Config {
-            jwt_secret, ttl, ..
-        } = &self.miaas;
+        let scheme = if self.access.is_guarded() {
+            "https"
+        } else {
+            "http"
+        };
+        let life = (self.now(), self.miaas.ttl);
         Registered {
             node_id: id.to_owned(),
-            node_token: token::issue(jwt_secret, (id, name), (self.now(), *ttl)),
-            control_plane_url: format!("http://{}", host.unwrap_or("localhost:8080")),
+            node_token: token::issue(&self.miaas_keys, (id, name), life),
+            control_plane_url: format!("{scheme}://{}", host.unwrap_or("localhost:8080")),
         }
     }
 }
 
 /// Says at the start what whoever runs this must know.
-pub(super) fn warn(config: &Config) {
-    if config.dialect == Dialect::Later && config.has_public_secret() {
+pub(super) fn warn(config: &Config, keys: &Keys) {
+    if config.dialect == Dialect::Later && keys.signs_publicly() {
         tracing::warn!(
             "the tokens of MIaaS's nodes are signed with the secret that everybody knows: set one of your own"
         );

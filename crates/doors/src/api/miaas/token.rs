@@ -10,10 +10,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use hostler_model::Timestamp;
 use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::Keys;
 use crate::secret;
 
-/// The only header that is written, and the only algorithm that is taken.
+/// The header where the key has no name. The algorithm is the only one that is written and taken.
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 const KIND: &str = "node_agent";
 
@@ -31,11 +33,12 @@ pub(super) struct Claims {
 #[derive(Deserialize)]
 struct Head {
     alg: String,
+    kid: Option<String>,
 }
 
 /// A token for a node, good from now on for so long.
 pub(super) fn issue(
-    secret: &str,
+    keys: &Keys,
     (id, name): (&str, &str),
     (now, ttl): (Timestamp, Duration),
 ) -> String {
@@ -48,20 +51,27 @@ pub(super) fn issue(
         kind: KIND.to_owned(),
     };
     let claims = serde_json::to_vec(&claims).unwrap_or_default();
-    let signed = format!("{}.{}", BASE64.encode(HEADER), BASE64.encode(claims));
-    let signature = BASE64.encode(secret::hash(secret.as_bytes(), signed.as_bytes()));
-    format!("{signed}.{signature}")
+    keys.with_newest(|id, secret| {
+        let head = match id {
+            "" => HEADER.to_owned(),
+            id => json!({"alg": "HS256", "kid": id, "typ": "JWT"}).to_string(),
+        };
+        let signed = format!("{}.{}", BASE64.encode(head), BASE64.encode(claims));
+        let signature = BASE64.encode(secret::hash(secret, signed.as_bytes()));
+        format!("{signed}.{signature}")
+    })
 }
 
 /// What the token says, if this server signed it, it is a node's, and it is not expired.
-pub(super) fn read(secret: &str, token: &str, now: Timestamp) -> Option<Claims> {
+pub(super) fn read(keys: &Keys, token: &str, now: Timestamp) -> Option<Claims> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (head, claims) = signed.split_once('.')?;
     let signature = BASE64.decode(signature).ok()?;
-    if !secret::is_hash(secret.as_bytes(), signed.as_bytes(), &signature) {
+    let head: Head = serde_json::from_slice(&BASE64.decode(head).ok()?).ok()?;
+    let is_ours = |secret: &[u8]| secret::is_hash(secret, signed.as_bytes(), &signature);
+    if !keys.any(head.kid.as_deref(), now, is_ours) {
         return None;
     }
-    let head: Head = serde_json::from_slice(&BASE64.decode(head).ok()?).ok()?;
     let claims: Claims = serde_json::from_slice(&BASE64.decode(claims).ok()?).ok()?;
     let is_good = head.alg == "HS256" && claims.kind == KIND && now.as_millis() / 1000 < claims.exp;
     is_good.then_some(claims)
@@ -83,7 +93,11 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
     fn token() -> String {
-        issue("a", ("id", "box"), (NOW, DAY))
+        issue(&keys("a"), ("id", "box"), (NOW, DAY))
+    }
+
+    fn keys(secret: &str) -> Keys {
+        Keys::given(secret, None)
     }
 
     /// Signs any text as this server would.
@@ -107,22 +121,42 @@ mod tests {
     #[test]
     fn a_token_is_good_until_it_expires_and_with_its_own_secret_only() {
         let token = token();
-        let good = read("a", &token, NOW).unwrap();
+        let good = read(&keys("a"), &token, NOW).unwrap();
         assert_eq!(
             (good.node_id.as_str(), good.node_name.as_str()),
             ("id", "box")
         );
         let second = Duration::from_secs(1);
-        assert!(read("a", &token, NOW.plus(DAY - second)).is_some());
-        assert!(read("a", &token, NOW.plus(DAY)).is_none());
-        assert!(read("b", &token, NOW).is_none());
+        assert!(read(&keys("a"), &token, NOW.plus(DAY - second)).is_some());
+        assert!(read(&keys("a"), &token, NOW.plus(DAY)).is_none());
+        assert!(read(&keys("b"), &token, NOW).is_none());
+    }
+
+    #[test]
+    fn a_key_with_a_name_is_named_and_no_other_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let own = Keys::open(&path, DAY, &hostler_kit::SystemEntropy).unwrap();
+        let token = issue(&own, ("id", "box"), (NOW, DAY));
+        assert!(read(&own, &token, NOW).is_some());
+        let other = Keys::open(&dir.path().join("other"), DAY, &hostler_kit::SystemEntropy);
+        assert!(read(&other.unwrap(), &token, NOW).is_none());
+        own.rotate((NOW, DAY), &hostler_kit::SystemEntropy, false)
+            .unwrap();
+        assert!(read(&own, &token, NOW).is_some(), "it lives on");
+        let secret = own.with_newest(|_, secret| secret.to_vec());
+        let head = r#"{"alg":"HS256","kid":"unknown","typ":"JWT"}"#;
+        let body = token.split('.').nth(1).unwrap();
+        let forged = format!("{}.{body}", BASE64.encode(head));
+        let signature = BASE64.encode(secret::hash(&secret, forged.as_bytes()));
+        assert!(read(&own, &format!("{forged}.{signature}"), NOW).is_none());
     }
 
     #[test]
     fn what_was_tampered_with_or_is_no_token_of_a_node_is_not_taken() {
         let good =
             r#"{"node_id":"id","node_name":"b","iat":1,"exp":9999999999,"type":"node_agent"}"#;
-        assert!(read("a", &signed(HEADER, good), NOW).is_some());
+        assert!(read(&keys("a"), &signed(HEADER, good), NOW).is_some());
         for (head, claims) in [
             (r#"{"alg":"none"}"#, good),
             (r#"{"alg":"HS512"}"#, good),
@@ -137,7 +171,7 @@ mod tests {
             (HEADER, "[]"),
         ] {
             assert!(
-                read("a", &signed(head, claims), NOW).is_none(),
+                read(&keys("a"), &signed(head, claims), NOW).is_none(),
                 "{head} {claims}"
             );
         }
@@ -153,7 +187,7 @@ mod tests {
             &format!("x{signed}.{signature}"),
             &format!("{token}.{signature}"),
         ] {
-            assert!(read("a", bad, NOW).is_none(), "{bad}");
+            assert!(read(&keys("a"), bad, NOW).is_none(), "{bad}");
         }
     }
 
@@ -168,7 +202,7 @@ mod tests {
         };
         let text = prop_oneof![".{0,80}", "[A-Za-z0-9_.=-]{0,120}"];
         let tried = TestRunner::new(config).run(&text, |text| {
-            prop_assert!(read("a", &text, NOW).is_none());
+            prop_assert!(read(&keys("a"), &text, NOW).is_none());
             Ok(())
         });
         tried.unwrap();
