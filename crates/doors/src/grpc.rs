@@ -1,7 +1,9 @@
 //! What the gRPC routes of every contract have in common. Owns nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -11,6 +13,11 @@ use tonic::Status;
 
 use crate::Access;
 use crate::access::{Knock, Shown};
+
+/// The calls that need no identity. What a machine says with them is small, and said at once.
+const OF_STRANGERS: [&str; 2] = ["/Join", "/Renew"];
+const STRANGERS_BYTES: usize = 64 << 10;
+const STRANGERS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who may call the methods of a contract.
 #[derive(Clone)]
@@ -53,7 +60,7 @@ pub(crate) async fn admit(
             request.extensions_mut().insert(who);
             next.run(request).await
         }
-        Err(refusal) => status(refusal).into_http::<axum::body::Body>(),
+        Err(refusal) => status(refusal).into_http::<Body>(),
     }
 }
 
@@ -80,4 +87,21 @@ pub(crate) async fn only_calls(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response()
+}
+
+/// Bounds time and bytes of the calls that anybody may make: streams of members have no limit of time.
+pub(crate) async fn hurry_strangers(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if !OF_STRANGERS.iter().any(|call| path.ends_with(call)) {
+        return next.run(request).await;
+    }
+    let answered = tokio::time::timeout(STRANGERS_PATIENCE, async {
+        let (head, body) = request.into_parts();
+        match to_bytes(body, STRANGERS_BYTES).await {
+            Ok(body) => next.run(Request::from_parts(head, Body::from(body))).await,
+            Err(_) => Status::resource_exhausted("the call is too large, or broke off").into_http(),
+        }
+    });
+    let late = |_| Status::deadline_exceeded("the call took longer than 30 s").into_http();
+    answered.await.unwrap_or_else(late)
 }

@@ -31,7 +31,9 @@ use hostler_model::Contract;
 pub use self::access::{Access, Auth, Opened, OwnPort};
 pub use self::api::{Backups, miaas, openapi};
 pub use self::audit::Audit;
-pub use self::listener::{Accept, BindError, Bound, Listener, Peer, serve, serve_through};
+pub use self::listener::{
+    Accept, BindError, Bound, Caps, Crowd, CrowdCounts, Listener, Peer, serve, serve_through,
+};
 use self::session::SessionDoor;
 
 /// What a listener speaks.
@@ -63,6 +65,8 @@ pub struct Parts {
     pub access: Access,
     /// What copies all that is kept; without it no backup can be had.
     pub backups: Option<Arc<dyn Backups>>,
+    /// The connections of the main listener, for the figures; without it they are not told.
+    pub crowd: Option<Crowd>,
     /// Persys's listeners and its agents share one door.
     persys: Arc<persys::Door>,
 }
@@ -79,6 +83,7 @@ impl Parts {
             orchion: orchion::Config::default(),
             access: Access::open(control),
             backups: None,
+            crowd: None,
             persys: persys::Door::new(control, entropy, None),
         }
     }
@@ -110,6 +115,7 @@ impl Parts {
                 "/hostler.session.v1.Session/{*method}",
                 session.into_server(),
             )
+            .route_layer(from_fn(grpc::hurry_strangers))
             .route_layer(from_fn(grpc::only_calls));
         let watched = |door, routes| audit::watched(&self.access, door, routes);
         let (mut all, mut told) = (api.merge(session), vec![session::TOLD]);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use hostler_kit::Clock;
 
+use crate::listener::network;
+
 /// As many may come at once …
 const BURST: u32 = 20;
 /// … and one more each time this has passed.
@@ -56,20 +58,6 @@ impl Attempts {
         }
         whole_at.insert(addr, begun + REFILL);
         true
-    }
-}
-
-/// Who has one address of IPv6 has a network of them.
-fn network(addr: IpAddr) -> IpAddr {
-    match addr {
-        IpAddr::V4(_) => addr,
-        IpAddr::V6(addr) => match addr.to_ipv4_mapped() {
-            Some(addr) => IpAddr::V4(addr),
-            None => {
-                let [a, b, c, d, ..] = addr.segments();
-                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-            }
-        },
     }
 }
 

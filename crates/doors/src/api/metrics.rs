@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::Api;
 use super::refuse::Failure;
 use super::server::VERSION;
+use crate::listener::CrowdCounts;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -27,6 +28,9 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Failure>
     let mut registry = Registry::with_prefix("hostler");
     let audit = api.access.audit().counts();
     registry.register_collector(Box::new(Snapshot(api.control.metrics(), audit)));
+    if let Some(crowd) = &api.crowd {
+        registry.register_collector(Box::new(Connections(crowd.counts())));
+    }
     let mut body = String::new();
     text::encode(&mut body, &registry)
         .map_err(|_| Failure::bad("the figures cannot be written"))?;
@@ -70,6 +74,28 @@ impl Collector for Snapshot {
         let verbs = it.verbs.iter();
         let verbs = verbs.map(|it| ([("verb", it.verb), ("result", it.result)], it.count));
         counter(&mut to, "verbs", "Verbs decided, by their result", verbs)
+    }
+}
+
+/// One look at the connections of the main listener.
+#[derive(Debug)]
+struct Connections(CrowdCounts);
+
+impl Collector for Connections {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        let it = &self.0;
+        let open = [
+            ([("of", "members")], it.members as u64),
+            ([("of", "strangers")], it.strangers as u64),
+        ];
+        let help = "Connections to the main port: with a node's key, and without";
+        gauge(&mut to, "connections", help, open)?;
+        let refused = [
+            ([("reason", "address")], it.refused_of_address),
+            ([("reason", "crowded")], it.refused_crowded),
+        ];
+        let help = "Connections that were closed at once, for too many were open";
+        counter(&mut to, "connections_refused", help, refused)
     }
 }
 

@@ -48,7 +48,7 @@ use hostler_model::{Code, Refusal, Timestamp};
 use http::HeaderValue;
 
 use self::refuse::Failure;
-use crate::{Access, Parts, grpc, orchion};
+use crate::{Access, Crowd, Parts, grpc, orchion};
 
 pub use self::backup::Backups;
 pub use self::openapi::openapi;
@@ -68,6 +68,7 @@ pub(crate) struct Inner {
     access: Access,
     sockets: socket::Room,
     backups: Option<Arc<dyn Backups>>,
+    crowd: Option<Crowd>,
 }
 
 impl Deref for Api {
@@ -93,6 +94,7 @@ impl Api {
             access: parts.access.clone(),
             sockets: socket::Room::default(),
             backups: parts.backups.clone(),
+            crowd: parts.crowd.clone(),
         }))
     }
 

@@ -1,5 +1,7 @@
 //! The description of the API, generated from the handlers. It describes the superset that this door serves.
 
+use std::sync::LazyLock;
+
 use axum::response::{IntoResponse, Response};
 use hostler_wire::api::media;
 use http::header;
@@ -104,7 +106,9 @@ pub fn openapi() -> String {
 #[utoipa::path(get, path = "/openapi.json", tag = "server",
     responses((status = 200, body = Object)))]
 pub(super) async fn serve() -> Response {
-    ([(header::CONTENT_TYPE, media::JSON)], openapi()).into_response()
+    // Anybody may ask for it, and need not take it: made once, it lies in memory once.
+    static TEXT: LazyLock<String> = LazyLock::new(openapi);
+    ([(header::CONTENT_TYPE, media::JSON)], TEXT.as_str()).into_response()
 }
 
 #[cfg(test)]

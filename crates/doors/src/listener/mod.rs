@@ -2,7 +2,8 @@
 //!
 //! Each connection speaks HTTP/1.1 or HTTP/2 (prior knowledge), told apart by its first bytes. The loop
 //! owns its connections: they are tasks of the family it is given, are asked to finish when the family
-//! stops, and are dropped when the grace is over. A connection over the cap waits in the kernel's queue.
+//! stops, and are dropped when the grace is over. A connection over the cap waits in the kernel's queue, and one address
+//! may not have all of them; see `crowd`.
 //!
 //! A server that ends well closes its doorway first ([`serve_through`]): nothing new is taken, what was asked is
 //! answered, and only then the family stops.
@@ -10,6 +11,8 @@
 //! What can fail: the port is taken or not allowed, which is a [`BindError`] with one clear sentence. A
 //! connection that fails ends alone; an accept that fails (too many open files) is tried again.
 
+mod crowd;
+mod patient;
 mod sniff;
 
 use std::future::Future;
@@ -33,6 +36,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
+use self::crowd::Guest;
+pub(crate) use self::crowd::network;
+pub use self::crowd::{Caps, Crowd, CrowdCounts};
+use self::patient::Patient;
 use self::sniff::{Protocol, Rewound, sniff};
 
 /// How long a client may take to send the head of a request, or nothing at all between two.
@@ -49,6 +56,10 @@ const CONNECTION_WINDOW: u32 = 80 * STREAM_WINDOW;
 /// What one HTTP/2 stream may hold that the peer has not read.
 const SEND_BUFFER: usize = 64 << 10;
 const STREAMS_PER_CONNECTION: u32 = 128;
+/// Streams that the peer opened and took back before they were looked at, and errors of the peer that we answered by
+/// ending a stream; after as many it is told to calm down, and the connection ends.
+const TAKEN_BACK: usize = 20;
+const ENDED_FOR_ERRORS: usize = 256;
 /// How long open requests may take to finish once the family stops.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// To whoever speaks plain HTTP where there is TLS.
@@ -66,7 +77,7 @@ pub struct Listener {
     /// Port 0 takes a free one.
     pub addr: SocketAddr,
     /// Most connections at a time.
-    pub connections: usize,
+    pub caps: Caps,
 }
 
 /// A listener that has its port.
@@ -75,7 +86,7 @@ pub struct Bound {
     addr: SocketAddr,
     tls: Option<ServerTls>,
     takes_plain: bool,
-    connections: usize,
+    crowd: Crowd,
 }
 
 /// Why a listener could not have its port.
@@ -108,9 +119,9 @@ pub trait Accept: Send + 'static {
     /// What the source says; the loop rests and asks again.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
 
-    /// Most connections at a time.
-    fn most_connections(&self) -> usize {
-        DEFAULT_CONNECTIONS
+    /// Where connections are counted, and how many may be.
+    fn crowd(&self) -> Crowd {
+        Crowd::new(Caps::default())
     }
 
     /// What is spoken below HTTP; none: plain text.
@@ -124,9 +135,6 @@ pub trait Accept: Send + 'static {
     }
 }
 
-/// Most connections at a time unless told otherwise.
-pub const DEFAULT_CONNECTIONS: usize = 20_000;
-
 /// Who is at the other end of the connection, as an extension of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
@@ -138,10 +146,10 @@ pub struct Peer {
 impl Listener {
     /// A plaintext listener on that address.
     #[must_use]
-    pub const fn plain(addr: SocketAddr) -> Self {
+    pub fn plain(addr: SocketAddr) -> Self {
         Self {
             addr,
-            connections: DEFAULT_CONNECTIONS,
+            caps: Caps::default(),
         }
     }
 
@@ -159,7 +167,7 @@ impl Listener {
             addr,
             tls: None,
             takes_plain: false,
-            connections: self.connections,
+            crowd: Crowd::new(self.caps),
         })
     }
 }
@@ -196,6 +204,19 @@ impl Bound {
         self.secured(tls)
     }
 
+    /// The same with other caps. To be said before it serves.
+    #[must_use]
+    pub fn capped(mut self, caps: Caps) -> Self {
+        self.crowd = Crowd::new(caps);
+        self
+    }
+
+    /// Its connections.
+    #[must_use]
+    pub const fn crowd(&self) -> &Crowd {
+        &self.crowd
+    }
+
     /// A listener whose port somebody else took and passed on, such as a service manager that keeps it over restarts.
     ///
     /// # Errors
@@ -208,7 +229,7 @@ impl Bound {
             addr,
             tls: None,
             takes_plain: false,
-            connections: DEFAULT_CONNECTIONS,
+            crowd: Crowd::new(Caps::default()),
         })
     }
 
@@ -228,8 +249,8 @@ impl Accept for Bound {
         Ok((stream, peer))
     }
 
-    fn most_connections(&self) -> usize {
-        self.connections
+    fn crowd(&self) -> Crowd {
+        self.crowd.clone()
     }
 
     fn tls(&self) -> Option<ServerTls> {
@@ -255,7 +276,8 @@ pub async fn serve_through<A: Accept>(
     router: Router,
     (tasks, doorway): (Tasks, Tasks),
 ) {
-    let permits = Arc::new(Semaphore::new(source.most_connections()));
+    let crowd = source.crowd();
+    let permits = Arc::new(Semaphore::new(crowd.caps().connections));
     let protocols = Protocols::new(&tasks, (source.tls(), source.takes_plain()));
     loop {
         // Cancel-safe: a permit or a connection that was not yet given is not lost.
@@ -271,8 +293,13 @@ pub async fn serve_through<A: Accept>(
         };
         match accepted {
             Ok((stream, peer)) => {
+                // Dropped, it is closed.
+                let Some(guest) = crowd.arrive(peer) else {
+                    continue;
+                };
                 let families = (tasks.clone(), doorway.clone());
-                let connection = (protocols.clone()).serve(stream, peer, router.clone(), families);
+                let who = (peer, guest);
+                let connection = (protocols.clone()).serve(stream, who, router.clone(), families);
                 tasks.spawn("connection", async move {
                     connection.await;
                     drop(permit);
@@ -324,7 +351,9 @@ impl Protocols {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .max_header_list_size(HEAD_BYTES);
+            .max_header_list_size(HEAD_BYTES)
+            .max_pending_accept_reset_streams(TAKEN_BACK)
+            .max_local_error_reset_streams(ENDED_FOR_ERRORS);
         Self {
             tls,
             takes_plain,
@@ -337,7 +366,7 @@ impl Protocols {
     async fn serve<S>(
         mut self,
         stream: S,
-        addr: SocketAddr,
+        (addr, mut guest): (SocketAddr, Guest),
         router: Router,
         families: (Tasks, Tasks),
     ) where
@@ -358,10 +387,16 @@ impl Protocols {
         match secured {
             Ok(Ok(Spoken::Secured(secured))) => {
                 let Secured { stream, key } = *secured;
+                if !guest.settle(key) {
+                    return;
+                }
                 let peer = Peer { addr, key };
                 Box::pin(self.speak(stream, peer, (router, families), arriving)).await;
             }
             Ok(Ok(Spoken::Plain(stream))) => {
+                if !guest.settle(None) {
+                    return;
+                }
                 let peer = Peer { addr, key: None };
                 Box::pin(self.speak(stream, peer, (router, families), arriving)).await;
             }
@@ -406,7 +441,7 @@ impl Protocols {
         let Ok(Ok((protocol, first))) = sniffed else {
             return tracing::debug!(%addr, "a connection said nothing");
         };
-        let io = TokioIo::new(Rewound::new(first, stream));
+        let io = TokioIo::new(Rewound::new(first, Patient::new(stream)));
         let ended = match protocol {
             Protocol::One => {
                 let connection = self.one.serve_connection(io, service);

@@ -517,6 +517,44 @@ async fn wrong_tokens_are_refused_the_sooner_the_more_there_are_and_right_ones_n
     guarded.server.shut_down().await;
 }
 
+#[tokio::test]
+async fn guessed_join_tokens_are_counted_and_right_ones_join_all_the_same() {
+    let guarded = Guarded::start().await;
+    let bare = ClientTls::new(&guarded.trust.anchors().unwrap(), None).unwrap();
+    let mut client = SessionClient::new(guarded.channel(&bare).await);
+    let key = Credentials::open(&guarded.dir.path().join("guess.key")).unwrap();
+    let right = Invitation::parse(&guarded.invitation().await).unwrap();
+    let mut codes = Vec::new();
+    for _ in 0..40 {
+        let guess = Invitation {
+            secret: secret(&SystemEntropy),
+            ..right.clone()
+        };
+        let asked = JoinRequest {
+            token: guess.reveal(),
+            request: key.request().unwrap().0,
+            identity: "guess".to_owned(),
+            name: "guess".to_owned(),
+            ..JoinRequest::default()
+        };
+        let answer = client.join(asked).await.unwrap().into_inner();
+        let Some(membership::Outcome::Refused(refused)) = answer.outcome else {
+            panic!("{answer:?}");
+        };
+        codes.push(refused.code);
+    }
+    let known = codes
+        .iter()
+        .filter(|code| *code == "join-token-invalid")
+        .count();
+    let after = codes.iter().filter(|code| *code == "too-many-attempts");
+    let after = after.count();
+    assert!(known >= 20 && after > 0 && known + after == 40, "{codes:?}");
+    guarded.join("box").await;
+    assert_eq!(guarded.server.control.view().nodes().count(), 1);
+    guarded.server.shut_down().await;
+}
+
 pub(crate) fn hello(identity: &str) -> NodeMessage {
     NodeMessage {
         message: Some(node_message::Message::Hello(Hello {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use hostler_doors::{Accept, BindError, Bound, Listener, serve, serve_through};
+use hostler_doors::{Accept, BindError, Bound, Caps, Listener, serve, serve_through};
 use hostler_kit::trust::{Anchors, Authority, Believed, ClientTls, Credentials, ServerTls};
 use hostler_kit::{Clock as _, SystemClock, Tasks};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -100,7 +100,10 @@ async fn more_connections_than_allowed_wait_their_turn() {
 
     let tasks = Tasks::new();
     let listener = Listener {
-        connections: 1,
+        caps: Caps {
+            connections: 1,
+            ..Caps::default()
+        },
         ..Listener::plain(([127, 0, 0, 1], 0).into())
     };
     let bound = listener.bind().await.unwrap();

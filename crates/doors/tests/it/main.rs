@@ -34,6 +34,7 @@ mod routes;
 mod secrets;
 mod server;
 mod session;
+mod slow;
 mod sockets;
 mod spot;
 mod spot_agents;

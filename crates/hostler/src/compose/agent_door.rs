@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hostler_agent::{AgentStatus, Vitals};
-use hostler_doors::{Bound, Listener};
+use hostler_doors::{Bound, Caps, Listener};
 use hostler_kit::Tasks;
 use hostler_wire::api::{Check, Live, Ready};
 use hostler_wire::session::{VERSION_HIGHEST, VERSION_LOWEST};
@@ -19,14 +19,17 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 
 /// A probe and a collector of figures need few.
-const CONNECTIONS: usize = 64;
+const CAPS: Caps = Caps {
+    connections: 64,
+    per_address: 64,
+};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Takes the port.
 pub(crate) async fn bind(addr: SocketAddr) -> Result<Bound, Failure> {
     let listener = Listener {
-        connections: CONNECTIONS,
+        caps: CAPS,
         ..Listener::plain(addr)
     };
     Ok(listener.bind().await?)

@@ -70,7 +70,7 @@ impl ControlPlane {
                 Some(socket) => taken_over(socket, listener.addr)?,
                 None => bind(listener).await?,
             };
-            beside.push((*listener, bound));
+            beside.push((*listener, bound.capped(settings.caps)));
         }
         passed.all_taken()?;
         let doorway = Tasks::new();
@@ -102,6 +102,8 @@ impl ControlPlane {
         if let Some(tls) = persys_agents {
             doors.dial_persys_agents_over(tls);
         }
+        bound = bound.capped(settings.caps);
+        doors.crowd = Some(bound.crowd().clone());
         let mut admin = None;
         if let Some(trust) = &trust {
             let opened = opened(settings, &beside);

@@ -24,6 +24,8 @@ pub(crate) struct ServerFile {
     pub(crate) listen: Option<String>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) insecure: Option<bool>,
+    pub(crate) connections: Option<usize>,
+    pub(crate) connections_per_address: Option<usize>,
     /// As words of `--compat`.
     pub(crate) compat: Vec<String>,
     /// As words of `--compat-auth` and `--compat-tls`.

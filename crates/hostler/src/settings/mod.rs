@@ -22,7 +22,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hostler_agent::{Care, GuardFile};
-use hostler_doors::Auth;
+use hostler_doors::{Auth, Caps};
 use hostler_kit::telemetry;
 use hostler_kit::trust::Anchors;
 use hostler_model::{Bytes, Contract, MilliCpu, Resources, is_node_name};
@@ -69,6 +69,8 @@ pub(crate) struct UpSettings {
 #[derive(Debug)]
 pub(crate) struct ServerSettings {
     pub(crate) listen: SocketAddr,
+    /// How many may be connected to each port.
+    pub(crate) caps: Caps,
     /// Other systems' ports.
     pub(crate) compat: Vec<CompatListener>,
     /// Which doors of other systems a server with login opens, and to whom.
@@ -171,6 +173,7 @@ impl UpSettings {
             demo: args.demo,
             server: ServerSettings {
                 listen,
+                caps: layers.caps((None, None))?,
                 persys: PersysTls::resolve(
                     Default::default(),
                     environment,
@@ -219,6 +222,7 @@ impl ServerSettings {
         Ok(Self {
             secrets: secrets::resolve(args.secrets, of_file, (environment, &data_dir))?,
             listen,
+            caps: layers.caps((file.connections, file.connections_per_address))?,
             persys: PersysTls::resolve(file.persys, environment, (&compat.listeners, plain)),
             compat: compat.listeners,
             doors: compat.doors,
@@ -362,6 +366,29 @@ impl Layers<'_> {
     fn text(&self, flag: Option<String>, variable: &str, file: Option<String>) -> Option<String> {
         flag.or_else(|| self.environment.get(variable).map(str::to_owned))
             .or(file)
+    }
+
+    /// How many may be connected, in all and from one address.
+    fn caps(&self, (all, one): (Option<usize>, Option<usize>)) -> Result<Caps, Failure> {
+        let told = |variable: &str, file: Option<usize>, default: usize| {
+            let number = match self.environment.get(variable) {
+                Some(text) => text.parse().ok(),
+                None => Some(file.unwrap_or(default)),
+            };
+            // The semaphore of a listener takes no more than fits beside its flags.
+            number
+                .filter(|number| (8..=10_000_000).contains(number))
+                .ok_or_else(|| {
+                    let sentence =
+                        format!("{variable}, or its key in the file, is no number of connections");
+                    Failure::usage(sentence, "set it to a whole number from 8 to 10000000")
+                })
+        };
+        let default = Caps::default();
+        Ok(Caps {
+            connections: told("HOSTLER_CONNECTIONS", all, default.connections)?,
+            per_address: told("HOSTLER_CONNECTIONS_PER_ADDRESS", one, default.per_address)?,
+        })
     }
 
     fn volumes(&self, file: volumes::VolumesFile) -> Result<VolumeSettings, Failure> {
