@@ -175,3 +175,92 @@ pub(crate) fn clear(directory: &Path) -> io::Result<()> {
         Ok(()) | Err(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hostler_kit::{Entropy as _, SeededEntropy, SystemClock};
+    use hostler_store::SqliteStore;
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    /// An archive of an empty store, with a key beside it.
+    async fn archive(home: &Path) -> Vec<u8> {
+        let clock = Arc::new(SystemClock::new());
+        let store = SqliteStore::open(&home.join("data"), clock).unwrap();
+        let copy = home.join("copy.db");
+        store.backup_to(&copy).await.unwrap();
+        drop(store);
+        let revision = hostler_store::examine(&copy).unwrap();
+        let contents = [
+            (STORE, fs::read(&copy).unwrap()),
+            ("trust/authority.pem", b"a key".to_vec()),
+        ];
+        let files = contents.iter().map(|(name, bytes)| Part {
+            name: (*name).to_owned(),
+            bytes: bytes.len() as u64,
+            sha256: hexadecimal(&Sha256::digest(bytes)),
+        });
+        let manifest = Manifest {
+            format: FORMAT,
+            version: "1".to_owned(),
+            made_at: String::new(),
+            fleet: String::new(),
+            epoch: String::new(),
+            revision,
+            left_out: Vec::new(),
+            files: files.collect(),
+        };
+        let mut builder = Builder::new(Vec::new());
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let entries = [(MANIFEST, manifest)].into_iter().chain(contents);
+        for (name, bytes) in entries {
+            let mut header = Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o600);
+            builder
+                .append_data(&mut header, name, bytes.as_slice())
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_damaged_archive_is_refused_and_writes_nowhere_else() {
+        let home = tempfile::tempdir().unwrap();
+        let whole = archive(home.path()).await;
+        let (file, into) = (home.path().join("archive"), home.path().join("in/to"));
+        fs::write(&file, &whole).unwrap();
+        unpack(&file, &into).unwrap();
+        clear(&into).unwrap();
+
+        let entropy = SeededEntropy::new(1);
+        let below = |count: usize| usize::try_from(entropy.next_u64() >> 32).unwrap() % count;
+        for round in 0..300 {
+            let mut sent = whole.clone();
+            // Mostly in the heads of entries and in the manifest, which is where something is read from it.
+            let at = below(if round % 4 == 0 { whole.len() } else { 4 * 512 });
+            match round % 3 {
+                0 => sent[at] ^= 1 << below(8),
+                1 => sent.truncate(at),
+                _ => drop(sent.splice(at..at, b"../../../x".iter().copied())),
+            }
+            fs::write(&file, &sent).unwrap();
+            if unpack(&file, &into).is_ok() {
+                let kept = fs::read(into.join("trust/authority.pem")).unwrap();
+                assert_eq!(kept, b"a key", "round {round}");
+            }
+            clear(&into).unwrap();
+            let mut left: Vec<_> = fs::read_dir(home.path())
+                .unwrap()
+                .map(|it| it.unwrap().file_name().into_string().unwrap())
+                .collect();
+            left.sort();
+            assert_eq!(left, ["archive", "copy.db", "data", "in"], "round {round}");
+            let beside = fs::read_dir(home.path().join("in")).unwrap().count();
+            assert_eq!(beside, 0, "round {round}");
+        }
+    }
+}

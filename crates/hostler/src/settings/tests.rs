@@ -52,14 +52,15 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
 #[test]
 fn how_many_may_connect_is_told_by_environment_or_file_and_is_a_number() {
     let text = "connections = 500\nconnections_per_address = 50\n";
-    let variables = [("HOSTLER_CONNECTIONS_PER_ADDRESS", "60")];
+    let home = ("HOME", "/home/ada");
+    let variables = [home, ("HOSTLER_CONNECTIONS_PER_ADDRESS", "60")];
     let (_etc, environment) = with_file("server.toml", text, &variables);
     let caps = server(&[], &environment).unwrap().caps;
     assert_eq!((caps.connections, caps.per_address), (500, 60));
-    let default = server(&[], &Environment::of(&[])).unwrap().caps;
+    let default = server(&[], &Environment::of(&[home])).unwrap().caps;
     assert_eq!(default, Caps::default());
     for wrong in ["many", "0", "-1"] {
-        let environment = Environment::of(&[("HOSTLER_CONNECTIONS", wrong)]);
+        let environment = Environment::of(&[home, ("HOSTLER_CONNECTIONS", wrong)]);
         let refused = server(&[], &environment).unwrap_err();
         assert_eq!(refused.status, ExitStatus::Usage, "{wrong}");
     }

@@ -129,3 +129,23 @@ fn a_turn_has_both_keys_on_disk_until_nothing_needs_the_old_one() {
         assert_eq!(last.open_sealed(&old, "db 1", &text), Err(OpenError::NoKey));
     }
 }
+
+#[test]
+fn a_damaged_seal_opens_as_nothing_else() {
+    let (ring, entropy) = (Keyring::in_memory(&SystemEntropy), SeededEntropy::new(6));
+    let (key, text) = ring.seal("db 1", &clear("canary"), &SystemEntropy).unwrap();
+    for round in 0..2_000 {
+        let mut sent = text.clone().into_bytes();
+        let at = usize::try_from(entropy.next_u64() >> 32).unwrap() % sent.len();
+        match round % 3 {
+            0 => sent[at] = b"Aa0+/= \n"[round % 8],
+            1 => sent.truncate(at),
+            _ => sent.insert(at, b'A'),
+        }
+        let sent = String::from_utf8(sent).unwrap();
+        match ring.open_sealed(&key, "db 1", &sent) {
+            Ok(opened) => assert!(sent == text && opened == clear("canary"), "{sent}"),
+            Err(error) => assert_eq!(error, OpenError::Tampered),
+        }
+    }
+}

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use super::*;
 use crate::{Clock as _, SystemClock};
 
+mod damaged;
 mod kept;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
