@@ -4,6 +4,7 @@
 //! - `doors` is a control plane in memory behind all its listeners, with a little of everything in it; `node` is an
 //!   agent that serves; `plane` is a control plane that answers an agent.
 //! - `input` reads requests as text, `message` the messages of gRPC: a mutation leaves lengths right.
+//! - `line` is a listener with TLS, spoken to in bytes.
 //! - `offline` makes sure that no input makes this process dial.
 //!
 //! What one input leaves behind, the next one meets, until a program is replaced by a fresh one. So a finding may
@@ -11,6 +12,7 @@
 
 mod doors;
 mod input;
+mod line;
 mod message;
 mod node;
 mod offline;
@@ -27,6 +29,7 @@ use tokio::runtime::Runtime;
 use tower::ServiceExt as _;
 
 pub use self::input::{asks, calls};
+pub use self::line::speak_to_listener;
 pub use self::plane::answer_agent;
 
 /// Longest that any answer may take, in time that passes at once when there is nothing to do.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::tree;
 
-const TARGETS: [&str; 5] = ["agent", "grpc", "http", "spec", "uplink"];
+const TARGETS: [&str; 7] = ["agent", "grpc", "http", "line", "spec", "trust", "uplink"];
 
 /// What libFuzzer needs of the compiler: counters on every edge, and a table of where they are.
 const INSTRUMENTED: &str = "--cfg fuzzing -Cpasses=sancov-module \
