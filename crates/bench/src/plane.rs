@@ -46,29 +46,42 @@ impl Server {
     /// With an empty store and these variables.
     pub(crate) fn start_with(bench: &Bench, variables: &[(&str, &str)]) -> Result<Self> {
         let dir = bench.scratch()?;
-        let mut server = Self::start_as(bench, dir.path().to_owned(), variables)?;
+        let data = dir.path().to_owned();
+        let mut server = Self::start_as(bench, data, variables, &["--insecure"])?;
         server._dir = Some(dir);
         Ok(server)
     }
 
     /// With the store that is there.
     pub(crate) fn start_on(bench: &Bench, data: PathBuf) -> Result<Self> {
-        Self::start_as(bench, data, &[])
+        Self::start_as(bench, data, &[], &["--insecure"])
     }
 
-    fn start_as(bench: &Bench, data: PathBuf, variables: &[(&str, &str)]) -> Result<Self> {
+    /// With an empty store, TLS and a login.
+    pub(crate) fn start_secured(bench: &Bench) -> Result<Self> {
+        let dir = bench.scratch()?;
+        let mut server = Self::start_as(bench, dir.path().to_owned(), &[], &[])?;
+        server._dir = Some(dir);
+        Ok(server)
+    }
+
+    fn start_as(
+        bench: &Bench,
+        data: PathBuf,
+        variables: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Result<Self> {
         let mut command = Command::new(&bench.hostler);
         command.envs(variables.iter().copied());
         command.args([
             "server",
-            "--insecure",
             "--listen",
             "127.0.0.1:0",
             "--log-level",
             "warn",
             "--data-dir",
         ]);
-        command.arg(&data);
+        command.arg(&data).args(flags);
         let process = Spawned::start(command, Core::Server, &data)?;
         let url = process.told("listening on ")?;
         Ok(Self {

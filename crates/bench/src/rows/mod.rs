@@ -4,6 +4,7 @@ mod agent;
 mod beats;
 mod containers;
 mod fleet;
+mod idle;
 mod logs;
 mod memory;
 mod mutation;
@@ -27,7 +28,7 @@ pub(crate) struct Row {
     pub(crate) run: fn(&Bench) -> Result<Vec<Line>>,
 }
 
-pub(crate) const ROWS: [Row; 18] = [
+pub(crate) const ROWS: [Row; 19] = [
     Row {
         id: "C1",
         what: "processor time per beat",
@@ -37,6 +38,11 @@ pub(crate) const ROWS: [Row; 18] = [
         id: "C2",
         what: "processor time per REST beat",
         run: polls::row,
+    },
+    Row {
+        id: "C3",
+        what: "memory of idle connections",
+        run: idle::row,
     },
     Row {
         id: "C4",
