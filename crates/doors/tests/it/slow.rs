@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Nobody is left, and the listener ends.
-    async fn is_empty(self) {
+    async fn empties(self) {
         let empty = async {
             while self.crowd.counts().strangers > 0 {
                 sleep(Duration::from_secs(1)).await;
@@ -194,7 +194,7 @@ async fn who_connects_and_says_nothing_is_sent_away() {
     silent.write_all(PREFACE).await.unwrap();
     world.is_served().await;
     until_gone(&mut silent).await;
-    world.is_empty().await;
+    world.empties().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,7 +224,7 @@ async fn a_handshake_or_a_head_byte_by_byte_is_cut_off() {
     let taken = drip(&mut slow, head.into_iter()).await;
     assert!(taken < 120, "{taken}");
     world.is_served().await;
-    world.is_empty().await;
+    world.empties().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,7 +237,7 @@ async fn who_takes_nothing_of_their_answer_is_cut_off() {
     sleep(AGES / 2).await;
     let got = until_gone(&mut slow).await;
     assert!(got.starts_with(b"HTTP/1.1 200") && got.len() < LARGE);
-    world.is_empty().await;
+    world.empties().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,7 +255,7 @@ async fn a_slow_reader_who_takes_something_gets_it_all() {
         }
     }
     assert!(got > LARGE, "{got}");
-    world.is_empty().await;
+    world.empties().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,7 +302,7 @@ async fn a_body_that_comes_too_slowly_is_refused() {
         let answer = sender.send_request(large).await.unwrap();
         assert_eq!(answer.headers()["grpc-status"], "8", "{call}");
     }
-    world.is_empty().await;
+    world.empties().await;
     server.tasks.stop();
 }
 
@@ -326,7 +326,7 @@ async fn streams_that_are_opened_and_taken_back_end_the_connection() {
     let calm = frames(&said).into_iter().find(|(kind, _, _)| *kind == 7);
     let (_, _, why) = calm.expect("it is told why");
     assert_eq!(why[4..8], 11_u32.to_be_bytes(), "to calm down");
-    world.is_empty().await;
+    world.empties().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,7 +352,7 @@ async fn answers_that_nobody_takes_are_few_on_one_connection() {
         .iter()
         .filter(|it| it.0 == 3 && it.2 == 7_u32.to_be_bytes());
     assert_eq!((of(0), refused.count()), (0, ASKED as usize - 128));
-    world.is_empty().await;
+    world.empties().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,7 +407,7 @@ async fn many_strangers_keep_no_member_out() {
     assert_eq!((counts.members, counts.strangers), (2, 30));
     assert_eq!((counts.refused_of_address, counts.refused_crowded), (2, 1));
     drop((held, sender, before));
-    world.is_empty().await;
+    world.empties().await;
 }
 
 /// A frame of HTTP/2.
