@@ -15,12 +15,14 @@ use hostler_wire::api::{ErrandWord, ExecQuery, ForwardQuery};
 use hostler_wire::client::{Client, ErrandMessage, ErrandReceiver, ErrandSender};
 use hostler_wire::orchion::v1::StreamLogsRequest;
 use hostler_wire::orchion::v1::log_streamer_client::LogStreamerClient;
+use hostler_wire::persys::control::ControlMessage;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::access::Guarded;
+use crate::persys_world;
 use crate::server::{DEADLINE, spec};
 use crate::sockets::request;
 use crate::streams::Sse;
@@ -234,9 +236,16 @@ async fn what_was_opened_with_a_token_ends_when_its_time_is_over() {
     scene.guarded.server.shut_down().await;
 }
 
+fn showing<T>(bearer: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("authorization", bearer.parse().unwrap());
+    request
+}
+
 #[tokio::test]
 async fn streams_of_other_contracts_end_with_the_token_as_well() {
-    let doors = [Contract::Orchion, Contract::Spot];
+    let doors = [Contract::Orchion, Contract::Persys, Contract::Spot];
     let opened = Opened {
         doors: doors.map(|door| (door, Auth::Token)).into(),
         ..Opened::default()
@@ -251,8 +260,8 @@ async fn streams_of_other_contracts_end_with_the_token_as_well() {
     let created = send("/api/admin/clients/create", order).await.json();
     let text = |key: &str| created["client"][key].as_str().unwrap().to_owned();
     let (client, own) = (text("id"), format!("Bearer {}", text("token")));
-    let (id, token) = guarded.token_until(AccessRole::Viewer, None).await;
-    let viewer = format!("Bearer {token}");
+    let (id, token) = guarded.token_until(AccessRole::Operator, None).await;
+    let operator = format!("Bearer {token}");
     let open = async |path: &str, bearer: &str| {
         let headers = [("authorization", bearer), ("accept", "text/event-stream")];
         Sse::open(&guarded.server, path, &headers).await
@@ -260,15 +269,17 @@ async fn streams_of_other_contracts_end_with_the_token_as_well() {
     let of_client = format!("/api/events/stream/{client}");
     let mut clients = open(&of_client, &own).await;
     let streams = [
-        open(&of_client, &viewer).await,
-        open("/api/logs", &viewer).await,
+        open(&of_client, &operator).await,
+        open("/api/logs", &operator).await,
     ];
     let channel = LogStreamerClient::connect(guarded.server.url(""));
-    let mut request = tonic::Request::new(StreamLogsRequest::default());
-    let metadata = request.metadata_mut();
-    metadata.insert("authorization", viewer.parse().unwrap());
+    let request = showing(&operator, StreamLogsRequest::default());
     let answer = channel.await.unwrap().stream_logs(request).await;
     let mut entries = answer.unwrap().into_inner();
+    let mut persys = persys_world::client(&guarded.server.url("")).await;
+    let request = showing(&operator, stream::pending::<ControlMessage>());
+    let answer = persys.control_stream(request).await;
+    let mut orders = answer.unwrap().into_inner();
 
     guarded.submit(AccessVerb::Revoke { token: id }).await;
     for mut stream in streams {
@@ -283,6 +294,9 @@ async fn streams_of_other_contracts_end_with_the_token_as_well() {
             Err(status) => break status,
         }
     };
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    let order = tokio::time::timeout(DEADLINE, orders.message()).await;
+    let refused = order.unwrap().unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated);
     // The client's own is another, and ends when the client gets a new one.
     assert!(clients.next().await.is_some());
