@@ -345,6 +345,7 @@ impl Membership {
         }
         write("ca.pem", &member.roots)?;
         write("certificate.pem", &member.certificates)?;
+        self.begins_anew.store(false, Ordering::Release);
         self.tls.replace(&anchors, Some(shown))?;
         self.bare.replace(&anchors, None)?;
         if let Some(validity) = validity {
@@ -365,7 +366,7 @@ impl Membership {
         };
         let known = former(&self.dir);
         let mut prints = known.clone();
-        if self.begins_anew.swap(false, Ordering::AcqRel) {
+        if self.begins_anew.load(Ordering::Acquire) {
             prints.clear();
         } else {
             let before = certificates_in(&self.dir.join("ca.pem")).unwrap_or_default();

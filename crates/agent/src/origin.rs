@@ -1,19 +1,22 @@
 //! Whether this is the machine on which the node's identity was made, or its disk is a copy of that machine's or has moved.
 //!
 //! ```text
-//!   no marks kept, or one in common, or no kind in common ──► the same machine; the marks of now are kept
+//!   not rebooted since, no marks kept, one in common, or no kind in common ──► the same machine; what is told now is kept
 //!   another machine ─┬─ it can join by itself ──► a copy: what the disk brought is set aside, a new node begins
 //!                    └─ it cannot ──────────────► moved: it goes on as the node if the control plane lets it, which it does
 //!                                                 while no other machine is connected as that node; starts nothing before
 //! ```
 //!
 //! ```text
-//! <data>/agent/machine.json      the marks of the machine, and whose disk it is a copy of
+//! <data>/agent/machine.json      the marks of the machine, its last boot, and whose disk it is a copy of
 //! <data>/copied-from-<node>/     what came with a copied disk: nothing of it is used
 //! ```
 //!
-//! It is looked at once, before anything else of the data directory is. What can fail: a file or folder cannot be written
-//! or renamed; then the agent does not start, for it would pass itself off as somebody else.
+//! A folder that is a mount point keeps what came with it in a `copied-from-<node>` of its own.
+//!
+//! It is looked at once, before anything else of the data directory is. What can fail: another agent uses the directory;
+//! a file or folder cannot be read, written or renamed. Then the agent does not start, for it would pass itself off as
+//! somebody else.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,14 +27,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostler_kit::trust::Print;
 use hostler_model::NodeId;
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Origin, files};
+use crate::ledger::{self, Origin, files};
 use crate::{Machine, StartError};
 
-/// What an agent keeps about its node: its identity and intent, its units, its volumes.
-const KEPT: [&str; 3] = ["units", "volumes", "agent"];
+/// What an agent keeps about its node: its volumes, its units, its identity and intent. What is the likeliest to be a
+/// mount point goes first, and the agent's own last.
+const KEPT: [&str; 3] = ["volumes", "units", "agent"];
+/// In a folder of what was set aside: what is to be the agent's, until it is.
+const FRESH: &str = "fresh";
 /// Copies of copies that are set aside in one directory.
 const MOST_ASIDE: u32 = 1000;
 
@@ -74,6 +79,9 @@ struct Inner {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     marks: MachineMarks,
+    /// The machine's boot at which it was written last; empty if that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    boot_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     copied_from: Option<NodeId>,
 }
@@ -94,6 +102,20 @@ impl MachineMarks {
             && self.devices.is_disjoint(&other.devices)
     }
 
+    /// These, and of kinds that cannot be read now what was known of them.
+    fn or(self, known: &Self) -> Self {
+        let devices = if self.devices.is_empty() {
+            known.devices.clone()
+        } else {
+            self.devices
+        };
+        Self {
+            told: self.told.or_else(|| known.told.clone()),
+            product: self.product.or_else(|| known.product.clone()),
+            devices,
+        }
+    }
+
     /// All of them in one word.
     fn print(&self) -> String {
         let text = serde_json::to_vec(self).unwrap_or_default();
@@ -103,10 +125,10 @@ impl MachineMarks {
 
 impl Birthplace {
     /// Looks where the data directory is now, and sets aside what a copied disk has brought. `told` is what a person has
-    /// set as the machine's mark. While another agent uses the directory nothing is done: it will not start anyway.
+    /// set as the machine's mark.
     ///
     /// # Errors
-    /// [`StartError::Data`].
+    /// [`StartError::InUse`], [`StartError::Data`].
     pub fn look(
         data_dir: &Path,
         (machine, told): (&dyn Machine, Option<String>),
@@ -116,40 +138,58 @@ impl Birthplace {
             told,
             ..machine.marks()
         };
-        let looked = Self::look_at(data_dir, marks, admittance);
-        looked.map_err(|source| StartError::Data {
-            path: data_dir.display().to_string(),
-            source,
-        })
+        let boot_id = machine.facts().boot_id;
+        Self::look_at(data_dir, (marks, boot_id), admittance)
     }
 
-    fn look_at(data_dir: &Path, marks: MachineMarks, admittance: Admittance) -> io::Result<Self> {
+    fn look_at(
+        data_dir: &Path,
+        here: (MachineMarks, String),
+        admittance: Admittance,
+    ) -> Result<Self, StartError> {
+        let failed = |source: io::Error| StartError::Data {
+            path: data_dir.display().to_string(),
+            source,
+        };
         let dir = data_dir.join("agent");
-        files::make_dir(&dir)?;
+        files::make_dir(&dir).map_err(failed)?;
+        // Nobody else may look meanwhile. The ledger takes it again.
+        let _lock = ledger::lock(&dir)?;
+        Self::find(data_dir, here, admittance).map_err(failed)
+    }
+
+    fn find(
+        data_dir: &Path,
+        (marks, boot_id): (MachineMarks, String),
+        admittance: Admittance,
+    ) -> io::Result<Self> {
+        let dir = data_dir.join("agent");
         let path = dir.join("machine.json");
-        let lock = files::open_lock(&dir.join("lock"))?;
-        let is_free = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let known: Known = files::read(&path).unwrap_or(None).unwrap_or_default();
-        let now = Known {
+        let known = known(&dir, &path)?;
+        // A machine that did not reboot is the same one, whatever was taken out of it or is called otherwise now.
+        let is_same_boot = !boot_id.is_empty() && boot_id == known.boot_id;
+        let is_elsewhere = !is_same_boot && marks.is_other_than(&known.marks);
+        let here = |marks| Known {
             marks,
+            boot_id,
             copied_from: known.copied_from,
         };
-        let is_elsewhere = now.marks.is_other_than(&known.marks);
-        let (now, has_moved) = match (is_free && is_elsewhere, admittance) {
+        let (now, has_moved) = match (is_elsewhere, admittance) {
             (false, _) => {
-                if is_free && now != known {
+                let now = here(marks.or(&known.marks));
+                if now != known {
                     keep(&path, &now)?;
                 }
                 (now, false)
             }
-            (true, Admittance::Joins) => (begin_anew(data_dir, now.marks)?, false),
+            (true, Admittance::Joins) => (begin_anew(data_dir, here(marks))?, false),
             (true, Admittance::Needs) => {
                 tracing::warn!(
                     "this disk was made on another machine; nothing of its work is started before the control plane \
                      knows this one as its node"
                 );
                 set_intent_aside(&dir)?;
-                (now, true)
+                (here(marks), true)
             }
         };
         Ok(Self(Arc::new(Inner {
@@ -182,25 +222,55 @@ impl Birthplace {
     }
 }
 
+/// What an earlier agent wrote down. Where there is an identity, one that cannot be understood must not pass for none:
+/// a copy would be taken for the original.
+fn known(dir: &Path, path: &Path) -> io::Result<Known> {
+    let named = |error: &dyn std::fmt::Display| {
+        io::Error::other(format!("{} cannot be read: {error}", path.display()))
+    };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Known::default()),
+        Err(error) => return Err(named(&error)),
+    };
+    match serde_json::from_slice(&text) {
+        Ok(known) => Ok(known),
+        Err(error) if dir.join("identity.json").exists() => Err(named(&format!(
+            "{error}; if this is the machine on which the node was made, remove the file; if its disk was copied from \
+             another, remove the folder {}",
+            dir.display()
+        ))),
+        Err(_) => Ok(Known::default()),
+    }
+}
+
 fn keep(path: &Path, known: &Known) -> io::Result<()> {
     files::write(path, known)?;
     files::sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 /// The agent's folder goes last: until it has gone, the next start does this again.
-fn begin_anew(data_dir: &Path, marks: MachineMarks) -> io::Result<Known> {
+fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Known> {
     let fleet = files::read::<Origin>(&data_dir.join("agent").join("fleet.json"));
     let copied_from = fleet.ok().flatten().map(|origin| origin.node_id);
     let whose = copied_from.map_or_else(|| "another".to_owned(), |node| node.to_string());
     let aside = free_folder(data_dir, &format!("copied-from-{whose}"))?;
-    let known = Known { marks, copied_from };
-    let fresh = aside.join("fresh");
+    let known = Known {
+        copied_from,
+        ..here
+    };
+    let fresh = aside.join(FRESH);
     files::make_dir(&fresh)?;
     keep(&fresh.join("machine.json"), &known)?;
-    for name in KEPT {
-        match fs::rename(data_dir.join(name), aside.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    let name = aside.file_name().unwrap_or_default();
+    for kept in KEPT {
+        let (from, to) = (data_dir.join(kept), aside.join(kept));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_immovable(&error) && kept != "agent" => {
+                move_within(&from, Path::new(name))?;
+            }
+            moved => moved?,
         }
     }
     fs::rename(&fresh, data_dir.join("agent"))?;
@@ -214,11 +284,44 @@ fn begin_anew(data_dir: &Path, marks: MachineMarks) -> io::Result<Known> {
     Ok(known)
 }
 
+/// It is a mount point, or there is one of that name from a start that broke off.
+fn is_immovable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy
+            | io::ErrorKind::CrossesDevices
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+    )
+}
+
+/// Moves what lies in a folder into one of that name in it, on the same mount.
+fn move_within(folder: &Path, name: &Path) -> io::Result<()> {
+    let aside = folder.join(name);
+    files::make_dir(&aside)?;
+    let entries: io::Result<Vec<_>> = fs::read_dir(folder)?.collect();
+    for entry in entries? {
+        let from = entry.path();
+        // The second belongs to the file system.
+        if from == aside || entry.file_name() == "lost+found" {
+            continue;
+        }
+        match fs::rename(&from, aside.join(entry.file_name())) {
+            Err(error) if is_immovable(&error) && from.is_dir() => move_within(&from, name)?,
+            moved => moved?,
+        }
+    }
+    files::sync_dir(&aside)?;
+    files::sync_dir(folder)
+}
+
+/// A new one, or that of a start that broke off before the agent's own was moved.
 fn free_folder(data_dir: &Path, name: &str) -> io::Result<PathBuf> {
     let numbered = (2..MOST_ASIDE).map(|number| format!("{name}-{number}"));
     let names = std::iter::once(name.to_owned()).chain(numbered);
     let mut paths = names.map(|name| data_dir.join(name));
-    let free = paths.find(|path| !path.exists());
+    let is_begun = |path: &Path| path.join(FRESH).exists() && !path.join("agent").exists();
+    let free = paths.find(|path| !path.exists() || is_begun(path));
     let free = free.ok_or_else(|| io::Error::other("too many copies were set aside here"))?;
     files::make_dir(&free)?;
     Ok(free)
@@ -248,6 +351,11 @@ mod tests {
             product: some(product),
             devices: devices.iter().map(|it| (*it).to_owned()).collect(),
         }
+    }
+
+    /// A machine of that mark, and its boot.
+    fn booted(told: &str) -> (MachineMarks, String) {
+        (marks(told, "", &[]), format!("boot of {told}"))
     }
 
     #[test]
@@ -280,9 +388,8 @@ mod tests {
     fn what_a_copied_disk_brought_is_set_aside_as_a_whole_and_only_once() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path();
-        let look = |told: &str, admittance| {
-            Birthplace::look_at(data, marks(told, "", &[]), admittance).unwrap()
-        };
+        let look =
+            |told: &str, admittance| Birthplace::look_at(data, booted(told), admittance).unwrap();
         look("one", Admittance::Joins);
         for name in KEPT {
             fs::create_dir_all(data.join(name)).unwrap();
@@ -310,9 +417,7 @@ mod tests {
     fn a_disk_that_moved_starts_nothing_until_the_machine_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path();
-        let look = |told: &str| {
-            Birthplace::look_at(data, marks(told, "", &[]), Admittance::Needs).unwrap()
-        };
+        let look = |told: &str| Birthplace::look_at(data, booted(told), Admittance::Needs).unwrap();
         let intent = data.join("agent/intent/one.json");
         let wanted = || {
             fs::create_dir_all(intent.parent().unwrap()).unwrap();
@@ -329,5 +434,82 @@ mod tests {
         wanted();
         drop(look("two"));
         assert!(intent.exists());
+    }
+
+    #[test]
+    fn a_machine_that_did_not_reboot_is_the_same_and_what_was_known_of_it_stays_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        let look = |marks, boot: &str| {
+            Birthplace::look_at(data, (marks, boot.to_owned()), Admittance::Joins).unwrap();
+            fs::write(data.join("agent/of-it"), "").unwrap();
+        };
+        let kept = || -> Known {
+            let text = fs::read(data.join("agent/machine.json")).unwrap();
+            serde_json::from_slice(&text).unwrap()
+        };
+        look(marks("", "board", &["a"]), "one");
+        look(marks("", "", &[]), "two");
+        assert_eq!(kept().marks, marks("", "board", &["a"]), "nothing was read");
+        assert_eq!(kept().boot_id, "two");
+        look(marks("", "board", &["b"]), "two");
+        look(marks("", "other", &["c"]), "two");
+        assert_eq!(kept().marks, marks("", "other", &["c"]));
+        assert!(!data.join("copied-from-another").exists());
+        look(marks("", "third", &[]), "three");
+        assert!(data.join("copied-from-another/agent/of-it").exists());
+        assert_eq!(kept().marks, marks("", "third", &[]));
+    }
+
+    #[test]
+    fn marks_that_cannot_be_understood_are_an_error_where_there_is_an_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        let look = || Birthplace::look_at(data, booted("one"), Admittance::Joins);
+        fs::create_dir(data.join("agent")).unwrap();
+        let path = data.join("agent/machine.json");
+        fs::write(&path, "half of").unwrap();
+        fs::write(data.join("agent/identity.json"), "{}").unwrap();
+        let error = look().unwrap_err();
+        assert!(matches!(error, StartError::Data { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"half of");
+        fs::remove_file(data.join("agent/identity.json")).unwrap();
+        look().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_looked_at_while_another_agent_uses_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let agent = dir.path().join("agent");
+        fs::create_dir(&agent).unwrap();
+        let held = ledger::lock(&agent).unwrap();
+        let look = || Birthplace::look_at(dir.path(), booted("one"), Admittance::Joins);
+        let error = look().unwrap_err();
+        assert!(matches!(error, StartError::InUse { .. }), "{error}");
+        drop(held);
+        look().unwrap();
+    }
+
+    #[test]
+    fn a_start_that_broke_off_is_gone_on_with_and_a_folder_that_stays_is_emptied_into_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        let look = |told: &str| Birthplace::look_at(data, booted(told), Admittance::Joins).unwrap();
+        look("one");
+        let aside = data.join("copied-from-another");
+        // The volumes had gone, and are there again; the rest had not.
+        for path in ["fresh", "volumes/before"] {
+            fs::create_dir_all(aside.join(path)).unwrap();
+        }
+        for path in ["volumes/local", "volumes/lost+found", "units/one"] {
+            fs::create_dir_all(data.join(path)).unwrap();
+        }
+        look("two");
+        assert!(!data.join("copied-from-another-2").exists());
+        assert!(aside.join("agent").exists() && aside.join("units/one").exists());
+        assert!(!aside.join("fresh").exists());
+        let within = data.join("volumes/copied-from-another");
+        assert!(within.join("local").exists() && !data.join("volumes/local").exists());
+        assert!(data.join("volumes/lost+found").exists());
     }
 }

@@ -106,11 +106,18 @@ fn refuse_another(
     (record, machine): (&Node, &Machine),
     now: Duration,
 ) -> Result<(), Refusal> {
-    let is_alive = pulse.judge(now, Duration::ZERO) == Verdict::Alive;
+    let verdict = pulse.judge(now, Duration::ZERO);
     let session = pulse.session();
-    if is_alive && session.is_some_and(|session| session.machine.is_other_than(machine)) {
+    let is_there = verdict == Verdict::Alive
+        && session.is_some_and(|session| session.machine.is_other_than(machine));
+    // A connection that broke may be back in a moment: the place is the former machine's while its lease runs.
+    let is_awaited = verdict != Verdict::Silent
+        && pulse
+            .machine()
+            .is_some_and(|former| former.is_replaced_by(machine));
+    if is_there || is_awaited {
         let sentence = format!(
-            "another machine is connected with the identity of {}",
+            "another machine is connected with the identity of {}, or was a moment ago",
             record.name
         );
         let advice = "if it was just rebooted, wait a moment; if its disk is a copy of that machine's, start its agent \

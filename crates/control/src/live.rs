@@ -67,6 +67,8 @@ pub(crate) struct Pulse {
     unit_usage: BTreeMap<UnitId, UnitUsage>,
     beats: u64,
     session: Option<Session>,
+    /// That of the newest session, which may be over.
+    machine: Option<Machine>,
     sessions: u64,
     observed: BTreeMap<UnitId, ObservedUnit>,
     digest: u64,
@@ -100,6 +102,12 @@ impl Machine {
         self.boot_id != other.boot_id
             || self.hostname != other.hostname
             || (is_marked && self.own != other.own)
+    }
+
+    /// Whether it is another even if this one has been rebooted, or was changed, since it was heard.
+    pub(crate) fn is_replaced_by(&self, other: &Self) -> bool {
+        let is_marked = !self.own.is_empty() && !other.own.is_empty();
+        is_marked && self.own != other.own && self.boot_id != other.boot_id
     }
 }
 
@@ -173,6 +181,7 @@ impl Pulse {
             unit_usage: BTreeMap::new(),
             beats: 0,
             session: None,
+            machine: None,
             sessions: 0,
             observed: BTreeMap::new(),
             digest: 0,
@@ -309,6 +318,7 @@ impl Pulse {
         told: (Duration, Timestamp),
     ) -> (u64, CancellationToken) {
         self.sessions += 1;
+        self.machine = Some(machine.clone());
         let closed = CancellationToken::new();
         let session = Session {
             number: self.sessions,
@@ -344,6 +354,11 @@ impl Pulse {
 
     pub(crate) const fn session(&self) -> Option<&Session> {
         self.session.as_ref()
+    }
+
+    /// The machine that opened the newest session, which may be over.
+    pub(crate) const fn machine(&self) -> Option<&Machine> {
+        self.machine.as_ref()
     }
 
     /// What these words about units say of their health that was not known. What is told for the first time is

@@ -128,15 +128,7 @@ impl Trust {
     /// The nodes that have not said that they believe the authority that signs now.
     #[must_use]
     pub fn behind(&self, control: &Control) -> Vec<String> {
-        let print = self.0.signing.borrow().to_string();
-        let view = control.view();
-        let has_key = |node: NodeId| {
-            let mut aliases = view.aliases_of(AliasOwner::Node(node));
-            aliases.any(|alias| alias.key.scope == KEY_SCOPE)
-        };
-        let nodes = view.nodes().filter(|node| !node.is_gone());
-        let behind = nodes.filter(|it| it.believes.as_ref() != Some(&print) && has_key(it.id));
-        behind.map(|node| node.name.clone()).collect()
+        behind(control, self.print())
     }
 
     /// The certificates that members believe, as text.
@@ -187,13 +179,15 @@ impl Trust {
     /// may be refused afterwards.
     pub async fn rotate(&self, control: &Control, actor: Actor) -> Result<Print, Refusal> {
         self.refuse_where_foreign()?;
-        if self.now().authority.roots().len() >= MOST_ROOTS {
+        let now = self.now();
+        if now.authority.roots().len() >= MOST_ROOTS {
             let sentence =
                 "the authority has had a new key too often since its old ones were let go";
             let advice = "let them go with `hostler authority retire`; nothing was changed";
             return Err(Refusal::new(Code::Overloaded, sentence, advice));
         }
-        self.change(Authority::rotated).await?;
+        let judged = now.authority.print();
+        self.change(judged, Authority::rotated).await?;
         let print = self.print();
         let told = AccessVerb::AuthorityRotated {
             print: print.to_string(),
@@ -206,21 +200,25 @@ impl Trust {
     /// join tokens and logins from before.
     ///
     /// # Errors
-    /// `authority-in-use` while there are such nodes, unless it is forced; else as for [`Trust::rotate`].
+    /// `authority-in-use` while there are such nodes, unless it is forced; `overloaded` if the authority has got a new
+    /// key meanwhile; else as for [`Trust::rotate`].
     pub async fn retire(
         &self,
         control: &Control,
         (actor, is_forced): (Actor, bool),
     ) -> Result<(), Refusal> {
         self.refuse_where_foreign()?;
-        if self.now().authority.roots().len() < 2 {
+        let now = self.now();
+        if now.authority.roots().len() < 2 {
             return Ok(());
         }
-        let behind = self.behind(control);
+        let judged = now.authority.print();
+        let behind = behind(control, judged);
         if !behind.is_empty() && !is_forced {
             return Err(in_use(behind));
         }
-        self.change(|authority, _| authority.retired()).await?;
+        self.change(judged, |authority, _| authority.retired())
+            .await?;
         let told = Verb::Access(Box::new(AccessVerb::AuthorityRetired));
         control.submit(actor, told).await.map(|_| ())
     }
@@ -235,9 +233,11 @@ impl Trust {
         Err(Refusal::new(Code::Forbidden, sentence, advice))
     }
 
-    /// The next authority, made of the one that is, is used from now on.
+    /// The next authority, made of the one that is, is used from now on. Nothing changes if that is not the one that
+    /// was judged.
     async fn change(
         &self,
+        judged: Print,
         next: impl FnOnce(&Authority, Duration) -> Result<Authority, TrustError> + Send + 'static,
     ) -> Result<(), Refusal> {
         let trust = self.clone();
@@ -247,15 +247,22 @@ impl Trust {
                 .changing
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let next = next(&trust.now().authority, wall(&trust.0.clock))?;
-            trust.take(next)?;
+            let now = trust.now();
+            if now.authority.print() != judged {
+                return Err(changed_meanwhile());
+            }
+            let next = next(&now.authority, wall(&trust.0.clock)).map_err(unwritten)?;
+            // What it is shown with is made first: a file that says more than is in use would lock nodes out.
+            let shown = trust.shown_by(next).map_err(unwritten)?;
+            shown.0.authority.save().map_err(unwritten)?;
+            trust.show(shown).map_err(unwritten)?;
             // It is in use: that the copy for people could not be written is no reason to try again.
             if let Err(error) = trust.publish() {
                 tracing::warn!(%error, "the authority's certificates could not be written for people");
             }
-            Ok::<_, TrustError>(())
+            Ok(())
         });
-        changed.await.map_err(unwritten)?.map_err(unwritten)
+        changed.await.map_err(unwritten)?
     }
 
     /// Looks after what the server shows until the family stops.
@@ -294,14 +301,17 @@ impl Trust {
             return Ok(());
         }
         let authority = Authority::load(&self.0.config.authority_path())?;
-        self.take(authority)?;
+        self.show(self.shown_by(authority)?)?;
         tracing::info!("the server shows a new certificate");
         self.publish()
     }
 
-    fn take(&self, authority: Authority) -> Result<(), TrustError> {
+    fn shown_by(&self, authority: Authority) -> Result<(Now, Shown), TrustError> {
         let of = (&self.0.config, &self.0.key);
-        let (now, shown) = Now::of(authority, of, wall(&self.0.clock))?;
+        Now::of(authority, of, wall(&self.0.clock))
+    }
+
+    fn show(&self, (now, shown): (Now, Shown)) -> Result<(), TrustError> {
         self.0.tls.replace(shown, now.authority.roots())?;
         let print = now.authority.print();
         let mut held = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
@@ -371,6 +381,19 @@ impl TrustConfig {
     }
 }
 
+/// The nodes that have not said that they believe that authority.
+fn behind(control: &Control, print: Print) -> Vec<String> {
+    let print = print.to_string();
+    let view = control.view();
+    let has_key = |node: NodeId| {
+        let mut aliases = view.aliases_of(AliasOwner::Node(node));
+        aliases.any(|alias| alias.key.scope == KEY_SCOPE)
+    };
+    let nodes = view.nodes().filter(|node| !node.is_gone());
+    let behind = nodes.filter(|it| it.believes.as_ref() != Some(&print) && has_key(it.id));
+    behind.map(|node| node.name.clone()).collect()
+}
+
 fn wall(clock: &Arc<dyn Clock>) -> Duration {
     Duration::from_millis(clock.wall_millis())
 }
@@ -404,8 +427,72 @@ fn in_use(behind: Vec<String>) -> Refusal {
     }
 }
 
+fn changed_meanwhile() -> Refusal {
+    let sentence = "the authority has got a new key meanwhile";
+    Refusal::new(Code::Overloaded, sentence, "ask again; nothing was changed")
+}
+
 fn unwritten(error: impl std::fmt::Display) -> Refusal {
     let sentence = format!("the authority could not be written: {error}");
     let advice = "look for a full or failing disk; what was goes on";
     Refusal::new(Code::StoreUnavailable, sentence, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_kit::SystemClock;
+
+    use super::*;
+
+    /// A server with a certificate that somebody else made.
+    fn open(dir: &Path) -> (Trust, PathBuf) {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let other = Authority::open(&dir.join("other.pem"), wall(&clock)).unwrap();
+        let (certificate, key) = (dir.join("certificate.pem"), dir.join("key.pem"));
+        let credentials = Credentials::open(&key).unwrap();
+        let request = credentials.request().unwrap();
+        let issued = other.sign_node(&request.0, "fleet", wall(&clock)).unwrap();
+        std::fs::write(&certificate, issued.pem()).unwrap();
+        let config = TrustConfig {
+            dir: dir.join("trust"),
+            certificate: Some((certificate.clone(), key)),
+            ..TrustConfig::default()
+        };
+        (Trust::open(config, clock).unwrap(), certificate)
+    }
+
+    #[tokio::test]
+    async fn a_change_that_cannot_be_shown_is_not_written_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let (trust, certificate) = open(dir.path());
+        let path = dir.path().join("trust/authority.pem");
+        let (before, print) = (std::fs::read(&path).unwrap(), trust.print());
+        let whole = std::fs::read(&certificate).unwrap();
+        std::fs::write(&certificate, "half of it").unwrap();
+        let refused = trust.change(print, Authority::rotated).await.unwrap_err();
+        assert_eq!(refused.code, Code::StoreUnavailable);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(trust.print(), print);
+        std::fs::write(&certificate, whole).unwrap();
+        // Authorities are named by the millisecond.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        trust.change(print, Authority::rotated).await.unwrap();
+        assert_ne!(trust.print(), print);
+        let written = Authority::load(&path).unwrap();
+        assert_eq!(written.roots(), trust.now().authority.roots());
+    }
+
+    #[tokio::test]
+    async fn what_was_judged_of_another_key_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (trust, _) = open(dir.path());
+        let judged = trust.print();
+        trust.change(judged, Authority::rotated).await.unwrap();
+        let retired = trust.change(judged, |authority, _| authority.retired());
+        assert_eq!(retired.await.unwrap_err().code, Code::Overloaded);
+        assert_eq!(trust.now().authority.roots().len(), 2);
+        let retired = trust.change(trust.print(), |authority, _| authority.retired());
+        retired.await.unwrap();
+        assert_eq!(trust.now().authority.roots().len(), 1);
+    }
 }

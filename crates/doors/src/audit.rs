@@ -3,12 +3,12 @@
 //! ```text
 //!   gate (ours) ─────────┐
 //!   watched (others') ───┼─ what changes, acts on a copy, tells secrets, or is refused ──► requests-….jsonl
-//!   session door ────────┘                                    └─ by nobody we know ─────► strangers-….jsonl
+//!   session door ────────┘                           └─ refused to nobody we know ──────► strangers-….jsonl
 //! ```
 //!
-//! What strangers do has files of its own, so that no flood of it pushes out what members did. A line is queued before
-//! its answer is sent, also when whoever asked goes away in between. Beats write nothing. Bodies and queries are not
-//! kept, for they may hold secrets. Owns two series of `kit::Lines`, which say what happens when the disk fails.
+//! What strangers are refused has files of its own, so that no flood of it pushes out what was done. A line is queued
+//! before its answer is sent, also when whoever asked goes away in between. Beats write nothing. Bodies and queries are
+//! not kept, for they may hold secrets. Owns two series of `kit::Lines`, which say what happens when the disk fails.
 
 use std::fmt::Display;
 use std::io;
@@ -21,7 +21,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use hostler_kit::trust::veiled;
 use hostler_kit::{Clock, Lines, Series};
-use hostler_model::{Refusal, Timestamp, TokenId};
+use hostler_model::{Code, Refusal, Timestamp, TokenId};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -44,6 +44,8 @@ const STRANGERS: Series = Series {
 };
 /// Most bytes of what a path names.
 const THING_BYTES: usize = 256;
+/// Most bytes of a method, which whoever calls may invent.
+const METHOD_BYTES: usize = 64;
 /// Where gRPC says how a call ended, when it ended at once.
 const GRPC_STATUS: &str = "grpc-status";
 
@@ -60,6 +62,8 @@ const QUIET: &[&str] = &[
 ];
 /// Routes that tell a secret to who only reads.
 const TELLING: &[&str] = &["/api/admin/clients/{client}/token"];
+/// Routes that are open to strangers everywhere, and change nothing for them.
+const COMING_IN: &[&str] = &["/login", "/logout"];
 /// Calls of gRPC that change something. `UpdateNode` is a beat that says more.
 const CALLS: &[&str] = &[
     "RegisterNode",
@@ -96,6 +100,14 @@ pub(crate) struct By {
 /// What an answer is about, where its path does not say it.
 #[derive(Debug, Clone)]
 pub(crate) struct Thing(pub String);
+
+/// Why an answer is a refusal, where its body does not say it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Why(pub Code);
+
+/// Marks an answer that refuses who asks, and not what is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeptOut;
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -171,6 +183,7 @@ impl Audit {
         (thing, refusal): (&str, Option<&Refusal>),
     ) {
         let Some(books) = &self.0 else { return };
+        let outcome = refusal.map_or(Outcome::Done, |_| Outcome::Refused);
         let line = Line {
             at: books.now(),
             actor: by,
@@ -180,11 +193,11 @@ impl Audit {
             route: None,
             thing: shown_thing(thing),
             request: None,
-            outcome: refusal.map_or(Outcome::Done, |_| Outcome::Refused),
+            outcome,
             status: None,
             code: refusal.map(|refusal| refusal.code.to_string()),
         };
-        books.of(by).write(text(&line)).await;
+        books.of(by, outcome).write(text(&line)).await;
     }
 }
 
@@ -193,8 +206,9 @@ impl Books {
         Timestamp::from_millis(self.clock.wall_millis()).to_string()
     }
 
-    fn of(&self, by: &By) -> &Lines {
-        if by.kind == NOBODY {
+    /// What was done belongs to the members' file, whoever did it.
+    fn of(&self, by: &By, outcome: Outcome) -> &Lines {
+        if by.kind == NOBODY && outcome == Outcome::Refused {
             &self.strangers
         } else {
             &self.requests
@@ -292,13 +306,17 @@ impl Entry {
     ) -> impl Future<Output = ()> + Send + use<> {
         let line = self.end(response, code);
         async move {
-            if let Some((books, by, line)) = line {
-                books.of(&by).write(line).await;
+            if let Some((books, ended, line)) = line {
+                ended.file(&books).write(line).await;
             }
         }
     }
 
-    fn end(&mut self, response: &Response, code: Option<&str>) -> Option<(Arc<Books>, By, String)> {
+    fn end(
+        &mut self,
+        response: &Response,
+        code: Option<&str>,
+    ) -> Option<(Arc<Books>, Ended, String)> {
         self.is_over = true;
         // A door that knows in its own way who asks says who it was.
         if let Some(by) = response.extensions().get::<By>() {
@@ -306,7 +324,7 @@ impl Entry {
         }
         let status = response.status();
         let call = self.call().and_then(|_| call_code(response.headers()));
-        if !self.matters() && !is_about_identity(status, call) {
+        if !self.matters() && !is_about_identity(response, call) {
             return None;
         }
         let books = Arc::clone(self.access.audit().0.as_ref()?);
@@ -316,11 +334,13 @@ impl Entry {
             _ if status.is_client_error() => Outcome::Refused,
             _ => Outcome::Done,
         };
+        let why = || response.extensions().get::<Why>();
         let code = code.map(str::to_owned);
+        let code = code.or_else(|| why().map(|why| why.0.to_string()));
         let code = code.or_else(|| call.map(|call| format!("{call:?}")));
         let thing = response.extensions().get::<Thing>();
-        let (by, line) = self.line(&books, outcome, (Some(status.as_u16()), code, thing));
-        Some((books, by, line))
+        let (ended, line) = self.line(&books, outcome, (Some(status.as_u16()), code, thing));
+        Some((books, ended, line))
     }
 
     /// Whether it is written down also when all is well.
@@ -343,7 +363,7 @@ impl Entry {
         books: &Books,
         outcome: Outcome,
         (status, code, thing): (Option<u16>, Option<String>, Option<&Thing>),
-    ) -> (By, String) {
+    ) -> (Ended, String) {
         let by = match (&self.by, &self.who) {
             (Some(by), _) => by.clone(),
             (None, Some(who)) => self.access.by(who),
@@ -352,12 +372,14 @@ impl Entry {
         let route = self.route.as_ref().map(MatchedPath::as_str);
         let named = route.map(|route| named_by(route, &self.path));
         let thing = thing.map_or_else(|| named.unwrap_or_default(), |thing| thing.0.clone());
+        let method = cut(self.call().unwrap_or(self.method.as_str()), METHOD_BYTES);
+        let is_idle = route.is_some_and(|route| COMING_IN.contains(&route));
         let line = Line {
             at: books.now(),
             actor: &by,
             peer: self.peer.map(|peer| peer.addr.to_string()),
             door: self.door,
-            method: self.call().unwrap_or(self.method.as_str()),
+            method: &method,
             route,
             thing: shown_thing(&thing),
             request: self.request.as_ref().and_then(|id| id.to_str().ok()),
@@ -366,7 +388,20 @@ impl Entry {
             code,
         };
         let line = text(&line);
-        (by, line)
+        let outcome = if is_idle { Outcome::Refused } else { outcome };
+        (Ended { by, outcome }, line)
+    }
+}
+
+/// Who it was and how it ended, as far as it chooses the file. A stranger to whom nothing was done counts as refused.
+struct Ended {
+    by: By,
+    outcome: Outcome,
+}
+
+impl Ended {
+    fn file<'a>(&self, books: &'a Books) -> &'a Lines {
+        books.of(&self.by, self.outcome)
     }
 }
 
@@ -376,8 +411,8 @@ impl Drop for Entry {
             return;
         }
         if let Some(books) = &self.access.audit().0 {
-            let (by, line) = self.line(books, Outcome::BrokenOff, (None, None, None));
-            books.of(&by).offer(line);
+            let (ended, line) = self.line(books, Outcome::BrokenOff, (None, None, None));
+            ended.file(books).offer(line);
         }
     }
 }
@@ -396,7 +431,7 @@ async fn watch(
         return next.run(request).await;
     }
     let mut entry = Entry::begin(&access, door, &request);
-    entry.by(access.by_client(request.headers()));
+    entry.by(access.by_client(request.headers(), request.extensions().get()));
     let response = next.run(request).await;
     entry.answered(&response, None).await;
     response
@@ -414,14 +449,19 @@ fn matters(method: &Method, route: &str, call: Option<&str>) -> bool {
     *method != Method::OPTIONS && !QUIET.contains(&route)
 }
 
-fn is_about_identity(status: StatusCode, call: Option<tonic::Code>) -> bool {
-    matches!(
-        status,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
-    ) || matches!(
-        call,
-        Some(tonic::Code::Unauthenticated | tonic::Code::PermissionDenied)
-    )
+fn is_about_identity(response: &Response, call: Option<tonic::Code>) -> bool {
+    // Handlers say the same of things that are used up.
+    let is_kept_out = || response.extensions().get::<KeptOut>().is_some();
+    let is_about_caller = match call {
+        Some(tonic::Code::Unauthenticated | tonic::Code::PermissionDenied) => true,
+        Some(tonic::Code::ResourceExhausted) => is_kept_out(),
+        _ => false,
+    };
+    is_about_caller
+        || matches!(
+            response.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+        )
 }
 
 /// How a call ended that ended badly and at once.
@@ -440,12 +480,18 @@ fn named_by(route: &str, path: &str) -> String {
 
 /// What is named, in few bytes, and without a token that somebody took for a name.
 fn shown_thing(thing: &str) -> Option<String> {
-    let mut shown = veiled(thing).into_owned();
-    let end = (0..=THING_BYTES.min(shown.len()))
+    let shown = cut(thing, THING_BYTES);
+    (!shown.is_empty()).then_some(shown)
+}
+
+/// What somebody else has written, veiled, and at most so many bytes of it.
+fn cut(word: &str, most: usize) -> String {
+    let mut shown = veiled(word).into_owned();
+    let end = (0..=most.min(shown.len()))
         .rev()
         .find(|&end| shown.is_char_boundary(end));
     shown.truncate(end.unwrap_or_default());
-    (!shown.is_empty()).then_some(shown)
+    shown
 }
 
 fn text(line: &Line<'_>) -> String {
@@ -495,6 +541,17 @@ mod tests {
         assert_eq!(shown.as_deref(), Some("hostler_…"));
         assert_eq!(shown_thing(&"é".repeat(200)).unwrap().len(), THING_BYTES);
         assert_eq!(shown_thing(""), None);
+        assert_eq!(cut(&"x".repeat(5_000), METHOD_BYTES).len(), METHOD_BYTES);
+    }
+
+    #[test]
+    fn too_many_attempts_are_about_who_asks_and_what_is_used_up_is_not() {
+        let exhausted = Some(tonic::Code::ResourceExhausted);
+        let mut response = Response::new(axum::body::Body::empty());
+        assert!(!is_about_identity(&response, exhausted));
+        response.extensions_mut().insert(KeptOut);
+        assert!(is_about_identity(&response, exhausted));
+        assert!(!is_about_identity(&response, Some(tonic::Code::NotFound)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use crate::Access;
 use crate::access::{Knock, Shown};
+use crate::audit::KeptOut;
 
 /// The calls that need no identity. What a machine says with them is small, and said at once.
 const OF_STRANGERS: [&str; 2] = ["/Join", "/Renew"];
@@ -57,11 +58,20 @@ pub(crate) async fn admit(
     let own = |headers: &HeaderMap| (admit.own)(headers);
     match admit.access.admit_to(admit.contract, knock, own) {
         Ok((who, _)) => {
-            request.extensions_mut().insert(who);
-            next.run(request).await
+            request.extensions_mut().insert(who.clone());
+            let mut response = next.run(request).await;
+            admit.access.tell_by(&who, &mut response);
+            response
         }
-        Err(refusal) => status(refusal).into_http::<Body>(),
+        Err(refusal) => kept_out(status(refusal)),
     }
+}
+
+/// The answer to whoever may not come in.
+pub(crate) fn kept_out(status: Status) -> Response {
+    let mut response = status.into_http::<axum::body::Body>();
+    response.extensions_mut().insert(KeptOut);
+    response
 }
 
 /// A refusal of who asks, in gRPC's words.

@@ -131,7 +131,7 @@ impl Parts {
         if self.access.opens(Contract::Spot) {
             all = all.merge(watched("spot", spot::beside(self)));
         }
-        all.merge(reflection::beside(self, &told))
+        all.merge(watched("reflection", reflection::beside(self, &told)))
     }
 }
 

@@ -72,7 +72,7 @@ async fn admit(State(access): State<Access>, request: Request, next: Next) -> Re
     let who = access.who(headers, peer);
     match who.and_then(|who| who.check(Need::Role(AccessRole::Viewer))) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refused(refusal).into_http(),
+        Err(refusal) => grpc::kept_out(refused(refusal)),
     }
 }
 

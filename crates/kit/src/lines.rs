@@ -277,8 +277,14 @@ impl Keeper {
             return Ok(());
         };
         if let Err(error) = open.file.write_all(text.as_bytes()) {
-            // Half a line is no line.
-            let _ = open.file.set_len(open.bytes);
+            // Half a line is no line. One that stays is ended when the file is opened again.
+            if let Err(error) = open.file.set_len(open.bytes)
+                && !self.is_failing
+            {
+                tracing::warn!(dir = %self.dir.display(), %error, "half a line stays");
+            }
+            // What was written before is not to be lost with it.
+            self.sync();
             self.file = None;
             return Err(error);
         }

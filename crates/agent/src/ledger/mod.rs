@@ -144,21 +144,7 @@ impl Ledger {
         for path in [&dir, &dir.join("intent"), &dir.join("commands")] {
             files::make_dir(path).map_err(|error| failed(path, error))?;
         }
-        let path = dir.join("lock");
-        let lock = files::open_lock(&path).map_err(|error| failed(&path, error))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let pid = std::fs::read_to_string(&path)
-                    .ok()
-                    .and_then(|pid| pid.trim().parse().ok());
-                return Err(StartError::InUse {
-                    path: dir.display().to_string(),
-                    pid,
-                });
-            }
-            Err(error) => return Err(failed(&path, error.into())),
-        }
+        let lock = lock(&dir)?;
         // Only for people and for the message above; the lock itself is what counts.
         let _ = files::overwrite(&lock, &format!("{}\n", std::process::id()));
         for path in [&dir, &dir.join("intent"), &dir.join("commands")] {
@@ -279,6 +265,26 @@ impl Ledger {
         for path in &paths[..surplus] {
             let _ = files::delete(path);
         }
+    }
+}
+
+/// The lock on the agent's folder, which is there; held for as long as the file is open.
+pub(crate) fn lock(dir: &Path) -> Result<File, StartError> {
+    let path = dir.join("lock");
+    let failed = |source: io::Error| StartError::Data {
+        path: path.display().to_string(),
+        source,
+    };
+    let lock = files::open_lock(&path).map_err(failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse {
+            path: dir.display().to_string(),
+            pid: std::fs::read_to_string(&path)
+                .ok()
+                .and_then(|pid| pid.trim().parse().ok()),
+        }),
+        Err(error) => Err(failed(error.into())),
     }
 }
 

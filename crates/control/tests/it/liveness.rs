@@ -171,6 +171,17 @@ async fn another_machine_with_the_same_identity_is_refused_while_the_first_is_al
     assert_eq!(ours.beat(1, Usage::default(), 0), BeatVerdict::Accepted);
     drop(ours);
     node.disconnect();
+    let come = |boot_id: &'static str, own: &'static str| {
+        let marks = Marks { boot_id, own };
+        let attached = control.attach(node.id(), marks, Arc::new(NoLink));
+        attached.map(drop).map_err(|refusal| refusal.code)
+    };
+    let copy = || come("boot of a clone", "board of another");
+    assert_eq!(copy(), Err(Code::NodeIdentityInUse), "it may be back");
+    assert_eq!(come("boot 2 of one", "board of one"), Ok(()), "a reboot");
+    assert_eq!(copy(), Err(Code::NodeIdentityInUse));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(copy(), Ok(()), "the lease is over");
     assert!(attach().is_ok(), "a machine that was rebooted comes back");
     stop(control).await;
 }

@@ -22,6 +22,7 @@ mod warrant;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
 use hostler_control::{Control, Trust};
 use hostler_kit::Entropy;
 use hostler_kit::trust::{Bearer, Print, Secret, secret};
@@ -206,28 +207,49 @@ impl Access {
             return By::anonymous();
         }
         let shown = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
-        let shown = shown.and_then(bearer).and_then(Bearer::parse);
-        By::nobody(shown.and_then(|shown| shown.id.parse().ok()))
+        shown
+            .and_then(bearer)
+            .map_or_else(|| By::nobody(None), stranger)
     }
 
     /// The same at another contract's door, which knows clients by tokens of its own.
-    pub(crate) fn by_client(&self, headers: &HeaderMap) -> By {
+    pub(crate) fn by_client(&self, headers: &HeaderMap, peer: Option<&Peer>) -> By {
         if let Some(who) = self.known(headers) {
             return self.by(&who);
         }
         let view = self.0.control.view();
         let client = spot::bearer(headers).and_then(|token| view.account_by_token(token));
         let client = client.map(|it| By::known("client", &it.name, &it.id));
-        client.unwrap_or_else(|| self.by_shown(headers))
+        drop(view);
+        let key = peer.and_then(|peer| peer.key).filter(|_| self.is_guarded());
+        let node = || key.and_then(|key| self.node(key).ok());
+        client
+            .or_else(|| node().map(|id| self.by(&Who::Node(id))))
+            .unwrap_or_else(|| self.by_shown(headers))
+    }
+
+    /// Tells the audit who it was that another contract's door has let in, unless that has been told.
+    pub(crate) fn tell_by(&self, who: &Who, response: &mut Response) {
+        let told = response.extensions_mut();
+        // What somebody shows where nobody is asked still names them.
+        if !matches!(who, Who::Anybody | Who::Nobody) && told.get::<By>().is_none() {
+            told.insert(self.by(who));
+        }
     }
 
     /// What somebody holds who was let in.
     pub(crate) fn warrant(&self, who: &Who) -> Warrant {
+        self.warrant_in(who, None)
+    }
+
+    /// The same of somebody who may be known by the session of a browser.
+    pub(crate) fn warrant_in(&self, who: &Who, session: Option<&Session>) -> Warrant {
         let token = match who {
             Who::Person { token, .. } => Some(*token),
             _ => None,
         };
-        Warrant::new(&self.0.control, token)
+        let session = session.map(|session| (self.clone(), session.cookie.clone()));
+        Warrant::new(&self.0.control, token, session)
     }
 
     /// Who sends this.
@@ -542,6 +564,11 @@ impl Who {
 fn good<'a>(control: &Control, token: Option<&'a Arc<ApiToken>>) -> Option<&'a Arc<ApiToken>> {
     let now = Timestamp::from_millis(control.clock().wall_millis());
     token.filter(|token| !token.is_expired(now))
+}
+
+/// Somebody who showed that token, which is worth nothing here.
+pub(crate) fn stranger(token: &str) -> By {
+    By::nobody(Bearer::parse(token).and_then(|shown| shown.id.parse().ok()))
 }
 
 fn worthless() -> Refusal {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use hostler_kit::Clock;
 use hostler_kit::trust::Secret;
 use hostler_model::TokenId;
+use tokio::sync::watch;
 
 /// How long a session lasts, used or not.
 pub(super) const LIFE: Duration = Duration::from_secs(12 * 60 * 60);
@@ -27,6 +28,8 @@ pub(super) struct Sessions {
     clock: Arc<dyn Clock>,
     /// By the hash of the cookie.
     open: Mutex<BTreeMap<String, Open>>,
+    /// Marked whenever one may have ended before its time.
+    changes: watch::Sender<()>,
 }
 
 /// A session as it is kept.
@@ -41,6 +44,7 @@ impl Sessions {
         Self {
             clock,
             open: Mutex::new(BTreeMap::new()),
+            changes: watch::Sender::new(()),
         }
     }
 
@@ -57,6 +61,8 @@ impl Sessions {
         }
         let ends_at = now + LIFE;
         open.insert(cookie.hash(), Open { token, ends_at });
+        drop(open);
+        self.changes.send_replace(());
     }
 
     /// The token that the cookie stands for, and for how long yet.
@@ -70,6 +76,12 @@ impl Sessions {
 
     pub(super) fn end(&self, cookie: &Secret) {
         self.open().remove(&cookie.hash());
+        self.changes.send_replace(());
+    }
+
+    /// Is marked whenever a session may have ended before its time.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<String, Open>> {

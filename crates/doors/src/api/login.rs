@@ -29,7 +29,8 @@ use super::pages::{self, escaped};
 use super::refuse::{Failure, status};
 use super::take::read;
 use super::{Api, origin};
-use crate::access::{Cookie, FORM_LIFE, Session, Who, is_proof, proof};
+use crate::access::{Cookie, FORM_LIFE, Session, Who, is_proof, proof, stranger};
+use crate::audit::Why;
 
 const PATH: &str = "/login";
 const LOGOUT: &str = "/logout";
@@ -101,10 +102,16 @@ pub(super) async fn login(State(api): State<Api>, request: Request) -> Result<Re
     };
     let session = match begun {
         Ok(session) => session,
-        Err(refusal) if pages::wants_page(&headers) => {
-            return Ok(shown(&api, &headers, Some(&refusal)));
+        Err(refusal) => {
+            let (why, by) = (Why(refusal.code), stranger(form.token.trim()));
+            let mut response = match pages::wants_page(&headers) {
+                true => shown(&api, &headers, Some(&refusal)),
+                false => Failure(refusal).into_response(),
+            };
+            response.extensions_mut().insert(why);
+            response.extensions_mut().insert(by);
+            return Ok(response);
         }
-        Err(refusal) => return Err(Failure(refusal)),
     };
     // What was logged in before is not, whoever it was.
     api.access.end_session(&headers);
@@ -134,7 +141,9 @@ pub(super) async fn logout(
     let headers = request.headers().clone();
     let sent = headers.get("x-csrf-token").cloned();
     let form = read_form(request).await?;
-    if let Some(Extension(session)) = session {
+    // Whoever shows a token as well came in by that, and logs out all the same.
+    let session = session.map(|session| session.0);
+    if let Some(session) = session.or_else(|| api.access.session(&headers)) {
         let sent = sent.as_ref().and_then(|it| it.to_str().ok());
         if !session.is_proof(sent.unwrap_or(&form.csrf)) {
             return Err(Failure(not_ours()));

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::Api;
 use super::refuse::Failure;
-use crate::access::{Warrant, Who};
+use crate::access::{Session, Warrant, Who};
 
 /// Most bytes of a body that is no spec.
 const BODY_BYTES: usize = 64 << 10;
@@ -72,7 +72,8 @@ impl FromRequestParts<Api> for Stay {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Infallible> {
         let who = parts.extensions.get().unwrap_or(&Who::Nobody);
-        Ok(Self(api.access.warrant(who)))
+        let session = parts.extensions.get::<Session>();
+        Ok(Self(api.access.warrant_in(who, session)))
     }
 }
 

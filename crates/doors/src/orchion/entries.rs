@@ -2,7 +2,8 @@
 //! gateway's server-sent events.
 //!
 //! A reader begins with what happens next, as the contract has it. It pulls from the bounded log: one that is too slow
-//! finds a gap and is told so, and holds nobody up. The streams end when the server does.
+//! finds a gap and is told so, and holds nobody up. The streams end when the server does, and when who reads
+//! them may not any more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Request, Response, Status};
 
 use super::{Door, picture};
+use crate::access::{Warrant, Who};
 
 /// Entries that one look at the log takes.
 const CHUNK: usize = 256;
@@ -213,9 +215,10 @@ pub(super) fn recent(control: &Control) -> String {
     serde_json::to_string(&written).unwrap_or_default()
 }
 
-/// The entries from now on, as server-sent events.
+/// The entries from now on, as server-sent events, for as long as they may be read.
 pub(super) fn events(
     control: &Control,
+    stay: Warrant,
 ) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<>> {
     let start = tokio::time::Instant::now() + KEEP_ALIVE;
     let mut beat = tokio::time::interval_at(start, KEEP_ALIVE);
@@ -225,7 +228,8 @@ pub(super) fn events(
         beat,
         is_greeted: false,
     };
-    let events = stream::unfold(told, Told::next);
+    // The contract has no last word here.
+    let events = stream::unfold(told, Told::next).take_until(Box::pin(stay.over()));
     Sse::new(until_the_end(events, control.tasks().clone()).map(Ok))
 }
 
@@ -239,14 +243,19 @@ impl LogStreamer for Door {
 
     async fn stream_logs(
         &self,
-        _: Request<v1::StreamLogsRequest>,
+        request: Request<v1::StreamLogsRequest>,
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
+        let who = request.extensions().get().unwrap_or(&Who::Nobody);
+        let stay = self.access.warrant(who);
         let entries = stream::unfold(Tail::start(&self.control), |mut tail| async {
             let entry = Some(tail.next().await?.into_wire());
             Some((Ok(v1::StreamLogsResponse { entry }), tail))
         });
         let entries = until_the_end(entries, self.control.tasks().clone());
-        Ok(Response::new(entries.boxed()))
+        let entries = stay.limit(entries, |refusal| {
+            Err(Status::unauthenticated(refusal.sentence))
+        });
+        Ok(Response::new(entries))
     }
 }
 

@@ -9,12 +9,12 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use hostler_model::{Code, Contract};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{Door, entries, picture};
-use crate::access::Knock;
+use crate::access::{Knock, Who};
 
 /// What pages may do with a route.
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +41,10 @@ pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: 
     let admitted = (door.access).admit_to(Contract::Orchion, knock, |headers| door.shown(headers));
     let refusal = match admitted {
         Ok((who, _)) => {
-            request.extensions_mut().insert(who);
-            return next.run(request).await;
+            request.extensions_mut().insert(who.clone());
+            let mut response = next.run(request).await;
+            door.access.tell_by(&who, &mut response);
+            return response;
         }
         Err(refusal) => refusal,
     };
@@ -74,13 +76,21 @@ async fn nodes(State(door): State<Door>, method: Method) -> Response {
 }
 
 /// A stream for who asks for one, as dashboards do; else the newest entries as a list.
-async fn logs(State(door): State<Door>, method: Method, headers: HeaderMap) -> Response {
+async fn logs(
+    State(door): State<Door>,
+    who: Option<Extension<Who>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     const OPENNESS: Openness = Openness {
         methods: "GET, OPTIONS",
         headers: "Cache-Control",
     };
     let response = match method {
-        Method::GET if wants_stream(&headers) => entries::events(&door.control).into_response(),
+        Method::GET if wants_stream(&headers) => {
+            let who = who.map_or(Who::Nobody, |who| who.0);
+            entries::events(&door.control, door.access.warrant(&who)).into_response()
+        }
         Method::GET => {
             let json = [(header::CONTENT_TYPE, "application/json")];
             (json, entries::recent(&door.control)).into_response()

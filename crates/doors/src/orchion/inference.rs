@@ -11,6 +11,7 @@ use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use futures::stream::{self, BoxStream};
+use hostler_model::{Code, Refusal};
 use hostler_wire::orchion::v1;
 use hostler_wire::orchion::v1::orchion_llm_server::OrchionLlm;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
@@ -20,7 +21,7 @@ use tonic::Status;
 
 use super::Door;
 use super::gateway::{Openness, open, refused, wrong_method};
-use crate::access::Who;
+use crate::access::{Shown, Who};
 use crate::secret;
 
 const OPENNESS: Openness = Openness {
@@ -84,7 +85,7 @@ async fn ask(
         && !is_somebody
         && !is_key(key, request.headers())
     {
-        return Err(refused(StatusCode::UNAUTHORIZED, "Unauthorized"));
+        return Err(no_key(door, &request));
     }
     let body = Limited::new(request.into_body(), BODY_BYTES).collect();
     let bytes = match tokio::time::timeout(PATIENCE, body).await {
@@ -95,6 +96,19 @@ async fn ask(
     let body = serde_json::from_slice(&bytes);
     let body = body.map_err(|error| bad(&format!("Invalid JSON: {error}")))?;
     read(&body).map_err(|what| bad(&format!("Invalid request: {what}")))
+}
+
+/// A key that is wrong is an attempt; many of them from one address are refused as such.
+fn no_key(door: &Door, request: &Request) -> Response {
+    let refusal = Refusal::new(Code::Unauthenticated, "Unauthorized", "send the key");
+    let refusal = match door.shown(request.headers()) {
+        Shown::Worthless => door.access.failed(request.extensions().get(), refusal),
+        Shown::Known(_) | Shown::Nothing => refusal,
+    };
+    match refusal.code {
+        Code::TooManyAttempts => refused(StatusCode::TOO_MANY_REQUESTS, &refusal.sentence),
+        _ => refused(StatusCode::UNAUTHORIZED, &refusal.sentence),
+    }
 }
 
 fn bad(sentence: &str) -> Response {

@@ -33,7 +33,8 @@ mod workloads;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use hostler_control::Control;
 use hostler_control::fleet::LeaseRules;
@@ -48,8 +49,9 @@ use self::holders::{Holders, Say};
 use self::notes::Notes;
 use self::service::Service;
 use crate::access::Shown;
+use crate::audit::By;
 use crate::reflection::{self, Told};
-use crate::{Parts, grpc};
+use crate::{Parts, Peer, grpc};
 
 const PATH: &str = "/persys.control.v1.AgentControl/{*method}";
 
@@ -153,8 +155,9 @@ pub(crate) fn beside(parts: &Parts) -> Router {
         let tasks = watched.control.tasks().clone();
         tasks.spawn_until_stop("persys agents", drive::watch(watched));
     });
+    let service = Service(door, parts.access.clone());
     Router::new()
-        .route_service(PATH, AgentControlServer::new(Service(door)))
+        .route_service(PATH, AgentControlServer::new(service))
         .route_layer(from_fn(grpc::only_calls))
 }
 
@@ -167,7 +170,22 @@ pub(crate) fn beside_others(parts: &Parts) -> Router {
 /// The routes on a listener of their own, with the contract's answers for unknown paths.
 pub(crate) fn alone(parts: &Parts) -> Router {
     let reflection = reflection::beside(parts, &[TOLD]);
-    beside(parts).merge(reflection).fallback(unknown)
+    beside(parts)
+        .route_layer(from_fn(tell_key))
+        .merge(reflection)
+        .fallback(unknown)
+}
+
+/// Tells the audit who called. This port asks nobody, but for a certificate of Persys's own where it is so set up.
+async fn tell_key(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>();
+    let key = peer.and_then(|peer| peer.key);
+    let by = key.map_or_else(By::anonymous, |key| {
+        By::known("program", Contract::Persys.as_str(), &key)
+    });
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(by);
+    response
 }
 
 /// The routes of Persys's second port: `/metrics` and `/health`.

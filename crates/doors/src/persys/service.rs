@@ -17,13 +17,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Door, beat, register, stream, views, words, workloads};
+use crate::Access;
+use crate::access::Who;
 
 /// Messages that wait for an agent to read them.
 const ANSWERS: usize = 32;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-pub(super) struct Service(pub(super) Arc<Door>);
+pub(super) struct Service(pub(super) Arc<Door>, pub(super) Access);
 
 impl Service {
     async fn counted<T>(
@@ -165,7 +167,9 @@ impl AgentControl for Service {
         request: Request<Streaming<ControlMessage>>,
     ) -> Answer<Self::ControlStreamStream> {
         let (answers, stream) = mpsc::channel(ANSWERS);
-        let held = stream::hold(Arc::clone(&self.0), request.into_inner(), answers);
+        let who = request.extensions().get().unwrap_or(&Who::Nobody);
+        let stay = self.1.warrant(who);
+        let held = stream::hold(Arc::clone(&self.0), (request.into_inner(), stay), answers);
         self.0.control.tasks().spawn("persys stream", held);
         let opened = async { Ok(ReceiverStream::new(stream)) };
         self.counted("ControlStream", opened).await

@@ -7,7 +7,8 @@
 //!
 //! The contract has no answers on the stream: a refusal ends it with a status. Each heartbeat tells all that is on
 //! the node, so the first one stands for its list. What was told is told again if the next heartbeats do not show
-//! it. Owned by one task for each stream; a newer stream, or the node's removal, ends it.
+//! it. Owned by one task for each stream; a newer stream, the node's removal, or the end of the token that opened it
+//! ends it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::drive::{MACHINE, no_logs};
 use super::holders::Say;
 use super::want::{self, Goal, Want};
 use super::{Door, beat, register};
+use crate::access::Warrant;
 
 /// How long an agent may take for the first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
@@ -44,7 +46,7 @@ type Answers = mpsc::Sender<Result<ControlMessage, Status>>;
 /// Holds the stream until it ends, and says why.
 pub(super) async fn hold(
     door: Arc<Door>,
-    mut messages: Streaming<ControlMessage>,
+    (mut messages, stay): (Streaming<ControlMessage>, Warrant),
     answers: Answers,
 ) {
     let held = Box::pin(converse(&door, &mut messages, &answers));
@@ -52,6 +54,7 @@ pub(super) async fn hold(
         biased;
         end = held => end,
         () = door.control.tasks().stopping() => Err(Status::unavailable("the server is stopping")),
+        refusal = stay.over() => Err(Status::unauthenticated(refusal.sentence)),
     };
     if let Err(status) = end {
         // Nobody may be there to read it, and then nothing is lost.

@@ -132,6 +132,14 @@ impl Asking {
         }
     }
 
+    /// Writes down that a machine has joined by saying so, as it may where there is no login.
+    async fn joined(&self, name: &str) {
+        let by = By::anonymous();
+        let audit = self.access.audit();
+        let who = (&by, self.peer.as_ref());
+        audit.machine(who, "Join", (name, None)).await;
+    }
+
     /// Writes down that it was refused.
     async fn refused(&self, call: &'static str, thing: &str, refusal: &Refusal) {
         let by = match self.shown {

@@ -212,10 +212,18 @@ impl Conversation {
             announcement.name.clone(),
             announcement.facts.boot_id.clone(),
         );
+        // Where there is login, a machine has joined before.
+        let is_new = announcement.key.is_none()
+            && (self.control.view())
+                .node_by_alias(&announcement.identity)
+                .is_none();
         let verb = Verb::Announce(Box::new(announcement));
         match self.control.submit(Actor::Node(name.clone()), verb).await? {
             Reply::Node { id, .. } => {
                 tracing::info!(node = %id, name, contract = "session", "node joined");
+                if is_new {
+                    self.who.joined(&name).await;
+                }
                 Ok((id, boot_id))
             }
             other => Err(unexpected(&other)),

@@ -1,19 +1,24 @@
 //! `GET /api/events/stream/{client}`: what happens to a client's agents, as server-sent events.
 //!
-//! A stream begins with `CONNECTED` and says `HEARTBEAT` every half minute. It ends when the server stops.
+//! A stream begins with `CONNECTED` and says `HEARTBEAT` every half minute. It ends when the server stops, and when who
+//! reads it may not any more.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::sse::{self, Sse};
+use futures::StreamExt as _;
 use futures::stream::{self, Stream};
-use hostler_model::{AccountId, EventKind};
+use hostler_model::{AccountId, AccountStatus, EventKind};
+use http::HeaderMap;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::answer::No;
+use super::who::{Asker, bearer};
 use super::{Spot, notices, show};
+use crate::access::Who;
 
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
@@ -21,6 +26,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 struct Place {
     spot: Spot,
     client: AccountId,
+    /// The client's own token, where that let the reader in.
+    token: Option<String>,
     news: watch::Receiver<u64>,
     told: u64,
     waiting: std::collections::VecDeque<sse::Event>,
@@ -29,19 +36,40 @@ struct Place {
 pub(super) async fn events(
     State(spot): State<Spot>,
     Path(client): Path<String>,
+    (Asker(who), headers): (Asker, HeaderMap),
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, No> {
     let client = spot.client_of(&client)?.id;
+    let stay = spot.access.warrant(&who);
+    let token = match who {
+        Who::Account(_) => bearer(&headers).map(str::to_owned),
+        _ => None,
+    };
     let news = spot.control.watch_events();
     let told = *news.borrow();
     let connected = named("CONNECTED", json!({"client_id": client.to_string()}), &spot);
     let place = Place {
         spot,
         client,
+        token,
         news,
         told,
         waiting: [connected].into(),
     };
-    Ok(Sse::new(stream::unfold(place, next)))
+    // The contract has no last word.
+    let told = stream::unfold(place, next).take_until(Box::pin(stay.over()));
+    Ok(Sse::new(told))
+}
+
+impl Place {
+    /// Whether the client's token is still its token. A change of it is news.
+    fn is_let_in(&self) -> bool {
+        let Some(token) = &self.token else {
+            return true;
+        };
+        let view = self.spot.control.view();
+        view.account_by_token(token)
+            .is_some_and(|it| it.id == self.client && it.status == AccountStatus::Active)
+    }
 }
 
 async fn next(mut place: Place) -> Option<(Result<sse::Event, Infallible>, Place)> {
@@ -56,6 +84,9 @@ async fn next(mut place: Place) -> Option<(Result<sse::Event, Infallible>, Place
             () = tasks.stopping() => return None,
             woken = tokio::time::timeout(HEARTBEAT, place.news.changed()) => woken,
         };
+        if !place.is_let_in() {
+            return None;
+        }
         match woken {
             Err(_) => {
                 let beat = named("HEARTBEAT", json!({}), &place.spot);

@@ -84,8 +84,10 @@ pub(super) async fn admit(
 ) -> Response {
     match spot.admitted(&mut request).await {
         Ok(who) => {
-            request.extensions_mut().insert(who);
-            next.run(request).await
+            request.extensions_mut().insert(who.clone());
+            let mut response = next.run(request).await;
+            spot.access.tell_by(&who, &mut response);
+            response
         }
         Err(no) => no.into_response(),
     }

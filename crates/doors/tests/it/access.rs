@@ -70,6 +70,7 @@ impl Guarded {
             secured = Some(parts.router(Dialect::Hostler));
             for (contract, dialect) in [
                 (Contract::Orchion, Dialect::Orchion),
+                (Contract::Persys, Dialect::Persys),
                 (Contract::Spot, Dialect::Spot),
             ] {
                 alone.push((contract, parts.router(dialect)));

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use hostler_control::ControlConfig;
-use hostler_doors::{Access, Audit, Dialect};
+use hostler_doors::{Access, Audit, Auth, Dialect, Opened};
 use hostler_kit::trust::{ClientTls, Credentials};
 use hostler_kit::{Clock, SystemClock};
-use hostler_model::AccessRole;
+use hostler_model::{AccessRole, Contract};
 use hostler_wire::orchion::v1::RegisterNodeRequest;
+use hostler_wire::persys::control::DeleteWorkloadRequest;
 use hostler_wire::session::v1::session_client::SessionClient;
 use hostler_wire::session::v1::{JoinRequest, RenewRequest};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
+use tonic::transport::Endpoint;
 
 use crate::access::{Guarded, greet};
 use crate::orchion;
+use crate::persys_world;
 use crate::server::{DEADLINE, Server, spec, store};
 use crate::spot::{Spot, registration};
 
@@ -286,6 +289,108 @@ async fn other_contracts_doors_are_watched_and_their_beats_are_not() {
         "{text}"
     );
     spot.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_is_done_at_other_doors_is_the_members_whoever_did_it() {
+    let doors = [Contract::Orchion, Contract::Spot];
+    let opened = Opened {
+        doors: doors.map(|door| (door, Auth::Contract)).into(),
+        ..Opened::default()
+    };
+    let guarded = Guarded::opening(opened, |_, _| {}).await;
+    let admin = guarded.token(AccessRole::Admin).await;
+    let bearer = format!("Bearer {admin}");
+    let shown = [("authorization", bearer.as_str())];
+    let send = async |path: &str, headers: &[(&str, &str)], body: String| {
+        guarded.server.send(Method::POST, path, headers, body).await
+    };
+    let order = json!({"name": "acme", "email": "acme@example.com"}).to_string();
+    let created = send("/api/admin/clients/create", &shown, order).await;
+    let token = Spot::ok(&created)["client"]["token"].clone();
+    // The client's token comes in the body, and is known to the handler alone.
+    let mut body = registration("one", "i-1");
+    for token in [token.clone(), "token-of-nobody".into()] {
+        body["client_token"] = token;
+        send("/api/agents/register", &[], body.to_string()).await;
+    }
+    // The contract asks nobody here.
+    let mut agent = orchion::agent(&guarded.server).await;
+    orchion::register(&mut agent, orchion::node("o-1"))
+        .await
+        .unwrap();
+    // Persys's own port knows nobody but by certificates.
+    let url = format!("http://{}", guarded.own[&Contract::Persys]);
+    let mut persys = persys_world::client(&url).await;
+    persys
+        .delete_workload(DeleteWorkloadRequest::default())
+        .await
+        .unwrap();
+    // Whoever calls may call it what they like.
+    let call = [("content-type", "application/grpc")];
+    let long = "x".repeat(300);
+    for method in [admin.as_str(), &long] {
+        let path = format!("/orchion.v1.Orchestrator/{method}");
+        send(&path, &call, String::new()).await;
+    }
+    let told = |lines: &[Value]| -> Vec<(String, String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let told = lines.iter().map(|line| {
+            let actor = &line["actor"];
+            let (kind, name) = (text(&actor["kind"]), text(&actor["name"]));
+            (kind, name, text(&line["outcome"]))
+        });
+        told.collect()
+    };
+    let line = |kind: &str, name: &str, outcome: &str| {
+        (kind.to_owned(), name.to_owned(), outcome.to_owned())
+    };
+    let (lines, text) = guarded.audit("requests").await;
+    let expected = [
+        line("person", "admin", "done"),
+        line("client", "acme", "done"),
+        line("nobody", "", "done"),
+        line("anonymous", "", "done"),
+    ];
+    assert_eq!(told(&lines), expected);
+    let token = token.as_str().unwrap();
+    assert!(!text.contains(token), "{text}");
+    let (lines, text) = guarded.audit("strangers").await;
+    let nobody = || line("nobody", "", "refused");
+    assert_eq!(told(&lines), [nobody(), nobody(), nobody()]);
+    assert_eq!(lines[1]["method"], "hostler_…");
+    assert_eq!(lines[2]["method"], "x".repeat(64));
+    assert!(!text.contains("token-of-nobody"), "{text}");
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_joins_by_its_hello_is_written_down_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let audit = Audit::open(dir.path(), &clock).unwrap();
+    let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
+        parts.access = Access::open(&parts.control).audited(audit.clone());
+        parts.router(Dialect::Hostler)
+    })
+    .await;
+    for round in 0..2 {
+        let endpoint = Endpoint::from_shared(server.url("")).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        let greeted = greet(channel, "identity-of-box").await;
+        assert!(greeted.is_ok() || round > 0, "{greeted:?}");
+    }
+    audit.flush().await;
+    let text = std::fs::read_to_string(dir.path().join("requests-00000001.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    let joined = of(&lines, "Join");
+    assert_eq!(joined.len(), 1, "{text}");
+    assert_eq!(
+        (&joined[0]["actor"]["kind"], &joined[0]["door"]),
+        (&"anonymous".into(), &"session".into())
+    );
+    server.shut_down().await;
 }
 
 #[tokio::test]

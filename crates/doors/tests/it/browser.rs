@@ -13,7 +13,7 @@ use reqwest::header::SET_COOKIE;
 use reqwest::{Method, StatusCode};
 
 use crate::access::{Guarded, routes};
-use crate::server::{Answer, Server, spec};
+use crate::server::{Answer, DEADLINE, Server, spec};
 
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml");
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -106,6 +106,16 @@ impl Browser {
     fn take(&self, name: &str, value: &str) {
         let mut cookies = self.cookies.lock().unwrap();
         cookies.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Follows the events, as a page does.
+    async fn follow(&self) -> reqwest::Response {
+        let cookie = format!("{SESSION}={}", self.cookie(SESSION).unwrap());
+        let url = format!("{}/api/v1/events?follow=true", self.base);
+        let opened = self.http.get(url).header("cookie", cookie).send().await;
+        let opened = opened.unwrap();
+        assert_eq!(opened.status(), StatusCode::OK);
+        opened
     }
 
     async fn csrf(&self) -> String {
@@ -313,6 +323,84 @@ async fn a_session_ends_with_its_token_when_asked_to_and_with_its_server() {
         .is_problem(401, "unauthenticated");
     let led = browser.get("/", &[HTML]).await;
     assert_eq!(led.header("location"), "/login");
+    guarded.server.shut_down().await;
+}
+
+/// All that a stream says until it ends, with a refusal as its last word.
+async fn ends(stream: reqwest::Response) {
+    let text = tokio::time::timeout(DEADLINE, stream.text()).await;
+    let text = text.unwrap().unwrap();
+    let (_, last) = text.trim_end().rsplit_once("event:").unwrap();
+    assert!(
+        last.trim_start().starts_with("problem") && last.contains("unauthenticated"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_page_follows_ends_with_its_session() {
+    let clock = Arc::new(Ahead {
+        clock: SystemClock::new(),
+        seconds: AtomicU64::new(0),
+    });
+    let guarded = Guarded::under(Arc::<Ahead>::clone(&clock)).await;
+    let token = guarded.token(AccessRole::Viewer).await;
+    let (browser, other) = (Browser::new(&guarded), Browser::new(&guarded));
+    browser.log_in(&token).await;
+    other.log_in(&token).await;
+    let (followed, of_other) = (browser.follow().await, other.follow().await);
+    let body = format!("csrf={}", browser.csrf().await);
+    let left = browser.post_form("/logout", HTML, &body).await;
+    assert_eq!(left.status.as_u16(), 303);
+    ends(followed).await;
+    // Its time is over, too; that somebody logs in makes it look.
+    other.get("/api/v1/whoami", &[]).await.json();
+    clock.seconds.store(12 * 60 * 60, Ordering::Relaxed);
+    browser.log_in(&token).await;
+    ends(of_other).await;
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_shows_a_token_beside_the_cookie_logs_out_all_the_same() {
+    let guarded = Guarded::start().await;
+    let token = guarded.token(AccessRole::Viewer).await;
+    let browser = Browser::new(&guarded);
+    browser.log_in(&token).await;
+    let (cookie, csrf) = (browser.cookie(SESSION).unwrap(), browser.csrf().await);
+    let bearer = format!("Bearer {token}");
+    let leave = async |proof: &str| -> Answer {
+        let say = [("authorization", bearer.as_str()), ("x-csrf-token", proof)];
+        browser.send(Method::POST, "/logout", &say, "").await
+    };
+    leave("wrong").await.is_problem(403, "forbidden");
+    assert_eq!(leave(&csrf).await.status.as_u16(), 204);
+    browser.take(SESSION, &cookie);
+    browser
+        .get("/api/v1/whoami", &[])
+        .await
+        .is_problem(401, "unauthenticated");
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_login_that_failed_is_written_down_with_its_code_and_the_tokens_id() {
+    let guarded = Guarded::start().await;
+    let (id, _) = guarded.token_until(AccessRole::Viewer, None).await;
+    let browser = Browser::new(&guarded);
+    let refused = browser.log_in(&format!("hostler_{id}_wrong")).await;
+    assert_eq!(refused.status.as_u16(), 401);
+    let (lines, text) = guarded.audit("strangers").await;
+    let line = lines.last().unwrap();
+    assert_eq!(
+        (&line["route"], &line["code"], &line["actor"]["id"]),
+        (
+            &"/login".into(),
+            &"unauthenticated".into(),
+            &id.to_string().into()
+        )
+    );
+    assert!(!text.contains("wrong"), "{text}");
     guarded.server.shut_down().await;
 }
 

@@ -9,15 +9,20 @@ use futures::stream::{self, BoxStream};
 use hostler_control::fake::FakeNode;
 use hostler_control::fleet::AccessVerb;
 use hostler_control::{Link, LogRecord, LogRequest, Tunnel, Tunnels};
-use hostler_model::{AccessRole, Errand, Refusal, Timestamp, UnitId};
+use hostler_doors::{Auth, Opened};
+use hostler_model::{AccessRole, Contract, Errand, Refusal, Timestamp, UnitId};
 use hostler_wire::api::{ErrandWord, ExecQuery, ForwardQuery};
 use hostler_wire::client::{Client, ErrandMessage, ErrandReceiver, ErrandSender};
+use hostler_wire::orchion::v1::StreamLogsRequest;
+use hostler_wire::orchion::v1::log_streamer_client::LogStreamerClient;
+use hostler_wire::persys::control::ControlMessage;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::access::Guarded;
+use crate::persys_world;
 use crate::server::{DEADLINE, spec};
 use crate::sockets::request;
 use crate::streams::Sse;
@@ -229,6 +234,76 @@ async fn what_was_opened_with_a_token_ends_when_its_time_is_over() {
     );
     assert!(scene.guarded.now() >= end, "it lasted for its time");
     scene.guarded.server.shut_down().await;
+}
+
+fn showing<T>(bearer: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("authorization", bearer.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn streams_of_other_contracts_end_with_the_token_as_well() {
+    let doors = [Contract::Orchion, Contract::Persys, Contract::Spot];
+    let opened = Opened {
+        doors: doors.map(|door| (door, Auth::Token)).into(),
+        ..Opened::default()
+    };
+    let guarded = Guarded::opening(opened, |_, _| {}).await;
+    let admin = format!("Bearer {}", guarded.token(AccessRole::Admin).await);
+    let send = async |path: &str, body: String| {
+        let shown = [("authorization", admin.as_str())];
+        guarded.server.send(Method::POST, path, &shown, body).await
+    };
+    let order = json!({"name": "acme", "email": "acme@example.com"}).to_string();
+    let created = send("/api/admin/clients/create", order).await.json();
+    let text = |key: &str| created["client"][key].as_str().unwrap().to_owned();
+    let (client, own) = (text("id"), format!("Bearer {}", text("token")));
+    let (id, token) = guarded.token_until(AccessRole::Operator, None).await;
+    let operator = format!("Bearer {token}");
+    let open = async |path: &str, bearer: &str| {
+        let headers = [("authorization", bearer), ("accept", "text/event-stream")];
+        Sse::open(&guarded.server, path, &headers).await
+    };
+    let of_client = format!("/api/events/stream/{client}");
+    let mut clients = open(&of_client, &own).await;
+    let streams = [
+        open(&of_client, &operator).await,
+        open("/api/logs", &operator).await,
+    ];
+    let channel = LogStreamerClient::connect(guarded.server.url(""));
+    let request = showing(&operator, StreamLogsRequest::default());
+    let answer = channel.await.unwrap().stream_logs(request).await;
+    let mut entries = answer.unwrap().into_inner();
+    let mut persys = persys_world::client(&guarded.server.url("")).await;
+    let request = showing(&operator, stream::pending::<ControlMessage>());
+    let answer = persys.control_stream(request).await;
+    let mut orders = answer.unwrap().into_inner();
+
+    guarded.submit(AccessVerb::Revoke { token: id }).await;
+    for mut stream in streams {
+        while stream.next().await.is_some() {}
+    }
+    let refused = loop {
+        match tokio::time::timeout(DEADLINE, entries.message())
+            .await
+            .unwrap()
+        {
+            Ok(entry) => assert!(entry.is_some(), "it ends with a word"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    let order = tokio::time::timeout(DEADLINE, orders.message()).await;
+    let refused = order.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    // The client's own is another, and ends when the client gets a new one.
+    assert!(clients.next().await.is_some());
+    let path = format!("/api/admin/clients/{client}/regenerate-token");
+    assert!(send(&path, String::new()).await.status.is_success());
+    while clients.next().await.is_some() {}
+    guarded.server.shut_down().await;
 }
 
 #[tokio::test]

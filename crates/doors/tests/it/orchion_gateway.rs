@@ -169,6 +169,18 @@ async fn the_key_guards_inference_and_nothing_else() {
     beat(&mut agent(&server).await, "x")
         .await
         .expect_err("it is unknown, and not unauthorized");
+    // Guesses are counted; who knows the key, or shows none, is not kept out by those of others.
+    let post = async |shown: &str| {
+        let request = format!("POST /v1/embeddings{shown}\n\n{{}}");
+        say(&addr, &request).await.status
+    };
+    let mut statuses = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        statuses.insert(post("\nauthorization: Bearer guess").await);
+    }
+    assert_eq!(statuses, [401, 429].into());
+    assert_eq!(post("\nauthorization: Bearer secret").await, 400);
+    assert_eq!(post("").await, 401);
     server.shut_down().await;
 }
 

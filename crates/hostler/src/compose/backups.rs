@@ -2,7 +2,7 @@
 //! looked over, loses its name, and is sent from then on. One backup is made at a time.
 //!
 //! A task does all of it, and ends by itself when nobody waits any more: a copy that is under way is never met by the
-//! next. What can fail: the disk, with `store-unavailable`. What a killed server leaves is removed by the next backup.
+//! next. What can fail: the disk, with `store-unavailable`. What a killed server leaves is removed by the next start.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -26,6 +26,8 @@ use crate::backup::{FORMAT, KEYS, Manifest, STORE, Source, Stretch, lay_out};
 
 /// The copy's name in the data directory while it is made.
 const COPY: &str = "backup.copy";
+/// The same before it is whole, as the store calls it.
+const PARTIAL: &str = "backup.copy.partial";
 /// How long the copy may take to be made.
 const MAKING: Duration = Duration::from_secs(1_800);
 /// How long a reader may take nothing.
@@ -46,6 +48,7 @@ pub(super) struct StoreBackups {
 
 impl StoreBackups {
     pub(super) fn new(store: Arc<SqliteStore>, control: &Control, data_dir: &Path) -> Arc<Self> {
+        sweep(data_dir);
         Arc::new(Self {
             store,
             control: control.clone(),
@@ -109,20 +112,32 @@ async fn make(
     (data_dir, keys): (PathBuf, bool),
 ) -> Result<Vec<Stretch>, Refusal> {
     let copy = data_dir.join(COPY);
-    remove(&copy).map_err(|error| failed(&error))?;
+    let (at, beside) = (copy.clone(), data_dir.clone());
     // Before the copy and after it: keys that change meanwhile might not open what was copied.
-    let before = held(&data_dir, keys)?;
+    let before = blocking(move || {
+        remove(&at).map_err(|error| failed(&error))?;
+        held(&beside, keys)
+    });
+    let before = before.await?;
     let made = tokio::time::timeout(MAKING, store.backup_to(&copy)).await;
     made.map_err(|_| failed(&"it took too long"))?
         .map_err(|error| failed(&error))?;
-    let laid_out = move || {
-        let outcome = lay_out_all(manifest, &copy, (before, held(&data_dir, keys)?));
+    let laid_out = blocking(move || {
+        let after = held(&data_dir, keys);
+        let outcome = after.and_then(|after| lay_out_all(manifest, &copy, (before, after)));
         // The open file is all that is needed from here on.
         remove(&copy).map_err(|error| failed(&error))?;
         outcome
-    };
-    let stretches = tokio::task::spawn_blocking(laid_out).await;
-    stretches.map_err(|error| failed(&error))?
+    });
+    laid_out.await
+}
+
+/// Work on files, off the threads that serve.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| failed(&error))?
 }
 
 /// The keys beside the store.
@@ -273,6 +288,16 @@ async fn give(
     }
 }
 
+/// What a server that was killed has left takes as much room as the store.
+fn sweep(data_dir: &Path) {
+    for name in [COPY, PARTIAL] {
+        let path = data_dir.join(name);
+        if let Err(error) = remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "what a backup has left stays");
+        }
+    }
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -301,6 +326,18 @@ fn failed(error: &dyn std::fmt::Display) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_removes_what_a_backup_has_left() {
+        let data = tempfile::tempdir().unwrap();
+        for name in [COPY, PARTIAL, "kept"] {
+            fs::write(data.path().join(name), "").unwrap();
+        }
+        sweep(data.path());
+        sweep(data.path());
+        let is_there = [COPY, PARTIAL, "kept"].map(|name| data.path().join(name).exists());
+        assert_eq!(is_there, [false, false, true]);
+    }
 
     #[tokio::test]
     async fn keys_that_change_while_the_store_is_copied_are_not_taken_for_its_own() {

@@ -474,7 +474,8 @@ mod tests {
                 "{auth:?} {tls:?}"
             );
         }
-        assert!(with_login(&["persys"], &[], &[]).is_err(), "as it is");
+        let (_, ports) = with_login(&["persys"], &[], &[]).unwrap();
+        assert_eq!(ports[0].1, Tls::On, "callers show certificates");
         let environment = Environment::of(&[]);
         let around = Around {
             environment: &environment,

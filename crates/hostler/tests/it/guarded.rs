@@ -205,11 +205,11 @@ impl Guarded {
     }
 
     /// A copy of a machine's disk, as it is now. The machines of a test share one kernel and its processes: that what ran
-    /// there ran under another one is written into the copy.
+    /// there ran under another one, and that the machine was booted since, is written into the copy.
     pub(crate) fn copy_disk(&self, of: &str, to: &str) {
         const SCRIPT: &str = "cp -a \"$0\" \"$1\"; \
              boot=$(cat /proc/sys/kernel/random/boot_id); \
-             find \"$1\" -name '*.start' -exec sed -i \"s/$boot/of-another-machine/\" {} +";
+             find \"$1\" '(' -name '*.start' -o -name machine.json ')' -exec sed -i \"s/$boot/of-another-machine/\" {} +";
         let mut command = Command::new("sh");
         command.args(["-euc", SCRIPT]);
         command.args([self.path().join(of), self.path().join(to)]);

@@ -320,10 +320,12 @@ fn only_members_of_persys_authority_are_let_in_on_both_ports() {
         next.issue(&place.files(name));
     }
     for addr in [&place.persys, &place.service] {
+        let new = ClientTls::of_files(other.clone()).unwrap();
+        eventually(&format!("the new authority's at {addr}"), || {
+            is_let_in(addr, &new)
+        });
         let own = ClientTls::of_files(member.clone()).unwrap();
         assert!(!is_let_in(addr, &own), "of the former authority at {addr}");
-        let new = ClientTls::of_files(other.clone()).unwrap();
-        assert!(is_let_in(addr, &new), "of the new authority at {addr}");
     }
     place.stop();
 }

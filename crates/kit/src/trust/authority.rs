@@ -80,13 +80,16 @@ impl Authority {
     /// # Errors
     /// The file cannot be read or understood, or its first certificate is not that of the key or not an authority's.
     pub fn load(path: &Path) -> Result<Self, TrustError> {
-        let text = read(path)?;
+        Self::of(path, &read(path)?)
+    }
+
+    fn of(path: &Path, text: &[u8]) -> Result<Self, TrustError> {
         let wrong = |problem: &str| TrustError::content(path, problem);
-        let key = std::str::from_utf8(&text)
+        let key = std::str::from_utf8(text)
             .ok()
             .and_then(|text| KeyPair::from_pem(text).ok())
             .ok_or_else(|| wrong("it holds no private key in PKCS #8"))?;
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let all = all.map_err(|error| wrong(&error.to_string()))?;
         let first = all
             .first()
@@ -183,10 +186,11 @@ impl Authority {
         Ok(Print::of(&key.subject_public_key_info()))
     }
 
-    /// Makes a new key. The former certificates stay believed, and the former key vouches for the new one.
+    /// Makes a new key. The former certificates stay believed, and the former key vouches for the new one. The file is
+    /// as it was until [`Authority::save`].
     ///
     /// # Errors
-    /// The new one cannot be made or written; then the old one goes on.
+    /// The new one cannot be made.
     pub fn rotated(&self, now: Duration) -> Result<Self, TrustError> {
         let (issuer, root) = fresh(now)?;
         let mut params = of_authority(now);
@@ -200,24 +204,33 @@ impl Authority {
         };
         next.roots.extend(self.roots.iter().cloned());
         next.crossed.extend(self.crossed.iter().cloned());
-        next.save()?;
         Ok(next)
     }
 
-    /// No longer believes the former certificates: who has not renewed since the rotation must join anew.
+    /// No longer believes the former certificates: who has not renewed since the rotation must join anew. The file is
+    /// as it was until [`Authority::save`].
     ///
     /// # Errors
-    /// It cannot be written; then nothing changes.
+    /// What is left cannot be understood, which is a bug.
     pub fn retired(&self) -> Result<Self, TrustError> {
         let key = self.issuer.key().serialize_pem();
-        let roots = self.roots.iter().take(1).cloned().collect();
-        save(&self.path, &key, &[&roots])?;
-        Self::load(&self.path)
+        let root: Vec<_> = self.roots.iter().take(1).cloned().collect();
+        Self::of(&self.path, (key + &pem_of(&root)).as_bytes())
     }
 
-    fn save(&self) -> Result<(), TrustError> {
-        let key = self.issuer.key().serialize_pem();
-        save(&self.path, &key, &[&self.roots, &self.crossed])
+    /// Replaces the file.
+    ///
+    /// # Errors
+    /// It cannot be written; then it is as it was.
+    pub fn save(&self) -> Result<(), TrustError> {
+        let mut text = self.issuer.key().serialize_pem();
+        text.push_str(&pem_of(&self.roots));
+        text.push_str(&pem_of(&self.crossed));
+        let written = replace(&self.path, text.as_bytes(), Readers::Owner);
+        written.map_err(|source| TrustError::Write {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn sign(
@@ -305,19 +318,4 @@ fn requested(request: &[u8]) -> Result<CertificateSigningRequestParams, TrustErr
     let request = CertificateSigningRequestDer::from(request);
     CertificateSigningRequestParams::from_der(&request)
         .map_err(|_| TrustError::unreadable("a signed request for a certificate"))
-}
-
-fn save(
-    path: &Path,
-    key: &str,
-    certificates: &[&Vec<CertificateDer<'static>>],
-) -> Result<(), TrustError> {
-    let mut text = key.to_owned();
-    for certificates in certificates {
-        text.push_str(&pem_of(certificates));
-    }
-    replace(path, text.as_bytes(), Readers::Owner).map_err(|source| TrustError::Write {
-        path: path.to_owned(),
-        source,
-    })
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
@@ -17,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::credentials::{certificates, from_files};
-use super::kept::Kept;
+use super::kept::{Kept, LOOK};
 use super::server::begun_by;
 use super::{MemberFiles, Print, SERVER_NAME, TrustError, provider, read};
 
@@ -85,7 +86,12 @@ impl ClientTls {
     /// # Errors
     /// A file cannot be read or understood, or they do not belong together.
     pub fn of_files(files: MemberFiles) -> Result<Self, TrustError> {
-        let (kept, (shown, roots)) = Kept::open(files)?;
+        Self::of_files_seen(files, LOOK)
+    }
+
+    /// The same with files that are looked at that often.
+    pub(super) fn of_files_seen(files: MemberFiles, every: Duration) -> Result<Self, TrustError> {
+        let (kept, (shown, roots)) = Kept::open(files, every)?;
         let tls = Self::new(&Anchors::Called(roots), Some(shown))?;
         let kept = Some(Arc::new(kept));
         Ok(Self { kept, ..tls })

@@ -1,17 +1,23 @@
 //! A certificate, its key and those who are believed, in files that somebody else keeps.
 //!
-//! They are looked at before each handshake, and read again once one of them has changed. What cannot be used then
-//! changes nothing: what was read before goes on, and the log says so once. Whoever shakes hands owns the look.
+//! They are looked at before a handshake, at most once a second, and read again once one of them has changed. What
+//! cannot be used then changes nothing: what was read before goes on, and the log says so once. Whoever shakes hands owns
+//! the look; others that do so meanwhile use what is there.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::credentials::{certificates, from_files};
 use super::{TrustError, Validity, read};
+use crate::{Clock as _, SystemClock};
+
+/// How often the files are looked at, at most.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// Where they are, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +36,14 @@ type Stamps = [Option<(i64, i64, u64, u64)>; 3];
 /// The files, and what is known of them.
 pub(super) struct Kept {
     files: MemberFiles,
+    clock: SystemClock,
+    every: Duration,
     seen: Mutex<Seen>,
 }
 
 struct Seen {
+    /// When they were looked at last.
+    at: Duration,
     /// Of what is in use.
     used: Stamps,
     /// Of what could not be used, and was logged.
@@ -70,25 +80,41 @@ impl MemberFiles {
 }
 
 impl Kept {
-    /// Reads the files.
+    /// Reads the files, which are to be looked at that often.
     ///
     /// # Errors
     /// One cannot be read or understood, or they do not belong together.
-    pub(super) fn open(files: MemberFiles) -> Result<(Self, Content), TrustError> {
+    pub(super) fn open(files: MemberFiles, every: Duration) -> Result<(Self, Content), TrustError> {
+        let clock = SystemClock::new();
         // Before the content, so that a change between the two is seen by the next look.
         let used = files.stamps();
         let content = files.content()?;
-        let seen = Seen {
+        let seen = Mutex::new(Seen {
+            at: clock.uptime(),
             used,
             refused: None,
+        });
+        let kept = Self {
+            files,
+            clock,
+            every,
+            seen,
         };
-        let seen = Mutex::new(seen);
-        Ok((Self { files, seen }, content))
+        Ok((kept, content))
     }
 
     /// Takes over what has changed. As long as nothing has, nothing is read.
     pub(super) fn look(&self, take: impl FnOnce(Content) -> Result<(), TrustError>) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = match self.seen.try_lock() {
+            Ok(seen) => seen,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let at = self.clock.uptime();
+        if at.saturating_sub(seen.at) < self.every {
+            return;
+        }
+        seen.at = at;
         let now = self.files.stamps();
         if now == seen.used {
             return;
@@ -100,7 +126,7 @@ impl Kept {
                 seen.used = now;
                 seen.refused = None;
             }
-            // One that is replaced piece by piece is looked at again with the next handshake.
+            // One that is replaced piece by piece is looked at again soon.
             Err(error) => {
                 if seen.refused.replace(now) != Some(now) {
                     tracing::error!(%error, "changed files cannot be used; what was read before goes on");

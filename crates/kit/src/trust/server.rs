@@ -14,6 +14,7 @@
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -30,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::kept::Kept;
+use super::kept::{Kept, LOOK};
 use super::{Authority, Credentials, MemberFiles, Print, TrustError, provider};
 
 const HTTP_2: &[u8] = b"h2";
@@ -100,7 +101,12 @@ impl ServerTls {
     /// # Errors
     /// A file cannot be read or understood, or they do not belong together.
     pub fn of_files(files: MemberFiles) -> Result<Self, TrustError> {
-        let (kept, (shown, roots)) = Kept::open(files)?;
+        Self::of_files_seen(files, LOOK)
+    }
+
+    /// The same with files that are looked at that often.
+    pub(super) fn of_files_seen(files: MemberFiles, every: Duration) -> Result<Self, TrustError> {
+        let (kept, (shown, roots)) = Kept::open(files, every)?;
         let tls = Self::new(shown.into(), &roots, Believed::Required)?;
         let kept = Some(Arc::new(kept));
         Ok(Self { kept, ..tls })

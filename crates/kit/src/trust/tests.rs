@@ -258,6 +258,7 @@ async fn after_a_rotation_old_and_new_members_believe_the_server_and_are_believe
     let (old_key, old) = fleet.node("old", now());
     for step in 1..=3 {
         fleet.authority = fleet.authority.rotated(now() + DAY * step).unwrap();
+        fleet.authority.save().unwrap();
         // What was written is what was made.
         let read = Authority::load(&fleet.dir.path().join("authority.pem")).unwrap();
         assert_eq!(read.roots(), fleet.authority.roots());
@@ -274,6 +275,10 @@ async fn after_a_rotation_old_and_new_members_believe_the_server_and_are_believe
     }
     let retired = fleet.authority.retired().unwrap();
     assert_eq!(retired.roots().len(), 1);
+    let path = fleet.dir.path().join("authority.pem");
+    assert_eq!(Authority::load(&path).unwrap().roots().len(), 4);
+    retired.save().unwrap();
+    assert_eq!(Authority::load(&path).unwrap().roots(), retired.roots());
     let shown = server_of(&retired, fleet.dir.path(), now());
     fleet.tls.replace(shown, retired.roots()).unwrap();
     assert!(meet(&fleet.tls, &old, "box").await.is_err());

@@ -27,8 +27,10 @@ pub(super) async fn copy(from: PathBuf, to: PathBuf) -> Result<(), StoreError> {
     let _waiting = Waiting(Arc::clone(&is_over));
     let copying = tokio::task::spawn_blocking(move || {
         let mut connection = open::read_connection(&from).map_err(unavailable)?;
-        end_when(&mut connection, is_over).map_err(unavailable)?;
-        schema::copy_to(&connection, &to).map_err(unavailable)
+        end_when(&mut connection, Arc::clone(&is_over)).map_err(unavailable)?;
+        // No statement looks at it while the copy is synced.
+        let is_over = || is_over.load(Ordering::Relaxed);
+        schema::copy_to(&connection, &to, is_over).map_err(unavailable)
     });
     copying.await.map_err(unavailable)?
 }
@@ -56,10 +58,30 @@ mod tests {
         let is_over = Arc::new(AtomicBool::new(false));
         let waiting = Waiting(Arc::clone(&is_over));
         end_when(&mut connection, is_over).unwrap();
-        let copy = |name: &str| schema::copy_to(&connection, &folder.path().join(name));
+        let copy = |name: &str| schema::copy_to(&connection, &folder.path().join(name), || false);
         copy("first").unwrap();
         drop(waiting);
         copy("second").unwrap_err();
-        assert!(!folder.path().join("second").exists());
+        for name in ["first.partial", "second", "second.partial"] {
+            assert!(!folder.path().join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_over_when_it_is_whole_gets_no_name_and_leaves_the_next_one_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open(folder.path().join("store")).unwrap();
+        connection.execute_batch("CREATE TABLE kv (value)").unwrap();
+        let (to, partial) = (folder.path().join("to"), folder.path().join("to.partial"));
+        schema::copy_to(&connection, &to, || true).unwrap_err();
+        assert!(!to.exists() && !partial.exists());
+        let next = || {
+            std::fs::remove_file(&partial).unwrap();
+            std::fs::write(&partial, "of the next").unwrap();
+            false
+        };
+        schema::copy_to(&connection, &to, next).unwrap_err();
+        assert!(!to.exists());
+        assert_eq!(std::fs::read(&partial).unwrap(), b"of the next");
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -31,6 +32,8 @@ const APPLICATION: i64 = 0x484f_5354;
 pub(super) enum CopyError {
     #[error("the file exists: {}", .0.display())]
     Exists(PathBuf),
+    #[error("nobody waits for the copy any more")]
+    Over,
     #[error("cannot write the copy")]
     Io(#[from] io::Error),
     #[error("cannot copy the store")]
@@ -69,7 +72,7 @@ pub(super) fn migrate(
         let from = to - 1;
         if from > 0 {
             let backup = backup_path(path, from);
-            replace_copy(connection, &backup).map_err(|source| OpenError::Backup {
+            replace_copy(connection, &backup, || false).map_err(|source| OpenError::Backup {
                 path: backup,
                 source: source.into(),
             })?;
@@ -81,16 +84,25 @@ pub(super) fn migrate(
     Ok(())
 }
 
-/// Copies the store to a path where nothing is.
-pub(super) fn copy_to(connection: &Connection, path: &Path) -> Result<(), CopyError> {
+/// Copies the store to a path where nothing is, unless it is over by then.
+pub(super) fn copy_to(
+    connection: &Connection,
+    path: &Path,
+    is_over: impl Fn() -> bool,
+) -> Result<(), CopyError> {
     if path.exists() {
         return Err(CopyError::Exists(path.to_owned()));
     }
-    replace_copy(connection, path)
+    replace_copy(connection, path, is_over)
 }
 
-/// Copies the store, durably, in place of whatever is at the path. The path never shows half a copy.
-fn replace_copy(connection: &Connection, path: &Path) -> Result<(), CopyError> {
+/// Copies the store, durably, in place of whatever is at the path. The path never shows half a copy, and what fails
+/// leaves nothing behind.
+fn replace_copy(
+    connection: &Connection,
+    path: &Path,
+    is_over: impl Fn() -> bool,
+) -> Result<(), CopyError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
@@ -104,10 +116,27 @@ fn replace_copy(connection: &Connection, path: &Path) -> Result<(), CopyError> {
         .map_err(io::Error::from)?;
     // SQLite fills an empty file as it is, so the copy is as private as the store from its first byte on.
     make_private_file(&partial)?;
-    connection.execute("VACUUM INTO ?1", [name])?;
-    // SQLite does not sync what VACUUM INTO writes.
-    File::open(&partial)?.sync_all()?;
-    std::fs::rename(&partial, path)?;
+    let discard = || drop(std::fs::remove_file(&partial));
+    let file = File::open(&partial).inspect_err(|_| discard())?;
+    // While the file is open its number is nobody else's.
+    let number = file.metadata().inspect_err(|_| discard())?.ino();
+    let is_own = || std::fs::metadata(&partial).is_ok_and(|it| it.ino() == number);
+    let copy = || -> Result<(), CopyError> {
+        connection.execute("VACUUM INTO ?1", [name])?;
+        // SQLite does not sync what VACUUM INTO writes.
+        file.sync_all()?;
+        if is_over() || !is_own() {
+            return Err(CopyError::Over);
+        }
+        Ok(std::fs::rename(&partial, path)?)
+    };
+    if let Err(error) = copy() {
+        // A full disk needs the room. A copy that was begun since has a file of its own under that name.
+        if is_own() {
+            discard();
+        }
+        return Err(error);
+    }
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => Ok(sync_directory(parent)?),
         _ => Ok(sync_directory(Path::new("."))?),

@@ -65,9 +65,17 @@ fn put(from: &MemberFiles, to: &MemberFiles) {
     }
 }
 
+/// They look at their files with each handshake.
 fn both(files: &MemberFiles) -> (ServerTls, ClientTls) {
-    let server = ServerTls::of_files(files.clone()).unwrap();
-    (server, ClientTls::of_files(files.clone()).unwrap())
+    both_seen(files, Duration::ZERO)
+}
+
+fn both_seen(files: &MemberFiles, every: Duration) -> (ServerTls, ClientTls) {
+    let server = ServerTls::of_files_seen(files.clone(), every).unwrap();
+    (
+        server,
+        ClientTls::of_files_seen(files.clone(), every).unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -126,6 +134,18 @@ async fn files_that_change_are_read_again_and_broken_ones_change_nothing() {
     assert!(meet(&server, &client, at[0]).await.is_err());
     put(&next.member("agent", &of), &other_files);
     assert!(meet(&server, &client, at[0]).await.is_ok());
+}
+
+#[tokio::test]
+async fn files_are_not_looked_at_with_each_handshake() {
+    let (abroad, next) = (Abroad::found(), Abroad::found());
+    let at = ["10.0.0.7"];
+    let files = abroad.member("scheduler", &at);
+    let (server, client) = both_seen(&files, DAY);
+    put(&next.member("scheduler", &at), &files);
+    let (_, new) = both(&files);
+    assert!(meet(&server, &client, at[0]).await.is_ok());
+    assert!(meet(&server, &new, at[0]).await.is_err());
 }
 
 #[test]
