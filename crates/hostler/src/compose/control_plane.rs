@@ -64,14 +64,7 @@ impl ControlPlane {
             None => Listener::plain(settings.listen).bind().await?,
         };
         let addr = bound.addr();
-        let mut beside = Vec::new();
-        for listener in &settings.compat {
-            let bound = match passed.take(listener.addr) {
-                Some(socket) => taken_over(socket, listener.addr)?,
-                None => bind(listener).await?,
-            };
-            beside.push((*listener, bound.capped(settings.caps)));
-        }
+        let beside = ports_beside(settings, &mut passed).await?;
         passed.all_taken()?;
         let doorway = Tasks::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -365,6 +358,22 @@ fn taken_over(socket: TcpListener, addr: SocketAddr) -> Result<Bound, Failure> {
             "look at the socket unit, and start it again",
         )
     })
+}
+
+/// Takes the ports of other systems.
+async fn ports_beside(
+    settings: &ServerSettings,
+    passed: &mut Passed,
+) -> Result<Vec<(CompatListener, Bound)>, Failure> {
+    let mut beside = Vec::new();
+    for listener in &settings.compat {
+        let bound = match passed.take(listener.addr) {
+            Some(socket) => taken_over(socket, listener.addr)?,
+            None => bind(listener).await?,
+        };
+        beside.push((*listener, bound.capped(settings.caps)));
+    }
+    Ok(beside)
 }
 
 /// Takes another system's port. Two systems may want one.

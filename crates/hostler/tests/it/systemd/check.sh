@@ -3,7 +3,10 @@ export HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd /root
 step() { # NAME COMMAND…: the command's word must be true
     name=$1; shift
-    if out=$("$@" 2>&1); then echo "did: $name"; else echo "FAILED: $name: $out"; journalctl -o cat --no-pager -n 40 -u hostler-agent -u hostler-server; systemctl poweroff --force; sleep 100; fi
+    if out=$("$@" 2>&1); then echo "did: $name"; return; fi
+    echo "FAILED: $name: $out"
+    journalctl -o cat --no-pager -n 60 -u hostler-agent -u hostler-server
+    exit 1
 }
 show() { systemctl show --value -p "$1" "$2"; }
 until_true() { # within a minute of the guest
@@ -20,7 +23,7 @@ step "its user is its own" is "$(stat -c %U /proc/$(show MainPID hostler-server)
 step "the admin's login is its owner's alone" is "$(stat -c %a /var/lib/hostler-server/admin.toml)" 600
 step "installing again changes nothing" grep -q "nothing to change" <<<"$(hostler install server 2>&1)"
 
-hostler token create >token 2>&1; cat token; export HOSTLER_JOIN_TOKEN=$(grep -o "hostler-join_[^ ]*" token | head -1)
+export HOSTLER_JOIN_TOKEN=$(hostler token create --output name)
 step "the agent is installed" run hostler install agent --server https://127.0.0.1:8080
 unset HOSTLER_JOIN_TOKEN
 ready() { hostler node ls | grep -w ready; }
