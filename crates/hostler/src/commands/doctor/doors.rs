@@ -26,9 +26,10 @@ pub(super) fn examine(server: &str, door: &Door) -> Vec<Finding> {
     if !door.own.is_empty() {
         let sentence = format!(
             "the contract's own credential opens, for what is its holder's: {}",
-            door.own.join(", ")
+            few(&door.own)
         );
-        findings.push(finding(Gravity::Note, sentence, ""));
+        let advice = "`GET /api/v1/doors` names each route";
+        findings.push(finding(Gravity::Note, sentence, advice));
     }
     for port in door.ports.iter().filter(|port| port.tls != "on") {
         let addr = port.addr.parse::<SocketAddr>();
@@ -45,6 +46,16 @@ pub(super) fn examine(server: &str, door: &Door) -> Vec<Finding> {
         findings.push(finding(gravity, sentence, &advice));
     }
     findings
+}
+
+/// The first of them, and how many there are beside: what asks for a credential need not fill the screen.
+fn few(routes: &[String]) -> String {
+    const NAMED: usize = 3;
+    let (named, more) = routes.split_at(routes.len().min(NAMED));
+    match more.len() {
+        0 => named.join(", "),
+        more => format!("{}, and {more} more", named.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -75,5 +86,12 @@ mod tests {
         assert!(told[0].1.contains("GET /api/agents"), "{told:?}");
         assert!(told[1].1.contains("register"), "{told:?}");
         assert!(told[2].1.contains("0.0.0.0:5000"), "{told:?}");
+    }
+
+    #[test]
+    fn a_long_list_of_what_asks_for_a_credential_is_cut() {
+        let routes: Vec<String> = (0..5).map(|it| format!("GET /{it}")).collect();
+        assert_eq!(few(&routes), "GET /0, GET /1, GET /2, and 2 more");
+        assert_eq!(few(&routes[..2]), "GET /0, GET /1");
     }
 }
