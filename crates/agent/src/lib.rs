@@ -14,6 +14,7 @@
 //!
 //! Stopping the agent, in whatever way, stops no unit.
 
+mod arrival;
 mod care;
 mod config;
 mod dial;
@@ -46,6 +47,7 @@ use tonic::service::Routes;
 
 use tuning::Tuned;
 
+pub use arrival::{Elsewhere, Tools as ArrivalTools};
 pub use care::{Budget, Care, Limits};
 pub use config::{AgentConfig, LedgerIo, Parts};
 pub use dial::{ByteStream, Dial, TcpDial};
@@ -53,7 +55,7 @@ pub use headroom::{FileSystem, Headroom, Share};
 pub use journal::{Journal, Level, Line, ToLog};
 pub use ledger::running_agent;
 pub use machine::{LocalMachine, Machine};
-pub use origin::{Admittance, Birthplace, MachineMarks};
+pub use origin::{Admittance, Birthplace, Found, MachineMarks};
 pub use permit::GuardFile;
 pub use status::AgentStatus;
 pub use tuning::Tuning;

@@ -45,6 +45,9 @@ const LOOK: Duration = Duration::from_secs(30);
 const SPREAD: Duration = Duration::from_secs(2);
 /// The file of the key.
 const KEY: &str = "key.pem";
+/// The files of the certificate, and of whom the node believes.
+const CERTIFICATE: &str = "certificate.pem";
+const ROOTS: &str = "ca.pem";
 /// The file of authorities that the fleet has let go, by their prints.
 const FORMER: &str = "former-prints";
 /// When to renew, in thousandths of the certificate's life.
@@ -119,7 +122,7 @@ impl Membership {
         let dir = data_dir.join("agent");
         let has_key = dir.join(KEY).exists();
         let key = key(data_dir)?;
-        let (chain_path, roots_path) = (dir.join("certificate.pem"), dir.join("ca.pem"));
+        let (chain_path, roots_path) = (dir.join(CERTIFICATE), dir.join(ROOTS));
         let is_other = is_of_another(&dir, &roots_path, invitation.as_ref());
         let knows_fleet = roots_path.exists() && !is_other;
         let is_member = chain_path.exists() && knows_fleet;
@@ -343,8 +346,8 @@ impl Membership {
         if let Some(prints) = self.former_after(&anchors) {
             write(FORMER, &prints)?;
         }
-        write("ca.pem", &member.roots)?;
-        write("certificate.pem", &member.certificates)?;
+        write(ROOTS, &member.roots)?;
+        write(CERTIFICATE, &member.certificates)?;
         self.begins_anew.store(false, Ordering::Release);
         self.tls.replace(&anchors, Some(shown))?;
         self.bare.replace(&anchors, None)?;
@@ -369,7 +372,7 @@ impl Membership {
         if self.begins_anew.load(Ordering::Acquire) {
             prints.clear();
         } else {
-            let before = certificates_in(&self.dir.join("ca.pem")).unwrap_or_default();
+            let before = certificates_in(&self.dir.join(ROOTS)).unwrap_or_default();
             prints.extend(before.iter().map(|root| Print::of(root)));
         }
         for root in next {
@@ -419,6 +422,13 @@ impl std::fmt::Display for NoMembership {
 /// The file cannot be read, understood or written.
 pub(crate) fn key(data_dir: &Path) -> Result<Credentials, TrustError> {
     Credentials::open(&data_dir.join("agent").join(KEY))
+}
+
+/// Whether the machine has been let into the fleet that the token is of.
+pub(crate) fn is_member(dir: &Path, invitation: &Invitation) -> bool {
+    let has = |name: &str| dir.join(name).exists();
+    let roots = dir.join(ROOTS);
+    has(KEY) && has(CERTIFICATE) && has(ROOTS) && !is_of_another(dir, &roots, Some(invitation))
 }
 
 /// Whether the token is of an authority that the node does not know: a person wants it to join anew.

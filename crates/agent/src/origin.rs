@@ -3,6 +3,7 @@
 //! ```text
 //!   not rebooted since, no marks kept, one in common, or no kind in common ──► the same machine; what is told now is kept
 //!   another machine ─┬─ it can join by itself ──► a copy: what the disk brought is set aside, a new node begins
+//!                    ├─ it has a token ─────────► as above if that is taken, as below if it is refused: see `arrival`
 //!                    └─ it cannot ──────────────► moved: it goes on as the node if the control plane lets it, which it does
 //!                                                 while no other machine is connected as that node; starts nothing before
 //! ```
@@ -19,17 +20,19 @@
 //! somebody else.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hostler_kit::trust::Print;
+use hostler_kit::trust::{Invitation, Print};
 use hostler_model::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::arrival::{self, Elsewhere};
 use crate::ledger::{self, Origin, files};
+use crate::membership;
 use crate::{Machine, StartError};
 
 /// What an agent keeps about its node: its volumes, its units, its identity and intent. What is the likeliest to be a
@@ -56,12 +59,22 @@ pub struct MachineMarks {
 }
 
 /// What an agent can do when it finds itself on another machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Admittance {
-    /// It has a token, or none is asked for.
+    /// No token is asked for.
     Joins,
+    /// It has a token, which may be refused.
+    Asks(Invitation),
     /// Without the identity that it has it is nobody.
     Needs,
+}
+
+/// Where an agent has started.
+#[derive(Debug)]
+pub enum Found {
+    Here(Birthplace),
+    /// On another machine, which may be let in as a node of its own.
+    Elsewhere(Elsewhere),
 }
 
 /// Where the node's identity was made. Clones are one.
@@ -77,8 +90,8 @@ struct Inner {
 
 /// The file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
-    marks: MachineMarks,
+pub(crate) struct Known {
+    pub(crate) marks: MachineMarks,
     /// The machine's boot at which it was written last; empty if that is not known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     boot_id: String,
@@ -133,7 +146,7 @@ impl Birthplace {
         data_dir: &Path,
         (machine, told): (&dyn Machine, Option<String>),
         admittance: Admittance,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Found, StartError> {
         let marks = MachineMarks {
             told,
             ..machine.marks()
@@ -146,23 +159,20 @@ impl Birthplace {
         data_dir: &Path,
         here: (MachineMarks, String),
         admittance: Admittance,
-    ) -> Result<Self, StartError> {
-        let failed = |source: io::Error| StartError::Data {
-            path: data_dir.display().to_string(),
-            source,
-        };
+    ) -> Result<Found, StartError> {
         let dir = data_dir.join("agent");
-        files::make_dir(&dir).map_err(failed)?;
+        files::make_dir(&dir).map_err(|source| unusable(data_dir, source))?;
         // Nobody else may look meanwhile. The ledger takes it again.
-        let _lock = ledger::lock(&dir)?;
-        Self::find(data_dir, here, admittance).map_err(failed)
+        let lock = ledger::lock(&dir)?;
+        let found = Self::find((data_dir, lock), here, admittance);
+        found.map_err(|source| unusable(data_dir, source))
     }
 
     fn find(
-        data_dir: &Path,
+        (data_dir, lock): (&Path, File),
         (marks, boot_id): (MachineMarks, String),
         admittance: Admittance,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Found> {
         let dir = data_dir.join("agent");
         let path = dir.join("machine.json");
         let known = known(&dir, &path)?;
@@ -174,29 +184,31 @@ impl Birthplace {
             boot_id,
             copied_from: known.copied_from,
         };
-        let (now, has_moved) = match (is_elsewhere, admittance) {
-            (false, _) => {
-                let now = here(marks.or(&known.marks));
-                if now != known {
-                    keep(&path, &now)?;
-                }
-                (now, false)
+        if !is_elsewhere {
+            let now = here(marks.or(&known.marks));
+            if now != known {
+                keep(&path, &now)?;
             }
-            (true, Admittance::Joins) => (begin_anew(data_dir, here(marks))?, false),
-            (true, Admittance::Needs) => {
-                tracing::warn!(
-                    "this disk was made on another machine; nothing of its work is started before the control plane \
-                     knows this one as its node"
-                );
-                set_intent_aside(&dir)?;
-                (here(marks), true)
+            arrival::forget(data_dir)?;
+            return Ok(Found::Here(Self::of(path, now, false)));
+        }
+        let here = here(marks);
+        match admittance {
+            _ if is_begun(&aside(data_dir)?) => begin_anew(data_dir, here).map(Found::Here),
+            Admittance::Asks(token) if membership::is_member(&dir, &token) => {
+                Ok(Found::Elsewhere(Elsewhere::new(data_dir, here, lock)))
             }
-        };
-        Ok(Self(Arc::new(Inner {
+            Admittance::Joins | Admittance::Asks(_) => begin_anew(data_dir, here).map(Found::Here),
+            Admittance::Needs => go_on(data_dir, here).map(Found::Here),
+        }
+    }
+
+    fn of(path: PathBuf, now: Known, has_moved: bool) -> Self {
+        Self(Arc::new(Inner {
             path,
             now,
             has_moved: AtomicBool::new(has_moved),
-        })))
+        }))
     }
 
     /// What tells this machine from others with the same identity.
@@ -244,23 +256,55 @@ fn known(dir: &Path, path: &Path) -> io::Result<Known> {
     }
 }
 
-fn keep(path: &Path, known: &Known) -> io::Result<()> {
+pub(crate) fn unusable(data_dir: &Path, source: io::Error) -> StartError {
+    StartError::Data {
+        path: data_dir.display().to_string(),
+        source,
+    }
+}
+
+pub(crate) fn keep(path: &Path, known: &Known) -> io::Result<()> {
     files::write(path, known)?;
     files::sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
-/// The agent's folder goes last: until it has gone, the next start does this again.
-fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Known> {
+/// It may be the node that it was, on another machine.
+pub(crate) fn go_on(data_dir: &Path, here: Known) -> io::Result<Birthplace> {
+    let dir = data_dir.join("agent");
+    tracing::warn!(
+        "this disk was made on another machine; nothing of its work is started before the control plane knows this one \
+         as its node"
+    );
+    set_intent_aside(&dir)?;
+    Ok(Birthplace::of(dir.join("machine.json"), here, true))
+}
+
+/// The node whose disk lies here.
+pub(crate) fn whose(data_dir: &Path) -> Option<NodeId> {
     let fleet = files::read::<Origin>(&data_dir.join("agent").join("fleet.json"));
-    let copied_from = fleet.ok().flatten().map(|origin| origin.node_id);
-    let whose = copied_from.map_or_else(|| "another".to_owned(), |node| node.to_string());
-    let aside = free_folder(data_dir, &format!("copied-from-{whose}"))?;
+    fleet.ok().flatten().map(|origin| origin.node_id)
+}
+
+/// Where what came with the disk goes.
+fn aside(data_dir: &Path) -> io::Result<PathBuf> {
+    let whose = whose(data_dir).map_or_else(|| "another".to_owned(), |node| node.to_string());
+    free_folder(data_dir, &format!("copied-from-{whose}"))
+}
+
+/// The agent's folder goes last: until it has gone, the next start does this again. What a machine that was let in
+/// already has made comes in its place.
+pub(crate) fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Birthplace> {
+    let copied_from = whose(data_dir);
+    let aside = aside(data_dir)?;
+    files::make_dir(&aside)?;
     let known = Known {
         copied_from,
         ..here
     };
     let fresh = aside.join(FRESH);
-    files::make_dir(&fresh)?;
+    if !fresh.exists() {
+        arrival::hand_over(data_dir, &fresh)?;
+    }
     keep(&fresh.join("machine.json"), &known)?;
     let name = aside.file_name().unwrap_or_default();
     for kept in KEPT {
@@ -276,12 +320,15 @@ fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Known> {
     fs::rename(&fresh, data_dir.join("agent"))?;
     files::sync_dir(&aside)?;
     files::sync_dir(data_dir)?;
+    arrival::forget(data_dir)?;
+    let original = copied_from.map(tracing::field::display);
     tracing::warn!(
-        original = whose, aside = %aside.display(),
+        original, aside = %aside.display(),
         "this disk is a copy of another machine's: this machine joins as a new node, and what came with the copy was \
          set aside"
     );
-    Ok(known)
+    let path = data_dir.join("agent").join("machine.json");
+    Ok(Birthplace::of(path, known, false))
 }
 
 /// It is a mount point, or there is one of that name from a start that broke off.
@@ -320,11 +367,13 @@ fn free_folder(data_dir: &Path, name: &str) -> io::Result<PathBuf> {
     let numbered = (2..MOST_ASIDE).map(|number| format!("{name}-{number}"));
     let names = std::iter::once(name.to_owned()).chain(numbered);
     let mut paths = names.map(|name| data_dir.join(name));
-    let is_begun = |path: &Path| path.join(FRESH).exists() && !path.join("agent").exists();
     let free = paths.find(|path| !path.exists() || is_begun(path));
-    let free = free.ok_or_else(|| io::Error::other("too many copies were set aside here"))?;
-    files::make_dir(&free)?;
-    Ok(free)
+    free.ok_or_else(|| io::Error::other("too many copies were set aside here"))
+}
+
+/// Whether setting aside has begun there, and broke off before the agent's own was moved.
+fn is_begun(aside: &Path) -> bool {
+    aside.join(FRESH).exists() && !aside.join("agent").exists()
 }
 
 /// What should run is told anew by a control plane that knows the machine.
@@ -350,6 +399,17 @@ mod tests {
             told: some(told),
             product: some(product),
             devices: devices.iter().map(|it| (*it).to_owned()).collect(),
+        }
+    }
+
+    fn look_at(
+        data: &Path,
+        here: (MachineMarks, String),
+        admittance: Admittance,
+    ) -> Result<Birthplace, StartError> {
+        match Birthplace::look_at(data, here, admittance)? {
+            Found::Here(birthplace) => Ok(birthplace),
+            Found::Elsewhere(_) => panic!("nobody was to be asked"),
         }
     }
 
@@ -388,8 +448,7 @@ mod tests {
     fn what_a_copied_disk_brought_is_set_aside_as_a_whole_and_only_once() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path();
-        let look =
-            |told: &str, admittance| Birthplace::look_at(data, booted(told), admittance).unwrap();
+        let look = |told: &str, admittance| look_at(data, booted(told), admittance).unwrap();
         look("one", Admittance::Joins);
         for name in KEPT {
             fs::create_dir_all(data.join(name)).unwrap();
@@ -417,7 +476,7 @@ mod tests {
     fn a_disk_that_moved_starts_nothing_until_the_machine_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path();
-        let look = |told: &str| Birthplace::look_at(data, booted(told), Admittance::Needs).unwrap();
+        let look = |told: &str| look_at(data, booted(told), Admittance::Needs).unwrap();
         let intent = data.join("agent/intent/one.json");
         let wanted = || {
             fs::create_dir_all(intent.parent().unwrap()).unwrap();
@@ -441,7 +500,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path();
         let look = |marks, boot: &str| {
-            Birthplace::look_at(data, (marks, boot.to_owned()), Admittance::Joins).unwrap();
+            look_at(data, (marks, boot.to_owned()), Admittance::Joins).unwrap();
             fs::write(data.join("agent/of-it"), "").unwrap();
         };
         let kept = || -> Known {
@@ -465,7 +524,7 @@ mod tests {
     fn marks_that_cannot_be_understood_are_an_error_where_there_is_an_identity() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path();
-        let look = || Birthplace::look_at(data, booted("one"), Admittance::Joins);
+        let look = || look_at(data, booted("one"), Admittance::Joins);
         fs::create_dir(data.join("agent")).unwrap();
         let path = data.join("agent/machine.json");
         fs::write(&path, "half of").unwrap();
@@ -483,7 +542,7 @@ mod tests {
         let agent = dir.path().join("agent");
         fs::create_dir(&agent).unwrap();
         let held = ledger::lock(&agent).unwrap();
-        let look = || Birthplace::look_at(dir.path(), booted("one"), Admittance::Joins);
+        let look = || look_at(dir.path(), booted("one"), Admittance::Joins);
         let error = look().unwrap_err();
         assert!(matches!(error, StartError::InUse { .. }), "{error}");
         drop(held);
@@ -494,7 +553,7 @@ mod tests {
     fn a_start_that_broke_off_is_gone_on_with_and_a_folder_that_stays_is_emptied_into_itself() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path();
-        let look = |told: &str| Birthplace::look_at(data, booted(told), Admittance::Joins).unwrap();
+        let look = |told: &str| look_at(data, booted(told), Admittance::Joins).unwrap();
         look("one");
         let aside = data.join("copied-from-another");
         // The volumes had gone, and are there again; the rest had not.

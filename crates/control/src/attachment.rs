@@ -26,6 +26,15 @@ use crate::{Control, Link, refusals};
 
 pub use crate::live::BeatVerdict;
 
+/// So many beats of a session that another machine is to take over prove that its machine is there.
+const BEATS_OF_ANOTHER: u64 = 2;
+/// How long those are awaited at most; whoever asks has not so much patience.
+const MOST_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether they have come.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between two events that say that a node is there twice.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60 * 60);
+
 /// A node's session. Dropping it without [`Attachment::close`] says that the connection broke: the node is
 /// suspected at once.
 pub struct Attachment {
@@ -60,7 +69,7 @@ pub(crate) fn attach(
     let record = present(&shared.view(), node)?;
     let rules = shared.config.lease_of(record.contract);
     let told = shared.now();
-    let entry = shared.live.entry(node, rules, told.0);
+    let entry = shared.awaited(&record, told.0);
     let hostname = record.facts.hostname.clone();
     let machine = Machine {
         boot_id: boot_id.to_owned(),
@@ -90,15 +99,54 @@ pub(crate) fn refuse_while_in_use(
 ) -> Result<(), Refusal> {
     let shared = &control.shared;
     let record = present(&shared.view(), node)?;
-    let told = shared.now();
-    let rules = shared.config.lease_of(record.contract);
-    let entry = shared.live.entry(node, rules, told.0);
+    let (now, _) = shared.now();
+    let entry = shared.awaited(&record, now);
     let machine = Machine {
         boot_id: marks.boot_id.to_owned(),
         hostname: hostname.to_owned(),
         own: marks.own.to_owned(),
     };
-    refuse_another(&mut entry.lock(), (&record, &machine), told.0)
+    refuse_another(&mut entry.lock(), (&record, &machine), now)
+}
+
+/// A machine that looks the same takes over at once, unless the session that stands beats on: then there are two, and
+/// one was copied while it ran. An agent has left its older session before it asks for another, so a beat or none may
+/// still be on its way.
+pub(crate) async fn refuse_double(control: &Control, node: NodeId) -> Result<(), Refusal> {
+    let shared = &control.shared;
+    let record = present(&shared.view(), node)?;
+    let Some(entry) = shared.live.get(node) else {
+        return Ok(());
+    };
+    let (begun, _) = shared.now();
+    let standing = {
+        let mut pulse = entry.lock();
+        let verdict = pulse.judge(begun, Duration::ZERO);
+        let session = pulse.session().map(|it| it.number);
+        session.filter(|_| verdict == Verdict::Alive)
+    };
+    let last = |session| entry.lock().last_sequence(session);
+    let Some((session, first)) = standing.and_then(|it| Some((it, last(it)?))) else {
+        return Ok(());
+    };
+    let patience = (shared.config.lease_of(record.contract).beat * 5 / 2).min(MOST_PATIENCE);
+    while let Some(beat) = last(session) {
+        let (now, _) = shared.now();
+        if beat >= first + BEATS_OF_ANOTHER {
+            let is_news = entry.lock().double(now, BETWEEN_WARNINGS);
+            if is_news {
+                let verb = Verb::Access(Box::new(AccessVerb::Doubled { node }));
+                let actor = Actor::Node(record.name.clone());
+                control.submit(actor, verb).await?;
+            }
+            return Err(in_use(&record));
+        }
+        if now >= begun + patience {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 fn refuse_another(
@@ -111,20 +159,26 @@ fn refuse_another(
     let is_there = verdict == Verdict::Alive
         && session.is_some_and(|session| session.machine.is_other_than(machine));
     // A connection that broke may be back in a moment: the place is the former machine's while its lease runs.
-    let is_awaited = verdict != Verdict::Silent
-        && pulse
-            .machine()
-            .is_some_and(|former| former.is_replaced_by(machine));
+    // A server that has just begun knows the former machine by the node's record alone.
+    let recorded = || Machine::of(record);
+    let former = pulse.machine().cloned().unwrap_or_else(recorded);
+    let is_awaited = verdict != Verdict::Silent && former.is_replaced_by(machine);
     if is_there || is_awaited {
-        let sentence = format!(
-            "another machine is connected with the identity of {}, or was a moment ago",
-            record.name
-        );
-        let advice = "if it was just rebooted, wait a moment; if its disk is a copy of that machine's, start its agent \
-                      with a token from `hostler token create`, and it joins as a node of its own";
-        return Err(Refusal::new(Code::NodeIdentityInUse, sentence, advice));
+        return Err(in_use(record));
     }
     Ok(())
+}
+
+fn in_use(record: &Node) -> Refusal {
+    let sentence = format!(
+        "another machine is connected with the identity of {}, or is awaited",
+        record.name
+    );
+    let advice = "if it was just rebooted, or is to take the place of a machine that is off, wait: it is let in once \
+                  nothing was heard of the other for the time of its lease; if it is a copy, start its agent with a \
+                  token from `hostler token create`, after a reboot if it was copied while it ran, and it joins as a \
+                  node of its own";
+    Refusal::new(Code::NodeIdentityInUse, sentence, advice)
 }
 
 /// What a sign of life is worth to a node that is joining.

@@ -253,6 +253,15 @@ impl Control {
         attachment::refuse_while_in_use(self, node, machine)
     }
 
+    /// Before a machine that looks like the one whose session stands takes it over: waits whether that beats on.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// As for attaching.
+    pub async fn refuse_double(&self, node: NodeId) -> Result<(), Refusal> {
+        attachment::refuse_double(self, node).await
+    }
+
     /// The next due moment of a schedule that is to run.
     #[must_use]
     pub fn next_due(&self, schedule: &Workload) -> Option<Timestamp> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use hostler_fleet::{Moment, NodeAnnouncement, Reply, Verb};
+use hostler_fleet::{Introduction, Moment, NodeAnnouncement, Reply, Verb};
 use hostler_kit::Tasks;
 use hostler_model::spec::Kind;
 use hostler_model::{
@@ -21,7 +21,7 @@ use hostler_model::{
 use tokio::sync::{Notify, mpsc};
 
 use crate::batch::Decided;
-use crate::{Attachment, BeatVerdict, Control, Link, LogRecord, LogRequest, LogStream};
+use crate::{Attachment, BeatVerdict, Control, Link, LogRecord, LogRequest, LogStream, Marks};
 
 /// What a fake node says of itself.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct FakeMachine {
     pub name: String,
     pub identity: String,
     pub boot_id: String,
+    /// What tells it from others with its identity; empty if it says nothing.
+    pub mark: String,
     pub capacity: Resources,
     pub kinds: Vec<Kind>,
     pub labels: BTreeMap<String, String>,
@@ -121,6 +123,7 @@ impl FakeMachine {
             name: name.to_owned(),
             identity: format!("key of {name}"),
             boot_id: format!("boot 1 of {name}"),
+            mark: String::new(),
             capacity,
             kinds: vec![Kind::Process, Kind::Container],
             labels: BTreeMap::new(),
@@ -144,7 +147,10 @@ impl FakeMachine {
         };
         NodeAnnouncement {
             key: None,
-            introduction: Default::default(),
+            introduction: Introduction {
+                machine: (!self.mark.is_empty()).then(|| self.mark.clone()),
+                ..Introduction::default()
+            },
             identity: AliasKey {
                 contract: self.contract,
                 scope: "node".to_owned(),
@@ -292,9 +298,11 @@ impl FakeNode {
         let link = Arc::new(FakeLink {
             world: Arc::clone(&self.world),
         });
-        let attachment = self
-            .control
-            .attach(self.node, self.machine.boot_id.as_str(), link)?;
+        let marks = Marks {
+            boot_id: &self.machine.boot_id,
+            own: &self.machine.mark,
+        };
+        let attachment = self.control.attach(self.node, marks, link)?;
         let attachment = Arc::new(attachment);
         attachment.observed_full(self.units()).await?;
         let tasks = self.control.tasks().child();

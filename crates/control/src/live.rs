@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use hostler_fleet::{Lease, LeaseRules, Turn, UnitReport, Verdict};
 use hostler_model::{
-    AssignmentId, Health, NodeId, ObservedUnit, Pressure, Timestamp, UnitId, UnitState, UnitUsage,
-    Usage, unit_digest,
+    AssignmentId, Health, Node, NodeId, ObservedUnit, Pressure, Timestamp, UnitId, UnitState,
+    UnitUsage, Usage, unit_digest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +75,8 @@ pub(crate) struct Pulse {
     spacing: Spacing,
     figures: Option<Arc<str>>,
     clock_offset: Option<i64>,
+    /// When people were told last that a second machine says that it is the node.
+    doubled: Option<Duration>,
 }
 
 /// The session that speaks for a node now.
@@ -96,6 +98,15 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// The one that the record tells of.
+    pub(crate) fn of(record: &Node) -> Self {
+        Self {
+            boot_id: record.facts.boot_id.clone(),
+            hostname: record.facts.hostname.clone(),
+            own: record.machine.clone().unwrap_or_default(),
+        }
+    }
+
     /// Whether it is surely another. An agent that is new says a mark that the one before it did not.
     pub(crate) fn is_other_than(&self, other: &Self) -> bool {
         let is_marked = !self.own.is_empty() && !other.own.is_empty();
@@ -188,6 +199,7 @@ impl Pulse {
             spacing: Spacing::default(),
             figures: None,
             clock_offset: None,
+            doubled: None,
         }
     }
 
@@ -359,6 +371,21 @@ impl Pulse {
     /// The machine that opened the newest session, which may be over.
     pub(crate) const fn machine(&self) -> Option<&Machine> {
         self.machine.as_ref()
+    }
+
+    /// The last beat of a session, while it is the present one.
+    pub(crate) fn last_sequence(&self, session: u64) -> Option<u64> {
+        let present = self.session.as_ref().filter(|it| it.number == session);
+        present.map(|session| session.last_sequence)
+    }
+
+    /// A second machine says that it is the node; answers whether people are to be told again.
+    pub(crate) fn double(&mut self, now: Duration, pause: Duration) -> bool {
+        let is_news = self.doubled.is_none_or(|told| now >= told + pause);
+        if is_news {
+            self.doubled = Some(now);
+        }
+        is_news
     }
 
     /// What these words about units say of their health that was not known. What is told for the first time is

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hostler_fleet::{Change, State};
-use hostler_model::{Event, NodeId, Refusal, Timestamp};
+use hostler_fleet::{Change, LeaseRules, State};
+use hostler_model::{Event, Node, NodeId, Refusal, Timestamp};
 use hostler_store::{Revision, StoreError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Decided, Request};
 use crate::black_box::BlackBox;
 use crate::events::EventRing;
-use crate::live::LiveTable;
+use crate::live::{LiveEntry, LiveTable};
 use crate::load::Loaded;
 use crate::metrics::Metrics;
 use crate::syncs::Syncs;
@@ -276,6 +276,19 @@ impl Shared {
         } else {
             refusals::not_leader()
         }
+    }
+
+    /// The node's lease. One that this server has not heard of yet begins full, with time to come back.
+    pub(crate) fn awaited(&self, node: &Node, now: Duration) -> Arc<LiveEntry> {
+        let rules = self.config.lease_of(node.contract);
+        // A new lease begins with twice its window.
+        let window = rules.window.max(self.config.reconnect / 2);
+        let patient = LeaseRules {
+            window,
+            most: rules.most.max(window * 2),
+            ..rules
+        };
+        self.live.entry(node.id, patient, now)
     }
 
     pub(crate) fn now(&self) -> (Duration, Timestamp) {

@@ -35,6 +35,10 @@ pub enum AccessVerb {
         node: NodeId,
         print: String,
     },
+    /// A machine was refused, for the node that it says it is beats on: an event, and no more.
+    Doubled {
+        node: NodeId,
+    },
 }
 
 /// A token to be. Id and secret are drawn by the caller, for they must be unpredictable.

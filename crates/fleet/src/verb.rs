@@ -278,6 +278,8 @@ pub struct Introduction {
     pub key: Option<AliasKey>,
     /// The newest authority that it believes, by the print of its certificate.
     pub believes: Option<String>,
+    /// By what its machine is told from one with a copy of its disk.
+    pub machine: Option<String>,
     /// The node whose disk its own is a copy of.
     pub copied_from: Option<NodeId>,
 }

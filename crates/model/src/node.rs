@@ -66,6 +66,9 @@ pub struct Node {
     /// The newest authority that the node has said it believes, by the print of its certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub believes: Option<String>,
+    /// What its agent said last by which its machine is told from one with a copy of its disk. Shown to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// Counts changes of this record that a person made (labels, admission): the ETag.
     #[serde(default)]
     pub revision: u64,

@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) takes_facts: bool,
 
     pub(crate) hellos: Vec<v1::Hello>,
+    /// How often the agent has taken its leave.
+    pub(crate) leaves: u32,
     /// Facts that came after a hello.
     pub(crate) facts: Vec<v1::Facts>,
     pub(crate) observed: BTreeMap<UnitId, v1::ObservedUnit>,
@@ -124,6 +126,7 @@ impl Control {
             items_per_part: 1000,
             takes_facts: true,
             hellos: Vec::new(),
+            leaves: 0,
             facts: Vec::new(),
             observed: BTreeMap::new(),
             full_sets: 0,
@@ -569,6 +572,10 @@ impl Control {
                 }
             }
             FromNode::Believes(_) => {}
+            FromNode::Leave(_) => {
+                state.leaves += 1;
+                return Err(Over);
+            }
             FromNode::Beat(beat) => {
                 state.beats += 1;
                 if state.answers_beats {

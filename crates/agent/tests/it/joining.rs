@@ -51,6 +51,7 @@ async fn the_hello_says_who_what_and_where_it_stopped() {
         .await;
 
     let state = world.control.state();
+    assert_eq!(state.leaves, 1, "it said that it stops");
     let (first, second) = (&state.hellos[0], &state.hellos[1]);
     assert_eq!(
         (first.name.as_str(), first.labels["zone"].as_str()),

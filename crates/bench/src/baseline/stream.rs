@@ -92,6 +92,7 @@ fn answer(message: FromNode) -> Option<FromServer> {
         })),
         FromNode::Facts(_)
         | FromNode::Believes(_)
+        | FromNode::Leave(_)
         | FromNode::Kept(_)
         | FromNode::Observed(_)
         | FromNode::Acknowledge(_)

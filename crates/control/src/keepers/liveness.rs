@@ -14,13 +14,12 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use hostler_fleet::{LeaseRules, State, Verb, Verdict};
+use hostler_fleet::{State, Verb, Verdict};
 use hostler_model::spec::DisconnectPolicy;
 use hostler_model::{Assignment, Liveness, Node, NodeId};
 
 use super::submit;
 use crate::Control;
-use crate::live::LiveEntry;
 use crate::shared::Shared;
 
 const TICK: Duration = Duration::from_millis(200);
@@ -106,7 +105,7 @@ fn judgements(shared: &Shared, now: Duration, paused: Duration) -> Vec<Verb> {
 
 /// What to tell the fleet about the node, if its record says otherwise.
 fn judgement(shared: &Shared, node: &Node, (now, paused): (Duration, Duration)) -> Option<Verb> {
-    let entry = entry_of(shared, node, now)?;
+    let entry = shared.awaited(node, now);
     let mut pulse = entry.lock();
     let verdict = pulse.judge(now, paused);
     let id = node.id;
@@ -137,23 +136,6 @@ fn pressed(shared: &Shared, node: &Node) -> Option<Verb> {
         node: node.id,
         pressure: pressure.clone(),
     })
-}
-
-/// The node's lease. One that this server has not heard of yet begins full, with time to come back; a lost
-/// one gets none until it is heard.
-fn entry_of(shared: &Shared, node: &Node, now: Duration) -> Option<Arc<LiveEntry>> {
-    if let Some(entry) = shared.live.get(node.id) {
-        return Some(entry);
-    }
-    let rules = shared.config.lease_of(node.contract);
-    // A new lease begins with twice its window.
-    let window = rules.window.max(shared.config.reconnect / 2);
-    let patient = LeaseRules {
-        window,
-        most: rules.most.max(window * 2),
-        ..rules
-    };
-    Some(shared.live.entry(node.id, patient, now))
 }
 
 fn fences(shared: &Shared, now: Duration) -> Vec<Verb> {

@@ -187,6 +187,92 @@ async fn another_machine_with_the_same_identity_is_refused_while_the_first_is_al
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_restart_of_the_server_a_copy_that_comes_first_is_none_the_better_for_it() {
+    let world = World::new(13);
+    let control = world.start().await;
+    let machine = FakeMachine {
+        mark: "board of one".to_owned(),
+        ..FakeMachine::named("one")
+    };
+    let mut node = FakeNode::join(&control, machine).await.unwrap();
+    let id = node.id();
+    beat_for(&[&node], 3).await;
+    let mark = |control: &Control| control.view().node(id).unwrap().machine.clone();
+    assert_eq!(mark(&control), Some("board of one".to_owned()));
+    stop(control).await;
+
+    let control = world.start().await;
+    assert_eq!(mark(&control), Some("board of one".to_owned()));
+    let asks = |control: &Control, boot_id: &'static str, own: &'static str| {
+        let asked = control.refuse_while_in_use(id, (Marks { boot_id, own }, "one"));
+        asked.map_err(|refusal| refusal.code)
+    };
+    let copy = |control: &Control| asks(control, "boot of a copy", "board of another");
+    assert_eq!(copy(&control), Err(Code::NodeIdentityInUse), "it is first");
+    assert_eq!(asks(&control, "boot 2 of one", "board of one"), Ok(()));
+    assert_eq!(
+        asks(&control, "boot of a copy", ""),
+        Ok(()),
+        "nothing proves it"
+    );
+    node.reconnect(&control).await.unwrap();
+    beat_for(&[&node], 3).await;
+    assert_eq!(copy(&control), Err(Code::NodeIdentityInUse));
+    node.disconnect();
+    stop(control).await;
+
+    // The former machine is gone for good: its place is free once its lease is over, and not before.
+    let control = world.start().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(copy(&control), Err(Code::NodeIdentityInUse), "it has time");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(copy(&control), Ok(()));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_looks_the_same_takes_over_unless_the_session_that_stands_beats_on() {
+    let world = World::new(14);
+    let control = world.start().await;
+    let mut node = join(&control, "one").await;
+    let id = node.id();
+    let asks = || async {
+        let begun = tokio::time::Instant::now();
+        let asked = control.refuse_double(id).await;
+        (asked.map_err(|refusal| refusal.code), begun.elapsed())
+    };
+    let beats_on = || async { beat_for(&[&node], 10).await };
+    let (refused, ()) = tokio::join!(asks(), beats_on());
+    assert_eq!(refused.0, Err(Code::NodeIdentityInUse));
+    let doubled = || {
+        let (told, _) = control.events(None, 1_000);
+        told.iter()
+            .filter(|it| it.kind == EventKind::NodeDoubled)
+            .count()
+    };
+    assert_eq!(doubled(), 1);
+    let (refused, ()) = tokio::join!(asks(), beats_on());
+    assert_eq!(refused.0, Err(Code::NodeIdentityInUse));
+    assert_eq!(doubled(), 1, "each attempt is no event");
+    // One beat was on its way when the agent left the session.
+    let one_beat = async { node.beat() };
+    let ((taken, after), _) = tokio::join!(asks(), one_beat);
+    assert_eq!(taken, Ok(()));
+    assert!(after >= Duration::from_secs(2), "{after:?}");
+    beat_for(&[&node], 3).await;
+    let leaves = async { node.disconnect() };
+    let ((taken, after), ()) = tokio::join!(asks(), leaves);
+    assert_eq!(taken, Ok(()));
+    assert!(
+        after < Duration::from_secs(1),
+        "it was seen at once: {after:?}"
+    );
+    node.reconnect(&control).await.unwrap();
+    assert!(is(&control, &node, NodeState::Ready));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_picture_that_differs_is_asked_for_in_full() {
     let world = World::new(7);
     let control = world.start().await;

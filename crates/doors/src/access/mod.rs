@@ -33,7 +33,7 @@ use hostler_model::{
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 
-use self::attempts::Attempts;
+use self::attempts::{Attempts, FAILURES, LINES};
 pub(crate) use self::cookie::{Cookie, FORM_LIFE, is_proof, proof};
 use self::foreign::Beside;
 pub(crate) use self::foreign::Chosen;
@@ -56,6 +56,7 @@ struct Inner {
     /// Of other contracts; without login all are open.
     opened: Opened,
     attempts: Attempts,
+    lines: Attempts,
     audit: Audit,
     sessions: Sessions,
 }
@@ -141,12 +142,13 @@ impl Access {
     }
 
     fn new(control: &Control, trust: Option<Trust>, opened: Opened, audit: Audit) -> Self {
-        let attempts = Attempts::new(Arc::clone(control.clock()));
+        let attempts = |rate| Attempts::new(rate, Arc::clone(control.clock()));
         Self(Arc::new(Inner {
             control: control.clone(),
             trust,
             opened,
-            attempts,
+            attempts: attempts(FAILURES),
+            lines: attempts(LINES),
             audit,
             sessions: Sessions::new(Arc::clone(control.clock())),
         }))
@@ -433,6 +435,19 @@ impl Access {
             return Err(Refusal::new(Code::NodeGone, sentence, advice));
         }
         Ok(node.id)
+    }
+
+    /// Tells the log that a machine was refused: a line for each address and minute, so that nobody floods it. The audit
+    /// has each.
+    pub(crate) fn tell_refusal(&self, peer: Option<&Peer>, what: &str, refusal: &Refusal) {
+        let peer = peer.map(|peer| peer.addr);
+        let Refusal { code, sentence, .. } = refusal;
+        if peer.is_none_or(|peer| self.0.lines.count(peer.ip())) {
+            let peer = peer.map(tracing::field::display);
+            tracing::info!(%code, peer, sentence, "{what} refused; more within a minute is in the audit alone");
+        } else {
+            tracing::debug!(%code, sentence, "{what} refused");
+        }
     }
 
     /// Counts a refusal of what was shown; after many from one address they are refused as such.

@@ -25,6 +25,7 @@ pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal
         introduction: Introduction {
             key: print(&hello.key).map(|print| key_alias(&print)),
             believes: print(&hello.believes),
+            machine: mark(&hello.machine).map(str::to_owned),
             copied_from: hello.copied_from.parse().ok(),
         },
         identity: identity(hello.identity)?,
@@ -40,6 +41,11 @@ pub(super) fn announcement(hello: v1::Hello) -> Result<NodeAnnouncement, Refusal
 /// The print of a key or a certificate; what is none is not told.
 pub(super) fn print(text: &str) -> Option<String> {
     text.parse::<Print>().ok().map(|print| print.to_string())
+}
+
+/// By what an agent tells its machine from others; what is too long to be kept is not told.
+pub(super) fn mark(text: &str) -> Option<&str> {
+    (1..=IDENTITY_BYTES).contains(&text.len()).then_some(text)
 }
 
 /// What an agent calls itself, as an alias of its node.

@@ -81,6 +81,7 @@ impl Listening<'_> {
             // What the node has on its disk changes nothing here: at the next hello it is told all again.
             Message::Applied(_) => Ok(()),
             Message::Kept(kept) => self.kept(&kept).await,
+            Message::Leave(_) => Err(End::Left),
             Message::Hello(_) => Err(End::Refused(convert::refused(
                 "a session has one hello, and it came already",
             ))),

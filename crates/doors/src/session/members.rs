@@ -100,7 +100,7 @@ impl Members<'_> {
     ) -> Membership {
         use membership::Outcome;
         let outcome = outcome.map_err(|refusal| {
-            tracing::info!(code = %refusal.code, sentence = refusal.sentence, "membership refused");
+            self.access.tell_refusal(self.peer, "membership", &refusal);
             match refusal.code {
                 Code::JoinTokenInvalid | Code::NodeKeyUnknown | Code::BadRequest => {
                     self.access.failed(self.peer, refusal)

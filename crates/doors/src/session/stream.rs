@@ -7,11 +7,13 @@
 //!   converse ──────┼─ work:    the queue, in order; each entry may wait for a commit
 //!     │            └─ deliver: once the node has told all it observes: intent and commands, on each wake
 //!     ▼
-//!   end: the stream broke, the node was refused, a newer session took over, or the server stops
+//!   end: the stream broke, the agent took its leave, the node was refused, a newer session took over, or the server
+//!        stops
 //! ```
 //!
 //! The three run side by side in one task and share the node's `Attachment`, so that a slow commit delays
-//! no beat. Dropping the attachment tells the control plane that the connection is gone.
+//! no beat. Dropping the attachment tells the control plane that the connection is gone; after a leave it is closed, and
+//! the node is what it was until its lease says otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,6 +60,8 @@ pub(super) struct Conversation {
 pub(super) enum End {
     /// The node hung up, or reads no more.
     Broken,
+    /// The agent stops, and said so.
+    Left,
     /// A typed no.
     Refused(Refusal),
     /// The contract was broken, by size or by time.
@@ -105,10 +109,11 @@ impl Conversation {
             () = tasks.stopping() => End::Status(Status::unavailable("the server is stopping")),
         };
         match end {
-            End::Broken => {}
+            End::Broken | End::Left => {}
             End::Status(status) => answers.close(status).await,
             End::Refused(refusal) => {
-                tracing::info!(code = %refusal.code, sentence = refusal.sentence, "session refused");
+                let access = &self.who.access;
+                access.tell_refusal(self.who.peer.as_ref(), "session", &refusal);
                 self.who.refused("Control", &self.name, &refusal).await;
                 let message = convert::refused_message(refusal);
                 // As above: the node may have gone.
@@ -126,6 +131,9 @@ impl Conversation {
         };
         let end = self.converse(&attachment, &link).await;
         tracing::info!(node = %attachment.node(), "session ended");
+        if matches!(end, End::Left) {
+            attachment.close();
+        }
         end
     }
 
@@ -142,8 +150,12 @@ impl Conversation {
         self.name.clone_from(&hello.name);
         let offset = self.offset_of(hello.time_ms);
         let version = negotiate(hello.versions.unwrap_or_default()).ok_or_else(no_version)?;
-        let mark = hello.machine.clone();
-        self.refuse_another(&hello, &mark).map_err(End::Refused)?;
+        let mark = convert::mark(&hello.machine).unwrap_or_default().to_owned();
+        let known = self.refuse_another(&hello, &mark).map_err(End::Refused)?;
+        if let Some(node) = known {
+            let refused = self.control.refuse_double(node).await;
+            refused.map_err(End::Refused)?;
+        }
         let (node, boot_id) = self.announce(hello).await.map_err(End::Refused)?;
         let link = Arc::new(SessionLink {
             woken: Notify::new(),
@@ -172,8 +184,9 @@ impl Conversation {
         (told > 0).then(|| told.cast_signed().saturating_sub(ours.cast_signed()))
     }
 
-    /// Before the hello of a copy's machine changes what is known of the original's.
-    fn refuse_another(&self, hello: &v1::Hello, mark: &str) -> Result<(), Refusal> {
+    /// Before the hello of a copy's machine changes what is known of the original's. Answers which node it is, if it is
+    /// known.
+    fn refuse_another(&self, hello: &v1::Hello, mark: &str) -> Result<Option<NodeId>, Refusal> {
         let alias = match self.who.shown {
             Shown::Key(key) => key_alias(&key.to_string()),
             Shown::NotAsked | Shown::Nothing => convert::identity(hello.identity.clone())?,
@@ -182,7 +195,7 @@ impl Conversation {
         let known = view.node_by_alias(&alias).filter(|node| !node.is_gone());
         let known = known.map(|node| node.id);
         drop(view);
-        let Some(node) = known else { return Ok(()) };
+        let Some(node) = known else { return Ok(None) };
         let facts = hello.facts.as_ref();
         let text = |of: fn(&v1::Facts) -> &str| facts.map_or("", of);
         let marks = Marks {
@@ -190,7 +203,8 @@ impl Conversation {
             own: mark,
         };
         let hostname = text(|facts| &facts.hostname);
-        self.control.refuse_while_in_use(node, (marks, hostname))
+        self.control.refuse_while_in_use(node, (marks, hostname))?;
+        Ok(Some(node))
     }
 
     async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {

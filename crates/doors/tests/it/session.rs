@@ -651,6 +651,48 @@ async fn a_second_session_ends_the_first_unless_it_is_another_machine() {
 }
 
 #[tokio::test]
+async fn an_agent_that_takes_its_leave_is_suspected_only_once_its_beats_are_late() {
+    let server = Server::start().await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    node.intent(&mut HashMap::new(), |_, whole| whole).await;
+    node.say(node_message::Message::Leave(v1::Leave {})).await;
+    assert!(node.heard().await.unwrap().is_none(), "the stream ends");
+    server
+        .until("/api/v1/nodes/box", |node| node["state"] == "suspect")
+        .await;
+    let told = server.get("/api/v1/events").await.text;
+    assert!(told.contains("is suspect: no beat for"), "{told}");
+    assert!(!told.contains("the connection broke"), "{told}");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn of_two_machines_that_look_the_same_the_one_that_beats_on_stays() {
+    let server = Server::start().await;
+    let (mut first, _) = Node::join(&server, "box").await;
+    first.intent(&mut HashMap::new(), |_, whole| whole).await;
+    let mut copy = Node::connect(&server).await;
+    copy.say(node_message::Message::Hello(hello("box"))).await;
+    let mut beats = 0;
+    let refused = async { copy.refusal().await };
+    let mut refused = std::pin::pin!(refused);
+    let code = loop {
+        beats += 1;
+        first.beat(beats, 0).await;
+        let answer = tokio::select! {
+            biased;
+            code = &mut refused => break code,
+            answer = first.hear() => answer,
+        };
+        assert!(matches!(answer, server_message::Message::BeatAck(_)));
+    };
+    assert_eq!(code, "node-identity-in-use");
+    let told = server.get("/api/v1/events").await.text;
+    assert!(told.contains("node-doubled"), "{told}");
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_node_that_was_removed_is_told_so() {
     let server = Server::start().await;
     let (mut node, welcome) = Node::join(&server, "box").await;

@@ -65,6 +65,14 @@ impl Draft<'_> {
                 }
                 Ok(Reply::Done)
             }
+            AccessVerb::Doubled { node } => {
+                let name = &self.present_node(*node)?.name;
+                let message = format!(
+                    "a machine that was copied while it ran asked to be node {name} beside it, and was refused"
+                );
+                self.warning(EventKind::NodeDoubled, about_node(*node), message);
+                Ok(Reply::Done)
+            }
         }
     }
 

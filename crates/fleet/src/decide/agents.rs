@@ -80,6 +80,7 @@ impl Draft<'_> {
             held_back: None,
             pressure: BTreeSet::new(),
             believes: hello.introduction.believes.clone(),
+            machine: hello.introduction.machine.clone(),
             revision: 1,
         };
         let message = format!("node {} joined the fleet", node.name);
@@ -106,8 +107,11 @@ impl Draft<'_> {
         let is_alive = old.liveness == Liveness::Alive;
         let believes = hello.introduction.believes.clone();
         let believes = believes.or_else(|| old.believes.clone());
+        let machine = hello.introduction.machine.clone();
+        let machine = machine.or_else(|| old.machine.clone());
         let is_same = old.capacity == hello.capacity
             && old.believes == believes
+            && old.machine == machine
             && old.contract == hello.contract
             && (hello.instance.is_none() || old.instance == hello.instance)
             && same_facts(&old.facts, &hello.facts);
@@ -137,6 +141,7 @@ impl Draft<'_> {
             contract: hello.contract,
             instance: hello.instance.clone().or_else(|| old.instance.clone()),
             believes,
+            machine,
             liveness,
             ..old.clone()
         });

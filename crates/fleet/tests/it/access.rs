@@ -239,6 +239,29 @@ fn a_node_without_login_is_known_later_by_the_first_key_that_it_told() {
 }
 
 #[test]
+fn what_tells_a_machine_from_its_copies_is_written_when_it_changes_and_kept_when_it_is_not_said() {
+    let mut world = World::with_nodes(0);
+    let of = |mark: Option<&str>| {
+        let introduction = Introduction {
+            machine: mark.map(str::to_owned),
+            ..Introduction::default()
+        };
+        introduced("box", introduction)
+    };
+    let marked = |world: &World| world.state.node_by_name("box").unwrap().machine.clone();
+    for (said, kept, is_written) in [
+        (Some("one"), "one", true),
+        (Some("one"), "one", false),
+        (None, "one", false),
+        (Some("two"), "two", true),
+    ] {
+        let decision = world.submit(&of(said)).unwrap();
+        assert_eq!(marked(&world).as_deref(), Some(kept));
+        assert_eq!(!decision.changes.is_empty(), is_written, "{said:?}");
+    }
+}
+
+#[test]
 fn a_node_from_a_copied_disk_says_so_and_takes_nothing_of_the_original() {
     let mut world = World::with_nodes(0);
     let order = order(&world);

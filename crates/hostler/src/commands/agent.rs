@@ -60,7 +60,16 @@ async fn look_after(
             settings.docker_socket.clone(),
         )
     };
-    let agent = NodeAgent::start(config, &tasks).await?;
+    // Where it is to be asked first what became of the machine, the answer may take long.
+    let started = tokio::select! {
+        biased;
+        () = signals.stop() => None,
+        started = Box::pin(NodeAgent::start(config, &tasks)) => Some(started?),
+    };
+    let Some(agent) = started else {
+        shut_down(&tasks).await;
+        return Ok(ExitStatus::Done);
+    };
     if let Some(bound) = bound {
         printer.data(&format!("listening on http://{}", bound.addr()));
         agent_door::serve(bound, agent.vitals(), &tasks);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use hostler_agent::{
-    Admittance, Agent, AgentConfig, AgentStatus, Birthplace, Care, GuardFile, Journal,
-    LocalMachine, Parts, StartError, ToLog, Tuning, Uplink, Vitals,
+    Admittance, Agent, AgentConfig, AgentStatus, ArrivalTools, Birthplace, Care, Dial, Found,
+    GuardFile, Journal, LocalMachine, Parts, StartError, TcpDial, ToLog, Tuning, Uplink, Vitals,
 };
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
 use hostler_model::Resources;
@@ -20,6 +20,7 @@ use hostler_runtime::vm::{VmConfig, VmRuntime, VmSettings};
 use hostler_runtime::volumes::{Holdings, HoldingsConfig, Tools, VolumeSettings, WithVolumes};
 use tokio::sync::watch;
 
+use super::notify::Notify;
 use super::shim::shim;
 use crate::failure::Failure;
 use crate::settings::{AgentTrust, Environment};
@@ -90,7 +91,7 @@ impl NodeAgent {
     pub(crate) async fn start(config: NodeAgentConfig, tasks: &Tasks) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let birthplace = birthplace(&config)?;
+        let birthplace = birthplace(&config, (&clock, &entropy), tasks).await?;
         let units = config.data_dir.join("units");
         let unwritable = |error: std::io::Error| data_failure(&config.data_dir, &error);
         std::fs::create_dir_all(&units).map_err(unwritable)?;
@@ -181,21 +182,48 @@ impl NodeAgent {
 }
 
 /// Where the node's identity was made. Before anything else of the data directory is looked at.
-fn birthplace(config: &NodeAgentConfig) -> Result<Option<Birthplace>, Failure> {
+async fn birthplace(
+    config: &NodeAgentConfig,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+    tasks: &Tasks,
+) -> Result<Option<Birthplace>, Failure> {
     let Some(MachineId(told)) = config.machine.clone() else {
         return Ok(None);
     };
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| data_failure(&config.data_dir, &error))?;
-    let joins = config.trust.invitation.is_some() || config.server.starts_with("http://");
-    let admittance = if joins {
-        Admittance::Joins
-    } else {
-        Admittance::Needs
+    let admittance = match &config.trust.invitation {
+        _ if config.server.starts_with("http://") => Admittance::Joins,
+        Some(token) => Admittance::Asks(token.clone()),
+        None => Admittance::Needs,
     };
     let machine = LocalMachine::new();
-    let looked = Birthplace::look(&config.data_dir, (&machine, told), admittance)?;
-    Ok(Some(looked))
+    let elsewhere = match Birthplace::look(&config.data_dir, (&machine, told), admittance)? {
+        Found::Here(birthplace) => return Ok(Some(birthplace)),
+        Found::Elsewhere(elsewhere) => elsewhere,
+    };
+    // The answer may take long, and the service manager is not to wait for it.
+    let (notify, asking) = (Notify::of_process(), tasks.child());
+    notify.attend(&asking, || true);
+    notify.status("this machine asks to be let in as a node of its own");
+    notify.ready();
+    let asked = AgentConfig {
+        invitation: config.trust.invitation.clone(),
+        anchors: config.trust.anchors.clone(),
+        name: config.name.clone(),
+        labels: config.labels.clone(),
+        ..AgentConfig::new(config.server.clone(), config.data_dir.clone())
+    };
+    let dial: Arc<dyn Dial> = Arc::new(TcpDial);
+    let tools = ArrivalTools {
+        clock,
+        entropy,
+        dial: &dial,
+        machine: &machine,
+    };
+    let settled = elsewhere.settle(&asked, tools).await;
+    asking.stop();
+    Ok(Some(settled?))
 }
 
 /// Where the node's owner says what may run here, unless an agent is told otherwise; it holds for agents of every

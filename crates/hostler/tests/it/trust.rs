@@ -458,6 +458,28 @@ fn a_certificate_that_is_lost_needs_no_token() {
     assert_eq!(fleet.node("box")["id"], before);
 }
 
+#[test]
+fn refused_machines_are_one_line_of_the_log_for_each_address_and_each_a_line_of_the_audit() {
+    let mut fleet = Guarded::start();
+    let spent = fleet.token(&["--uses", "1"]);
+    fleet.start_agent("box", Some(&spent));
+    fleet.wait_for("box", "ready");
+    for name in ["one", "two", "three"] {
+        fleet.start_agent(name, Some(&spent));
+        let agent = fleet.agents.last_mut().unwrap();
+        agent.line("(join-token-spent)");
+    }
+    let said = fleet.server.as_ref().unwrap().said();
+    assert_eq!(said.matches("membership refused").count(), 1, "{said}");
+    let audited = || {
+        let files = std::fs::read_dir(fleet.server_dir().join("audit")).unwrap();
+        let text = files.map(|it| std::fs::read_to_string(it.unwrap().path()).unwrap_or_default());
+        let text: String = text.collect();
+        text.matches("join-token-spent").count()
+    };
+    eventually("the audit has each", || audited() >= 3);
+}
+
 /// Says hello once as an agent did that knew no keys, over plain text.
 async fn once_said_hello(listen: &str, identity: &str) {
     let mut client = SessionClient::connect(format!("http://{listen}"))

@@ -75,7 +75,10 @@ pub struct Pending {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 5, 6, 10, 16, 24")]
+    #[prost(
+        oneof = "node_message::Message",
+        tags = "1, 2, 3, 4, 5, 6, 10, 16, 24, 25"
+    )]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -100,6 +103,8 @@ pub mod node_message {
         Kept(super::Kept),
         #[prost(message, tag = "24")]
         Believes(super::Believes),
+        #[prost(message, tag = "25")]
+        Leave(super::Leave),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -143,6 +148,10 @@ pub struct Believes {
     #[prost(string, tag = "1")]
     pub authority: ::prost::alloc::string::String,
 }
+/// Nothing follows in this session: the agent stops, or opens another, and what runs goes on. The node is what it was until
+/// its lease says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leave {}
 /// The fleet's authority has a new key: the node renews without waiting for its certificate's half-life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewNow {}
@@ -180,7 +189,8 @@ pub struct Hello {
     /// The node's clock as it says this, in milliseconds since 1970. 0: not told.
     #[prost(uint64, tag = "30")]
     pub time_ms: u64,
-    /// Tells machines with one identity apart; the same for as long as the agent runs. Empty: not told.
+    /// Tells machines with one identity apart; the same for as long as the agent runs. Empty, or longer than 128 bytes: not
+    /// told.
     #[prost(string, tag = "40")]
     pub machine: ::prost::alloc::string::String,
     /// As for joining.

@@ -501,6 +501,7 @@ fn every_message_of_the_streams_has_its_tag() {
             }),
             b"\xc2\x01\x03\x0a\x01a",
         ),
+        (Node::Leave(Leave {}), b"\xca\x01\x00"),
     ];
     for (message, bytes) in from_node {
         golden(

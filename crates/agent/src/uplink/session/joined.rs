@@ -32,6 +32,8 @@ pub(super) use news::full_set;
 
 /// How long a message may wait to be sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an agent waits until its leave was heard.
+const LEAVING: Duration = Duration::from_millis(500);
 /// A suspension longer than this makes the session be opened again.
 const NOTABLE_SLEEP: Duration = Duration::from_secs(2);
 
@@ -142,12 +144,14 @@ impl<'a> Session<'a> {
         let mut believed = self.believed.clone();
         let mut kept = self.uplink.handle.care.kept.clone();
         kept.mark_changed();
+        let tasks = self.uplink.parts.tasks.clone();
         loop {
             // Every arm only waits until it completes; dropping it at that point loses nothing. A message
             // that is half received stays in the stream. In this order nothing starves: beats are rare,
             // answers follow from what was received, and only the newest picture counts.
             let done = tokio::select! {
                 biased;
+                () = tasks.stopping() => Err(Ended::Stopping),
                 _ = beats.tick() => self.beat().await,
                 answer = next_of(&mut self.answers) => match answer {
                     Some(answer) => self.answer(answer).await,
@@ -183,13 +187,30 @@ impl<'a> Session<'a> {
                     Err(status) => Err(lost(status)),
                 },
             };
-            if let Err(ended) = done {
-                return ended;
+            match done {
+                Ok(()) => {}
+                Err(ended @ (Ended::Stopping | Ended::Again(_))) => {
+                    self.leave(inbound).await;
+                    return ended;
+                }
+                Err(ended) => return ended,
             }
             if self.has_intent && self.sequence == 0 {
                 beats.reset_immediately();
             }
         }
+    }
+
+    /// Says that nothing follows, so that nobody is suspected. The other side ends the stream when it has heard it.
+    async fn leave(mut self, mut inbound: Streaming<v1::ServerMessage>) {
+        let leaving = async move {
+            if self.send(Out::Leave(v1::Leave {})).await.is_ok() {
+                drop(self);
+                while let Ok(Some(_)) = inbound.message().await {}
+            }
+        };
+        // If it was not heard the node is suspect for a moment, as after any other end.
+        let _ = tokio::time::timeout(LEAVING, leaving).await;
     }
 
     async fn take(&mut self, received: v1::ServerMessage) -> Result<(), Ended> {

@@ -9,7 +9,6 @@
 //! Every wait has an end: the connection, the welcome, each message that is sent, and the lease, within which
 //! a beat must be answered.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,21 +40,28 @@ const OUTBOX: usize = 64;
 /// Bounds of what the control plane may ask for.
 const BEATS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 
+/// A session that was welcome, what it hears, and how often it is to beat.
+type Opened<'a> = (Session<'a>, Streaming<v1::ServerMessage>, Duration);
+
 impl Uplink {
     /// Opens a session and stays in it; answers how it ended and whether it was welcome.
     pub(super) async fn session(&mut self) -> (Ended, bool) {
         let tasks = self.parts.tasks.clone();
-        let mut was_joined = false;
-        // Dropping the conversation closes its streams; nothing else is held.
-        let ended = tokio::select! {
+        // Dropping what is not open yet closes its streams; nothing else is held. A session that is open takes its leave.
+        let opened = tokio::select! {
             biased;
-            () = tasks.stopping() => Ended::Stopping,
-            Err(ended) = Box::pin(self.converse(&mut was_joined)) => ended,
+            () = tasks.stopping() => Err(Ended::Stopping),
+            opened = Box::pin(self.open()) => opened,
         };
-        (ended, was_joined)
+        match opened {
+            Ok((session, inbound, interval)) => {
+                (Box::pin(session.run(inbound, interval)).await, true)
+            }
+            Err(ended) => (ended, false),
+        }
     }
 
-    async fn converse(&mut self, was_joined: &mut bool) -> Result<Infallible, Ended> {
+    async fn open(&mut self) -> Result<Opened<'_>, Ended> {
         let kinds: Vec<Kind> = self.handle.runtimes.keys().copied().collect();
         let (channel, ()) = futures::join!(
             connect(&self.server, &self.parts.dial, SignsOfLife::Beats),
@@ -86,7 +92,6 @@ impl Uplink {
         let welcome = self.welcome(&mut inbound).await?;
         let speaker = convert::speaker(&welcome).map_err(|error| Ended::Lost(error.to_string()))?;
         let origin = speaker.origin;
-        *was_joined = true;
         if let Some(birthplace) = &self.config.birthplace {
             birthplace.is_welcome();
         }
@@ -101,7 +106,7 @@ impl Uplink {
             .having(known, welcome.takes_facts)
             .keeping(reserved)
             .believing(believed);
-        Err(session.run(inbound, interval).await)
+        Ok((session, inbound, interval))
     }
 
     async fn welcome(
