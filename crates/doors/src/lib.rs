@@ -29,7 +29,7 @@ use hostler_kit::trust::ClientTls;
 use hostler_model::Contract;
 
 pub use self::access::{Access, Auth, Opened, OwnPort};
-pub use self::api::{Backups, miaas, openapi};
+pub use self::api::{Backups, OPENAPI, described, miaas};
 pub use self::audit::Audit;
 pub use self::listener::{
     Accept, BindError, Bound, Caps, Crowd, CrowdCounts, Listener, Peer, serve, serve_through,

@@ -51,7 +51,7 @@ use self::refuse::Failure;
 use crate::{Access, Crowd, Parts, grpc, orchion};
 
 pub use self::backup::Backups;
-pub use self::openapi::openapi;
+pub use self::openapi::{OPENAPI, described};
 
 /// What every handler has. Each request copies it several times, hence one pointer.
 #[derive(Clone)]

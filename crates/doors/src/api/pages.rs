@@ -7,7 +7,7 @@ use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, header};
 use serde_json::Value;
 
-use super::openapi::openapi;
+use super::openapi::OPENAPI;
 
 /// What all pages look like.
 pub(super) const STYLE: &str =
@@ -27,7 +27,7 @@ pub(super) async fn docs() -> Response {
 
 /// The same, below what is to be said first.
 pub(super) fn routes_below(first: &str) -> String {
-    document("Hostler", &format!("{first}{}", table(&openapi())))
+    document("Hostler", &format!("{first}{}", table(OPENAPI)))
 }
 
 /// A whole page.

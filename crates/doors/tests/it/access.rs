@@ -244,7 +244,7 @@ pub(crate) struct Machine {
 
 /// Every route of the description with its method, the parameters filled in.
 pub(crate) fn routes() -> Vec<(Method, String, String)> {
-    let description: Value = serde_json::from_str(&hostler_doors::openapi()).unwrap();
+    let description: Value = serde_json::from_str(&hostler_doors::described()).unwrap();
     let mut routes = Vec::new();
     for (path, methods) in description["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {

@@ -167,7 +167,7 @@ pub(crate) fn execute(
 }
 
 fn openapi(printer: &Printer) -> ExitStatus {
-    printer.text(&hostler_doors::openapi());
+    printer.text(hostler_doors::OPENAPI);
     ExitStatus::Done
 }
 
