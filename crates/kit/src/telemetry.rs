@@ -4,10 +4,12 @@ use std::io::IsTerminal as _;
 
 use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{fmt, reload};
 
 /// Puts another filter in the place of the subscriber's.
-type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+type Change = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 
 static CHANGE: OnceLock<Change> = OnceLock::new();
 
@@ -20,41 +22,32 @@ pub enum Format {
     Json,
 }
 
-/// Installs the process's subscriber. `filter` is in `tracing`'s directive language, such as `info` or
+/// Installs the process's subscriber. `filter` names levels for all and for targets, such as `info` or
 /// `hostler=debug,warn`; text that is none falls back to `info`. A second call does nothing.
 pub fn install(filter: &str, format: Format) {
-    let filter = read(filter).unwrap_or_else(|| quieted(EnvFilter::new("info")));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let installed = match format {
-        Format::Text => {
-            let colour = std::io::stderr().is_terminal();
-            let builder = builder.with_ansi(colour).with_target(false);
-            let builder = builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
-            builder.try_init().map(|()| change)
-        }
-        Format::Json => {
-            let builder = builder.json().flatten_event(true);
-            let builder = builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
-            builder.try_init().map(|()| change)
-        }
+    let filter =
+        read(filter).unwrap_or_else(|| quieted(Targets::new().with_default(LevelFilter::INFO)));
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        Format::Text => lines
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    match installed {
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    match subscriber.try_init() {
         // The process has one subscriber, so there is one way to change it.
-        Ok(change) => drop(CHANGE.set(change)),
+        Ok(()) => drop(CHANGE.set(Box::new(move |filter| handle.reload(filter).is_ok()))),
         Err(_) => tracing::debug!("a subscriber is installed already"),
     }
 }
 
-/// Whether text is a filter in `tracing`'s directive language.
+/// Whether text is a filter.
 #[must_use]
 pub fn is_filter(filter: &str) -> bool {
-    EnvFilter::try_new(filter).is_ok()
+    read(filter).is_some()
 }
 
 /// Logs by another filter from now on, and says whether it does: not if the text is no filter, nor where
@@ -67,16 +60,15 @@ pub fn change_filter(filter: &str) -> bool {
 }
 
 /// What is logged by; none if the text is no filter.
-fn read(filter: &str) -> Option<EnvFilter> {
-    EnvFilter::try_new(filter).ok().map(quieted)
+fn read(filter: &str) -> Option<Targets> {
+    let parts = filter.split(',').map(str::trim);
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    parts.join(",").parse().ok().map(quieted)
 }
 
 /// The engine's client prints whole requests when it is asked to, and those may hold secrets: it is never asked.
-fn quieted(filter: EnvFilter) -> EnvFilter {
-    match "bollard::docker=info".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    }
+fn quieted(filter: Targets) -> Targets {
+    filter.with_target("bollard::docker", LevelFilter::INFO)
 }
 
 #[cfg(test)]
@@ -123,10 +115,10 @@ mod tests {
         for filter in ["trace", "bollard=trace", "bollard::docker=trace,info"] {
             let written = Written::default();
             let writer = written.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_env_filter(quieted(EnvFilter::new(filter)))
-                .with_writer(move || writer.clone())
-                .finish();
+            let lines = fmt::layer().with_writer(move || writer.clone());
+            let subscriber = tracing_subscriber::registry()
+                .with(read(filter).unwrap())
+                .with(lines);
             tracing::subscriber::with_default(subscriber, || {
                 tracing::debug!(target: "bollard::docker", "canary");
                 tracing::info!(target: "hostler", "told");
