@@ -14,5 +14,5 @@ pub mod trust;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Entropy, SeededEntropy, SimulatedClock, SystemClock, SystemEntropy};
-pub use lines::{Lines, Series};
+pub use lines::{Backwards, Lines, Place, Series};
 pub use tasks::{Hold, Tasks};

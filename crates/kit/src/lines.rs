@@ -10,6 +10,8 @@
 //! their owner alone; names sort as they were begun. What was written survives the end of the process at once, and that
 //! of the machine after a second. What can fail is the disk: then lines are lost, never in silence.
 
+mod backwards;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -22,6 +24,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::Clock;
+
+pub use self::backwards::{Backwards, Place};
 
 /// Lines that wait for the thread.
 const QUEUE: usize = 4_096;
@@ -326,23 +330,11 @@ impl Keeper {
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let number = |entry: io::Result<fs::DirEntry>| -> Option<u64> {
-            let name = entry.ok()?.file_name();
-            let rest = name.to_str()?.strip_prefix(self.series.name)?;
-            let digits = rest.strip_prefix('-')?.strip_suffix(".jsonl")?;
-            digits.parse().ok()
-        };
-        Ok(entries.filter_map(number).collect())
+        numbers(&self.dir, self.series.name)
     }
 
     fn path(&self, number: u64) -> PathBuf {
-        self.dir
-            .join(format!("{}-{number:08}.jsonl", self.series.name))
+        path(&self.dir, self.series.name, number)
     }
 
     fn sync(&mut self) {
@@ -353,6 +345,26 @@ impl Keeper {
             tracing::error!(dir = %self.dir.display(), %error, "lines may not survive the machine");
         }
     }
+}
+
+/// The numbers of a series' files, in any order.
+fn numbers(dir: &Path, name: &str) -> io::Result<Vec<u64>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let number = |entry: io::Result<fs::DirEntry>| -> Option<u64> {
+        let file = entry.ok()?.file_name();
+        let rest = file.to_str()?.strip_prefix(name)?;
+        let digits = rest.strip_prefix('-')?.strip_suffix(".jsonl")?;
+        digits.parse().ok()
+    };
+    Ok(entries.filter_map(number).collect())
+}
+
+fn path(dir: &Path, name: &str, number: u64) -> PathBuf {
+    dir.join(format!("{name}-{number:08}.jsonl"))
 }
 
 /// A process that was killed may have left half a line.
@@ -366,6 +378,9 @@ fn ends_a_line(file: &mut File) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use tracing::dispatcher::Dispatch;
+    use tracing::subscriber::NoSubscriber;
 
     use super::*;
     use crate::SystemClock;
@@ -447,6 +462,53 @@ mod tests {
         let expected = ("x-00000001.jsonl".into(), "lost 2\nthree\n".into());
         assert_eq!(files(dir.path()), [expected]);
         assert_eq!(lines.counts(), (1, 2));
+    }
+
+    #[test]
+    fn what_was_written_before_a_write_that_fails_is_synced_before_the_file_is_let_go() {
+        for is_unsynced in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let said = dir.path().join("said");
+            let log = Arc::new(File::create(&said).unwrap());
+            let subscriber = tracing_subscriber::fmt().with_writer(log).finish();
+            let subscriber = Dispatch::new(subscriber);
+            // Of one alone, a thread that has none would decide for all whether a line is wanted.
+            let _second = Dispatch::new(NoSubscriber::default());
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            // It takes no byte, and says so of a sync, too: that is how the test hears of one.
+            let mut full = OpenOptions::new();
+            let full = full.append(true).open("/dev/full").unwrap();
+            let mut keeper = Keeper {
+                dir: dir.path().to_owned(),
+                series: Series {
+                    name: "x",
+                    bytes: 1_000,
+                    files: 3,
+                    gap: |lost| lost.to_string(),
+                },
+                unsynced_since: is_unsynced.then(|| clock.uptime()),
+                clock,
+                room: Arc::new(Semaphore::new(1)),
+                counts: Arc::default(),
+                file: Some(Open {
+                    file: full,
+                    number: 1,
+                    bytes: 0,
+                }),
+                told: 0,
+                is_failing: false,
+            };
+            tracing::dispatcher::with_default(&subscriber, || keeper.put("line\n", 1));
+            assert!(keeper.file.is_none() && keeper.unsynced_since.is_none());
+            assert_eq!(keeper.counts.lost.load(Ordering::Relaxed), 1);
+            let said = fs::read_to_string(said).unwrap();
+            assert!(
+                said.contains("lines that were to be kept are lost"),
+                "{said}"
+            );
+            let is_synced = said.contains("lines may not survive the machine");
+            assert_eq!(is_synced, is_unsynced, "{said}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
