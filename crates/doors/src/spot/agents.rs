@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::{Extension, Json};
 use hostler_control::fleet::{Arrival, MachineReport, NodeAnnouncement, RentedVerb, Reply, Verb};
 use hostler_model::{
     Account, Actor, AliasKey, Code, Contract, Liveness, Money, NodeFacts, NodeId, Policy, PoolId,
@@ -15,10 +15,8 @@ use serde_json::{Map, Value, json};
 use super::about::{About, Own};
 use super::answer::{Answer, No};
 use super::body::{Fields, WORD};
-use super::who::{Agent, Asker, bearer};
+use super::who::{Agent, Asker};
 use super::{Spot, show};
-use crate::access::Who;
-use crate::audit::By;
 
 /// The on-demand price that is assumed where no agent has reported one, in dollars.
 const ASSUMED_PRICE: f64 = 0.1;
@@ -35,42 +33,30 @@ struct Registration {
 }
 
 /// Registers an agent, or the same agent again on whatever machine it is now.
-pub(super) async fn register(
-    State(spot): State<Spot>,
-    headers: HeaderMap,
-    body: Fields,
-) -> Result<(Option<Extension<By>>, Json<Value>), No> {
+pub(super) async fn register(State(spot): State<Spot>, headers: HeaderMap, body: Fields) -> Answer {
     let account = spot.client(&headers, &body)?;
-    // A token in the body is known here alone.
-    let is_in_body = bearer(&headers).is_none();
-    let by = is_in_body.then(|| spot.access.by(&Who::Account(account.id)));
-    let registered = registered_as(&spot, &account, &body).await?;
-    Ok((by.map(Extension), registered))
-}
-
-async fn registered_as(spot: &Spot, account: &Account, body: &Fields) -> Answer {
-    let registration = Registration::read(body)?;
-    let identity = identity(account, &registration.logical);
+    let registration = Registration::read(&body)?;
+    let identity = identity(&account, &registration.logical);
     let name = if registration.hostname.is_empty() {
         registration.logical.clone()
     } else {
         registration.hostname.clone()
     };
-    let arrival = registration.arrival(spot, account, (identity.clone(), name.clone()));
+    let arrival = registration.arrival(&spot, &account, (identity.clone(), name.clone()));
     let actor = Actor::Node(name.clone());
     let verb = Verb::Rent(Box::new(arrival));
     match spot.control.submit(actor, verb).await {
         Ok(Reply::Node { id, .. }) => {
             spot.control.poll_beat(id, None).await?;
             tracing::info!(node = %id, name, contract = "spot", "node joined");
-            registered(spot, account, id, None)
+            registered(&spot, &account, id, None)
         }
         // A deleted agent, or a machine that the agent has left, is told to do nothing.
         Err(refusal) if matches!(refusal.code, Code::NodeGone | Code::StaleReport) => {
             let node = spot.control.view().node_by_alias(&identity).map(|it| it.id);
             let id = node.ok_or_else(No::no_agent)?;
             tracing::info!(node = %id, name, contract = "spot", why = %refusal, "node told to rest");
-            registered(spot, account, id, Some(Policy::OFF))
+            registered(&spot, &account, id, Some(Policy::OFF))
         }
         Ok(other) => Err(unexpected(&other)),
         Err(refusal) => Err(refusal.into()),

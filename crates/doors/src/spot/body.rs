@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
 use super::answer::No;
+use super::who::InBody;
 
 /// Most bytes of a body, as the contract has it.
 const BODY_BYTES: usize = 100 << 20;
@@ -18,12 +19,17 @@ const PROSE: usize = 2_000;
 
 /// The keys of a JSON object.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fields(Map<String, Value>);
+pub(super) struct Fields {
+    keys: Map<String, Value>,
+    /// Where it is told whose token they have.
+    pub(super) client: InBody,
+}
 
 impl<S: Sync> FromRequest<S> for Fields {
     type Rejection = No;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, No> {
+        let client = request.extensions().get::<InBody>().cloned();
         let limited = Limited::new(request.into_body(), BODY_BYTES);
         let bytes = match limited.collect().await {
             Ok(body) => body.to_bytes(),
@@ -33,17 +39,28 @@ impl<S: Sync> FromRequest<S> for Fields {
             }
             Err(_) => return Err(No::bad("the body broke off")),
         };
-        Self::parse(&bytes)
+        let fields = Self::parse(&bytes)?;
+        Ok(Self {
+            client: client.unwrap_or_default(),
+            ..fields
+        })
     }
 }
 
 impl Fields {
+    fn of(keys: Map<String, Value>) -> Self {
+        Self {
+            keys,
+            client: InBody::default(),
+        }
+    }
+
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, No> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Object(keys)) => Ok(Self::of(keys)),
             Ok(_) => Err(No::bad("the body is no JSON object")),
             Err(error) => Err(No::bad(format!("the body is no JSON: {error}"))),
         }
@@ -51,7 +68,7 @@ impl Fields {
 
     /// The value, unless it is as good as nothing.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
-        self.0
+        self.keys
             .get(key)
             .filter(|value| !value.is_null() && value.as_str() != Some(""))
     }
@@ -150,7 +167,7 @@ impl Fields {
     /// The object below a key; an empty one if there is none.
     pub(super) fn child(&self, key: &str) -> Self {
         match self.get(key) {
-            Some(Value::Object(fields)) => Self(fields.clone()),
+            Some(Value::Object(keys)) => Self::of(keys.clone()),
             _ => Self::default(),
         }
     }
@@ -159,7 +176,7 @@ impl Fields {
     pub(super) fn children(&self, key: &str) -> Vec<Self> {
         let list = self.get(key).and_then(Value::as_array);
         let objects = list.into_iter().flatten().filter_map(Value::as_object);
-        objects.cloned().map(Self).collect()
+        objects.cloned().map(Self::of).collect()
     }
 
     /// How many entries a list has.
@@ -168,7 +185,7 @@ impl Fields {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 }
 

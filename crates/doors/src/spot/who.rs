@@ -4,7 +4,7 @@
 //! token is good for one client alone gets no further than what is that client's.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::RequestExt as _;
 use axum::extract::{FromRequestParts, MatchedPath, Query, RawPathParams, Request};
@@ -60,6 +60,10 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     }
 }
 
+/// The client whose token a body has. Only who reads the body knows it, and the audit is to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InBody(Arc<OnceLock<AccountId>>);
+
 /// For whom a token is good.
 pub(super) enum Holder {
     /// Somebody of the fleet: for every client.
@@ -84,8 +88,11 @@ pub(super) async fn admit(
 ) -> Response {
     match spot.admitted(&mut request).await {
         Ok(who) => {
+            let in_body = InBody::default();
+            request.extensions_mut().insert(in_body.clone());
             request.extensions_mut().insert(who.clone());
             let mut response = next.run(request).await;
+            let who = in_body.0.get().map_or(who, |client| Who::Account(*client));
             spot.access.tell_by(&who, &mut response);
             response
         }
@@ -191,12 +198,17 @@ impl Spot {
                 None => Ok(Holder::All),
             };
         }
-        let given = bearer(headers)
+        let shown = bearer(headers);
+        let given = shown
             .map(str::to_owned)
             .or_else(|| body.word("client_token").ok().flatten());
         let token = given.ok_or_else(|| refused("Missing client token"))?;
         let account = self.control.view().account_by_token(&token).map(|it| it.id);
         let account = account.ok_or_else(|| refused("Invalid client token"))?;
+        if shown.is_none() {
+            // Whoever asks may read the body once more; it has the same token.
+            let _ = body.client.0.set(account);
+        }
         self.active(account).map(Holder::One)
     }
 
