@@ -32,3 +32,4 @@ mod persys;
 mod running;
 mod secrets;
 mod spot;
+mod spot_reading;

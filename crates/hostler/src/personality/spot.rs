@@ -350,6 +350,9 @@ pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, String>, usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     const CONF: &str = "SERVER_URL=http://server:5000\nCLIENT_TOKEN=token-1\nLOGICAL_AGENT_ID=agent-host-1\n\
@@ -446,5 +449,49 @@ mod tests {
             .collect();
         assert_eq!(keys, [("A", "b=c"), ("Q", "x y"), ("S", "z")]);
         assert_eq!(parse("A=1\nnonsense\n"), Err(2));
+    }
+
+    /// Lines near to what stands in such a file.
+    fn line() -> impl Strategy<Value = String> {
+        let key = prop_oneof![
+            Just("CLIENT_TOKEN"),
+            Just("LOGICAL_AGENT_ID"),
+            Just("INSTANCE_ID"),
+            Just("INSTANCE_TYPE"),
+            Just("AZ"),
+            Just("REGION"),
+            Just("SERVER_URL"),
+            Just("HEARTBEAT_INTERVAL"),
+            Just("REPLICA_ID"),
+        ];
+        let value = prop_oneof!["\\PC{0,20}", "[\"'=#; a\u{e9}]{0,8}", "[0-9]{0,25}"];
+        let pair = (key, value).prop_map(|(key, value)| format!("{key}={value}"));
+        prop_oneof![4 => pair, 1 => ".{0,30}", 1 => "[;#].{0,10}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_is_in_the_file_is_read_or_refused_in_words(lines in vec(line(), 0..14)) {
+            let conf = lines.join("\n");
+            match parse(&conf) {
+                Ok(keys) => prop_assert!(keys.len() <= conf.lines().count()),
+                Err(number) => {
+                    let line = conf.lines().nth(number - 1).unwrap();
+                    prop_assert!(!line.contains('=') && !line.trim().is_empty(), "{line}");
+                }
+            }
+            match resolved(&conf, &[]) {
+                Ok((_, spot)) => {
+                    let instance = &spot.instance;
+                    let needed = [&spot.client_token, &spot.logical_agent_id, &instance.id, &instance.kind];
+                    prop_assert!(needed.into_iter().all(|text| !text.is_empty()));
+                }
+                Err(failure) => prop_assert!(
+                    !failure.sentence.is_empty() && !failure.sentence.contains('\n')
+                ),
+            }
+        }
     }
 }

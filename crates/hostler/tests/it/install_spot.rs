@@ -346,10 +346,9 @@ fn uninstalling_tells_the_server_keeps_logs_and_gives_a_new_agent_next_time() {
     let variables = [&INSTANCE[..], &[("SERVER_URL", url.as_str())]].concat();
     script(&machine, "install.sh", &variables).with_code(0);
     plane.until_asked("POST /api/agents/id-1/heartbeat", 1);
-    machine.write(
-        "state/crontab",
-        "1 * * * * /opt/spot-agent/bin/spot-agent tidy\n2 * * * * other\n",
-    );
+    // What others have written there is no UTF-8, and stays as it is.
+    let table = b"1 * * * * /opt/spot-agent/bin/spot-agent tidy\n2 * * * * caf\xe9 \n";
+    std::fs::write(machine.at("state/crontab"), table).unwrap();
     machine.write("opt/spot-agent/logs/old.log", "old");
     machine.write("opt/spot-agent/logs/young.log", "young");
     for (name, days) in [("old.log", 8), ("young.log", 6)] {
@@ -398,7 +397,8 @@ fn uninstalling_tells_the_server_keeps_logs_and_gives_a_new_agent_next_time() {
         "what is in the file is on stdout: {said}"
     );
     assert!(!machine.has("etc/systemd/system/spot-agent.service"));
-    assert_eq!(machine.read("state/crontab"), "2 * * * * other\n");
+    let left = std::fs::read(machine.at("state/crontab")).unwrap();
+    assert_eq!(left, b"2 * * * * caf\xe9 \n");
 
     // A second time, with nothing to tell and nobody to tell it to: done all the same.
     std::fs::remove_file(machine.at("opt/spot-agent/server_url.txt")).unwrap();

@@ -151,7 +151,7 @@ impl<'a> Site<'a> {
             "/usr/sbin/nologin",
             SERVER_USER,
         ];
-        let ended = self.place.tool("useradd", &words, None).await?;
+        let ended = self.place.tool("useradd", &words).await?;
         if ended.is_good {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -222,13 +222,24 @@ impl Place {
         }
     }
 
-    /// Runs a tool of the machine.
-    pub(super) async fn tool(
+    /// Runs a tool of the machine, and reads what it says as text.
+    pub(super) async fn tool(&self, name: &str, words: &[&str]) -> Result<Ended, Failure> {
+        let output = self.output(name, words, None).await?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        Ok(Ended {
+            is_good: output.status.success(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        })
+    }
+
+    /// Runs a tool of the machine on that input. What it says is nobody's text but its own.
+    pub(super) async fn output(
         &self,
         name: &str,
         words: &[&str],
-        input: Option<&str>,
-    ) -> Result<Ended, Failure> {
+        input: Option<&[u8]>,
+    ) -> Result<Output, Failure> {
         let failed = |error: io::Error| {
             let advice = format!("see that there is a program `{name}`, then do it again");
             Failure::failed(format!("cannot run {name}: {error}"), advice)
@@ -250,21 +261,15 @@ impl Place {
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;
         let run = async {
-            if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
-                stdin.write_all(text.as_bytes()).await?;
+            if let (Some(mut stdin), Some(bytes)) = (child.stdin.take(), input) {
+                stdin.write_all(bytes).await?;
             }
             child.wait_with_output().await
         };
-        let output = match tokio::time::timeout(PATIENCE, run).await {
-            Ok(output) => output.map_err(failed)?,
-            Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
-        };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        Ok(Ended {
-            is_good: output.status.success(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        })
+        match tokio::time::timeout(PATIENCE, run).await {
+            Ok(output) => output.map_err(failed),
+            Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+        }
     }
 }
 

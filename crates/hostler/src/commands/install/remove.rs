@@ -105,7 +105,7 @@ impl Site<'_> {
         }
         if part == Part::Server {
             // A user who still runs something stays.
-            let _ = place.tool("userdel", &[SERVER_USER], None).await;
+            let _ = place.tool("userdel", &[SERVER_USER]).await;
         }
         if !self.is_left(|part| part != Part::SpotAgent) {
             place.remove(PROGRAM)?;

@@ -148,24 +148,27 @@ fn forget_old_logs(dir: &Path, clock: &SystemClock) {
 
 /// Lines of root's table that name the agent. A machine without cron has none.
 async fn forget_cron(place: &Place) {
-    let Ok(table) = place.tool("crontab", &["-l"], None).await else {
+    let Ok(table) = place.output("crontab", &["-l"], None).await else {
         return;
     };
-    let kept: Vec<&str> = table
-        .stdout
-        .lines()
-        .filter(|line| !line.contains("spot-agent"))
-        .collect();
-    if table.is_good && kept.len() < table.stdout.lines().count() {
-        let kept: String = kept.iter().map(|line| format!("{line}\n")).collect();
+    let kept = without_agent(&table.stdout);
+    if table.status.success() && kept.len() < table.stdout.len() {
         // Nothing depends on it: the program that the lines name is gone.
-        let _ = place.tool("crontab", &["-"], Some(&kept)).await;
+        let _ = place.output("crontab", &["-"], Some(&kept)).await;
     }
+}
+
+/// A table's other lines, byte for byte: they are somebody else's.
+fn without_agent(table: &[u8]) -> Vec<u8> {
+    let name = b"spot-agent";
+    let lines = table.split_inclusive(|byte| *byte == b'\n');
+    let kept = lines.filter(|line| !line.windows(name.len()).any(|it| it == name));
+    kept.collect::<Vec<_>>().concat()
 }
 
 async fn wanted(site: &Site<'_>, args: &InstallArgs) -> Result<Wanted, Failure> {
     let there = site.place.read(CONF)?.unwrap_or_default();
-    let there = spot_keys(&there).unwrap_or_default();
+    let there = kept_keys(&there)?;
     let variable = |key: &str| site.environment.get(key).map(str::to_owned);
     let kept = |key: &str| there.get(key).cloned().filter(|text| !text.is_empty());
     let of_file = args.token_file.as_deref().map(fs::read_to_string);
@@ -201,7 +204,7 @@ async fn wanted(site: &Site<'_>, args: &InstallArgs) -> Result<Wanted, Failure> 
         },
     };
     for (key, value) in keys(&wanted.server, &wanted.spot) {
-        if value.contains(|c: char| c.is_control() || c.is_whitespace() || "\"'\\".contains(c)) {
+        if !can_be_kept(&value) {
             let sentence = format!("{key} has a character that agent.conf cannot hold");
             return Err(Failure::failed(
                 sentence,
@@ -210,6 +213,15 @@ async fn wanted(site: &Site<'_>, args: &InstallArgs) -> Result<Wanted, Failure> 
         }
     }
     Ok(wanted)
+}
+
+/// What an earlier installation has written. Who the agent is stands there, so that nothing of it is passed over.
+fn kept_keys(text: &str) -> Result<BTreeMap<String, String>, Failure> {
+    spot_keys(text).map_err(|line| {
+        let sentence = format!("{CONF}:{line}: this line is no KEY=VALUE");
+        let advice = "correct the line, or remove the file: then the agent is another one";
+        Failure::failed(sentence, advice)
+    })
 }
 
 /// The machine, by variables, by the metadata service, by what an earlier installation found.
@@ -263,6 +275,11 @@ async fn instance(site: &Site<'_>, there: &BTreeMap<String, String>) -> Result<I
 fn host_name() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
+}
+
+/// Whether everybody who reads `agent.conf` reads that value as it is.
+fn can_be_kept(value: &str) -> bool {
+    !value.contains(|c: char| c.is_control() || c.is_whitespace() || "\"'\\".contains(c))
 }
 
 /// The ten keys, in the contract's order.
@@ -328,5 +345,91 @@ impl Journal for Faults {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             faults.push(line.text.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lines of cron: some that name the agent, and whatever else is in such a table.
+    fn line() -> impl Strategy<Value = Vec<u8>> {
+        let named = (vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..20));
+        let named =
+            named.prop_map(|(before, behind)| [&before[..], b"spot-agent", &behind].concat());
+        let near = Just(b"* * * * * /opt/spot_agent/bin/spot-agen t\r".to_vec());
+        let line = prop_oneof![named, near, vec(any::<u8>(), 0..60)];
+        line.prop_map(|bytes| bytes.into_iter().filter(|byte| *byte != b'\n').collect())
+    }
+
+    fn names(line: &[u8]) -> bool {
+        String::from_utf8_lossy(line).contains("spot-agent")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn of_a_table_of_cron_only_lines_that_name_the_agent_go(
+            lines in vec(line(), 0..12),
+            is_ended: bool,
+        ) {
+            let end = if is_ended && !lines.is_empty() { &b"\n"[..] } else { b"" };
+            let table = [lines.join(&b'\n'), end.to_vec()].concat();
+            let kept = without_agent(&table);
+            let of = |table: &[u8]| -> Vec<Vec<u8>> {
+                table.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+            };
+            let expected: Vec<_> = of(&table).into_iter().filter(|it| !names(it)).collect();
+            let mut found = of(&kept);
+            // What stood behind the last line that is kept, if that was not the last, is the break that ends it.
+            if of(&table).last().is_some_and(|last| names(last)) {
+                prop_assert_eq!(found.pop(), Some(Vec::new()));
+            }
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn what_the_installer_writes_is_what_the_agent_reads(
+            values in vec("[^\\s\\p{Cc}\"'\\\\]{0,30}", 10),
+        ) {
+            let [server, token, logical, id, kind, region, az, ami_id, mode, version] = &values[..] else {
+                unreachable!("ten are made");
+            };
+            let spot = Spot {
+                logical_agent_id: logical.clone(),
+                agent_version: version.clone(),
+                instance: Instance {
+                    id: id.clone(),
+                    kind: kind.clone(),
+                    region: region.clone(),
+                    az: az.clone(),
+                    ami_id: ami_id.clone(),
+                    mode: mode.clone(),
+                    ..Instance::default()
+                },
+                ..bare(token.clone())
+            };
+            prop_assert!(values.iter().all(|value| can_be_kept(value)));
+            let [conf, ..] = files(server, &spot, "id");
+            let read = kept_keys(&conf.text).map_err(|it| it.sentence);
+            let expected = keys(server, &spot).map(|(key, value)| (key.to_owned(), value));
+            prop_assert_eq!(read, Ok(BTreeMap::from(expected)));
+        }
+    }
+
+    #[test]
+    fn a_line_of_agent_conf_that_is_none_is_named_and_nobody_becomes_another_agent() {
+        let refused = kept_keys("LOGICAL_AGENT_ID=a\n<<<<<<< mine\n").unwrap_err();
+        assert!(
+            refused.sentence.contains("agent.conf:2: "),
+            "{}",
+            refused.sentence
+        );
+        let read = kept_keys("LOGICAL_AGENT_ID=a\n# SERVER_URL\n").unwrap();
+        assert_eq!(read["LOGICAL_AGENT_ID"], "a");
     }
 }

@@ -62,6 +62,6 @@ impl Systemd<'_> {
     }
 
     async fn say(&self, words: &[&str]) -> Result<Ended, Failure> {
-        self.0.tool("systemctl", words, None).await
+        self.0.tool("systemctl", words).await
     }
 }
