@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::foreign::called;
 use crate::guarded::Guarded;
-use crate::program::{Ended, eventually, is_alive};
+use crate::program::{Ended, Running, eventually, is_alive};
 
 /// A clock beside the real one, of everything that is started with it.
 struct Clock(PathBuf);
@@ -47,7 +48,7 @@ fn library() -> String {
 fn start_agent(fleet: &mut Guarded, (name, token): (&str, Option<&str>), clock: &Clock) {
     let mut command = fleet.agent_command(name, token);
     command.envs(clock.environment());
-    let agent = crate::program::Running::start(&mut command);
+    let agent = Running::start(&mut command);
     fleet.agents.push(agent);
 }
 
@@ -185,4 +186,69 @@ fn a_jump_of_the_servers_clock_loses_no_node_locks_none_out_and_counts_for_token
         !happened.iter().any(|kind| kind == "node-lost"),
         "{happened:?}"
     );
+}
+
+/// An agent of MIaaS, whose token is good for a day of the server's.
+fn start_miaas_agent(fleet: &mut Guarded) -> String {
+    let mut command = called("miaas-agent", &fleet.path().join("miaas"));
+    command
+        .env("CONTROL_PLANE_URL", fleet.url())
+        .env("HOSTLER_CA", fleet.server_dir().join("trust/ca.pem"))
+        .env("HEARTBEAT_INTERVAL", "1");
+    let mut agent = Running::start(&mut command);
+    let line = agent.line("Registered successfully. Node ID: ");
+    fleet.agents.push(agent);
+    line.rsplit(' ').next().unwrap().to_owned()
+}
+
+/// How often it has registered.
+fn registrations(fleet: &Guarded) -> usize {
+    let lines = fleet.agents[0].data();
+    let registered = lines.iter().filter(|it| it.contains("Registered success"));
+    registered.count()
+}
+
+#[test]
+#[ignore = "needs faketime"]
+fn a_jump_of_the_servers_clock_locks_no_node_of_miaas_out_and_makes_it_no_other_node() {
+    let home = tempfile::tempdir().unwrap();
+    let clock = Clock::at(home.path(), "server.time", "+0s");
+    let mut environment = clock.environment();
+    environment.push(("HOSTLER_MIAAS_DIALECT".to_owned(), "later".to_owned()));
+    let words = ["--compat", "miaas", "--compat-auth", "miaas=contract"];
+    let mut fleet = Guarded::begin(environment, &words);
+    std::fs::create_dir(fleet.path().join("miaas")).unwrap();
+    let id = start_miaas_agent(&mut fleet);
+    let name = fleet.nodes()[0].0.clone();
+    // The token lives for a day: only what is past that makes the node register, once. Back in time it is good for longer.
+    for (offset, registered) in [
+        ("+600s", 1),
+        ("-600s", 1),
+        ("+2h", 1),
+        ("+40d", 2),
+        ("+0s", 2),
+        ("-2d", 2),
+    ] {
+        clock.set(offset);
+        wait_for_beats(&fleet);
+        eventually("it is registered", || registrations(&fleet) == registered);
+        fleet.wait_for(&name, "ready");
+    }
+    // A token of two days ago, once the clock is right again; and servers that begin in another time.
+    assert_eq!(fleet.agents.remove(0).terminate(), Some(0));
+    assert_eq!(start_miaas_agent(&mut fleet), id);
+    clock.set("+0s");
+    wait_for_beats(&fleet);
+    assert_eq!(registrations(&fleet), 2);
+    for offset in ["+40d", "-2d"] {
+        clock.set(offset);
+        assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
+        fleet.start_server();
+        wait_for_beats(&fleet);
+        fleet.wait_for(&name, "ready");
+    }
+    assert_eq!(fleet.node(&name)["id"], id.as_str());
+    assert_eq!(fleet.nodes().len(), 1);
+    let happened = fleet.happened();
+    assert!(!happened.iter().any(|it| it == "node-lost"), "{happened:?}");
 }

@@ -46,7 +46,8 @@ impl Guarded {
         Self::begin(Vec::new(), words)
     }
 
-    fn begin(environment: Vec<(String, String)>, words: &[&str]) -> Self {
+    /// Both.
+    pub(crate) fn begin(environment: Vec<(String, String)>, words: &[&str]) -> Self {
         let mut guarded = Self {
             directory: tempfile::tempdir().unwrap(),
             listen: "127.0.0.1:0".to_owned(),
