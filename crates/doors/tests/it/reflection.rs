@@ -17,6 +17,7 @@ use hostler_wire::session::v1::{
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, MethodDescriptorProto};
 use reqwest::Method;
+use serde_json::{Value, json};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
@@ -290,6 +291,50 @@ async fn every_method_is_shut_for_those_who_may_not_and_open_for_those_who_may()
             assert_eq!(refused.as_deref(), expected(path, *is), "{is:?} {path}");
         }
     }
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_may_not_ask_what_is_listed_is_written_down_and_who_may_is_not() {
+    let guarded = Guarded::start().await;
+    let bare = ClientTls::new(&guarded.trust.anchors().unwrap(), None).unwrap();
+    let machine = guarded.join("box").await;
+    let viewer = guarded.token(AccessRole::Viewer).await;
+    for (tls, token) in [(&bare, None), (&machine.tls, None), (&bare, Some(viewer))] {
+        let caller = Caller {
+            channel: guarded.channel(tls).await,
+            token,
+        };
+        for version in [V1, V1ALPHA] {
+            // Whether it is answered is the walk's affair.
+            drop(caller.services(version).await);
+        }
+    }
+    let told = async |series: &str| -> Vec<Value> {
+        let (lines, _) = guarded.audit(series).await;
+        let lines = lines.into_iter();
+        let lines = lines.filter(|line| line["door"] == "reflection");
+        let told = lines.map(|line| {
+            let keys = ["door", "method", "route", "outcome", "code"];
+            let mut told = json!({"kind": line["actor"]["kind"], "name": line["actor"]["name"]});
+            for key in keys {
+                told[key] = line[key].clone();
+            }
+            told
+        });
+        told.collect()
+    };
+    let line = |(kind, name): (&str, Option<&str>), service: &str, code: &str| {
+        json!({
+            "kind": kind, "name": name, "door": "reflection", "method": "ServerReflectionInfo",
+            "route": format!("/{service}/{{*method}}"), "outcome": "refused", "code": code,
+        })
+    };
+    let of = |who, code| [V1, V1ALPHA].map(|service| line(who, service, code));
+    let expected = of(("nobody", None), "Unauthenticated");
+    assert_eq!(told("strangers").await, expected);
+    let expected = of(("node", Some("box")), "PermissionDenied");
+    assert_eq!(told("requests").await, expected);
     guarded.server.shut_down().await;
 }
 
