@@ -10,9 +10,11 @@
 //! before its answer is sent, also when whoever asked goes away in between. Beats write nothing. Bodies and queries are
 //! not kept, for they may hold secrets. Owns two series of `kit::Lines`, which say what happens when the disk fails.
 
+mod reading;
+
 use std::fmt::Display;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -25,9 +27,12 @@ use hostler_model::{Code, Refusal, Timestamp, TokenId};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::Peer;
 use crate::access::{Access, Who, acts};
+
+pub(crate) use self::reading::Wanted;
 
 /// What members do is kept for long: 512 MiB.
 const REQUESTS: Series = Series {
@@ -46,6 +51,8 @@ const STRANGERS: Series = Series {
 const THING_BYTES: usize = 256;
 /// Most bytes of a method, which whoever calls may invent.
 const METHOD_BYTES: usize = 64;
+/// So many read at a time, whoever else wants to.
+const READERS: usize = 2;
 /// Where gRPC says how a call ended, when it ended at once.
 const GRPC_STATUS: &str = "grpc-status";
 
@@ -60,8 +67,8 @@ const QUIET: &[&str] = &[
     "/v1/chat/completions",
     "/v1/embeddings",
 ];
-/// Routes that tell a secret to who only reads.
-const TELLING: &[&str] = &["/api/admin/clients/{client}/token"];
+/// Routes that tell a secret to who only reads, or what everybody did.
+const TELLING: &[&str] = &["/api/admin/clients/{client}/token", "/api/v1/audit"];
 /// Routes that are open to strangers everywhere, and change nothing for them.
 const COMING_IN: &[&str] = &["/login", "/logout"];
 /// Calls of gRPC that change something. `UpdateNode` is a beat that says more.
@@ -80,8 +87,11 @@ const CALLS: &[&str] = &[
 pub struct Audit(Option<Arc<Books>>);
 
 struct Books {
+    dir: PathBuf,
     requests: Lines,
     strangers: Lines,
+    /// Whose turn it is to read.
+    turns: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
 }
 
@@ -133,6 +143,9 @@ struct Line<'a> {
     route: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     thing: Option<String>,
+    /// What it is called, where it is named by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<&'a str>,
     outcome: Outcome,
@@ -155,6 +168,8 @@ impl Audit {
     /// The machine starts no more threads.
     pub fn open(dir: &Path, clock: &Arc<dyn Clock>) -> io::Result<Self> {
         Ok(Self(Some(Arc::new(Books {
+            dir: dir.to_owned(),
+            turns: Arc::new(Semaphore::new(READERS)),
             requests: Lines::open(dir, REQUESTS, Arc::clone(clock))?,
             strangers: Lines::open(dir, STRANGERS, Arc::clone(clock))?,
             clock: Arc::clone(clock),
@@ -192,6 +207,7 @@ impl Audit {
             method: call,
             route: None,
             thing: shown_thing(thing),
+            name: None,
             request: None,
             outcome,
             status: None,
@@ -253,6 +269,8 @@ pub(crate) struct Entry {
     pub(crate) method: Method,
     pub(crate) path: String,
     route: Option<MatchedPath>,
+    /// Of what the path names, before anything was done to it.
+    name: Option<String>,
     peer: Option<Peer>,
     request: Option<HeaderValue>,
     by: Option<By>,
@@ -263,18 +281,23 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn begin(access: &Access, door: &'static str, request: &Request) -> Self {
         let extensions = request.extensions();
-        Self {
+        let mut entry = Self {
             access: access.clone(),
             door,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             route: extensions.get().cloned(),
+            name: None,
             peer: extensions.get().copied(),
             request: None,
             by: None,
             who: None,
             is_over: false,
-        }
+        };
+        let route = entry.route.as_ref().filter(|_| entry.matters());
+        let named = route.map(|route| (route.as_str(), named_by(route.as_str(), &entry.path)));
+        entry.name = named.and_then(|(route, named)| access.name_of(route, &named));
+        entry
     }
 
     /// Notes the request's id.
@@ -382,6 +405,7 @@ impl Entry {
             method: &method,
             route,
             thing: shown_thing(&thing),
+            name: self.name.as_deref(),
             request: self.request.as_ref().and_then(|id| id.to_str().ok()),
             outcome,
             status,
@@ -520,6 +544,7 @@ mod tests {
             (&post, "/api/v1/nodes/{id}/heartbeat", None, false),
             (&post, "/api/agents/{id}/heartbeat", None, false),
             (&get, "/api/admin/clients/{client}/token", None, true),
+            (&get, "/api/v1/audit", None, true),
             (&post, "/persys…", Some("ApplyWorkload"), true),
             (&post, "/persys…", Some("Heartbeat"), false),
             (&post, "/orchion…", Some("UpdateNode"), false),
@@ -564,13 +589,17 @@ mod tests {
             door: "api",
             method: "DELETE",
             route: Some("/api/v1/nodes/{id}"),
-            thing: Some("box".to_owned()),
+            thing: Some("0198".to_owned()),
+            name: Some("box"),
             request: Some("1f"),
             outcome: Outcome::Refused,
             status: Some(404),
             code: Some("node-not-found".to_owned()),
         };
-        let expected = r#"{"at":"2025-10-07T17:08:19.560Z","actor":{"kind":"person","name":"anna","id":"0197"},"peer":"10.0.0.7:5000","door":"api","method":"DELETE","route":"/api/v1/nodes/{id}","thing":"box","request":"1f","outcome":"refused","status":404,"code":"node-not-found"}"#;
+        let expected = r#"{"at":"2025-10-07T17:08:19.560Z","actor":{"kind":"person","name":"anna","id":"0197"},"peer":"10.0.0.7:5000","door":"api","method":"DELETE","route":"/api/v1/nodes/{id}","thing":"0198","name":"box","request":"1f","outcome":"refused","status":404,"code":"node-not-found"}"#;
         assert_eq!(text(&line), expected);
+        // Whoever reads it from afar has the same.
+        let read: hostler_wire::api::AuditLine = serde_json::from_str(expected).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), expected);
     }
 }

@@ -95,6 +95,8 @@ codes! {
         NodeUnreachable = "node-unreachable",
         /// There is no log of that run.
         LogNotFound = "log-not-found",
+        /// The server writes no audit.
+        AuditMissing = "audit-missing",
         /// No command can be run inside units of this kind.
         ExecUnsupported = "exec-unsupported",
         /// The ports of this unit cannot be reached from its node.

@@ -203,7 +203,25 @@ impl Access {
         }
     }
 
-    /// The same for somebody whose token or key is worth nothing: the id that a token names is no secret.
+    /// What a thing is called that a path names by its id: a node, a workload, or the workload of a copy.
+    pub(crate) fn name_of(&self, route: &str, named: &str) -> Option<String> {
+        let id = named.split('/').next().filter(|id| !id.is_empty())?;
+        let is_below = |folders: &[&str]| folders.iter().any(|folder| route.starts_with(folder));
+        let view = self.0.control.view();
+        let name = if is_below(&["/api/v1/workloads/{id}", "/api/v1/jobs/{id}"]) {
+            &view.find_workload(id).ok()?.name
+        } else if is_below(&["/api/v1/nodes/{id}", "/api/agents/{id}"]) {
+            &view.find_node(id).ok()?.name
+        } else if is_below(&["/api/v1/assignments/{id}"]) {
+            let workload = view.find_assignment(id).ok()?.workload;
+            &view.workload(workload)?.name
+        } else {
+            return None;
+        };
+        (name != id).then(|| name.clone())
+    }
+
+    /// Who that is whose token or key is worth nothing, as the audit has it: the id that a token names is no secret.
     pub(crate) fn by_shown(&self, headers: &HeaderMap) -> By {
         if !self.is_guarded() {
             return By::anonymous();

@@ -71,6 +71,7 @@ const ADMIN: &[&str] = &[
     "/api/v1/authority/rotate",
     "/api/v1/authority/retire",
     BACKUP,
+    "/api/v1/audit",
     "/api/v1/rekey-secrets",
     "/api/v1/miaas/rotate-key",
 ];
@@ -140,6 +141,7 @@ mod tests {
             (Method::GET, "/api/v1/assignments/{id}/exec", Operator),
             (Method::GET, "/api/v1/assignments/{id}/files", Operator),
             (Method::GET, "/api/v1/tokens", Admin),
+            (Method::GET, "/api/v1/audit", Admin),
             (Method::POST, "/api/v1/nodes/{id}/approve", Admin),
             (Method::GET, "/api/v1/nodesandmore", Admin),
             (Method::GET, "/api/v1/what-nobody-named", Admin),

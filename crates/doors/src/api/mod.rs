@@ -7,6 +7,7 @@
 
 mod access;
 mod assignments;
+mod audit;
 mod backup;
 mod convert;
 mod cors;
@@ -192,6 +193,7 @@ fn coming_in() -> Router<Api> {
         .route("/api/v1/authority/rotate", post(access::rotate))
         .route("/api/v1/authority/retire", post(access::retire))
         .route("/api/v1/doors", get(access::doors))
+        .route("/api/v1/audit", get(audit::audit))
         .route("/api/v1/miaas/rotate-key", post(access::rotate_key))
 }
 

@@ -9,8 +9,8 @@ use http::header;
 use utoipa::OpenApi;
 
 use super::{
-    access, assignments, backup, errands, errors, events, jobs, login, logs, metrics, miaas, nodes,
-    plan, secrets, server, workloads,
+    access, assignments, audit, backup, errands, errors, events, jobs, login, logs, metrics, miaas,
+    nodes, plan, secrets, server, workloads,
 };
 
 #[derive(OpenApi)]
@@ -45,6 +45,7 @@ use super::{
         access::rotate,
         access::retire,
         access::doors,
+        audit::audit,
         access::rotate_key,
         miaas::register,
         miaas::heartbeat,

@@ -74,6 +74,7 @@ pub(super) const fn status(code: Code) -> StatusCode {
         | Code::SecretNotFound
         | Code::RevisionNotFound
         | Code::LogNotFound
+        | Code::AuditMissing
         | Code::PartNotFound
         | Code::FileNotFound
         | Code::RouteNotFound => StatusCode::NOT_FOUND,

@@ -285,6 +285,7 @@ pub(crate) fn needed(method: &Method, path: &str) -> Option<AccessRole> {
         ("POST", "/api/v1/authority/rotate"),
         ("POST", "/api/v1/authority/retire"),
         ("GET", "/api/v1/backup"),
+        ("GET", "/api/v1/audit"),
         ("POST", "/api/v1/rekey-secrets"),
         ("POST", "/api/v1/miaas/rotate-key"),
     ];

@@ -365,6 +365,130 @@ async fn what_is_done_at_other_doors_is_the_members_whoever_did_it() {
 }
 
 #[tokio::test]
+async fn a_clients_token_in_the_body_names_the_client_on_every_route_that_takes_it() {
+    let opened = Opened {
+        doors: [(Contract::Spot, Auth::Contract)].into(),
+        ..Opened::default()
+    };
+    let guarded = Guarded::opening(opened, |_, _| {}).await;
+    let bearer = format!("Bearer {}", guarded.token(AccessRole::Admin).await);
+    let send = async |path: &str, headers: &[(&str, &str)], body: Value| {
+        let body = body.to_string();
+        guarded.server.send(Method::POST, path, headers, body).await
+    };
+    let order = json!({"name": "acme", "email": "acme@example.com"});
+    let shown = [("authorization", bearer.as_str())];
+    let created = send("/api/admin/clients/create", &shown, order);
+    let token = Spot::ok(&created.await)["client"]["token"].clone();
+    let mut body = registration("one", "i-1");
+    body["client_token"] = token.clone();
+    let registered = send("/api/agents/register", &[], body).await;
+    let id = Spot::ok(&registered)["agent_id"].clone();
+    let id = id.as_str().unwrap();
+    let body = json!({"client_token": token, "target_mode": "ondemand", "success": true});
+    let routes = [
+        format!("/api/agents/{id}/issue-switch-command"),
+        format!("/api/agents/{id}/commands/x/executed"),
+        format!("/api/agents/{id}/termination"),
+    ];
+    for path in &routes {
+        send(path, &[], body.clone()).await;
+    }
+    // Refused, and a member's all the same.
+    send("/api/agents/nobody/termination", &[], body).await;
+    let (lines, text) = guarded.audit("requests").await;
+    assert_eq!(lines.len(), 6, "{text}");
+    for line in &lines[1..] {
+        let actor = &line["actor"];
+        assert_eq!(
+            (&actor["kind"], &actor["name"]),
+            (&"client".into(), &"acme".into())
+        );
+    }
+    let outcomes = lines.iter().map(|line| line["outcome"].as_str().unwrap());
+    let outcomes: Vec<_> = outcomes.collect();
+    assert_eq!(outcomes[3..], ["done", "done", "refused"], "{text}");
+    assert!(!text.contains(token.as_str().unwrap()), "{text}");
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_admin_reads_it_from_afar_and_leaves_a_line_with_that() {
+    let guarded = Guarded::start().await;
+    let token = guarded.token(AccessRole::Admin).await;
+    let bearer = format!("Bearer {token}");
+    let shown = [("authorization", bearer.as_str())];
+    let send = async |method, path: &str, body: String| {
+        guarded.server.send(method, path, &shown, body).await
+    };
+    for name in ["web", "db"] {
+        send(Method::POST, "/api/v1/workloads", spec(name, 0)).await;
+    }
+    // Named by its id, and gone when it is asked who did it.
+    let id = send(Method::GET, "/api/v1/workloads/db", String::new()).await;
+    let id = id.json()["id"].as_str().unwrap().to_owned();
+    let gone = format!("/api/v1/workloads/{id}");
+    send(Method::DELETE, &gone, String::new()).await;
+    send(Method::DELETE, "/api/v1/nodes/nothing", String::new()).await;
+    guarded.server.get("/api/v1/nodes").await;
+    let read = async |query: &str| {
+        let answer = send(Method::GET, &format!("/api/v1/audit{query}"), String::new()).await;
+        assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+        answer.json()
+    };
+    // What was done before it is asked is there, line by line as in the file.
+    let page = read("?limit=4").await;
+    let (lines, _) = guarded.audit("requests").await;
+    assert_eq!(page["lines"].as_array().unwrap(), &lines[..4]);
+    assert_eq!(page["unreadable"], 0);
+    // The page ends where the file begins, and says so when it is asked once more.
+    let before = page["before"].as_str().unwrap();
+    let end = read(&format!("?before={before}")).await;
+    assert_eq!(end, json!({"lines": [], "unreadable": 0}));
+    for (query, things) in [
+        ("?thing=db", &["db", &id][..]),
+        ("?thing=nothing", &["nothing"]),
+        ("?outcome=refused", &["nothing"]),
+        ("?actor=nobody", &[]),
+        ("?since=2999-01-01T00:00:00Z", &[]),
+    ] {
+        let page = read(query).await;
+        let found = page["lines"].as_array().unwrap().iter();
+        let found: Vec<_> = found.map(|line| line["thing"].as_str().unwrap()).collect();
+        assert_eq!(found, things, "{query}");
+    }
+    let strangers = read("?strangers=true").await;
+    assert_eq!(
+        strangers["lines"].as_array().unwrap(),
+        &guarded.audit("strangers").await.0
+    );
+    let (lines, text) = guarded.audit("requests").await;
+    let reads = lines.iter().filter(|line| line["route"] == "/api/v1/audit");
+    assert_eq!(reads.count(), 8, "{text}");
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "before=x",
+        "since=then",
+        "outcome=well",
+        "strangers=1",
+    ] {
+        let path = format!("/api/v1/audit?{query}");
+        let answer = send(Method::GET, &path, String::new()).await;
+        answer.is_problem(400, "bad-request");
+    }
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
+async fn where_nothing_is_written_there_is_nothing_to_read() {
+    let server = Server::start().await;
+    let answer = server.get("/api/v1/audit").await;
+    answer.is_problem(404, "audit-missing");
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_machine_that_joins_by_its_hello_is_written_down_once() {
     let dir = tempfile::tempdir().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

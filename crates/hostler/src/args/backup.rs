@@ -1,13 +1,15 @@
-//! Upkeep: `doctor`, `backup` and `restore`.
+//! Upkeep: `audit`, `doctor`, `backup` and `restore`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ClientArgs, DoctorArgs};
+use super::{AuditArgs, ClientArgs, DoctorArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UpkeepCommand {
+    /// Show who did what, from where, and how it ended
+    Audit(AuditArgs),
     /// Look the fleet over: what is wrong, what to do about it
     Doctor(DoctorArgs),
     /// Copy all that the running server keeps into one archive

@@ -214,6 +214,48 @@ pub(crate) struct EventsArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Only the last so many of those that are kept [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) tail: Option<usize>,
+    /// Only lines since then: a span such as `10m`, or a moment in RFC 3339
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only what this one did: a name, an id, or a kind such as `node` or `anonymous`
+    #[arg(long, value_name = "WHO")]
+    pub(crate) actor: Option<String>,
+    /// Only what was done to this: a workload, a node, a token
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) thing: Option<String>,
+    /// Only what ended so
+    #[arg(long, value_name = "HOW")]
+    pub(crate) outcome: Option<OutcomeWord>,
+    /// Only what came by this door, such as `api` or `session`
+    #[arg(long, value_name = "DOOR")]
+    pub(crate) door: Option<String>,
+    /// What strangers were refused, which is kept apart
+    #[arg(long)]
+    pub(crate) strangers: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// How what was asked has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutcomeWord {
+    /// It was done
+    Done,
+    /// It was refused
+    Refused,
+    /// The server failed
+    Failed,
+    /// Whoever asked went away before the answer; it may have been done
+    BrokenOff,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Look at this machine only, and ask no server
     #[arg(long)]

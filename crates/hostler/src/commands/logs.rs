@@ -54,7 +54,7 @@ pub(crate) async fn logs(remote: &Remote<'_>, args: LogsArgs) -> Result<ExitStat
 }
 
 /// A span ago, or a moment.
-fn moment(text: &str, now: Timestamp) -> Result<String, Failure> {
+pub(super) fn moment(text: &str, now: Timestamp) -> Result<String, Failure> {
     if let Ok(span) = args::span(text) {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         return Ok(Timestamp::from_millis(now.as_millis().saturating_sub(millis)).to_string());

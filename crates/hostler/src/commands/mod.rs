@@ -5,6 +5,7 @@ mod adopt;
 mod agent;
 mod apply;
 mod archive;
+mod audit;
 mod authority;
 mod backup;
 mod completion;
@@ -203,6 +204,9 @@ async fn errand(remote: &Remote<'_>, command: ErrandCommand) -> Result<ExitStatu
 fn upkeep(ask: &Ask<'_>, command: UpkeepCommand) -> Result<ExitStatus, Failure> {
     let (environment, printer) = (ask.environment, ask.printer);
     match command {
+        UpkeepCommand::Audit(args) => ask.remote(args.client.clone(), async |remote| {
+            audit::audit(&remote, args).await
+        }),
         UpkeepCommand::Doctor(args) => ask.remote(args.client.clone(), async |remote| {
             doctor::doctor(&remote, args, environment).await
         }),

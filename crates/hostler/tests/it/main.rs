@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod adopt;
+mod audit;
 mod backup;
 mod canaries;
 mod churn;

@@ -9,6 +9,7 @@
 mod access;
 mod apply;
 mod assignment;
+mod audit;
 mod errand;
 mod event;
 mod job;
@@ -29,6 +30,9 @@ pub use apply::{
 pub use assignment::{
     Assignment, AssignmentFilter, AssignmentState, Claims, CrashLoop, Intent, Outcome, Part, Port,
     StateWord, UnitUsage,
+};
+pub use audit::{
+    AuditActor, AuditGap, AuditLine, AuditOutcome, AuditPage, AuditQuery, AuditRecord,
 };
 pub use errand::{ErrandExit, ErrandWord, ExecQuery, FilesQuery, ForwardQuery, output};
 pub use event::{Event, EventGap, EventQuery, Level, LogLine, LogQuery, LogStream, Subject};

@@ -4,8 +4,8 @@ use reqwest::Method;
 
 use super::{Client, ClientError};
 use crate::api::{
-    Authority, Door, IssuedJoinToken, IssuedToken, JoinToken, MiaasKeys, NewJoinToken, NewToken,
-    Node, RotateKeyQuery, Token, Whoami,
+    AuditPage, AuditQuery, Authority, Door, IssuedJoinToken, IssuedToken, JoinToken, MiaasKeys,
+    NewJoinToken, NewToken, Node, RotateKeyQuery, Token, Whoami,
 };
 
 const TOKENS: [&str; 3] = ["api", "v1", "tokens"];
@@ -15,6 +15,12 @@ impl Client {
     /// As whom this client asks.
     pub async fn whoami(&self) -> Result<Whoami, ClientError> {
         self.call(self.get(&["api", "v1", "whoami"])).await
+    }
+
+    /// The newest lines of the audit that are wanted, and where older ones are.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ClientError> {
+        let request = self.get(&["api", "v1", "audit"]).query(query);
+        self.call(request).await
     }
 
     /// The tokens of people and programs, the oldest first.

@@ -1,0 +1,69 @@
+//! `hostler audit`: who did what, as an admin asks for it.
+
+use crate::guarded::Guarded;
+
+#[test]
+fn an_admin_asks_who_did_what_and_nobody_else_is_told() {
+    let fleet = Guarded::start();
+    let issued = fleet.admin(&["token", "issue", "guest", "--role", "viewer"]);
+    let guest = issued.with_code(0).stdout.trim().to_owned();
+    let refused = fleet.bearer(&guest, &["audit"]).with_code(1);
+    assert!(
+        refused.stderr.contains("code: forbidden"),
+        "{}",
+        refused.stderr
+    );
+    let told = |words: &[&str]| fleet.admin(&[&["audit"], words].concat()).with_code(0);
+
+    let shown = told(&["--actor", "guest"]).stdout;
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    let head: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(head, ["AT", "ACTOR", "WHAT", "THING", "OUTCOME"]);
+    let row: Vec<&str> = lines[1].split_whitespace().collect();
+    assert_eq!(
+        row[1..],
+        [
+            "guest",
+            "GET",
+            "/api/v1/audit",
+            "-",
+            "refused:",
+            "forbidden"
+        ]
+    );
+    let wide = told(&["--outcome", "refused", "-o", "wide", "--since", "1h"]).stdout;
+    assert!(wide.contains("  api   127.0.0.1:"), "{wide}");
+
+    // As JSON it is what stands in the file, up to the line of this very question.
+    let json = told(&["-o", "json"]).stdout;
+    let audit = fleet.server_dir().join("audit");
+    let file = std::fs::read_to_string(audit.join("requests-00000001.jsonl")).unwrap();
+    assert!(json.lines().count() >= 4, "{json}");
+    assert_eq!(
+        file.strip_prefix(&json).map(|rest| rest.lines().count()),
+        Some(1),
+        "{json}"
+    );
+    assert!(!json.contains(&guest), "{json}");
+    let names = told(&["-o", "name", "--actor", "guest"]).stdout;
+    assert_eq!(names, "guest\n");
+    assert_eq!(told(&["--strangers", "-o", "json"]).stdout, "");
+
+    // What is more than the server tells at once is told all the same, and what cannot be read is counted.
+    let line = file.lines().next().unwrap();
+    let old = format!("{line}\n").repeat(2_500) + "not a line\n";
+    std::fs::write(audit.join("requests-00000000.jsonl"), old).unwrap();
+    let many = told(&["--tail", "2300", "-o", "json"]);
+    assert_eq!(many.stdout.lines().count(), 2_300);
+    assert!(many.stderr.contains("passed over: 1"), "{}", many.stderr);
+    assert!(
+        many.stderr.contains("the last 2300; there are older ones"),
+        "{}",
+        many.stderr
+    );
+    let all = told(&["--tail", "1000000", "-o", "json"]);
+    assert!(all.stdout.lines().count() > 2_500);
+    assert!(!all.stderr.contains("older"), "{}", all.stderr);
+    fleet.admin(&["audit", "--since", "yesterday"]).with_code(2);
+}
