@@ -481,7 +481,7 @@ fn errands_have_their_bytes() {
 fn every_message_of_the_streams_has_its_tag() {
     use node_message::Message as Node;
     use server_message::Message as Server;
-    let from_node: [(Node, &[u8]); 8] = [
+    let from_node: [(Node, &[u8]); 9] = [
         (Node::Hello(Hello::default()), b"\x0a\x00"),
         (Node::Observed(Observed::default()), b"\x12\x00"),
         (
