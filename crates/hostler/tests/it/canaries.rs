@@ -1,15 +1,16 @@
 //! Secrets are in the places that have to hold them, and nowhere else: a whole life of a fleet at the loudest log, and
 //! then everything that was said, shown and written is searched.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use hostler_kit::trust::{Anchors, ClientTls};
+use hostler_kit::trust::Anchors;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{Ended, Running, end_units, eventually, hostler, processes};
+use crate::program::{
+    Ended, Running, client, end_units, eventually, hostler, processes, runtime, told,
+};
 
 /// Planted by the test. Those that the program draws itself are added when they are there.
 const PASSPHRASE: &str = "canary-passphrase-5b1e0d";
@@ -230,9 +231,7 @@ async fn read_all(life: &Life, (token, copy): (&str, &str)) -> Vec<(String, Stri
         true => Anchors::from_file(&life.dir().join("trust/ca.pem")).unwrap(),
         false => Anchors::Machine,
     };
-    let tls = ClientTls::new(&anchors, None).unwrap().config();
-    let client = reqwest::Client::builder().no_proxy();
-    let client = client.tls_backend_preconfigured(tls).build().unwrap();
+    let client = client(&anchors);
     let get = async |path: &str| {
         let request = client.get(format!("{}{path}", life.url));
         let answer = request.bearer_auth(token).send().await.unwrap();
@@ -258,12 +257,6 @@ async fn read_all(life: &Life, (token, copy): (&str, &str)) -> Vec<(String, Stri
     }
     assert!(answers.len() > 25, "{}", answers.len());
     answers
-}
-
-fn wait(answers: impl Future<Output = Vec<(String, String)>>) -> Vec<(String, String)> {
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_all().build().unwrap();
-    runtime.block_on(answers)
 }
 
 #[test]
@@ -326,18 +319,7 @@ fn a_fleet_with_login_keeps_its_secrets_through_a_whole_life() {
     std::fs::create_dir_all(&home).unwrap();
     let mut command = loud(&home);
     command.args(["login", &life.url, "--print", print.trim()]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(anna.as_bytes())
-        .unwrap();
-    let ended = Ended::from(child.wait_with_output().unwrap()).with_code(0);
+    let ended = told(&mut command, &anna).with_code(0);
     life.hear("login", &ended);
     assert!(read(&home.join(".config/hostler/login.toml")).contains(&anna));
     let ended = Ended::from(loud(&home).arg("logout").output().unwrap()).with_code(0);
@@ -388,7 +370,7 @@ fn a_fleet_with_login_keeps_its_secrets_through_a_whole_life() {
         .as_str()
         .unwrap_or("nothing")
         .to_owned();
-    let answers = wait(read_all(&life, (&admin, &copy)));
+    let answers = runtime().block_on(read_all(&life, (&admin, &copy)));
     life.heard.extend(answers);
     life.look_at_processes();
 
@@ -421,13 +403,9 @@ fn other_contracts_secrets_are_not_told_either() {
         .find(|it| it.starts_with("http"))
         .unwrap()
         .to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_all().build().unwrap();
     let url = life.url.clone();
-    let (client_token, node_token) = runtime.block_on(async {
-        let tls = ClientTls::new(&Anchors::Machine, None).unwrap().config();
-        let client = reqwest::Client::builder().no_proxy();
-        let client = client.tls_backend_preconfigured(tls).build().unwrap();
+    let (client_token, node_token) = runtime().block_on(async {
+        let client = client(&Anchors::Machine);
         let send = async |url: String, token: &str, body: Value| -> Value {
             let request = client.post(url).bearer_auth(token);
             let request = request.header("content-type", "application/json");
@@ -463,7 +441,7 @@ fn other_contracts_secrets_are_not_told_either() {
         life.admin(words);
     }
     // The contract shows a client's token again, so the store holds it as it is, and a backup with it; nothing else.
-    for (path, told) in wait(read_all(&life, ("", "nothing"))) {
+    for (path, told) in runtime().block_on(read_all(&life, ("", "nothing"))) {
         let told = match path.as_str() {
             "/api/v1/backup" => told.replace(&client_token, ""),
             _ => told,

@@ -15,7 +15,7 @@ use hostler_kit::{Clock as _, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{eventually, hostler};
+use crate::program::{eventually, hostler, runtime};
 
 /// One request, as it came.
 #[derive(Debug, Clone)]
@@ -140,6 +140,32 @@ pub(crate) fn called(name: &str, home: &Path) -> Command {
     command
 }
 
+/// Persys's agent under its name, as that node, on loopback and free ports, with nothing of the machine's own.
+pub(crate) fn persys_agent(home: &Path, node: &str) -> Command {
+    // Whatever else runs on the machine is no reason to refuse anything.
+    let config =
+        "admission_cpu_percent: 101\nadmission_memory_percent: 101\nadmission_disk_percent: 101\n";
+    std::fs::write(home.join("agent_config.yaml"), config).unwrap();
+    let mut command = called("persys-agent", home);
+    command.current_dir(home);
+    for (name, value) in [
+        ("PERSYS_GRPC_ADDR", "127.0.0.1"),
+        ("PERSYS_GRPC_PORT", "0"),
+        ("PERSYS_METRICS_PORT", "0"),
+        ("PERSYS_NODE_ID", node),
+        ("DOCKER_HOST", "unix:///nonexistent/docker.sock"),
+    ] {
+        command.env(name, value);
+    }
+    command.env("PERSYS_STATE_PATH", home.join("state.db"));
+    command
+}
+
+/// How it is told to pass a workload of that kind on, from a file.
+pub(crate) fn apply<'a>(id: &'a str, kind: &'a str, file: &'a str) -> [&'a str; 7] {
+    ["apply", "--id", id, "--type", kind, "--spec-file", file]
+}
+
 /// Places of lines that begin so, each behind the one before.
 #[track_caller]
 pub(crate) fn in_order(lines: &[String], starts: &[&str]) {
@@ -199,10 +225,7 @@ impl Front {
 
 /// Carries one connection; one that does not come to stand is the test's business.
 fn pass(tls: &ServerTls, stream: TcpStream, plane: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let _ = runtime.unwrap().block_on(async {
+    let _ = runtime().block_on(async {
         stream.set_nonblocking(true)?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
         let mut secured = tls.accept(stream).await?.stream;

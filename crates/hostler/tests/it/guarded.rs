@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::program::{Ended, Running, end_units, eventually, hostler};
+use crate::program::{Ended, Running, end_units, eventually, hostler, runtime};
 
 /// How beats were taken.
 pub(crate) struct Beats {
@@ -145,11 +145,7 @@ impl Guarded {
         let token = token.unwrap().trim_matches('"').to_owned();
         let anchors = Anchors::from_file(&self.server_dir().join("trust/ca.pem")).unwrap();
         let tls = ClientTls::new(&anchors, None).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let told = runtime.block_on(async {
+        let told = runtime().block_on(async {
             let stream = tokio::net::TcpStream::connect(&self.listen).await.unwrap();
             let mut stream = tls
                 .connect("127.0.0.1", stream, &[b"http/1.1"])

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::foreign::called;
+use crate::foreign::{called, persys_agent};
 use crate::program::{Ended, Running, end_units, eventually, hostler};
 
 const NO_ENGINE: &str = "/nonexistent/docker.sock";
@@ -96,23 +96,12 @@ impl Mixed {
         let mut spot = called("spot-agent", &spot_home);
         spot.args(["start", "--root"]).arg(&spot_home);
 
-        let persys_home = home("persys");
-        let config = "admission_cpu_percent: 101\nadmission_memory_percent: 101\nadmission_disk_percent: 101\n";
-        std::fs::write(persys_home.join("agent_config.yaml"), config).unwrap();
-        let mut persys = called("persys-agent", &persys_home);
-        persys.current_dir(&persys_home).arg("-insecure");
-        for (name, value) in [
-            ("PERSYS_SCHEDULER_ADDR", self.addrs["persys"].as_str()),
-            ("PERSYS_SCHEDULER_INSECURE", "true"),
-            ("PERSYS_GRPC_ADDR", "127.0.0.1"),
-            ("PERSYS_GRPC_PORT", "0"),
-            ("PERSYS_METRICS_PORT", "0"),
-            ("PERSYS_NODE_ID", "persys"),
-            ("DOCKER_HOST", docker_socket),
-        ] {
-            persys.env(name, value);
-        }
-        persys.env("PERSYS_STATE_PATH", persys_home.join("state.db"));
+        let mut persys = persys_agent(&home("persys"), "persys");
+        persys
+            .arg("-insecure")
+            .env("PERSYS_SCHEDULER_ADDR", &self.addrs["persys"])
+            .env("PERSYS_SCHEDULER_INSECURE", "true")
+            .env("DOCKER_HOST", docker_socket);
         for mut agent in [ours, miaas, orchion, spot, persys] {
             self.running.push(Running::start(&mut agent));
         }

@@ -1,8 +1,6 @@
 //! The program under the name of Persys's agent: a link to the one binary, with that agent's flags, variables and
 //! ports.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -19,6 +17,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::foreign::{apply, get, persys_agent};
 use crate::program::{Ended, Running, eventually, hostler};
 
 /// A directory with the link in it, and what the agent keeps.
@@ -37,8 +36,6 @@ struct Node {
 impl Home {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let program = hostler(directory.path()).get_program().to_owned();
-        std::os::unix::fs::symlink(program, directory.path().join("persys-agent")).unwrap();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
         Self { directory, runtime }
@@ -48,25 +45,8 @@ impl Home {
         self.directory.path()
     }
 
-    /// The agent under its name, on loopback and free ports, with nothing of the machine's own.
     fn agent(&self) -> Command {
-        let clean = hostler(self.path());
-        let mut command = Command::new(self.path().join("persys-agent"));
-        command.env_clear().current_dir(self.path());
-        for (name, value) in clean.get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
-        // Whatever else runs on the machine is no reason to refuse anything.
-        let config = "admission_cpu_percent: 101\nadmission_memory_percent: 101\nadmission_disk_percent: 101\n";
-        std::fs::write(self.path().join("agent_config.yaml"), config).unwrap();
-        command
-            .env("PERSYS_GRPC_ADDR", "127.0.0.1")
-            .env("PERSYS_GRPC_PORT", "0")
-            .env("PERSYS_METRICS_PORT", "0")
-            .env("PERSYS_NODE_ID", "node-1")
-            .env("PERSYS_STATE_PATH", self.path().join("state.db"))
-            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
-        command
+        persys_agent(self.path(), "node-1")
     }
 
     fn ended(&self, words: &[&str]) -> Ended {
@@ -93,15 +73,7 @@ impl Home {
 impl Node {
     /// What the port for figures answers.
     fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.figures).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        get(&self.figures, path)
     }
 }
 
@@ -412,18 +384,8 @@ fn persys_agent_passes_requests_on_and_prints_the_answer() {
         r#"{"image":"nginx","command":["serve"]}"#,
     )
     .unwrap();
-    let words = [
-        "apply",
-        "--id",
-        "web",
-        "--type",
-        "container",
-        "--spec-file",
-        "web.json",
-        "--revision",
-        "r7",
-    ];
-    let applied = ask(&words).with_code(0);
+    let words = apply("web", "container", "web.json");
+    let applied = ask(&[&words[..], &["--revision", "r7"]].concat()).with_code(0);
     assert_eq!(applied.stdout, "{\"success\":true}\n");
     {
         let asked = scheduler.0.lock().unwrap();

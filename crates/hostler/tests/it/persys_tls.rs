@@ -12,8 +12,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::foreign::called;
-use crate::program::{Ended, Running, end_units, eventually, hostler, is_alive, processes};
+use crate::foreign::{apply, get, persys_agent};
+use crate::program::{
+    Ended, Running, end_units, eventually, hostler, is_alive, processes, runtime,
+};
 
 /// What a client that speaks HTTP/2 says first.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -99,9 +101,6 @@ impl Place {
             server: None,
             agent: None,
         };
-        // Whatever else runs on the machine is no reason to refuse anything.
-        let config = "admission_cpu_percent: 101\nadmission_memory_percent: 101\nadmission_disk_percent: 101\n";
-        std::fs::write(place.path().join("agent_config.yaml"), config).unwrap();
         place.authority.issue(&place.files("scheduler"));
         place.authority.issue(&place.files("agent"));
         place
@@ -162,20 +161,10 @@ impl Place {
     }
 
     fn agent(&self, way: Way) -> Command {
-        let mut command = called("persys-agent", self.path());
-        command.current_dir(self.path());
-        for (name, value) in [
-            ("PERSYS_SCHEDULER_ADDR", self.persys.as_str()),
-            ("PERSYS_GRPC_ADDR", "127.0.0.1"),
-            ("PERSYS_GRPC_PORT", "0"),
-            ("PERSYS_METRICS_PORT", "0"),
-            ("PERSYS_NODE_ID", "node-1"),
-            ("DOCKER_HOST", "unix:///nonexistent/docker.sock"),
-            ("HOSTLER_VM_ACCELERATOR", "tcg"),
-        ] {
-            command.env(name, value);
-        }
-        command.env("PERSYS_STATE_PATH", self.path().join("state.db"));
+        let mut command = persys_agent(self.path(), "node-1");
+        command
+            .env("PERSYS_SCHEDULER_ADDR", &self.persys)
+            .env("HOSTLER_VM_ACCELERATOR", "tcg");
         match way {
             Way::Plain => _ = command.arg("-insecure"),
             Way::Tls => self.name_files(&mut command, "agent"),
@@ -214,7 +203,7 @@ impl Place {
             figures.lines().any(all)
         };
         eventually("calls go both ways", || {
-            let figures = self.figures();
+            let figures = get(&self.figures, "/metrics");
             has(&figures, ["rpc=\"ListWorkloads\"", "code=\"OK\""])
                 && has(&figures, ["/Heartbeat\"", "code=\"OK\""])
         });
@@ -224,15 +213,6 @@ impl Place {
             nodes[0]["state"] == "ready" && nodes[0]["held_back"].is_null()
         });
         self.nodes()[0]["id"].clone()
-    }
-
-    fn figures(&self) -> String {
-        let mut stream = std::net::TcpStream::connect(&self.figures).unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
     }
 
     /// The only copy of a workload.
@@ -268,9 +248,7 @@ impl Drop for Place {
 
 /// Whether who listens there talks to a client with that: it answers the first words of HTTP/2 with its own.
 fn is_let_in(addr: &str, tls: &ClientTls) -> bool {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let stream = TcpStream::connect(addr).await.unwrap();
         let Ok(mut stream) = tls.connect("127.0.0.1", stream, &[b"h2"]).await else {
             return false;
@@ -336,16 +314,8 @@ fn a_node_that_came_up_without_tls_is_the_same_node_with_it() {
     place.start(Way::Plain);
     let node = place.until_driven();
     std::fs::write(place.path().join("web.json"), r#"{"image":"nginx"}"#).unwrap();
-    let apply = [
-        "apply",
-        "--id",
-        "web",
-        "--type",
-        "container",
-        "--spec-file",
-        "web.json",
-    ];
-    let words = [&apply[..], &["--revision", "r1"]].concat();
+    let words = apply("web", "container", "web.json");
+    let words = [&words[..], &["--revision", "r1"]].concat();
     place.ask(Way::Plain, &words).with_code(0);
     let workload = |place: &Place| {
         place
@@ -427,15 +397,7 @@ fn needs_qemu_a_machine_runs_on_while_its_node_switches_to_tls() {
     let node = place.until_driven();
     let spec = r#"{"vcpus":1,"memory_mb":64,"disks":[{"size_gb":1,"mount_point":"vda"}]}"#;
     std::fs::write(place.path().join("vm.json"), spec).unwrap();
-    let words = [
-        "apply",
-        "--id",
-        "box",
-        "--type",
-        "vm",
-        "--spec-file",
-        "vm.json",
-    ];
+    let words = apply("box", "vm", "vm.json");
     place.ask(Way::Plain, &words).with_code(0);
     eventually("it runs", || {
         place.copy("box")["state"]["word"] == "running"

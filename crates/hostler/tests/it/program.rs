@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Duration;
 
+use hostler_kit::trust::{Anchors, ClientTls};
 use rustix::process::{Pid, Signal};
+use tokio::runtime::Runtime;
 
 /// Generous: a busy machine is no failure.
 const LOOKS: u32 = 1_200;
@@ -68,6 +70,31 @@ pub(crate) fn plain(addr: &str, request: &str, (headers, body): (&str, &str)) ->
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// What a test waits with for what is not done at once.
+pub(crate) fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+/// A client of servers that those vouch for, and of plain HTTP.
+pub(crate) fn client(anchors: &Anchors) -> reqwest::Client {
+    let tls = ClientTls::new(anchors, None).unwrap().config();
+    let builder = reqwest::Client::builder().no_proxy();
+    builder.tls_backend_preconfigured(tls).build().unwrap()
+}
+
+/// Gives a command that on its standard input, to its end.
+pub(crate) fn told(command: &mut Command, text: &str) -> Ended {
+    use std::io::Write as _;
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    child.wait_with_output().unwrap().into()
 }
 
 /// Sends a signal to a process that this test, or what it started, has started.

@@ -1,10 +1,10 @@
 //! Starts that cannot be: one clear sentence and a documented exit code each.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 
 use crate::fleet::Fleet;
+use crate::foreign::get;
 use crate::program::{Ended, Running, eventually, hostler};
 
 fn up(home: &Path, words: &[&str]) -> Ended {
@@ -195,16 +195,6 @@ fn an_agent_tells_about_itself_where_it_is_told_to_listen() {
     assert!(asks("/readyz", "connecting"), "{}", get(&host, "/readyz"));
     assert!(asks("/healthz", "200 OK"), "it lives all the same");
     assert!(asks("/metrics", "\nhostler_agent_joined 0\n"));
-}
-
-/// What is answered, head and body.
-fn get(host: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(host).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]

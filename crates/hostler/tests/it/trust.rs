@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Stdio;
 
 use hostler_wire::session::v1::session_client::SessionClient;
 use hostler_wire::session::v1::{Hello, Observed, ServerMessage, Versions};
@@ -11,7 +10,7 @@ use serde_json::Value;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::guarded::Guarded;
-use crate::program::{Ended, Running, eventually, hostler, plain};
+use crate::program::{Ended, Running, eventually, hostler, plain, runtime, told};
 
 #[test]
 fn from_nothing_to_a_fleet_with_login_takes_three_commands() {
@@ -523,11 +522,7 @@ fn a_node_that_has_told_no_key_is_claimed_only_with_a_token_that_names_it() {
     let mut server = Running::start(command.arg("--data-dir").arg(data));
     let line = server.line("listening on http://");
     let listen = line.rsplit("http://").next().unwrap().to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(once_said_hello(&listen, OVERHEARD));
+    runtime().block_on(once_said_hello(&listen, OVERHEARD));
     assert_eq!(server.terminate(), Some(0));
     let mut fleet = Guarded {
         directory,
@@ -575,19 +570,7 @@ fn a_login_is_kept_for_its_owner_and_forgotten_when_asked() {
     let login = |token: &str, print: &str| -> Ended {
         let mut command = hostler(home.path());
         command.args(["login", &fleet.url(), "--print", print.trim()]);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        use std::io::Write as _;
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(token.as_bytes())
-            .unwrap();
-        child.wait_with_output().unwrap().into()
+        told(&mut command, token)
     };
     login("hostler_no_such", &print).with_code(1);
     login(&issued.stdout, &"0".repeat(64)).with_code(4);
