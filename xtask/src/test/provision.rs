@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::package::deb;
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
@@ -22,10 +22,11 @@ const PACKAGES: [(&str, &str); 17] = [
     ("systemd-analyze", "systemd"),
     ("debootstrap", "debootstrap"),
     ("mke2fs", "e2fsprogs"),
-    ("ip", "iproute2"),
     ("mandoc", "mandoc"),
     ("dpkg-shlibdeps", "dpkg-dev"),
     ("faketime", "faketime"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 /// Where a program is, looked up where root's programs are too.
@@ -84,24 +85,37 @@ fn install_once() {
     if missing.is_empty() {
         return;
     }
-    let packages = missing.join(" ");
-    match install(&missing) {
-        Ok(()) => println!("installed {packages}"),
-        Err(error) => {
-            println!(
-                "could not install {packages} ({error:#}); the lanes below say what that leaves out"
-            );
+    if let Err(error) = may_install() {
+        return say_missing(&missing, &error);
+    }
+    if install(&missing).is_ok() {
+        println!("installed {}", missing.join(" "));
+        return;
+    }
+    // One that is not to be had here leaves out no other.
+    for package in missing.chunks(1) {
+        if let Err(error) = install(package) {
+            say_missing(package, &error);
         }
     }
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+fn say_missing(packages: &[&str], error: &anyhow::Error) {
+    let packages = packages.join(" ");
+    println!("could not install {packages} ({error:#}); the lanes below say what that leaves out");
+}
+
+fn may_install() -> Result<()> {
     if program("apt-get").is_none() {
         bail!("this is no Debian");
     }
     if !rustix::process::getuid().is_root() {
         bail!("we are not root");
     }
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
     println!("installing {}", packages.join(" "));
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(packages);

@@ -419,7 +419,7 @@ impl Access {
     ) -> Result<Session, Refusal> {
         let token = self
             .shown(token)
-            .ok_or_else(|| self.failed(peer, worthless()))?;
+            .ok_or_else(|| self.failed(peer, mistyped()))?;
         let who = Who::bearer_of(&token);
         who.check(Need::Role(AccessRole::Viewer))?;
         let cookie = secret(entropy);
@@ -608,6 +608,12 @@ fn worthless() -> Refusal {
     unauthenticated("the token is worth nothing here: it was revoked, is over, or is another's")
 }
 
+/// The same to a person at the form.
+fn mistyped() -> Refusal {
+    let advice = "copy all of it, or ask an admin for another one";
+    Refusal::new(Code::Unauthenticated, worthless().sentence, advice)
+}
+
 /// What a contract's credential in a request came to.
 pub(crate) enum Shown {
     Known(Who),
@@ -636,6 +642,6 @@ fn bearer(text: &str) -> Option<&str> {
 
 fn unauthenticated(sentence: &str) -> Refusal {
     let advice = "set HOSTLER_TOKEN, or send `Authorization: Bearer TOKEN`; an admin makes tokens \
-                  with `hostler token create`";
+                  with `hostler token issue`";
     Refusal::new(Code::Unauthenticated, sentence, advice)
 }

@@ -6,7 +6,9 @@
 mod adopt;
 mod audit;
 mod backup;
+mod browser;
 mod canaries;
+mod chromium;
 mod churn;
 mod clocks;
 mod clones;
