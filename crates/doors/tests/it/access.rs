@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,11 +106,7 @@ impl Guarded {
 
     /// What was written down so far of that series, and as text.
     pub(crate) async fn audit(&self, series: &str) -> (Vec<Value>, String) {
-        self.audit.flush().await;
-        let name = format!("audit/{series}-00000001.jsonl");
-        let text = std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        (lines.collect(), text)
+        read_audit(&self.audit, &self.dir.path().join("audit"), series).await
     }
 
     pub(crate) async fn submit(&self, verb: AccessVerb) {
@@ -234,6 +231,15 @@ impl Guarded {
         let builder = crate::server::http().no_proxy();
         builder.tls_backend_preconfigured(config).build().unwrap()
     }
+}
+
+/// What was written down so far of that series in that directory, and as text.
+pub(crate) async fn read_audit(audit: &Audit, dir: &Path, series: &str) -> (Vec<Value>, String) {
+    audit.flush().await;
+    let path = dir.join(format!("{series}-00000001.jsonl"));
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    (lines.collect(), text)
 }
 
 pub(crate) struct Machine {

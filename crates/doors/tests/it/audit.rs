@@ -1,5 +1,6 @@
 //! The audit: who did what, from where, and how it ended, on every door; and what is not in it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use hostler_control::ControlConfig;
@@ -16,13 +17,35 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tonic::transport::Endpoint;
 
-use crate::access::{Guarded, greet};
+use crate::access::{Guarded, greet, read_audit};
 use crate::orchion;
 use crate::persys_world;
 use crate::server::{DEADLINE, Server, spec, store};
 use crate::spot::{Spot, registration};
 
-/// The lines of that method, without what differs from run to run.
+/// A server without login whose audit is there.
+async fn audited(dir: &Path) -> (Server, Audit) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let audit = Audit::open(dir, &clock).unwrap();
+    let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
+        parts.access = Access::open(&parts.control).audited(audit.clone());
+        parts.router(Dialect::Hostler)
+    })
+    .await;
+    (server, audit)
+}
+
+/// What each line has at those places; nothing where there is none.
+fn told<const N: usize>(lines: &[Value], places: [&str; N]) -> Vec<[String; N]> {
+    let text = |line: &Value, place: &str| {
+        let value = line.pointer(place).and_then(Value::as_str);
+        value.unwrap_or_default().to_owned()
+    };
+    let lines = lines.iter();
+    lines.map(|line| places.map(|it| text(line, it))).collect()
+}
+
+/// The lines of that method.
 fn of<'a>(lines: &'a [Value], method: &str) -> Vec<&'a Value> {
     lines
         .iter()
@@ -66,32 +89,25 @@ async fn a_line_says_who_did_what_from_where_and_how_it_ended() {
     send(Method::POST, "/api/v1/workloads/plan", spec("web", 2)).await;
     send(Method::POST, "/api/v1/nodes/x/heartbeat", "{}".to_owned()).await;
     let (lines, text) = guarded.audit("requests").await;
-    let told: Vec<_> = lines
-        .iter()
-        .map(|line| {
-            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-            (text("route"), text("thing"), text("outcome"), text("code"))
-        })
-        .collect();
+    let told = told(&lines, ["/route", "/thing", "/outcome", "/code"]);
     let expected = [
-        ("/api/v1/workloads", "web", "done", ""),
-        ("/api/v1/workloads/{id}/stop", "web", "done", ""),
-        ("/api/v1/nodes/{id}", "nothing", "refused", "node-not-found"),
-        (
+        ["/api/v1/workloads", "web", "done", ""],
+        ["/api/v1/workloads/{id}/stop", "web", "done", ""],
+        ["/api/v1/nodes/{id}", "nothing", "refused", "node-not-found"],
+        [
             "/api/v1/assignments/{id}/exec",
             "nothing",
             "refused",
             "bad-request",
-        ),
-        ("/api/v1/tokens", "", "refused", "forbidden"),
-        (
+        ],
+        ["/api/v1/tokens", "", "refused", "forbidden"],
+        [
             "/api/v1/workloads/{id}",
             "hostler_…",
             "refused",
             "workload-not-found",
-        ),
+        ],
     ];
-    let expected = expected.map(|(a, b, c, d)| (a.into(), b.into(), c.into(), d.into()));
     assert_eq!(told, expected);
     let first = &lines[0];
     let actor = json!({"kind": "person", "name": "operator", "id": id.to_string()});
@@ -173,21 +189,12 @@ async fn machines_that_join_renew_and_are_refused_are_written_down() {
         assert_eq!(found[0]["door"], "session");
     }
     let (lines, text) = guarded.audit("strangers").await;
-    let codes: Vec<_> = lines
-        .iter()
-        .map(|line| {
-            (
-                line["method"].as_str().unwrap(),
-                line["code"].as_str().unwrap(),
-            )
-        })
-        .collect();
     let expected = [
-        ("Join", "join-token-invalid"),
-        ("Renew", "node-key-unknown"),
-        ("Control", "unauthenticated"),
+        ["Join", "join-token-invalid"],
+        ["Renew", "node-key-unknown"],
+        ["Control", "unauthenticated"],
     ];
-    assert_eq!(codes, expected);
+    assert_eq!(told(&lines, ["/method", "/code"]), expected);
     assert_eq!(lines[0]["thing"], "intruder");
     assert!(!text.contains("canary"), "{text}");
     guarded.server.shut_down().await;
@@ -228,13 +235,7 @@ async fn who_goes_away_before_the_answer_is_written_down_all_the_same() {
 #[tokio::test]
 async fn other_contracts_doors_are_watched_and_their_beats_are_not() {
     let dir = tempfile::tempdir().unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let audit = Audit::open(dir.path(), &clock).unwrap();
-    let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
-        parts.access = Access::open(&parts.control).audited(audit.clone());
-        parts.router(Dialect::Hostler)
-    })
-    .await;
+    let (server, audit) = audited(dir.path()).await;
     let spot = Spot::of(server).await;
     let agent = spot.register("one", "i-1").await;
     let beat = json!({"status": "online"});
@@ -257,31 +258,16 @@ async fn other_contracts_doors_are_watched_and_their_beats_are_not() {
         .register_node(RegisterNodeRequest { node: None })
         .await
         .unwrap_err();
-    audit.flush().await;
-    let text = std::fs::read_to_string(dir.path().join("requests-00000001.jsonl")).unwrap();
-    let lines: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let told: Vec<_> = lines
-        .iter()
-        .map(|line| {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let by = (text(&line["actor"]["kind"]), text(&line["actor"]["name"]));
-            (by, text(&line["route"]), text(&line["outcome"]))
-        })
-        .collect();
-    let anonymous = || ("anonymous".to_owned(), String::new());
-    let acme = || ("client".to_owned(), "acme".to_owned());
+    let (lines, text) = read_audit(&audit, dir.path(), "requests").await;
+    let told = told(&lines, ["/actor/kind", "/actor/name", "/route", "/outcome"]);
     let call = "/orchion.v1.Orchestrator/{*method}";
     let expected = [
-        (anonymous(), "/api/admin/clients/create", "done"),
-        (acme(), "/api/agents/register", "done"),
-        (anonymous(), "/api/agents/register", "refused"),
-        (anonymous(), call, "done"),
-        (anonymous(), call, "refused"),
+        ["anonymous", "", "/api/admin/clients/create", "done"],
+        ["client", "acme", "/api/agents/register", "done"],
+        ["anonymous", "", "/api/agents/register", "refused"],
+        ["anonymous", "", call, "done"],
+        ["anonymous", "", call, "refused"],
     ];
-    let expected = expected.map(|(by, route, outcome)| (by, route.into(), outcome.into()));
     assert_eq!(told, expected);
     assert_eq!(lines[3]["method"], "RegisterNode");
     assert!(
@@ -333,31 +319,19 @@ async fn what_is_done_at_other_doors_is_the_members_whoever_did_it() {
         let path = format!("/orchion.v1.Orchestrator/{method}");
         send(&path, &call, String::new()).await;
     }
-    let told = |lines: &[Value]| -> Vec<(String, String, String)> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let told = lines.iter().map(|line| {
-            let actor = &line["actor"];
-            let (kind, name) = (text(&actor["kind"]), text(&actor["name"]));
-            (kind, name, text(&line["outcome"]))
-        });
-        told.collect()
-    };
-    let line = |kind: &str, name: &str, outcome: &str| {
-        (kind.to_owned(), name.to_owned(), outcome.to_owned())
-    };
+    let ends = ["/actor/kind", "/actor/name", "/outcome"];
     let (lines, text) = guarded.audit("requests").await;
     let expected = [
-        line("person", "admin", "done"),
-        line("client", "acme", "done"),
-        line("nobody", "", "done"),
-        line("anonymous", "", "done"),
+        ["person", "admin", "done"],
+        ["client", "acme", "done"],
+        ["nobody", "", "done"],
+        ["anonymous", "", "done"],
     ];
-    assert_eq!(told(&lines), expected);
+    assert_eq!(told(&lines, ends), expected);
     let token = token.as_str().unwrap();
     assert!(!text.contains(token), "{text}");
     let (lines, text) = guarded.audit("strangers").await;
-    let nobody = || line("nobody", "", "refused");
-    assert_eq!(told(&lines), [nobody(), nobody(), nobody()]);
+    assert_eq!(told(&lines, ends), [["nobody", "", "refused"]; 3]);
     assert_eq!(lines[1]["method"], "hostler_…");
     assert_eq!(lines[2]["method"], "x".repeat(64));
     assert!(!text.contains("token-of-nobody"), "{text}");
@@ -491,23 +465,14 @@ async fn where_nothing_is_written_there_is_nothing_to_read() {
 #[tokio::test]
 async fn a_machine_that_joins_by_its_hello_is_written_down_once() {
     let dir = tempfile::tempdir().unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let audit = Audit::open(dir.path(), &clock).unwrap();
-    let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
-        parts.access = Access::open(&parts.control).audited(audit.clone());
-        parts.router(Dialect::Hostler)
-    })
-    .await;
+    let (server, audit) = audited(dir.path()).await;
     for round in 0..2 {
         let endpoint = Endpoint::from_shared(server.url("")).unwrap();
         let channel = endpoint.connect().await.unwrap();
         let greeted = greet(channel, "identity-of-box").await;
         assert!(greeted.is_ok() || round > 0, "{greeted:?}");
     }
-    audit.flush().await;
-    let text = std::fs::read_to_string(dir.path().join("requests-00000001.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    let lines: Vec<Value> = lines.collect();
+    let (lines, text) = read_audit(&audit, dir.path(), "requests").await;
     let joined = of(&lines, "Join");
     assert_eq!(joined.len(), 1, "{text}");
     assert_eq!(
@@ -522,13 +487,7 @@ async fn where_it_cannot_be_written_the_server_goes_on_and_counts_what_is_lost()
     let dir = tempfile::tempdir().unwrap();
     let taken = dir.path().join("audit");
     std::fs::write(&taken, "no directory").unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let audit = Audit::open(&taken, &clock).unwrap();
-    let server = Server::of(ControlConfig::default(), &store(), |mut parts| {
-        parts.access = Access::open(&parts.control).audited(audit.clone());
-        parts.router(Dialect::Hostler)
-    })
-    .await;
+    let (server, audit) = audited(&taken).await;
     assert_eq!(server.apply("web", 0).await.status, 201);
     audit.flush().await;
     let lost = "hostler_audit_lines_total{result=\"lost\"} 1";

@@ -45,6 +45,14 @@ impl Browser {
         }
     }
 
+    /// One that is logged in with a fresh token of that role.
+    async fn of(guarded: &Guarded, role: AccessRole) -> (Self, String) {
+        let (browser, token) = (Self::new(guarded), guarded.token(role).await);
+        let entered = browser.log_in(&token).await;
+        assert_eq!(entered.status, StatusCode::SEE_OTHER, "{}", entered.text);
+        (browser, token)
+    }
+
     /// Sends what is said with the cookies that there are, and keeps those that come back.
     async fn send(&self, method: Method, path: &str, say: &[(&str, &str)], body: &str) -> Answer {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
@@ -78,6 +86,12 @@ impl Browser {
 
     async fn get(&self, path: &str, say: &[(&str, &str)]) -> Answer {
         self.send(Method::GET, path, say, "").await
+    }
+
+    /// What is asked for there is refused to whoever has no session.
+    async fn is_nobody(&self, path: &str) {
+        let refused = self.get(path, &[]).await;
+        refused.is_problem(401, "unauthenticated");
     }
 
     /// As a page of this server's own posts a form.
@@ -121,6 +135,34 @@ impl Browser {
     async fn csrf(&self) -> String {
         let who = self.get("/api/v1/whoami", &[]).await.json();
         who["session"]["csrf"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A clock that a test can put forward.
+struct Ahead {
+    clock: SystemClock,
+    seconds: AtomicU64,
+}
+
+impl Ahead {
+    /// A server by such a clock.
+    async fn guarded() -> (Guarded, Arc<Self>) {
+        let clock = Arc::new(Self {
+            clock: SystemClock::new(),
+            seconds: AtomicU64::new(0),
+        });
+        let guarded = Guarded::under(Arc::<Self>::clone(&clock)).await;
+        (guarded, clock)
+    }
+}
+
+impl Clock for Ahead {
+    fn wall_millis(&self) -> u64 {
+        self.clock.wall_millis()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.clock.uptime() + Duration::from_secs(self.seconds.load(Ordering::Relaxed))
     }
 }
 
@@ -281,9 +323,7 @@ async fn a_socket_is_opened_by_a_page_of_our_own_alone() {
 async fn a_session_ends_with_its_token_when_asked_to_and_with_its_server() {
     let guarded = Guarded::start().await;
     let admin = format!("Bearer {}", guarded.token(AccessRole::Admin).await);
-    let browser = Browser::new(&guarded);
-    let token = guarded.token(AccessRole::Viewer).await;
-    browser.log_in(&token).await;
+    let (browser, token) = Browser::of(&guarded, AccessRole::Viewer).await;
     let cookie = browser.cookie(SESSION).unwrap();
     // Logging out needs the proof, too.
     let refused = browser.post_form("/logout", HTML, "csrf=wrong").await;
@@ -297,10 +337,7 @@ async fn a_session_ends_with_its_token_when_asked_to_and_with_its_server() {
     );
     assert_eq!(browser.cookie(SESSION), None);
     browser.take(SESSION, &cookie);
-    browser
-        .get("/api/v1/nodes", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    browser.is_nobody("/api/v1/nodes").await;
     // A browser that is logged out already is not refused.
     let again = browser.post_form("/logout", ("accept", "*/*"), "").await;
     assert_eq!(again.status.as_u16(), 204);
@@ -309,18 +346,12 @@ async fn a_session_ends_with_its_token_when_asked_to_and_with_its_server() {
     let other = Guarded::start().await;
     let stranger = Browser::new(&other);
     stranger.take(SESSION, &browser.cookie(SESSION).unwrap());
-    stranger
-        .get("/api/v1/nodes", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    stranger.is_nobody("/api/v1/nodes").await;
     other.server.shut_down().await;
     let headers = [("authorization", admin.as_str())];
     let revoke = (guarded.server).send(Method::DELETE, "/api/v1/tokens/viewer", &headers, "");
     assert!(revoke.await.status.is_success());
-    browser
-        .get("/api/v1/nodes", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    browser.is_nobody("/api/v1/nodes").await;
     let led = browser.get("/", &[HTML]).await;
     assert_eq!(led.header("location"), "/login");
     guarded.server.shut_down().await;
@@ -339,11 +370,7 @@ async fn ends(stream: reqwest::Response) {
 
 #[tokio::test]
 async fn what_a_page_follows_ends_with_its_session() {
-    let clock = Arc::new(Ahead {
-        clock: SystemClock::new(),
-        seconds: AtomicU64::new(0),
-    });
-    let guarded = Guarded::under(Arc::<Ahead>::clone(&clock)).await;
+    let (guarded, clock) = Ahead::guarded().await;
     let token = guarded.token(AccessRole::Viewer).await;
     let (browser, other) = (Browser::new(&guarded), Browser::new(&guarded));
     browser.log_in(&token).await;
@@ -364,9 +391,7 @@ async fn what_a_page_follows_ends_with_its_session() {
 #[tokio::test]
 async fn who_shows_a_token_beside_the_cookie_logs_out_all_the_same() {
     let guarded = Guarded::start().await;
-    let token = guarded.token(AccessRole::Viewer).await;
-    let browser = Browser::new(&guarded);
-    browser.log_in(&token).await;
+    let (browser, token) = Browser::of(&guarded, AccessRole::Viewer).await;
     let (cookie, csrf) = (browser.cookie(SESSION).unwrap(), browser.csrf().await);
     let bearer = format!("Bearer {token}");
     let leave = async |proof: &str| -> Answer {
@@ -376,10 +401,7 @@ async fn who_shows_a_token_beside_the_cookie_logs_out_all_the_same() {
     leave("wrong").await.is_problem(403, "forbidden");
     assert_eq!(leave(&csrf).await.status.as_u16(), 204);
     browser.take(SESSION, &cookie);
-    browser
-        .get("/api/v1/whoami", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    browser.is_nobody("/api/v1/whoami").await;
     guarded.server.shut_down().await;
 }
 
@@ -404,43 +426,17 @@ async fn a_login_that_failed_is_written_down_with_its_code_and_the_tokens_id() {
     guarded.server.shut_down().await;
 }
 
-/// A clock that a test can put forward.
-struct Ahead {
-    clock: SystemClock,
-    seconds: AtomicU64,
-}
-
-impl Clock for Ahead {
-    fn wall_millis(&self) -> u64 {
-        self.clock.wall_millis()
-    }
-
-    fn uptime(&self) -> Duration {
-        self.clock.uptime() + Duration::from_secs(self.seconds.load(Ordering::Relaxed))
-    }
-}
-
 #[tokio::test]
 async fn a_session_ends_after_twelve_hours_however_much_it_is_used() {
-    let clock = Arc::new(Ahead {
-        clock: SystemClock::new(),
-        seconds: AtomicU64::new(0),
-    });
-    let guarded = Guarded::under(Arc::<Ahead>::clone(&clock)).await;
-    let browser = Browser::new(&guarded);
-    browser
-        .log_in(&guarded.token(AccessRole::Viewer).await)
-        .await;
+    let (guarded, clock) = Ahead::guarded().await;
+    let (browser, _) = Browser::of(&guarded, AccessRole::Viewer).await;
     for hour in 1..12 {
         clock.seconds.store(hour * 60 * 60, Ordering::Relaxed);
         let answer = browser.get("/api/v1/whoami", &[]).await;
         assert_eq!(answer.status, StatusCode::OK, "hour {hour}");
     }
     clock.seconds.store(12 * 60 * 60, Ordering::Relaxed);
-    browser
-        .get("/api/v1/whoami", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    browser.is_nobody("/api/v1/whoami").await;
     guarded.server.shut_down().await;
 }
 
@@ -482,17 +478,11 @@ async fn another_site_logs_nobody_in_and_a_cookie_from_before_is_not_taken_over(
     assert_ne!(first, planted);
     let thief = Browser::new(&guarded);
     thief.take(SESSION, planted);
-    thief
-        .get("/api/v1/whoami", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    thief.is_nobody("/api/v1/whoami").await;
     // A second login ends the first session.
     browser.log_in(&token).await;
     thief.take(SESSION, &first);
-    thief
-        .get("/api/v1/whoami", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    thief.is_nobody("/api/v1/whoami").await;
     // A program logs in the same way.
     let form = bare.get("/login", &[]).await.json();
     let body = format!("csrf={}&token={token}", form["csrf"].as_str().unwrap());
@@ -523,20 +513,14 @@ async fn guesses_are_counted_and_a_token_has_so_many_sessions() {
         first.get("/api/v1/whoami", &[]).await.json();
         Browser::new(&guarded).log_in(&token).await;
     }
-    first
-        .get("/api/v1/whoami", &[])
-        .await
-        .is_problem(401, "unauthenticated");
+    first.is_nobody("/api/v1/whoami").await;
     guarded.server.shut_down().await;
 }
 
 #[tokio::test]
 async fn a_route_that_looks_at_the_cookie_allows_no_credentials_to_others() {
     let guarded = Guarded::start().await;
-    let browser = Browser::new(&guarded);
-    browser
-        .log_in(&guarded.token(AccessRole::Admin).await)
-        .await;
+    let (browser, _) = Browser::of(&guarded, AccessRole::Admin).await;
     // These say the same to everybody.
     let open = ["/health", "/openapi.json"];
     let mut shared = 0;
@@ -561,10 +545,7 @@ async fn a_route_that_looks_at_the_cookie_allows_no_credentials_to_others() {
         "/api/v1/deployments/x",
         "/ws/logs?deployment=x",
     ] {
-        browser
-            .get(path, &[])
-            .await
-            .is_problem(401, "unauthenticated");
+        browser.is_nobody(path).await;
     }
     guarded.server.shut_down().await;
 }
