@@ -47,6 +47,7 @@ fn fill(folder: &Path, stage: &Stage) -> Result<()> {
     for (file, place) in [
         ("deploy/bundle/install.sh", "install.sh"),
         ("deploy/compose.yaml", "compose.yaml"),
+        ("deploy/compose.login.yaml", "compose.login.yaml"),
         ("docs/guide/packages.md", "README.md"),
         ("LICENSE", "LICENSE"),
     ] {

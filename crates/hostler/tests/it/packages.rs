@@ -24,7 +24,7 @@ fn done(command: &mut Command) -> String {
 }
 
 /// What `cargo xtask package` makes of the program, in a folder that goes with the test.
-fn package(words: &[&str], engine: Option<&str>) -> TempDir {
+pub(crate) fn package(words: &[&str], engine: Option<&str>) -> TempDir {
     let out = tempfile::tempdir().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -197,7 +197,7 @@ fn the_list_of_parts_names_each_crate_once_and_leads_nowhere_else() {
 }
 
 /// The folder that the bundle in this folder is unpacked to.
-fn unpacked(out: &Path) -> PathBuf {
+pub(crate) fn unpacked(out: &Path) -> PathBuf {
     let archive = found(out, ".tar.gz");
     done(
         Command::new("tar")
@@ -254,7 +254,9 @@ fn a_bundle_installs_what_it_holds_and_nothing_if_a_byte_is_wrong() {
     ] {
         assert!(prefix.join(file).is_file(), "{file}");
     }
-    assert!(bundle.join("compose.yaml").is_file());
+    for file in ["compose.yaml", "compose.login.yaml"] {
+        assert!(bundle.join(file).is_file(), "{file}");
+    }
     assert_eq!(
         names(&prefix.join("bin")).len(),
         5,
@@ -480,21 +482,23 @@ fn the_whole_bundle_brings_the_images_to_an_engine_that_has_none() {
     assert!(told.starts_with("client   "), "{told}");
 }
 
-/// The project of `deploy/compose.yaml` under a name of its own.
+/// The project of files of `deploy` under a name of its own.
 struct Project {
     images: Images,
     program: &'static [&'static str],
+    files: &'static [&'static str],
     name: String,
     port: u16,
 }
 
 impl Project {
-    fn up(program: &'static [&'static str]) -> Self {
+    fn up(program: &'static [&'static str], files: &'static [&'static str]) -> Self {
         let images = Images::build();
         let name = format!("hostler{}", images.tag.replace('-', ""));
         let project = Self {
             images,
             program,
+            files,
             name,
             port: free_port(),
         };
@@ -510,9 +514,10 @@ impl Project {
         let mut command = Command::new(self.program[0]);
         command
             .args(&self.program[1..])
-            .args(["-p", &self.name, "-f"])
-            .arg(root().join("deploy/compose.yaml"))
+            .args(["-p", &self.name])
             .args(words)
+            .env("COMPOSE_FILE", self.files.join(":"))
+            .current_dir(root().join("deploy"))
             .env("DOCKER_HOST", socket())
             .env("HOSTLER_VERSION", &self.images.tag)
             .env("HOSTLER_PUBLISH", format!("127.0.0.1:{}", self.port))
@@ -556,7 +561,7 @@ fn the_compose_file_brings_up_both_parts_with_the_new_program() {
 }
 
 fn both_parts_come_up_are_read_and_go(program: &'static [&'static str]) {
-    let project = Project::up(program);
+    let project = Project::up(program, &["compose.yaml"]);
     let port = project.port;
     eventually("the agent is a node", || {
         nodes(port)[0]["status"] == "online"
@@ -596,6 +601,62 @@ fn both_parts_come_up_are_read_and_go(program: &'static [&'static str]) {
     assert_eq!(volumes.len(), 2, "only what both keep is left: {volumes:?}");
     project.run(&["down", "--volumes"]);
     assert_eq!(project.left(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs compose"]
+fn with_a_login_the_agent_joins_with_the_old_program() {
+    the_agent_joins_with_a_token_and_stays_the_same_node(&["docker-compose"]);
+}
+
+#[test]
+#[ignore = "needs compose-v2"]
+fn with_a_login_the_agent_joins_with_the_new_program() {
+    the_agent_joins_with_a_token_and_stays_the_same_node(&["docker", "compose"]);
+}
+
+/// The commands of the guide.
+fn the_agent_joins_with_a_token_and_stays_the_same_node(program: &'static [&'static str]) {
+    let project = Project::up(program, &["compose.yaml", "compose.login.yaml"]);
+    let plane = |words: &[&str]| {
+        project.run(&[&["exec", "-T", "control-plane", "hostler"], words].concat())
+    };
+    eventually("the agent waits for its token", || {
+        project
+            .run(&["logs", "agent"])
+            .contains("no token to join with")
+    });
+    assert_eq!(plane(&["node", "ls", "-o", "name"]), "", "nobody is let in");
+    let token = plane(&["token", "create", "--output", "name"]);
+    let mut command = project.command(&["up", "-d"]);
+    done(command.env("HOSTLER_JOIN_TOKEN", token.trim()));
+    let node = || -> Value {
+        let listed = plane(&["node", "ls", "-o", "json"]);
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        assert!(listed.as_array().is_some_and(|it| it.len() < 2), "{listed}");
+        listed[0].clone()
+    };
+    eventually("the agent is a node", || node()["state"] == "ready");
+    let id = node()["id"].clone();
+    let words = ["run", "asked", "-d", "--", "/usr/bin/hostler", "--version"];
+    plane(&words);
+    eventually("it runs what its image has", || {
+        let words = ["exec", "-T", "control-plane", "hostler", "logs", "asked"];
+        let said = Ended::from(project.command(&words).output().unwrap());
+        said.stdout.contains("hostler ")
+    });
+    // Made anew without the token.
+    project.run(&["up", "-d", "--force-recreate"]);
+    eventually("it is the same node", || {
+        let node = node();
+        node["state"] == "ready" && node["lease"]["age_ms"].is_u64()
+    });
+    assert_eq!(node()["id"], id);
+    assert_eq!(
+        ask(project.port, "GET", "/api/v1/nodes", ""),
+        Value::Null,
+        "nothing in plain text"
+    );
 }
 
 /// Registers a node, beats for it, and asks for a deployment, as MIaaS's documents do with curl.

@@ -1,39 +1,36 @@
 //! A machine that systemd runs, from nothing to nothing: what `hostler install` makes of it, and what becomes of work
-//! when its services are stopped, killed, hung, restarted, replaced and taken off. The guest does the steps of
+//! when its services are stopped, killed, hung, restarted, replaced and taken off, alone and with their package. The guest does the steps of
 //! `systemd/check.sh` by itself and writes what came of each to its console.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::packages::{package, unpacked};
 use crate::program::Ended;
 
 /// Where `cargo xtask test` has put what guests boot from.
 const MACHINE: &str = "HOSTLER_TEST_MACHINE";
 const CHECK: &str = include_str!("systemd/check.sh");
 
-/// An archive with the program and the steps, as the guest's second disk.
+/// An archive with the bundle and the steps, as the guest's second disk.
 fn archive(folder: &Path) -> std::path::PathBuf {
+    let made = package(&["bundle", "--without", "images"], None);
+    let bundle = unpacked(made.path());
     let inside = folder.join("inside");
     std::fs::create_dir(&inside).unwrap();
+    std::fs::rename(bundle, inside.join("bundle")).unwrap();
     std::fs::write(inside.join("check.sh"), CHECK).unwrap();
-    // What is for debuggers is most of it, and every byte is emulated.
-    let mut strip = Command::new("strip");
-    strip
-        .arg("-o")
-        .arg(inside.join("hostler"))
-        .arg(env!("CARGO_BIN_EXE_hostler"));
-    Ended::from(strip.output().unwrap()).with_code(0);
     let archive = folder.join("archive");
     let mut tar = Command::new("tar");
     // A disk is whole blocks.
     tar.args(["--record-size=1M", "-cf"]).arg(&archive);
-    tar.arg("-C").arg(&inside).args(["check.sh", "hostler"]);
+    tar.arg("-C").arg(&inside).args(["check.sh", "bundle"]);
     Ended::from(tar.output().unwrap()).with_code(0);
     archive
 }
 
 #[test]
-#[ignore = "needs systemd"]
+#[ignore = "needs systemd and cargo-deb"]
 #[expect(
     clippy::disallowed_methods,
     reason = "the lane tells where its machine is"

@@ -1,6 +1,7 @@
 # What is done on a machine that systemd runs; each step says what it found. Ends with `all done`.
 export HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd /root
+ln -s bundle/hostler hostler
 step() { # NAME COMMAND…: the command's word must be true
     name=$1; shift
     if out=$("$@" 2>&1); then echo "did: $name"; return; fi
@@ -78,12 +79,20 @@ step "work outlives that too" same
 step "the server is taken off" run hostler uninstall server
 step "nothing failed" is "$(systemctl --failed --plain --no-legend | grep hostler)" ""
 
-# As a package brings it, and replaces it.
-cp /root/hostler /usr/bin/hostler
+# As the bundle's package brings it, replaces it, and takes it off.
+step "the bundle installs its package" run bundle/install.sh --deb
 step "a packaged server is installed" run /usr/bin/hostler install server
 step "it runs where the package put it" is "$(readlink /proc/$(show MainPID hostler-server)/exe)" /usr/bin/hostler
 cp newer /usr/bin/hostler.new
 mv /usr/bin/hostler.new /usr/bin/hostler
 step "it is installed again after an upgrade" run /usr/bin/hostler install server
 step "the upgraded program serves" is "$(readlink /proc/$(show MainPID hostler-server)/exe)" /usr/bin/hostler
+step "a packaged agent is installed" run /usr/bin/hostler install agent
+step "its node is ready again" until_true ready
+step "it found what the one before it left" same
+step "the package is purged with work running" run dpkg --purge hostler
+step "its services went with it" is "$(systemctl list-unit-files --plain --no-legend 'hostler-*')" ""
+step "nothing failed with it" is "$(systemctl --failed --plain --no-legend | grep hostler)" ""
+step "work outlives the package" same
+step "the fleet's data stays" test -s /var/lib/hostler-server/hostler.db
 echo "all done"
