@@ -42,7 +42,14 @@ impl Fleet {
     }
 
     pub(crate) fn without_agent(docker_socket: &str) -> Self {
-        let mut fleet = Self {
+        let mut fleet = Self::to_be_started(docker_socket);
+        fleet.start_server();
+        fleet
+    }
+
+    /// Directories, and nothing that runs.
+    pub(crate) fn to_be_started(docker_socket: &str) -> Self {
+        Self {
             directory: tempfile::tempdir().unwrap(),
             listen: "127.0.0.1:0".to_owned(),
             docker_socket: docker_socket.to_owned(),
@@ -52,16 +59,12 @@ impl Fleet {
             more: Vec::new(),
             kept: None,
             program: None,
-        };
-        fleet.start_server();
-        fleet
+        }
     }
 
     /// A server of another program, whose command line is this one's.
     pub(crate) fn of_program(program: &Path) -> Self {
-        let mut fleet = Self::without_agent("/nonexistent/docker.sock");
-        assert_eq!(fleet.server.as_mut().unwrap().terminate(), Some(0));
-        std::fs::remove_dir_all(fleet.server_dir()).unwrap();
+        let mut fleet = Self::to_be_started("/nonexistent/docker.sock");
         fleet.use_program(Some(program));
         fleet.start_server();
         fleet

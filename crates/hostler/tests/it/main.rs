@@ -46,6 +46,7 @@ mod spot_agent;
 mod spot_nodes;
 mod spot_uplink;
 mod starts;
+mod stored;
 mod systemd;
 mod trust;
 mod up;
