@@ -91,7 +91,7 @@ step "a packaged agent is installed" run /usr/bin/hostler install agent
 step "its node is ready again" until_true ready
 step "it found what the one before it left" same
 step "the package is purged with work running" run dpkg --purge hostler
-step "its services went with it" is "$(systemctl list-unit-files --plain --no-legend 'hostler-*')" ""
+step "its services went with it" is "$(systemctl list-unit-files --plain --no-legend 'hostler-*.service')" ""
 step "nothing failed with it" is "$(systemctl --failed --plain --no-legend | grep hostler)" ""
 step "work outlives the package" same
 step "the fleet's data stays" test -s /var/lib/hostler-server/hostler.db
