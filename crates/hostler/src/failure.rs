@@ -108,6 +108,12 @@ impl From<ClientError> for Failure {
                 format!("no server answers at {addr}"),
                 "start one with `hostler up`, or name yours with --addr or HOSTLER_ADDR",
             ),
+            ClientError::Unbelieved { ref addr, .. } => {
+                let advice = format!(
+                    "if it is yours: `hostler login {addr} --print PRINT`, with the print that `hostler authority show` has there"
+                );
+                Self::new(ExitStatus::Unreachable, error, advice)
+            }
             ClientError::Refused(problem) => Self::from(*problem),
             error @ ClientError::Address { .. } => {
                 Self::usage(error, "write --addr http://HOST:PORT")

@@ -81,7 +81,11 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         }
         source = cause.source();
     }
-    text
+    // What a library advises its programmers is no advice for people.
+    match text.split_once(": https://docs.rs/") {
+        Some((told, _)) => told.to_owned(),
+        None => text,
+    }
 }
 
 /// Why a call failed, as a sentence: a status shows its source as programmers see it.
@@ -114,6 +118,8 @@ mod tests {
         let mut same = tonic::Status::unknown("connection reset by peer");
         same.set_source(Arc::new(reset()));
         assert_eq!(failure(&same), "connection reset by peer");
+        let advised = std::io::Error::other("it ended early: https://docs.rs/x/latest/x");
+        assert_eq!(chain(&advised), "it ended early");
         let bare = tonic::Status::new(tonic::Code::Unavailable, "");
         assert_eq!(failure(&bare), "The service is currently unavailable");
     }

@@ -31,7 +31,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
@@ -63,9 +63,9 @@ const ENDED_FOR_ERRORS: usize = 256;
 /// How long open requests may take to finish once the family stops.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// To whoever speaks plain HTTP where there is TLS.
-const PLAIN: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
-    this port speaks TLS: write https:// instead of http://\n";
+const PLAIN: &str = "this port speaks TLS: write https:// instead of http://\n";
+/// What such a client may have under way, beyond what it began with.
+const UNDER_WAY: u64 = 64 << 10;
 /// How long a connection that was just taken may say nothing once the doorway is closed.
 const LAST_CALL: Duration = Duration::from_millis(200);
 /// How long the loop rests after an accept that failed.
@@ -491,8 +491,11 @@ where
         if takes_plain {
             return Ok(Spoken::Plain(Rewound::new(first, stream)));
         }
-        stream.write_all(PLAIN).await?;
+        stream.write_all(&sniff::refusal(&first, PLAIN)).await?;
         stream.shutdown().await?;
+        // What is closed with bytes unread is reset, and the client may never see the words.
+        let mut rest = stream.take(UNDER_WAY);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
         return Err(io::Error::other("the client spoke plain text"));
     }
     let secured = tls.accept(Rewound::new(first, stream)).await?;

@@ -43,6 +43,25 @@ where
     Ok(first.freeze())
 }
 
+/// A refusal of the whole connection in the version that its first bytes begin: an answer of HTTP/1.1, or an end of HTTP/2
+/// for want of security, whose clients show the words it carries.
+pub(super) fn refusal(first: &[u8], words: &str) -> Vec<u8> {
+    const HEAD: &str =
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n";
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// Behind the length: GOAWAY, no flags, of the connection; no stream was looked at; INADEQUATE_SECURITY.
+    const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc];
+    const FIXED: usize = 8;
+    if !first.starts_with(&PREFACE[..4]) {
+        return [HEAD, words].concat().into_bytes();
+    }
+    let words = words.trim_end().as_bytes();
+    let length = u32::try_from(FIXED + words.len())
+        .unwrap_or(0)
+        .to_be_bytes();
+    [&SETTINGS[..], &length[1..], &GOAWAY, words].concat()
+}
+
 /// Reads until the bytes are HTTP/2's preface or cannot become it.
 ///
 /// # Errors
@@ -137,6 +156,18 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(all, [PREFACE, b"more"].concat());
+    }
+
+    #[test]
+    fn a_refusal_speaks_the_version_that_it_is_asked_in() {
+        assert_eq!(
+            refusal(b"GET / HTTP/1.1\r\n", "no\n"),
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nno\n"
+        );
+        assert_eq!(
+            refusal(PREFACE, "no\n"),
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x0a\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0cno"
+        );
     }
 
     #[tokio::test]

@@ -128,7 +128,12 @@ fn an_outsider_sees_nothing_changes_nothing_and_does_not_join() {
         .output()
         .unwrap()
         .into();
-    refused.with_code(4);
+    let refused = refused.with_code(4);
+    let said = &refused.stderr;
+    assert!(
+        said.contains("is not believed") && said.contains("--print"),
+        "{said}"
+    );
     // Plain text is told what is spoken here.
     let mut command = hostler(fleet.path());
     command.env("HOSTLER_ADDR", format!("http://{}", fleet.listen));
@@ -148,11 +153,20 @@ fn an_outsider_sees_nothing_changes_nothing_and_does_not_join() {
     // Nor does one for another server's authority.
     let other = Guarded::start();
     fleet.start_agent("lost", Some(&other.join_token));
-    let said = fleet.agents[1].line("connecting: ");
-    assert!(said.contains("connecting"), "{said}");
+    fleet.agents[1].line("is not believed: neither a token");
     // And without one there is no way in.
     fleet.start_agent("bare", None);
     fleet.agents[2].line("(unauthenticated)");
+    // An agent that speaks plain text is told what is spoken here.
+    let mut command = hostler(fleet.path());
+    command.args(["agent", "--docker-socket", "/nonexistent/docker.sock"]);
+    command.args([
+        "--server",
+        &format!("http://{}", fleet.listen),
+        "--data-dir",
+    ]);
+    let mut unsecured = Running::start(command.arg(fleet.path().join("unsecured")));
+    unsecured.line("this port speaks TLS: write https://");
     assert_eq!(fleet.nodes(), []);
 }
 

@@ -155,6 +155,19 @@ impl ClientTls {
             .with_alpn(protocols)
             .connect(name, stream)
             .await
+            .map_err(in_words)
+    }
+}
+
+/// The one that people meet, when a token is of another fleet or a server was set up anew.
+fn in_words(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|it| it.downcast_ref());
+    match inner {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => io::Error::new(
+            error.kind(),
+            "the server's certificate is not believed: neither a token nor `--ca` names its authority",
+        ),
+        _ => error,
     }
 }
 

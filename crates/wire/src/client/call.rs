@@ -1,7 +1,11 @@
 //! One request and its answer: addresses, headers, refusals, pages.
 
+use std::error::Error;
+use std::io;
+
 use http::header;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use rustls::CertificateError;
 use serde::de::DeserializeOwned;
 
 use super::{CALL_TIMEOUT, Client, ClientError, Expect};
@@ -121,18 +125,42 @@ impl Client {
                 ClientError::Refused(Box::new(problem))
             }
             _ => {
-                let shown: String = text.chars().take(SHOWN_CHARS).collect();
+                let shown: String = text.trim().chars().take(SHOWN_CHARS).collect();
                 self.protocol(format!("status {status}, {shown:?}"))
             }
         }
     }
 
     fn unreachable(&self, source: reqwest::Error) -> ClientError {
-        ClientError::Unreachable {
-            addr: self.addr().to_owned(),
-            source: source.without_url(),
+        let addr = self.addr().to_owned();
+        match disbelief(&source) {
+            Some(problem) => ClientError::Unbelieved { addr, problem },
+            None => ClientError::Unreachable {
+                addr,
+                source: source.without_url(),
+            },
         }
     }
+}
+
+/// Why the other side's certificate was not believed, if that is what went wrong.
+fn disbelief(error: &reqwest::Error) -> Option<String> {
+    let first: &(dyn Error + 'static) = error;
+    let mut causes = std::iter::successors(Some(first), |&cause| cause.source());
+    causes.find_map(|cause| {
+        // An error of a stream gives the cause of what it wraps for its own, and may be wrapped in another.
+        let mut inner = cause;
+        while let Some(wrapped) = inner.downcast_ref().and_then(io::Error::get_ref) {
+            inner = wrapped;
+        }
+        match inner.downcast_ref()? {
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                Some("nothing here names its authority".to_owned())
+            }
+            rustls::Error::InvalidCertificate(other) => Some(other.to_string()),
+            _ => None,
+        }
+    })
 }
 
 /// Adds what the caller has seen.

@@ -79,6 +79,9 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// Something answers that is not known to be the control plane; nothing was asked.
+    #[error("the certificate of {addr} is not believed: {problem}")]
+    Unbelieved { addr: String, problem: String },
     /// The control plane said no, and why.
     #[error("{}", .0.detail)]
     Refused(Box<Problem>),
@@ -191,6 +194,7 @@ impl ClientError {
             Self::Refused(problem) => Some(&problem.code),
             Self::Address { .. }
             | Self::Unreachable { .. }
+            | Self::Unbelieved { .. }
             | Self::Protocol { .. }
             | Self::Interrupted { .. } => None,
         }
@@ -202,7 +206,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Interrupted { .. } => true,
             Self::Refused(problem) => matches!(problem.status, 429 | 502 | 503 | 504),
-            Self::Address { .. } | Self::Protocol { .. } => false,
+            Self::Address { .. } | Self::Unbelieved { .. } | Self::Protocol { .. } => false,
         }
     }
 }
@@ -219,11 +223,15 @@ fn http_client(
         .redirect(reqwest::redirect::Policy::none())
         // The address is the control plane's own; a proxy of the web is none of its business.
         .no_proxy();
-    if let Some(mut tls) = tls {
-        // Nothing but HTTP/1.1 is offered: sockets need it, and streams of one command do well with it.
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        builder = builder.tls_backend_preconfigured(tls);
-    }
+    builder = match tls {
+        Some(mut tls) => {
+            // Nothing but HTTP/1.1 is offered: sockets need it, and streams of one command do well with it.
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            builder.tls_backend_preconfigured(tls)
+        }
+        // Plain text needs no authorities, and a small system has none.
+        None => builder.tls_certs_only([]),
+    };
     if let Some(silence) = silence {
         builder = builder.read_timeout(silence);
     }
