@@ -13,6 +13,12 @@ use seccompiler::{
 
 use super::{Failure, Unsatisfiable};
 
+/// `libc` does not name this one for musl's programs of that family, whose kernel has it all the same.
+#[cfg(all(target_arch = "aarch64", target_env = "musl"))]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
+#[cfg(not(all(target_arch = "aarch64", target_env = "musl")))]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
+
 /// Refused whatever their arguments.
 const REFUSED: &[libc::c_long] = &[
     // Mounts and roots.
@@ -37,7 +43,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_syslog,
     libc::SYS_bpf,
