@@ -4,12 +4,13 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{build, tree};
+use crate::build::{self, Profile};
+use crate::tree;
 
 /// Builds the release and the harness, and hands the arguments on.
 pub(crate) fn main(arguments: &[String]) -> Result<ExitCode> {
-    build::release()?;
-    build::package(&["hostler-bench"], None)?;
+    build::program(Profile::Release, None)?;
+    build::package(&["hostler-bench", "--release"], None, None)?;
     let program = build::target()?.join("release/hostler-bench");
     let status = Command::new(&program)
         .args(arguments)

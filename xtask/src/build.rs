@@ -4,28 +4,54 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
+use crate::cross::{self, Target};
 use crate::tree;
 
-/// Builds the shim and then the program with the shim's bytes inside; answers where it lies.
-pub(crate) fn release() -> Result<PathBuf> {
-    let programs = target()?.join("release");
-    package(&["hostler-shim"], None)?;
+/// What is handed to people is small; what is tried is built quickly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
+/// Builds the program, a static one if a target is named; answers where it lies. A release is the shim and then the
+/// program with the shim's bytes inside, both of the same target.
+pub(crate) fn program(profile: Profile, target: Option<Target>) -> Result<PathBuf> {
+    if profile == Profile::Dev {
+        package(&["hostler"], None, target)?;
+        return Ok(programs(target)?.join("debug/hostler"));
+    }
+    let programs = programs(target)?.join("release");
+    package(&["hostler-shim", "--release"], None, target)?;
     let shim = programs.join("hostler-shim");
-    package(&["hostler", "--features", "small-shim"], Some(&shim))?;
+    let words = ["hostler", "--release", "--features", "small-shim"];
+    package(&words, Some(&shim), target)?;
     Ok(programs.join("hostler"))
 }
 
 /// Builds one package by itself: together with others it would be given the features that those need.
-pub(crate) fn package(words: &[&str], shim: Option<&PathBuf>) -> Result<()> {
-    let build = ["build", "--release", "--quiet", "--locked", "--package"];
-    let mut cargo = tree::cargo(&[&build[..], words].concat());
+pub(crate) fn package(
+    words: &[&str],
+    shim: Option<&PathBuf>,
+    target: Option<Target>,
+) -> Result<()> {
+    let mut cargo = match target {
+        Some(target) => cross::cargo(target)?,
+        None => tree::cargo(&["build"]),
+    };
+    cargo.args(["--quiet", "--locked", "--package"]).args(words);
     if let Some(shim) = shim {
         cargo.env("HOSTLER_SHIM", shim);
     }
     let status = cargo.status().context("run cargo")?;
     ensure!(status.success(), "build {}: {status}", words[0]);
     Ok(())
+}
+
+fn programs(target: Option<Target>) -> Result<PathBuf> {
+    target.map_or_else(self::target, |target| Ok(cross::programs(target)))
 }
 
 /// Where cargo builds.

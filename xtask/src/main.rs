@@ -14,6 +14,7 @@ mod bench;
 mod build;
 mod check;
 mod contracts;
+mod cross;
 mod fuzz;
 mod openapi;
 mod package;
@@ -27,6 +28,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::build::Profile;
+use crate::cross::Target;
 use crate::test::Length;
 
 #[derive(Parser)]
@@ -45,7 +48,11 @@ enum Verb {
     /// What CI runs before the tests: fmt, clippy, arch, size, contracts, proto, openapi, doc.
     Check,
     /// Builds the release: the shim, and the program that carries it.
-    Build,
+    Build {
+        /// A static program for such machines; installs what that needs first, if it is not here.
+        #[arg(long, value_enum)]
+        target: Option<Target>,
+    },
     /// Makes what is handed to people: images, a Debian package, a list of all parts, a bundle of everything.
     Package(package::PackageArgs),
     /// Measures the release build against its targets; arguments go to the harness, `--help` lists them.
@@ -100,7 +107,12 @@ fn run(verb: Verb) -> Result<ExitCode> {
             fuzz::nightly()?;
             return Ok(tested);
         }
-        Verb::Build => println!("{}", tree::shown(&build::release()?)),
+        Verb::Build { target } => {
+            println!(
+                "{}",
+                tree::shown(&build::program(Profile::Release, target)?)
+            );
+        }
         Verb::Package(arguments) => package::main(&arguments)?,
         Verb::Bench { arguments } => return bench::main(&arguments),
         Verb::Fuzz { targets, seconds } => fuzz::main(&targets, seconds)?,

@@ -17,7 +17,7 @@ pub(super) fn make(
     deb: Option<&Path>,
     (out, effort): (&Path, Effort),
 ) -> Result<PathBuf> {
-    let name = format!("hostler-{VERSION}-linux-{}", std::env::consts::ARCH);
+    let name = format!("hostler-{VERSION}-linux-{}", stage.family());
     let folder = stage.target().join("bundle").join(&name);
     fresh(&folder)?;
     fill(&folder, stage)?;

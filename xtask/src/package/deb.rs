@@ -29,6 +29,12 @@ pub(super) fn make(stage: &Stage, out: &Path, effort: Effort) -> Result<PathBuf>
         "hostler",
     ])
     .args((effort == Effort::Quick).then_some("--fast"))
+    .args(
+        stage
+            .machine()
+            .into_iter()
+            .flat_map(|it| ["--target", it.triple()]),
+    )
     .arg("--output")
     .arg(out)
     .env("CARGO_TARGET_DIR", stage.target())

@@ -57,7 +57,13 @@ impl Images {
                 .args(["build", "--target", target, "--build-arg"])
                 .arg(format!("BASE={}", arguments.base))
                 .arg("--file")
-                .arg(tree::root().join("deploy/Dockerfile"));
+                .arg(tree::root().join("deploy/Dockerfile"))
+                .args(
+                    stage
+                        .machine()
+                        .into_iter()
+                        .flat_map(|it| ["--platform", it.platform()]),
+                );
             for tag in &images.tags {
                 docker.arg("--tag").arg(format!("{image}:{tag}"));
             }

@@ -12,14 +12,15 @@ mod sbom;
 mod stage;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::images::{Images, ImagesArgs};
 use self::stage::Stage;
-use crate::{build, tree};
+use crate::build::{self, Profile};
+use crate::cross::Target;
+use crate::tree::{self, run};
 
 /// The version of all that is made.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -34,6 +35,13 @@ pub(crate) struct PackageArgs {
     /// What to build otherwise
     #[arg(long, global = true, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
+    /// What the program is for, if it is a static one; it is built so, too
+    #[arg(long, global = true, value_enum)]
+    target: Option<Target>,
+    /// A program of this machine that is asked for pages and completions, if the one for the target does not run here;
+    /// it is built otherwise
+    #[arg(long, global = true, value_name = "PATH", requires = "target")]
+    speaker: Option<PathBuf>,
     /// Where the results go [default: target/package]
     #[arg(long, global = true, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -55,12 +63,6 @@ enum What {
         #[arg(long, value_enum, value_name = "PART")]
         without: Vec<Part>,
     },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Profile {
-    Dev,
-    Release,
 }
 
 /// A part of the bundle that needs more than the program.
@@ -86,9 +88,9 @@ pub(crate) fn main(arguments: &PackageArgs) -> Result<()> {
     std::fs::create_dir_all(&out).with_context(|| format!("make {}", tree::shown(&out)))?;
     let out = out.canonicalize()?;
     if let What::Sbom = arguments.what {
-        return told(&[sbom::write(&out)?]);
+        return told(&[sbom::write(&out, arguments.target)?]);
     }
-    let stage = Stage::lay_out(&program(arguments)?, &out)?;
+    let stage = Stage::lay_out(arguments, &out)?;
     match &arguments.what {
         What::Images(images) => {
             for name in Images::build(&stage, images)?.names() {
@@ -123,18 +125,20 @@ impl PackageArgs {
             _ => Effort::Quick,
         }
     }
-}
 
-fn program(arguments: &PackageArgs) -> Result<PathBuf> {
-    if let Some(binary) = &arguments.binary {
-        return Ok(binary.clone());
+    fn program(&self) -> Result<PathBuf> {
+        match &self.binary {
+            Some(binary) => Ok(binary.clone()),
+            None => build::program(self.profile, self.target),
+        }
     }
-    match arguments.profile {
-        Profile::Release => build::release(),
-        Profile::Dev => {
-            let words = ["build", "--quiet", "--locked", "--package", "hostler"];
-            run(&mut tree::cargo(&words))?;
-            Ok(build::target()?.join("debug/hostler"))
+
+    /// What another family's program says of itself, one of this machine says, too, if it is of the same tree.
+    fn speaker(&self, program: PathBuf) -> Result<PathBuf> {
+        match (&self.speaker, self.target) {
+            (Some(speaker), _) => Ok(speaker.clone()),
+            (None, Some(target)) if !target.runs_here() => build::program(Profile::Dev, None),
+            (None, _) => Ok(program),
         }
     }
 }
@@ -143,20 +147,6 @@ fn told(results: &[PathBuf]) -> Result<()> {
     for result in results {
         println!("{}", tree::shown(result));
     }
-    Ok(())
-}
-
-/// Runs a program to its end; what it says is shown only if it fails.
-fn run(command: &mut Command) -> Result<()> {
-    let program = command.get_program().display().to_string();
-    let output = command.output().with_context(|| format!("run {program}"))?;
-    ensure!(
-        output.status.success(),
-        "{program} failed ({}): {}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
     Ok(())
 }
 

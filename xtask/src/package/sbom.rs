@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::VERSION;
+use crate::cross::Target;
 use crate::{arch, tree};
 
 pub(super) const FILE: &str = "hostler.cdx.json";
@@ -16,9 +17,12 @@ pub(super) const FILE: &str = "hostler.cdx.json";
 type Key = (String, String);
 
 /// Writes it into a folder.
-pub(super) fn write(folder: &Path) -> Result<PathBuf> {
+pub(super) fn write(folder: &Path, target: Option<Target>) -> Result<PathBuf> {
     let metadata = arch::metadata()?;
-    let host = arch::host()?;
+    let target = match target {
+        Some(target) => target.triple().to_owned(),
+        None => arch::host()?,
+    };
     let arguments = [
         "tree",
         "--locked",
@@ -28,7 +32,7 @@ pub(super) fn write(folder: &Path) -> Result<PathBuf> {
         "--edges",
         "normal",
     ];
-    let form = ["--prefix", "none", "--format", "{p}", "--target", &host];
+    let form = ["--prefix", "none", "--format", "{p}", "--target", &target];
     let built = tree::output(&mut tree::cargo(&[&arguments[..], &form].concat()))?;
     let lock =
         std::fs::read_to_string(tree::root().join("Cargo.lock")).context("read Cargo.lock")?;

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{VERSION, copy, fresh, run, sbom};
+use super::{PackageArgs, VERSION, copy, fresh, run, sbom};
+use crate::cross::Target;
 use crate::tree;
 
 /// The other names of the program, under which it is the agent of another fleet.
@@ -21,32 +22,37 @@ const SHELLS: [(&str, &str); 3] = [
 /// The folder, laid out as cargo lays out what it built: cargo-deb finds it as that.
 pub(super) struct Stage {
     target: PathBuf,
+    /// What the program is for, if it is a static one.
+    machine: Option<Target>,
 }
 
 impl Stage {
-    pub(super) fn lay_out(program: &Path, out: &Path) -> Result<Self> {
+    pub(super) fn lay_out(arguments: &PackageArgs, out: &Path) -> Result<Self> {
         let stage = Self {
             target: out.join("stage"),
+            machine: arguments.target,
         };
+        let program = arguments.program()?;
         fresh(&stage.folder())?;
-        copy(program, &stage.program())?;
-        is_of_this_tree(&stage.program())?;
-        // Where there is no strip there are symbols.
+        copy(&program, &stage.program())?;
+        let speaker = arguments.speaker(stage.program())?;
+        is_of_this_tree(&speaker)?;
+        // Where there is no strip for it there are symbols; a release has none in any case.
         let stripped = Command::new("strip").arg(stage.program()).output();
         if !stripped.is_ok_and(|it| it.status.success()) {
             println!("`strip` does not work here, so the program keeps its symbols");
         }
         let pages = stage.folder().join("man");
-        run(Command::new(stage.program()).arg("man").arg(&pages))?;
+        run(Command::new(&speaker).arg("man").arg(&pages))?;
         std::fs::create_dir_all(stage.folder().join("completions"))?;
         for (shell, file) in SHELLS {
-            let script = Command::new(stage.program())
+            let script = Command::new(&speaker)
                 .args(["completion", shell])
                 .output()?;
             ensure!(script.status.success(), "no completions for {shell}");
             std::fs::write(stage.folder().join("completions").join(file), script.stdout)?;
         }
-        sbom::write(&stage.folder())?;
+        sbom::write(&stage.folder(), stage.machine)?;
         Ok(stage)
     }
 
@@ -55,8 +61,18 @@ impl Stage {
         &self.target
     }
 
+    pub(super) const fn machine(&self) -> Option<Target> {
+        self.machine
+    }
+
+    /// Of which machines the program is, as `uname -m` says it.
+    pub(super) fn family(&self) -> &'static str {
+        self.machine.map_or(std::env::consts::ARCH, Target::family)
+    }
+
     pub(super) fn folder(&self) -> PathBuf {
-        self.target.join("release")
+        let triple = self.machine.map_or("", Target::triple);
+        self.target.join(triple).join("release")
     }
 
     pub(super) fn program(&self) -> PathBuf {
