@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 /// Builds it in a folder and gives it as a tar archive.
 pub(crate) fn archive(busybox: &Path, folder: &Path) -> Result<Vec<u8>> {
-    lay_out(busybox, folder)?;
+    lay_out(busybox, busybox, folder)?;
     let tar = Command::new("tar")
         .args(["--numeric-owner", "--owner=0", "--group=0", "-c", "-C"])
         .arg(folder)
@@ -23,8 +23,8 @@ pub(crate) fn archive(busybox: &Path, folder: &Path) -> Result<Vec<u8>> {
     Ok(tar.stdout)
 }
 
-/// The root file system as a folder.
-pub(crate) fn lay_out(busybox: &Path, folder: &Path) -> Result<()> {
+/// The root file system as a folder. Its names are those of another busybox where this machine cannot ask that one.
+pub(crate) fn lay_out(busybox: &Path, named: &Path, folder: &Path) -> Result<()> {
     let bin = folder.join("bin");
     for part in ["bin", "etc", "root", "tmp", "var"] {
         std::fs::create_dir_all(folder.join(part))?;
@@ -33,7 +33,7 @@ pub(crate) fn lay_out(busybox: &Path, folder: &Path) -> Result<()> {
     std::fs::write(folder.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     std::fs::write(folder.join("etc/group"), "root:x:0:\n")?;
     std::fs::copy(busybox, bin.join("busybox")).context("copy busybox")?;
-    let names = Command::new(busybox)
+    let names = Command::new(named)
         .arg("--list")
         .output()
         .context("run busybox --list")?;

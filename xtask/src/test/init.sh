@@ -5,24 +5,34 @@
 #   hostler.disks=1       what is on its disks, and in what cloud-init would read; it writes to them
 #   hostler.net=ADDRESS   has that address, with the length of its prefix, and a web server on port 80
 #   hostler.root=vda      it goes on with the system on that disk
+#   hostler.agent=URL     it is a node of the server there, by the token in hostler.token; its address on the network
+#                         between emulator and guest is the one that it always has there
+#   hostler.orchion=ADDR  it is a node by Orchion's contract, too
+#   hostler.console=tty   where it writes, if that is not the first serial port of a PC
 #   hostler.end=off       then it powers off; panic: the kernel gives up; wait: it obeys the power button;
 #                         ignore: it does not
 export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-exec </dev/null >/dev/ttyS0 2>&1
-say= disks= net= root= end=wait
+say= disks= net= root= agent= token= orchion= console=ttyS0 end=wait
 for word in $(cat /proc/cmdline); do
     case $word in
         hostler.*) eval "${word#hostler.}" ;;
     esac
 done
+exec </dev/null >"/dev/$console" 2>&1
 load() {
     for module; do insmod "/modules/$module.ko"; done
 }
+address() {
+    load failover net_failover virtio_net
+    ip link set lo up
+    ip link set eth0 up
+    ip addr add "$1" dev eth0
+}
 
-if [ "$disks$net$root" ]; then
+if [ "$disks$net$root$agent" ]; then
     load virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
 fi
 if [ "$root" ]; then
@@ -45,12 +55,23 @@ if [ "$disks" ]; then
     echo "files:$(cd /mnt && for file in *; do printf ' %s' "$file"; done)"
 fi
 if [ "$net" ]; then
-    load failover net_failover virtio_net
-    ip link set eth0 up
-    ip addr add "$net" dev eth0
+    address "$net"
     echo "hello from the guest" >/www/index.html
     httpd -p 80 -h /www
     echo up
+fi
+if [ "$agent" ]; then
+    address 10.0.2.15/24
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    mount -t tmpfs var /var
+    node-agent -orchestrator "$orchion" -hostname by-orchion -agent-host 10.0.2.15 &
+    export HOSTLER_JOIN_TOKEN="$token"
+    while :; do
+        hostler agent --name board --server "$agent" --docker-socket /nonexistent/docker.sock &
+        echo $! >/var/agent
+        wait $!
+        echo "the agent ended with $?"
+    done
 fi
 if [ "$end" = wait ]; then
     load button evdev

@@ -8,24 +8,27 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{image, provision};
-use crate::tree;
+use crate::tree::{self, run};
 
+const INIT: &str = include_str!("init.sh");
 /// Its newest kernel is what this package depends on.
 const PACKAGE: &str = "linux-image-cloud-amd64";
-const INIT: &str = include_str!("init.sh");
 /// The modules that `init.sh` loads; the kernel has none of them built in.
-const MODULES: [&str; 17] = [
-    "drivers/acpi/button",
-    "drivers/input/evdev",
+pub(super) const MODULES: [&str; 8] = [
     "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci",
-    "drivers/block/virtio_blk",
     "net/core/failover",
     "drivers/net/net_failover",
     "drivers/net/virtio_net",
+];
+/// Those for what only the guests of the lane `qemu` do.
+const MORE_MODULES: [&str; 9] = [
+    "drivers/acpi/button",
+    "drivers/input/evdev",
+    "drivers/block/virtio_blk",
     "fs/fat/fat",
     "fs/fat/vfat",
     "fs/nls/nls_cp437",
@@ -55,16 +58,17 @@ impl Machine {
             );
         }
         let busybox = provision::static_busybox().context("there is no static busybox")?;
-        let kernel = newest_kernel()?;
+        let kernel = newest_kernel(PACKAGE, &[])?;
         let folder = tree::root().join("target/test-machine");
         let unpacked = folder.join(&kernel);
         if !unpacked.is_dir() {
-            fetch(&kernel, &folder)?;
+            fetch(&[&kernel], &[], &unpacked)?;
         }
-        let boot = unpacked.join("boot");
-        let image = only(&boot, "vmlinuz-")?;
-        fs::copy(image, folder.join("kernel")).context("copy the kernel")?;
-        initrd(&busybox, &unpacked, &folder)?;
+        // The folders of an image, with a link for each name of the program.
+        let root = empty_root(&folder)?;
+        image::lay_out(&busybox, &busybox, &root)?;
+        let modules = [&MODULES[..], &MORE_MODULES].concat();
+        settle(&unpacked, &modules, &folder)?;
         Ok(Self { folder, kernel })
     }
 
@@ -78,52 +82,65 @@ impl Machine {
     }
 }
 
-fn newest_kernel() -> Result<String> {
+/// The kernel that a package stands for, by the lists of packages that apt is told to read.
+pub(super) fn newest_kernel(package: &str, apt: &[String]) -> Result<String> {
     let output = Command::new("apt-cache")
-        .args(["depends", "--no-recommends", "--no-suggests", PACKAGE])
+        .args(apt)
+        .args(["depends", "--no-recommends", "--no-suggests", package])
         .output()
         .context("run apt-cache")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let depends = text
         .lines()
         .find_map(|line| line.trim().strip_prefix("Depends: "));
-    let kernel = depends.with_context(|| format!("apt-cache knows no {PACKAGE}"))?;
+    let kernel = depends.with_context(|| format!("apt-cache knows no {package}"))?;
     Ok(kernel.trim().to_owned())
 }
 
-/// Complete or absent: unpacked beside its place and moved there.
-fn fetch(package: &str, folder: &Path) -> Result<()> {
-    let beside = folder.join("unpacking");
+/// Unpacks packages into a folder. Complete or absent: it is done beside its place and moved there.
+pub(super) fn fetch(packages: &[&str], apt: &[String], place: &Path) -> Result<()> {
+    let beside = place.with_extension("unpacking");
     if beside.exists() {
         fs::remove_dir_all(&beside)?;
     }
     fs::create_dir_all(&beside)?;
     run(Command::new("apt-get")
-        .args(["download", package])
+        .args(apt)
+        .arg("download")
+        .args(packages)
         .current_dir(&beside))?;
-    let archive = only(&beside, package)?;
     let content = beside.join("content");
-    run(Command::new("dpkg-deb")
-        .arg("-x")
-        .args([&archive, &content]))?;
-    fs::rename(&content, folder.join(package)).context("keep the kernel")?;
+    for package in packages {
+        let archive = only(&beside, package)?;
+        run(Command::new("dpkg-deb")
+            .arg("-x")
+            .args([&archive, &content]))?;
+    }
+    fs::rename(&content, place).context("keep what was unpacked")?;
     fs::remove_dir_all(&beside)?;
     Ok(())
 }
 
-fn initrd(busybox: &Path, unpacked: &Path, folder: &Path) -> Result<()> {
+/// Where the first system is laid out.
+pub(super) fn empty_root(folder: &Path) -> Result<PathBuf> {
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
     }
-    // The folders of an image, with a link for each name of the program.
-    image::lay_out(busybox, &root)?;
+    Ok(root)
+}
+
+/// Adds what the guest does and what its kernel needs for that to the first system, and packs it beside the kernel.
+pub(super) fn settle(unpacked: &Path, needed: &[&str], folder: &Path) -> Result<()> {
+    let image = only(&unpacked.join("boot"), "vmlinuz-")?;
+    fs::copy(image, folder.join("kernel")).context("copy the kernel")?;
+    let root = folder.join("root");
     for part in ["dev", "proc", "sys", "mnt", "www", "modules"] {
         fs::create_dir_all(root.join(part))?;
     }
     let versions = unpacked.join("lib/modules");
     let modules = only(&versions, "")?.join("kernel");
-    for module in MODULES {
+    for module in needed {
         let file = modules.join(format!("{module}.ko"));
         let name = file.file_name().context("a module has a name")?;
         fs::copy(&file, root.join("modules").join(name))
@@ -136,7 +153,7 @@ fn initrd(busybox: &Path, unpacked: &Path, folder: &Path) -> Result<()> {
 }
 
 /// The one entry whose name begins so.
-fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
+pub(super) fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     for entry in entries {
         let entry = entry?;
@@ -145,11 +162,4 @@ fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
         }
     }
     bail!("there is no {prefix}* in {}", folder.display())
-}
-
-pub(super) fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", text.trim());
-    Ok(())
 }

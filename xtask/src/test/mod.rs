@@ -7,9 +7,10 @@
 //!
 //! Settings, by environment: `HOSTLER_TEST_DOCKER=unix:///…` uses that engine instead (it must have the image
 //! `busybox:local`); `HOSTLER_TEST_PODMAN` likewise. `HOSTLER_TEST_MACHINE=<folder>` has the `kernel` and `initrd`
-//! that guests boot from in the lane `qemu`. `HOSTLER_PREVIOUS=<file>` is the program of the version before; without it
+//! that guests boot from in the lane `qemu`; `HOSTLER_TEST_ARM=<folder>` has those of the lane `arm`, and the program. `HOSTLER_PREVIOUS=<file>` is the program of the version before; without it
 //! the newest tag `v…` is built, and while there is none the lane `previous` is left out.
 
+mod board;
 mod engine;
 mod image;
 mod lanes;
@@ -74,7 +75,8 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     let composes = [lanes::compose(&docker), lanes::compose_v2(&docker)];
     let (before, program) = previous::lane();
     let systemd = systemd(machine.as_ref());
-    let engines = [docker, podman, qemu, systemd, before]
+    let (arm, board) = board::lane();
+    let engines = [docker, podman, qemu, systemd, before, arm]
         .into_iter()
         .chain(composes)
         .collect();
@@ -95,8 +97,10 @@ pub(crate) fn main(length: Length) -> Result<ExitCode> {
     if let Some(machine) = &machine {
         plan.set(MACHINE, &machine.folder());
     }
-    if let Some(program) = &program {
-        plan.set(previous::VARIABLE, &program.display().to_string());
+    for (name, path) in [(previous::VARIABLE, program), (board::VARIABLE, board)] {
+        if let Some(path) = path {
+            plan.set(name, &path.display().to_string());
+        }
     }
     let result = runner::run(&plan, length, &stop);
     drop((engine, service));

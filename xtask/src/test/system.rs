@@ -10,8 +10,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::machine::{Machine, run};
+use super::machine::Machine;
 use super::provision;
+use crate::tree::run;
 
 /// The disk, beside the kernel and the first system of [`Machine`].
 const DISK: &str = "system.disk";

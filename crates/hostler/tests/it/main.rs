@@ -6,6 +6,7 @@
 mod adopt;
 mod audit;
 mod backup;
+mod board;
 mod browser;
 mod canaries;
 mod chromium;

@@ -19,19 +19,27 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn done(command: &mut Command) -> String {
+pub(crate) fn done(command: &mut Command) -> String {
     Ended::from(command.output().unwrap()).with_code(0).stdout
 }
 
 /// What `cargo xtask package` makes of the program, in a folder that goes with the test.
 pub(crate) fn package(words: &[&str], engine: Option<&str>) -> TempDir {
+    let program = Path::new(env!("CARGO_BIN_EXE_hostler"));
+    package_of(program, words, engine)
+}
+
+/// What it makes of another one.
+pub(crate) fn package_of(program: &Path, words: &[&str], engine: Option<&str>) -> TempDir {
     let out = tempfile::tempdir().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(root())
         .args(["run", "--quiet", "--package", "xtask", "--", "package"])
         .args(words)
-        .args(["--binary", env!("CARGO_BIN_EXE_hostler"), "--out"])
+        .arg("--binary")
+        .arg(program)
+        .arg("--out")
         .arg(out.path());
     if let Some(engine) = engine {
         cargo.env("DOCKER_HOST", engine);
@@ -41,7 +49,7 @@ pub(crate) fn package(words: &[&str], engine: Option<&str>) -> TempDir {
 }
 
 /// The one file of a folder with this ending.
-fn found(folder: &Path, ending: &str) -> PathBuf {
+pub(crate) fn found(folder: &Path, ending: &str) -> PathBuf {
     let mut files = names(folder);
     files.retain(|name| name.ends_with(ending));
     assert_eq!(files.len(), 1, "{files:?}");
