@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::package::deb;
 
 /// Programs that some lane needs and the Debian packages that they come from.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
