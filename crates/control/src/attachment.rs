@@ -26,9 +26,8 @@ use crate::{Control, Link, refusals};
 
 pub use crate::live::BeatVerdict;
 
-/// So many beats of a session that another machine is to take over prove that its machine is there.
-const BEATS_OF_ANOTHER: u64 = 2;
-/// How long those are awaited at most; whoever asks has not so much patience.
+/// How long beats of a session that another machine is to take over are awaited at most; whoever asks has not much more
+/// patience.
 const MOST_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether they have come.
 const LOOK: Duration = Duration::from_millis(50);
@@ -62,7 +61,7 @@ impl<'a> From<&'a str> for Marks<'a> {
 pub(crate) fn attach(
     control: &Control,
     node: NodeId,
-    Marks { boot_id, own }: Marks<'_>,
+    (Marks { boot_id, own }, judged): (Marks<'_>, Option<Judged>),
     link: Arc<dyn Link>,
 ) -> Result<Attachment, Refusal> {
     let shared = &control.shared;
@@ -78,6 +77,9 @@ pub(crate) fn attach(
     };
     let mut pulse = entry.lock();
     refuse_another(&mut pulse, (&record, &machine), told.0)?;
+    if let Some(judged) = judged {
+        refuse_unjudged(&mut pulse, (&record, judged), told.0)?;
+    }
     let (session, closed) = pulse.open((link, machine), rules, told);
     drop(pulse);
     shared.tell_change();
@@ -109,44 +111,105 @@ pub(crate) fn refuse_while_in_use(
     refuse_another(&mut entry.lock(), (&record, &machine), now)
 }
 
-/// A machine that looks the same takes over at once, unless the session that stands beats on: then there are two, and
-/// one was copied while it ran. An agent has left its older session before it asks for another, so a beat or none may
-/// still be on its way.
-pub(crate) async fn refuse_double(control: &Control, node: NodeId) -> Result<(), Refusal> {
+/// What a machine that looks the same has judged: the newest session of the node that it knows of, which may be over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Judged(u64);
+
+/// A session that stands, and what came on it since a machine that looks the same asked.
+#[derive(Clone, Copy)]
+struct Watched {
+    session: u64,
+    since: Duration,
+    patience: Duration,
+    /// The last beat before.
+    before: u64,
+    /// The first after, and when it was heard: it may have been on its way.
+    first: Option<(u64, Duration)>,
+}
+
+/// A machine that looks the same takes over as soon as the session that stands is not alive any more, or is silent for
+/// as long as its link can be. If that beats on there are two, and one was copied while it ran. An agent has left its
+/// older session before it asks for another, so a beat or none may still be on its way.
+pub(crate) async fn refuse_double(control: &Control, node: NodeId) -> Result<Judged, Refusal> {
     let shared = &control.shared;
     let record = present(&shared.view(), node)?;
     let Some(entry) = shared.live.get(node) else {
-        return Ok(());
+        return Ok(Judged::default());
     };
+    let beat = shared.config.lease_of(record.contract).beat;
     let (begun, _) = shared.now();
-    let standing = {
-        let mut pulse = entry.lock();
-        let verdict = pulse.judge(begun, Duration::ZERO);
-        let session = pulse.session().map(|it| it.number);
-        session.filter(|_| verdict == Verdict::Alive)
-    };
-    let last = |session| entry.lock().last_sequence(session);
-    let Some((session, first)) = standing.and_then(|it| Some((it, last(it)?))) else {
-        return Ok(());
-    };
-    let patience = (shared.config.lease_of(record.contract).beat * 5 / 2).min(MOST_PATIENCE);
-    while let Some(beat) = last(session) {
+    let mut watched: Option<Watched> = None;
+    loop {
         let (now, _) = shared.now();
-        if beat >= first + BEATS_OF_ANOTHER {
-            let is_news = entry.lock().double(now, BETWEEN_WARNINGS);
-            if is_news {
-                let verb = Verb::Access(Box::new(AccessVerb::Doubled { node }));
-                let actor = Actor::Node(record.name.clone());
-                control.submit(actor, verb).await?;
-            }
+        let (judged, standing) = standing(&entry, beat, now);
+        let Some(standing) = standing else {
+            return Ok(judged);
+        };
+        let known = watched.filter(|it| it.session == standing.session);
+        // Another has come in meanwhile, and is judged like the one before it, but not for ever.
+        let is_endless = known.is_none() && now >= begun + MOST_PATIENCE;
+        let mut seen = known.unwrap_or(standing);
+        let is_double = seen.beats_on(&entry, beat);
+        if is_double {
+            tell_double(control, (&record, &entry)).await;
+        }
+        if is_double || is_endless {
             return Err(in_use(&record));
         }
-        if now >= begun + patience {
-            break;
+        if now >= seen.since + seen.patience {
+            return Ok(judged);
         }
+        watched = Some(seen);
         tokio::time::sleep(LOOK).await;
     }
-    Ok(())
+}
+
+/// The newest session, and how it is if it is alive.
+fn standing(entry: &LiveEntry, beat: Duration, now: Duration) -> (Judged, Option<Watched>) {
+    let mut pulse = entry.lock();
+    let judged = Judged(pulse.newest());
+    if pulse.judge(now, Duration::ZERO) != Verdict::Alive {
+        return (judged, None);
+    }
+    let patience = (beat * 5 / 2).max(pulse.window() / 2).min(MOST_PATIENCE);
+    let session = pulse.session().map(|session| Watched {
+        session: session.number,
+        since: now,
+        patience,
+        before: session.last_sequence(),
+        first: None,
+    });
+    (judged, session)
+}
+
+impl Watched {
+    /// Whether two beats came that were not read in one go after they had been held up.
+    fn beats_on(&mut self, entry: &LiveEntry, beat: Duration) -> bool {
+        let Some((sequence, heard)) = entry.lock().last_heard(self.session) else {
+            return false;
+        };
+        if sequence <= self.before {
+            return false;
+        }
+        let (first, at) = *self.first.get_or_insert((sequence, heard));
+        sequence > first && heard >= at + beat / 2
+    }
+}
+
+/// People are told once an hour. It is no reason to let the machine in if they cannot be.
+async fn tell_double(control: &Control, (record, entry): (&Node, &LiveEntry)) {
+    let (now, _) = control.shared.now();
+    if !entry.lock().is_double_news(now, BETWEEN_WARNINGS) {
+        return;
+    }
+    let verb = Verb::Access(Box::new(AccessVerb::Doubled { node: record.id }));
+    let actor = Actor::Node(record.name.clone());
+    match control.submit(actor, verb).await {
+        Ok(_) => entry.lock().double(now),
+        Err(refusal) => {
+            tracing::warn!(node = %record.id, %refusal, "that a node is there twice could not be written down");
+        }
+    }
 }
 
 fn refuse_another(
@@ -164,6 +227,19 @@ fn refuse_another(
     let former = pulse.machine().cloned().unwrap_or_else(recorded);
     let is_awaited = verdict != Verdict::Silent && former.is_replaced_by(machine);
     if is_there || is_awaited {
+        return Err(in_use(record));
+    }
+    Ok(())
+}
+
+/// Of several that waited for one session to end, one gets in.
+fn refuse_unjudged(
+    pulse: &mut Pulse,
+    (record, Judged(judged)): (&Node, Judged),
+    now: Duration,
+) -> Result<(), Refusal> {
+    let is_newer = pulse.session().is_some_and(|it| it.number > judged);
+    if is_newer && pulse.judge(now, Duration::ZERO) == Verdict::Alive {
         return Err(in_use(record));
     }
     Ok(())

@@ -20,7 +20,7 @@ use hostler_model::{
 use hostler_store::Revision;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::attachment::{Joining, Marks};
+use crate::attachment::{Joining, Judged, Marks};
 use crate::batch::Request;
 use crate::leader::Leader;
 use crate::live::LiveEntry;
@@ -238,7 +238,20 @@ impl Control {
         machine: impl Into<Marks<'a>>,
         link: Arc<dyn Link>,
     ) -> Result<Attachment, Refusal> {
-        attachment::attach(self, node, machine.into(), link)
+        attachment::attach(self, node, (machine.into(), None), link)
+    }
+
+    /// The same, after [`Control::refuse_double`] has said that the place is free.
+    ///
+    /// # Errors
+    /// As for attaching; `node-identity-in-use` as well if another session has come in since, and is alive.
+    pub fn take_over(
+        &self,
+        node: NodeId,
+        (machine, judged): (Marks<'_>, Judged),
+        link: Arc<dyn Link>,
+    ) -> Result<Attachment, Refusal> {
+        attachment::attach(self, node, (machine, Some(judged)), link)
     }
 
     /// What [`Control::attach`] would refuse, before the machine's hello has changed anything.
@@ -254,11 +267,11 @@ impl Control {
     }
 
     /// Before a machine that looks like the one whose session stands takes it over: waits whether that beats on.
-    /// Cancel-safe.
+    /// Answers what was judged, for [`Control::take_over`]. Cancel-safe.
     ///
     /// # Errors
     /// As for attaching.
-    pub async fn refuse_double(&self, node: NodeId) -> Result<(), Refusal> {
+    pub async fn refuse_double(&self, node: NodeId) -> Result<Judged, Refusal> {
         attachment::refuse_double(self, node).await
     }
 

@@ -49,7 +49,7 @@ mod until;
 #[cfg(feature = "fake")]
 pub mod fake;
 
-pub use attachment::{Attachment, BeatVerdict, Marks};
+pub use attachment::{Attachment, BeatVerdict, Judged, Marks};
 pub use config::{Check, ControlConfig, Parts, Readiness, StartError};
 pub use control::{Control, Run};
 pub use link::{Link, LogRecord, LogRequest, LogStream};

@@ -97,6 +97,13 @@ pub(crate) struct Machine {
     pub(crate) own: String,
 }
 
+impl Session {
+    /// The last beat.
+    pub(crate) const fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+}
+
 impl Machine {
     /// The one that the record tells of.
     pub(crate) fn of(record: &Node) -> Self {
@@ -373,19 +380,30 @@ impl Pulse {
         self.machine.as_ref()
     }
 
-    /// The last beat of a session, while it is the present one.
-    pub(crate) fn last_sequence(&self, session: u64) -> Option<u64> {
-        let present = self.session.as_ref().filter(|it| it.number == session);
-        present.map(|session| session.last_sequence)
+    /// The number of the newest session, which may be over; none has it before the first.
+    pub(crate) const fn newest(&self) -> u64 {
+        self.sessions
     }
 
-    /// A second machine says that it is the node; answers whether people are to be told again.
-    pub(crate) fn double(&mut self, now: Duration, pause: Duration) -> bool {
-        let is_news = self.doubled.is_none_or(|told| now >= told + pause);
-        if is_news {
-            self.doubled = Some(now);
-        }
-        is_news
+    /// The silence that makes the node lost now.
+    pub(crate) fn window(&self) -> Duration {
+        self.lease.window()
+    }
+
+    /// The last beat of a session and when the node was heard last, while the session is the present one.
+    pub(crate) fn last_heard(&self, session: u64) -> Option<(u64, Duration)> {
+        let present = self.session.as_ref().filter(|it| it.number == session);
+        present.map(|session| (session.last_sequence, self.last_beat))
+    }
+
+    /// Whether people are to be told again that a second machine says that it is the node.
+    pub(crate) fn is_double_news(&self, now: Duration, pause: Duration) -> bool {
+        self.doubled.is_none_or(|told| now >= told + pause)
+    }
+
+    /// They were told.
+    pub(crate) const fn double(&mut self, now: Duration) {
+        self.doubled = Some(now);
     }
 
     /// What these words about units say of their health that was not known. What is told for the first time is

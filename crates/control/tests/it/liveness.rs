@@ -239,7 +239,8 @@ async fn a_machine_that_looks_the_same_takes_over_unless_the_session_that_stands
     let asks = || async {
         let begun = tokio::time::Instant::now();
         let asked = control.refuse_double(id).await;
-        (asked.map_err(|refusal| refusal.code), begun.elapsed())
+        let asked = asked.map(drop).map_err(|refusal| refusal.code);
+        (asked, begun.elapsed())
     };
     let beats_on = || async { beat_for(&[&node], 10).await };
     let (refused, ()) = tokio::join!(asks(), beats_on());
@@ -269,6 +270,85 @@ async fn a_machine_that_looks_the_same_takes_over_unless_the_session_that_stands
     );
     node.reconnect(&control).await.unwrap();
     assert!(is(&control, &node, NodeState::Ready));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_looks_the_same_takes_over_before_the_lease_of_a_silent_session_runs_out() {
+    let world = World::new(15);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    let id = node.id();
+    // Each of them takes a second, and so the last beat was one before.
+    beat_for(&[&node], 20).await;
+    tokio::time::sleep(Duration::from_millis(1_450)).await;
+    let begun = tokio::time::Instant::now();
+    let judged = control.refuse_double(id).await.unwrap();
+    let after = begun.elapsed();
+    assert!(
+        after < Duration::from_millis(300),
+        "silent for 2.5 s in all: {after:?}"
+    );
+    let marks = Marks::from("boot 1 of one");
+    let newer = control.take_over(id, (marks, judged), Arc::new(NoLink));
+    let newer = newer.unwrap();
+    newer.observed_full(Vec::new()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(is(&control, &node, NodeState::Ready));
+    let lost = |event: &Arc<Event>| event.kind == EventKind::NodeLost;
+    assert!(!control.events(None, 1_000).0.iter().any(lost));
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_machines_that_wait_for_one_session_to_end_one_gets_in() {
+    let world = World::new(16);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    let id = node.id();
+    beat_for(&[&node], 20).await;
+    let come = |judged| {
+        let marks = Marks::from("boot 1 of one");
+        control.take_over(id, (marks, judged), Arc::new(NoLink))
+    };
+    let (first, second) = tokio::join!(control.refuse_double(id), control.refuse_double(id));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let stands = come(first).unwrap();
+    let code = come(second).err().unwrap().code;
+    assert_eq!(code, Code::NodeIdentityInUse, "that session was not judged");
+    assert_eq!(stands.beat(1, Usage::default(), 0), BeatVerdict::Accepted);
+
+    // One that waits when another takes over waits for that one.
+    let takes_over = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let other = control.attach(id, "boot 1 of one", Arc::new(NoLink));
+        let other = other.unwrap();
+        for sequence in 1..=8 {
+            other.beat(sequence, Usage::default(), 0);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let (refused, ()) = tokio::join!(control.refuse_double(id), takes_over);
+    assert_eq!(refused.unwrap_err().code, Code::NodeIdentityInUse);
+    drop(stands);
+    stop(control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn beats_that_were_held_up_and_read_in_one_go_prove_nothing() {
+    let world = World::new(17);
+    let control = world.start().await;
+    let node = join(&control, "one").await;
+    let id = node.id();
+    beat_for(&[&node], 20).await;
+    let in_one_go = async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            node.beat();
+        }
+    };
+    let (taken, ()) = tokio::join!(control.refuse_double(id), in_one_go);
+    assert!(taken.is_ok(), "{taken:?}");
     stop(control).await;
 }
 

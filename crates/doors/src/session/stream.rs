@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hostler_control::fleet::{NodeAnnouncement, Reply, Verb};
-use hostler_control::{Attachment, Control, Link, Marks, Trust};
+use hostler_control::{Attachment, Control, Judged, Link, Marks, Trust};
 use hostler_model::{Actor, Code, IntentItem, NodeId, Refusal, key_alias};
 use hostler_wire::session::negotiate;
 use hostler_wire::session::v1::{self, NodeMessage, ServerMessage, node_message, server_message};
@@ -152,10 +152,10 @@ impl Conversation {
         let version = negotiate(hello.versions.unwrap_or_default()).ok_or_else(no_version)?;
         let mark = convert::mark(&hello.machine).unwrap_or_default().to_owned();
         let known = self.refuse_another(&hello, &mark).map_err(End::Refused)?;
-        if let Some(node) = known {
-            let refused = self.control.refuse_double(node).await;
-            refused.map_err(End::Refused)?;
-        }
+        let judged = match known {
+            Some(node) => self.refuse_double(node).await?,
+            None => Judged::default(),
+        };
         let (node, boot_id) = self.announce(hello).await.map_err(End::Refused)?;
         let link = Arc::new(SessionLink {
             woken: Notify::new(),
@@ -166,9 +166,9 @@ impl Conversation {
             boot_id: &boot_id,
             own: &mark,
         };
-        let attached = self
-            .control
-            .attach(node, marks, Arc::clone(&link) as Arc<dyn Link>);
+        let attached =
+            self.control
+                .take_over(node, (marks, judged), Arc::clone(&link) as Arc<dyn Link>);
         let attachment = attached.map_err(End::Refused)?;
         attachment.note_clock(offset);
         let welcome = self.welcome(version, node);
@@ -205,6 +205,10 @@ impl Conversation {
         let hostname = text(|facts| &facts.hostname);
         self.control.refuse_while_in_use(node, (marks, hostname))?;
         Ok(Some(node))
+    }
+
+    async fn refuse_double(&self, node: NodeId) -> Result<Judged, End> {
+        self.control.refuse_double(node).await.map_err(End::Refused)
     }
 
     async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {
