@@ -12,8 +12,8 @@
 //! ```
 //!
 //! The three run side by side in one task and share the node's `Attachment`, so that a slow commit delays
-//! no beat. Dropping the attachment tells the control plane that the connection is gone; after a leave it is closed, and
-//! the node is what it was until its lease says otherwise.
+//! no beat. Dropping the attachment tells the control plane that the connection is gone; after a leave, once the words
+//! before it were said, it is closed, and the node is what it was until its lease says otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -275,7 +275,7 @@ impl Conversation {
             answers: &self.answers,
             words,
         };
-        let working = work(attachment, queue, (&told_all, &unsaid));
+        let mut working = std::pin::pin!(work(attachment, queue, (&told_all, &unsaid)));
         let delivering = deliver(&self.control, attachment.node(), link, &told_all);
         let urging = urge(
             (&self.control, self.who.access.trust()),
@@ -283,17 +283,34 @@ impl Conversation {
             &self.answers,
         );
         // Each arm ends the conversation, so nothing that is lost by cancelling is missed.
-        tokio::select! {
+        let end = tokio::select! {
             biased;
             end = listening.run(&mut self.messages) => end,
-            end = working => end,
+            end = &mut working => end,
             end = delivering => end,
             end = urging => end,
-            _ = attachment.closed() => End::Status(match self.control.tasks().is_stopping() {
-                true => Status::unavailable("the server stops"),
-                false => Status::aborted("a newer session took over"),
-            }),
+            () = attachment.closed() => self.taken_over(),
+        };
+        if !matches!(end, End::Left) {
+            return end;
         }
+        // What was said before the leave is taken in first, though nobody may be there any more to hear that it was. With
+        // the listener the way into the queue has gone, so that the queue ends.
+        tokio::select! {
+            biased;
+            end = working => match end {
+                End::Broken => End::Left,
+                end => end,
+            },
+            () = attachment.closed() => self.taken_over(),
+        }
+    }
+
+    fn taken_over(&self) -> End {
+        End::Status(match self.control.tasks().is_stopping() {
+            true => Status::unavailable("the server stops"),
+            false => Status::aborted("a newer session took over"),
+        })
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use hostler_control::ControlConfig;
 use hostler_model::UnitId;
+use hostler_store::Gate;
 use hostler_wire::session::v1::session_client::SessionClient;
 use hostler_wire::session::v1::{self, node_message, server_message, unit_state};
 use hostler_wire::session::{DigestItem, digest};
@@ -663,6 +665,52 @@ async fn an_agent_that_takes_its_leave_is_suspected_only_once_its_beats_are_late
         .await;
     let told = server.get("/api/v1/events").await.text;
     assert!(told.contains("is suspect: no beat for"), "{told}");
+    assert!(!told.contains("the connection broke"), "{told}");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_was_said_before_a_leave_is_taken_in_however_slow_the_store_is() {
+    let store = crate::server::store();
+    let doors = |parts: hostler_doors::Parts| parts.router(hostler_doors::Dialect::Hostler);
+    let server = Server::of(ControlConfig::default(), &store, doors).await;
+    server
+        .post(
+            "/api/v1/workloads",
+            "name: fetch\njob: {command: [fetch]}\n",
+        )
+        .await;
+    let (mut node, _) = Node::join(&server, "box").await;
+    let mut intent = HashMap::new();
+    node.intent(&mut intent, |intent, _| intent.len() == 1)
+        .await;
+    let item = intent.values().next().expect("an item").clone();
+    node.observe(false, vec![observed(&item, running())]).await;
+    let path = "/api/v1/jobs/fetch";
+    server.until(path, |it| it["status"] == "running").await;
+    store.set_gate(Gate::BeforeCommit);
+    let exit = v1::Exit {
+        exit: Some(v1::exit::Exit::Code(0)),
+    };
+    let finished = unit_state::State::Finished(unit_state::Finished {
+        exit: Some(exit),
+        at_ms: 1,
+    });
+    // The first word waits for its commit, and the outcome for the first word.
+    let held = v1::Held {
+        reason: "too many would stop".to_owned(),
+        would_stop: 9,
+    };
+    node.say(node_message::Message::Held(held)).await;
+    node.observe(false, vec![observed(&item, finished)]).await;
+    node.say(node_message::Message::Leave(v1::Leave {})).await;
+    while store.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    store.set_gate(Gate::Open);
+    while node.heard().await.unwrap().is_some() {}
+    server.until(path, |it| it["status"] == "finished").await;
+    let told = server.get("/api/v1/events").await.text;
     assert!(!told.contains("the connection broke"), "{told}");
     server.shut_down().await;
 }

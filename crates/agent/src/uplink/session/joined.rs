@@ -201,10 +201,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Says that nothing follows, so that nobody is suspected. The other side ends the stream when it has heard it.
+    /// Says what it knows, and that nothing follows, so that nobody is suspected. The other side ends the stream when it has
+    /// taken it in.
     async fn leave(mut self, mut inbound: Streaming<v1::ServerMessage>) {
         let leaving = async move {
-            if self.send(Out::Leave(v1::Leave {})).await.is_ok() {
+            if self.tell_the_rest().await.is_ok()
+                && self.send(Out::Leave(v1::Leave {})).await.is_ok()
+            {
                 drop(self);
                 while let Ok(Some(_)) = inbound.message().await {}
             }

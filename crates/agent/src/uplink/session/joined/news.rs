@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::{FutureExt as _, StreamExt as _};
 use hostler_kit::trust::Print;
 use hostler_model::{ObservedUnit, UnitId, UnitState, WorkloadId};
 use hostler_wire::session::v1;
@@ -138,6 +139,17 @@ impl Session<'_> {
             self.tell_held(&picture).await?;
         }
         Ok(())
+    }
+
+    /// What is known, and was not told yet.
+    pub(super) async fn tell_the_rest(&mut self) -> Result<(), Ended> {
+        while let Some(Some(answer)) = self.answers.next().now_or_never() {
+            if let Some(answer) = answer {
+                self.answer(answer).await?;
+            }
+        }
+        let shown = Arc::clone(&self.uplink.handle.picture.borrow());
+        self.tell(&shown).await
     }
 
     pub(super) async fn resend(&mut self) -> Result<(), Ended> {
