@@ -38,6 +38,8 @@ use crate::{Machine, StartError};
 /// What an agent keeps about its node: its volumes, its units, its identity and intent. What is the likeliest to be a
 /// mount point goes first, and the agent's own last.
 const KEPT: [&str; 3] = ["volumes", "units", "agent"];
+/// How folders of what was set aside are called.
+const ASIDE: &str = "copied-from-";
 /// In a folder of what was set aside: what is to be the agent's, until it is.
 const FRESH: &str = "fresh";
 /// Copies of copies that are set aside in one directory.
@@ -161,6 +163,7 @@ impl Birthplace {
         admittance: Admittance,
     ) -> Result<Found, StartError> {
         let dir = data_dir.join("agent");
+        finish(data_dir)?;
         files::make_dir(&dir).map_err(|source| unusable(data_dir, source))?;
         // Nobody else may look meanwhile. The ledger takes it again.
         let lock = ledger::lock(&dir)?;
@@ -288,11 +291,11 @@ pub(crate) fn whose(data_dir: &Path) -> Option<NodeId> {
 /// Where what came with the disk goes.
 fn aside(data_dir: &Path) -> io::Result<PathBuf> {
     let whose = whose(data_dir).map_or_else(|| "another".to_owned(), |node| node.to_string());
-    free_folder(data_dir, &format!("copied-from-{whose}"))
+    free_folder(data_dir, &format!("{ASIDE}{whose}"))
 }
 
 /// The agent's folder goes last: until it has gone, the next start does this again. What a machine that was let in
-/// already has made comes in its place.
+/// already has made comes in its place; if only that is missing, the next start has it from [`finish`].
 pub(crate) fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Birthplace> {
     let copied_from = whose(data_dir);
     let aside = aside(data_dir)?;
@@ -306,6 +309,9 @@ pub(crate) fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Birthplace>
         arrival::hand_over(data_dir, &fresh)?;
     }
     keep(&fresh.join("machine.json"), &known)?;
+    // It lasts before anything goes: it may have the only key that the control plane knows this machine by.
+    files::sync_dir(&aside)?;
+    files::sync_dir(data_dir)?;
     let name = aside.file_name().unwrap_or_default();
     for kept in KEPT {
         let (from, to) = (data_dir.join(kept), aside.join(kept));
@@ -317,9 +323,9 @@ pub(crate) fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Birthplace>
             moved => moved?,
         }
     }
-    fs::rename(&fresh, data_dir.join("agent"))?;
     files::sync_dir(&aside)?;
     files::sync_dir(data_dir)?;
+    take_place(&fresh, data_dir)?;
     arrival::forget(data_dir)?;
     let original = copied_from.map(tracing::field::display);
     tracing::warn!(
@@ -329,6 +335,45 @@ pub(crate) fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Birthplace>
     );
     let path = data_dir.join("agent").join("machine.json");
     Ok(Birthplace::of(path, known, false))
+}
+
+/// What is to be the agent's folder becomes it.
+fn take_place(fresh: &Path, data_dir: &Path) -> io::Result<()> {
+    fs::rename(fresh, data_dir.join("agent"))?;
+    files::sync_dir(fresh.parent().unwrap_or(data_dir))?;
+    files::sync_dir(data_dir)
+}
+
+/// A start may have broken off when the agent's own had gone and nothing was in its place yet.
+fn finish(data_dir: &Path) -> Result<(), StartError> {
+    if data_dir.join("agent").exists() {
+        return Ok(());
+    }
+    let unusable = |source| unusable(data_dir, source);
+    let Some(aside) = unfinished(data_dir).map_err(unusable)? else {
+        return Ok(());
+    };
+    // Whoever is about to do it holds the lock of the folder that has gone.
+    let _lock = ledger::lock(&aside.join("agent"))?;
+    tracing::warn!(aside = %aside.display(), "what came with a copied disk was set aside by a start that broke off");
+    take_place(&aside.join(FRESH), data_dir).map_err(unusable)
+}
+
+/// Where the agent's own went, and what is to come in its place still lies.
+fn unfinished(data_dir: &Path) -> io::Result<Option<PathBuf>> {
+    let entries = match fs::read_dir(data_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        let is_aside = entry.file_name().to_string_lossy().starts_with(ASIDE);
+        if is_aside && path.join(FRESH).exists() && path.join("agent").exists() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// It is a mount point, or there is one of that name from a start that broke off.
@@ -518,6 +563,31 @@ mod tests {
         look(marks("", "third", &[]), "three");
         assert!(data.join("copied-from-another/agent/of-it").exists());
         assert_eq!(kept().marks, marks("", "third", &[]));
+    }
+
+    #[test]
+    fn a_start_that_broke_off_before_the_new_key_was_in_its_place_loses_no_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        let look = |told: &str| look_at(data, booted(told), Admittance::Joins).unwrap();
+        look("one");
+        let aside = data.join("copied-from-another");
+        let fresh = aside.join("fresh");
+        fs::create_dir_all(&fresh).unwrap();
+        let (marks, boot_id) = booted("two");
+        let two = Known {
+            marks,
+            boot_id,
+            ..Known::default()
+        };
+        keep(&fresh.join("machine.json"), &two).unwrap();
+        fs::write(fresh.join("key.pem"), "that of two").unwrap();
+        fs::rename(data.join("agent"), aside.join("agent")).unwrap();
+        look("two");
+        let kept = fs::read(data.join("agent/key.pem")).unwrap();
+        assert_eq!(kept, b"that of two");
+        assert!(!fresh.exists() && aside.join("agent").exists());
+        assert!(!data.join("copied-from-another-2").exists());
     }
 
     #[test]
