@@ -25,7 +25,7 @@ use hostler_model::Code;
 use hostler_wire::session::v1::Refused;
 
 use crate::ledger::{Ledger, files};
-use crate::membership::{About, Membership, NoMembership};
+use crate::membership::{self, About, Membership, NoMembership};
 use crate::origin::{self, Birthplace, Known};
 use crate::{AgentConfig, Dial, Machine, StartError, uplink};
 
@@ -140,14 +140,12 @@ impl Elsewhere {
     /// What an earlier start has begun goes on, unless it came with a copy, too.
     fn prepare(&self, joining: &Path) -> io::Result<()> {
         let dir = joining.join("agent");
-        let path = dir.join("machine.json");
-        let known = files::read::<Known>(&path).ok().flatten();
-        if known.is_some_and(|known| !known.marks.is_other_than(&self.here.marks)) {
-            return Ok(());
+        if !is_of(&dir, &self.here) {
+            forget(&self.data_dir)?;
+            files::make_dir(&dir)?;
+            origin::keep(&dir.join("machine.json"), &self.here)?;
         }
-        forget(&self.data_dir)?;
-        files::make_dir(&dir)?;
-        origin::keep(&path, &self.here)
+        membership::hand_down(&self.data_dir.join("agent"), &dir)
     }
 }
 
@@ -165,6 +163,13 @@ pub(crate) fn forget(data_dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
+}
+
+/// Whether what lies there was begun by this machine, and not by one that the disk is a copy of.
+pub(crate) fn is_of(dir: &Path, here: &Known) -> bool {
+    let known = files::read::<Known>(&dir.join("machine.json"));
+    let known = known.ok().flatten();
+    known.is_some_and(|known| !known.marks.is_other_than(&here.marks))
 }
 
 fn code_of(refused: &Refused) -> Option<Code> {

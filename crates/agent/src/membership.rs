@@ -18,6 +18,7 @@
 //! the control plane does not answer or says no, and the old certificate goes on.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -431,6 +432,23 @@ pub(crate) fn is_member(dir: &Path, invitation: &Invitation) -> bool {
     has(KEY) && has(CERTIFICATE) && has(ROOTS) && !is_of_another(dir, &roots, Some(invitation))
 }
 
+/// A machine that is to join anew believes whom its disk believed, for the fleet may have let go the authority that the
+/// token is of.
+pub(crate) fn hand_down(from: &Path, to: &Path) -> io::Result<()> {
+    if to.join(ROOTS).exists() {
+        return Ok(());
+    }
+    // The roots last: where they are, the rest is.
+    for name in [FORMER, ROOTS] {
+        match std::fs::read(from.join(name)) {
+            Ok(text) => replace(&to.join(name), &text, Readers::Owner)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Whether the token is of an authority that the node does not know: a person wants it to join anew.
 fn is_of_another(dir: &Path, roots: &Path, invitation: Option<&Invitation>) -> bool {
     let Some(invitation) = invitation else {
@@ -458,4 +476,46 @@ fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustErr
 
 fn no_answer() -> NoMembership {
     NoMembership::Silent(format!("no answer within {} s", PATIENCE.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use hostler_kit::trust::{Authority, Secret};
+    use hostler_kit::{SeededEntropy, SystemClock};
+
+    use super::*;
+
+    #[test]
+    fn with_a_token_of_an_authority_that_was_let_go_whom_the_disk_believed_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, joining) = (dir.path().join("agent"), dir.path().join("joining"));
+        for path in [&disk, &joining.join("agent")] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let now = Duration::from_secs(1_700_000_000);
+        let former = Authority::open(&dir.path().join("authority.pem"), now).unwrap();
+        let newest = former.rotated(now).unwrap().retired().unwrap();
+        std::fs::write(disk.join(ROOTS), newest.roots_pem()).unwrap();
+        std::fs::write(disk.join(FORMER), format!("{}\n", former.print())).unwrap();
+        let token = Invitation {
+            id: "one".to_owned(),
+            secret: Secret::given("secret"),
+            authority: former.print(),
+        };
+        let believed = || {
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+            let told = (Some(token.clone()), None);
+            let membership = Membership::open(&joining, told, (clock, entropy)).unwrap();
+            *membership.believes().borrow()
+        };
+        assert_eq!(believed(), None, "the server of the token, and no other");
+        hand_down(&disk, &joining.join("agent")).unwrap();
+        assert_eq!(believed(), Some(newest.print()));
+        // What it has learnt since is not overwritten.
+        let next = newest.rotated(now).unwrap();
+        std::fs::write(joining.join("agent").join(ROOTS), next.roots_pem()).unwrap();
+        hand_down(&disk, &joining.join("agent")).unwrap();
+        assert_eq!(believed(), Some(next.print()));
+    }
 }

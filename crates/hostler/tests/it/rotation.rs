@@ -129,6 +129,26 @@ fn replace_all(fleet: &Guarded) {
 }
 
 #[test]
+fn a_disk_that_moved_with_a_token_of_an_authority_that_was_let_go_goes_on_as_the_node() {
+    let mut fleet = Guarded::start();
+    let spent = fleet.token(&["--uses", "1"]);
+    fleet.start_agent_on("one", "box", Some(&spent));
+    fleet.wait_for("box", "ready");
+    let id = fleet.node("box")["id"].clone();
+    fleet.admin(&["authority", "rotate"]).with_code(0);
+    eventually("the node knows the new one", || behind(&fleet).is_empty());
+    fleet.admin(&["authority", "retire"]).with_code(0);
+    fleet.agents.remove(0).kill();
+    fleet.copy_disk("box", "moved");
+    fleet.start_agent_on("two", "moved", Some(&spent));
+    let line = fleet.agents[0].line("the token was refused");
+    assert!(line.contains("join-token-spent"), "{line}");
+    fleet.agents[0].line("the node goes on, on another machine than before");
+    fleet.wait_for("box", "ready");
+    assert_eq!(fleet.node("box")["id"], id);
+}
+
+#[test]
 fn former_keys_are_let_go_only_when_no_node_needs_them() {
     let mut fleet = Guarded::start();
     let old_token = fleet.join_token.clone();
