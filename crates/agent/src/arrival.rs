@@ -4,12 +4,16 @@
 //! ```text
 //!   asks, with a key of its own ─┬─ taken, or to be approved ──► a copy: a new node begins, with that key
 //!        ▲                       ├─ the token is refused ──────► moved: it goes on as the node that it was
-//!        └─ no answer, not now ──┘
+//!        └─ no answer, not now, ─┘
+//!           or a person's no
 //! ```
 //!
 //! ```text
 //! <data>/joining/agent/   what is to be the agent's folder if the machine is let in
 //! ```
+//!
+//! A person's no, as when the node that the machine was let in as was removed, is none to the token: a machine that goes on
+//! as the original then would take its place.
 //!
 //! Until it is settled nothing of the disk is used. An answer that was not heard is asked for again with the same key, so
 //! that no machine becomes two nodes.
@@ -48,6 +52,8 @@ pub struct Tools<'a> {
     pub entropy: &'a Arc<dyn Entropy>,
     pub dial: &'a Arc<dyn Dial>,
     pub machine: &'a dyn Machine,
+    /// Says in one line how it stands, to whoever looks after the agent.
+    pub say: &'a (dyn Fn(&str) + Send + Sync),
 }
 
 /// What became of the token.
@@ -116,25 +122,55 @@ impl Elsewhere {
             copied_from: origin::whose(&self.data_dir),
         };
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut is_told = false;
+        let mut told = String::new();
         loop {
-            let problem = match membership.ensure((&server, tools.dial), &about).await {
-                Ok(()) => return Ok(Answer::Taken),
-                Err(NoMembership::Refused(refused)) => match code_of(&refused) {
-                    Some(Code::NodePending) => return Ok(Answer::Taken),
-                    Some(Code::JoinTokenInvalid | Code::JoinTokenSpent | Code::NodeGone) => {
-                        return Ok(Answer::Refused(refused));
-                    }
-                    _ => NoMembership::Refused(refused),
-                },
-                Err(silent) => silent,
+            let Err(problem) = membership.ensure((&server, tools.dial), &about).await else {
+                return Ok(Answer::Taken);
             };
-            if !is_told {
-                tracing::warn!(%problem, "there is no answer to that yet; asking again");
-                is_told = true;
+            let mut wait = None;
+            if let NoMembership::Refused(refused) = &problem {
+                match code_of(refused) {
+                    Some(Code::NodePending) => return Ok(Answer::Taken),
+                    Some(Code::JoinTokenInvalid | Code::JoinTokenSpent) => {
+                        return Ok(Answer::Refused(refused.clone()));
+                    }
+                    _ => wait = uplink::refusal_wait(&refused.code),
+                }
             }
-            tokio::time::sleep(backoff.next(tools.entropy.as_ref())).await;
+            let text = problem.to_string();
+            if told != text {
+                (tools.say)(&format!("asks to be let in as a node of its own: {text}"));
+                told = text;
+                self.tell(&problem);
+            }
+            let wait = wait.unwrap_or_else(|| backoff.next(tools.entropy.as_ref()));
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// A person may have to act.
+    fn tell(&self, problem: &NoMembership) {
+        let refused = match problem {
+            NoMembership::Silent(problem) => {
+                tracing::warn!(problem, "there is no answer to that yet; asking again");
+                return;
+            }
+            NoMembership::Refused(refused) => refused,
+        };
+        let advice = match code_of(refused) {
+            Some(Code::NodeGone) => format!(
+                "if this machine's own node was removed and it is to ask anew, stop the agent, remove {} and give it a \
+                 token that is good",
+                self.data_dir.join(JOINING).display()
+            ),
+            _ => refused.advice.clone(),
+        };
+        tracing::error!(
+            code = refused.code,
+            sentence = refused.sentence,
+            advice,
+            "not let in as a node of its own; asking again"
+        );
     }
 
     /// What an earlier start has begun goes on, unless it came with a copy, too.

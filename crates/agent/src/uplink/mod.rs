@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 
 use self::persys::Persys;
+pub(crate) use self::session::refusal_wait;
 use crate::StartError;
 use crate::config::{AgentConfig, Parts};
 use crate::dial::Server;

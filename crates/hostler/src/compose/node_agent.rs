@@ -205,7 +205,7 @@ async fn birthplace(
     // The answer may take long, and the service manager is not to wait for it.
     let (notify, asking) = (Notify::of_process(), tasks.child());
     notify.attend(&asking, || true);
-    notify.status("this machine asks to be let in as a node of its own");
+    notify.status("asks to be let in as a node of its own");
     notify.ready();
     let asked = AgentConfig {
         invitation: config.trust.invitation.clone(),
@@ -220,6 +220,7 @@ async fn birthplace(
         entropy,
         dial: &dial,
         machine: &machine,
+        say: &|text: &str| notify.status(text),
     };
     let settled = elsewhere.settle(&asked, tools).await;
     asking.stop();

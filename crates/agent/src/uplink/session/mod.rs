@@ -291,7 +291,7 @@ impl Uplink {
 }
 
 /// How long to wait after a refusal; none if trying again soon may help.
-fn refusal_wait(code: &str) -> Option<Duration> {
+pub(crate) fn refusal_wait(code: &str) -> Option<Duration> {
     let code = Code::ALL.iter().find(|known| known.as_str() == code)?;
     match code {
         Code::NodeIdentityInUse | Code::NodePending => Some(IN_USE_WAIT),
