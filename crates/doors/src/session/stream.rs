@@ -78,6 +78,11 @@ impl Answers {
         sent.ok().and_then(Result::ok).ok_or(End::Broken)
     }
 
+    /// Completes when nobody reads any more.
+    async fn gone(&self) {
+        self.0.closed().await;
+    }
+
     async fn close(&self, status: Status) {
         // Nobody may be there to read it, and then nothing is lost.
         let _ = tokio::time::timeout(READING, self.0.send(Err(status))).await;
@@ -207,8 +212,14 @@ impl Conversation {
         Ok(Some(node))
     }
 
+    /// Whoever has gone while it waited takes nothing over.
     async fn refuse_double(&self, node: NodeId) -> Result<Judged, End> {
-        self.control.refuse_double(node).await.map_err(End::Refused)
+        // Cancel-safe: what is judged is forgotten.
+        tokio::select! {
+            biased;
+            () = self.answers.gone() => Err(End::Broken),
+            judged = self.control.refuse_double(node) => judged.map_err(End::Refused),
+        }
     }
 
     async fn announce(&self, hello: v1::Hello) -> Result<(NodeId, String), Refusal> {

@@ -745,6 +745,23 @@ async fn of_two_machines_that_look_the_same_the_one_that_beats_on_stays() {
 }
 
 #[tokio::test]
+async fn a_hello_whose_sender_has_gone_takes_nothing_over() {
+    let server = Server::start().await;
+    let (mut first, _) = Node::join(&server, "box").await;
+    first.intent(&mut HashMap::new(), |_, whole| whole).await;
+    let gone = Node::connect(&server).await;
+    gone.say(node_message::Message::Hello(hello("box"))).await;
+    drop(gone);
+    // It would have been first, and would be in the way now.
+    let (mut next, _) = Node::join(&server, "box").await;
+    next.intent(&mut HashMap::new(), |_, whole| whole).await;
+    assert_eq!(first.status().await.code(), Code::Aborted);
+    let told = server.get("/api/v1/events").await.text;
+    assert!(!told.contains("the connection broke"), "{told}");
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_node_that_was_removed_is_told_so() {
     let server = Server::start().await;
     let (mut node, welcome) = Node::join(&server, "box").await;
