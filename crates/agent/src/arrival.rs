@@ -185,9 +185,13 @@ impl Elsewhere {
     }
 }
 
-/// What was made for the node to be goes to its place; an empty folder where nobody was asked.
-pub(crate) fn hand_over(data_dir: &Path, place: &Path) -> io::Result<()> {
-    match fs::rename(data_dir.join(JOINING).join("agent"), place) {
+/// What was made for the node to be goes to its place; an empty folder where nobody was asked, or by another machine.
+pub(crate) fn hand_over(data_dir: &Path, place: &Path, here: &Known) -> io::Result<()> {
+    let made = data_dir.join(JOINING).join("agent");
+    if !is_of(&made, here) {
+        forget(data_dir)?;
+    }
+    match fs::rename(made, place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => files::make_dir(place),
         moved => moved,
     }
@@ -195,7 +199,12 @@ pub(crate) fn hand_over(data_dir: &Path, place: &Path) -> io::Result<()> {
 
 /// Nothing more is asked.
 pub(crate) fn forget(data_dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(data_dir.join(JOINING)) {
+    remove(&data_dir.join(JOINING))
+}
+
+/// All of a folder, if it is there.
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }

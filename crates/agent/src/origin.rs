@@ -94,6 +94,9 @@ struct Inner {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
     pub(crate) marks: MachineMarks,
+    /// What the control plane knows the machine by: made of the marks that it had first. Empty if none was known yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    mark: String,
     /// The machine's boot at which it was written last; empty if that is not known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     boot_id: String,
@@ -181,11 +184,19 @@ impl Birthplace {
         let known = known(&dir, &path)?;
         // A machine that did not reboot is the same one, whatever was taken out of it or is called otherwise now.
         let is_same_boot = !boot_id.is_empty() && boot_id == known.boot_id;
-        let is_elsewhere = !is_same_boot && marks.is_other_than(&known.marks);
-        let here = |marks| Known {
-            marks,
-            boot_id,
-            copied_from: known.copied_from,
+        let is_changed = marks.is_other_than(&known.marks);
+        let is_elsewhere = !is_same_boot && is_changed;
+        let here = |marks| {
+            // A machine that was copied while it ran has the boot of its original, too, and must not be called like it.
+            let mark = (!is_changed).then(|| known.first_mark());
+            let mut here = Known {
+                marks,
+                mark: mark.unwrap_or_default(),
+                boot_id,
+                copied_from: known.copied_from,
+            };
+            here.mark = here.first_mark();
+            here
         };
         if !is_elsewhere {
             let now = here(marks.or(&known.marks));
@@ -214,9 +225,13 @@ impl Birthplace {
         }))
     }
 
-    /// What tells this machine from others with the same identity.
+    /// What tells this machine from others with the same identity. It stays when some of its marks change.
     pub(crate) fn mark(&self) -> String {
-        self.0.now.marks.print()
+        let now = &self.0.now;
+        if now.mark.is_empty() {
+            return now.marks.print();
+        }
+        now.mark.clone()
     }
 
     /// The node whose disk this is a copy of.
@@ -234,6 +249,17 @@ impl Birthplace {
         if let Err(error) = keep(&self.0.path, &self.0.now) {
             tracing::warn!(%error, "the marks of this machine could not be kept");
         }
+    }
+}
+
+impl Known {
+    /// What it was called first, while it is the same machine. Files of older agents do not say it, but it follows from
+    /// the marks that those told; where no mark is known, nothing does.
+    fn first_mark(&self) -> String {
+        if self.mark.is_empty() && self.marks != MachineMarks::default() {
+            return self.marks.print();
+        }
+        self.mark.clone()
     }
 }
 
@@ -305,8 +331,10 @@ pub(crate) fn begin_anew(data_dir: &Path, here: Known) -> io::Result<Birthplace>
         ..here
     };
     let fresh = aside.join(FRESH);
-    if !fresh.exists() {
-        arrival::hand_over(data_dir, &fresh)?;
+    // What the disk brought may itself have been begun on another machine.
+    if !arrival::is_of(&fresh, &known) {
+        arrival::remove(&fresh)?;
+        arrival::hand_over(data_dir, &fresh, &known)?;
     }
     keep(&fresh.join("machine.json"), &known)?;
     // It lasts before anything goes: it may have the only key that the control plane knows this machine by.
@@ -588,6 +616,48 @@ mod tests {
         assert_eq!(kept, b"that of two");
         assert!(!fresh.exists() && aside.join("agent").exists());
         assert!(!data.join("copied-from-another-2").exists());
+    }
+
+    #[test]
+    fn a_machine_keeps_its_mark_while_it_is_the_same_and_a_file_of_an_older_agent_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        let look = |devices: &[&str], boot: &str| {
+            let here = (marks("", "", devices), boot.to_owned());
+            look_at(data, here, Admittance::Needs).unwrap().mark()
+        };
+        let nothing = look(&[], "one");
+        let first = look(&["a", "b"], "two");
+        assert_ne!(first, nothing, "what has no marks has no lasting one");
+        assert_eq!(look(&["b", "c"], "three"), first, "a device was replaced");
+        assert_eq!(look(&["c"], "four"), first);
+        assert_ne!(look(&["d"], "four"), first, "copied while it ran, or not");
+        let path = data.join("agent/machine.json");
+        let older = r#"{"marks": {"devices": ["a", "b"]}, "boot_id": "five"}"#;
+        fs::write(&path, older).unwrap();
+        assert_eq!(look(&["b", "c"], "six"), first, "that one told it so");
+        assert_eq!(look(&["c"], "seven"), first);
+    }
+
+    #[test]
+    fn what_another_machine_began_of_joining_is_not_taken() {
+        for (whose, is_taken) in [("two", true), ("one", false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path();
+            let look = |told: &str| look_at(data, booted(told), Admittance::Joins).unwrap();
+            look("one");
+            let joining = data.join("joining/agent");
+            fs::create_dir_all(&joining).unwrap();
+            let known = Known {
+                marks: booted(whose).0,
+                ..Known::default()
+            };
+            keep(&joining.join("machine.json"), &known).unwrap();
+            fs::write(joining.join("key.pem"), "a key").unwrap();
+            look("two");
+            assert_eq!(data.join("agent/key.pem").exists(), is_taken, "{whose}");
+            assert!(!data.join("joining").exists());
+        }
     }
 
     #[test]
