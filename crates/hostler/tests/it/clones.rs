@@ -191,3 +191,32 @@ fn what_a_copied_disk_brought_is_set_aside_only_once_its_token_was_taken() {
     assert_eq!(fleet.starts("sleeper"), pids);
     assert_eq!(fleet.nodes().len(), 2);
 }
+
+#[test]
+fn a_machine_whose_own_node_was_removed_does_not_go_on_as_the_original() {
+    let mut fleet = one_node();
+    let token = fleet.join_token.clone();
+    fleet.copy_disk("box", "copy");
+    fleet.start_agent_on("two", "copy", Some(&token));
+    fleet.wait_for("copy", "ready");
+    fleet.agents.remove(1).kill();
+    let remove = ["node", "rm", "--yes", "--force", "copy"];
+    fleet.admin(&remove).with_code(0);
+    fleet.agents.remove(0).kill();
+    end_units(&fleet.path().join("box"));
+    // As if it had not heard that it was let in: the key is there, and no certificate.
+    fleet.copy_disk("box", "again");
+    let joining = fleet.path().join("again/joining");
+    std::fs::create_dir(&joining).unwrap();
+    let made = joining.join("agent");
+    std::fs::rename(fleet.path().join("copy/agent"), &made).unwrap();
+    std::fs::remove_file(made.join("certificate.pem")).unwrap();
+    fleet.start_agent_on("two", "again", Some(&token));
+    let line = fleet.agents[0].line("not let in as a node of its own");
+    assert!(line.contains("node-gone"), "{line}");
+    let advised = joining.display().to_string();
+    assert!(line.contains(&advised), "{line}");
+    assert!(made.join("key.pem").exists(), "it stays as it is");
+    assert!(fleet.path().join("again/agent/identity.json").exists());
+    assert_eq!(fleet.starts("sleeper").len(), 1, "nothing is started");
+}
