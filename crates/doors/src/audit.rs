@@ -508,9 +508,9 @@ fn shown_thing(thing: &str) -> Option<String> {
     (!shown.is_empty()).then_some(shown)
 }
 
-/// What somebody else has written, veiled, and at most so many bytes of it.
+/// What somebody else has written, veiled, without what a terminal would obey, and at most so many bytes of it.
 fn cut(word: &str, most: usize) -> String {
-    let mut shown = veiled(word).into_owned();
+    let mut shown = veiled(word).replace(char::is_control, " ");
     let end = (0..=most.min(shown.len()))
         .rev()
         .find(|&end| shown.is_char_boundary(end));
@@ -565,6 +565,8 @@ mod tests {
         let shown = shown_thing("hostler_0197_abcdef");
         assert_eq!(shown.as_deref(), Some("hostler_…"));
         assert_eq!(shown_thing(&"é".repeat(200)).unwrap().len(), THING_BYTES);
+        let shown = shown_thing("a\u{1b}[2J\r\u{9b}b");
+        assert_eq!(shown.as_deref(), Some("a [2J  b"));
         assert_eq!(shown_thing(""), None);
         assert_eq!(cut(&"x".repeat(5_000), METHOD_BYTES).len(), METHOD_BYTES);
     }

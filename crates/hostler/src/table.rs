@@ -69,13 +69,18 @@ impl<T: Into<String>> From<T> for Cell {
         let text = if text.is_empty() {
             "-".to_owned()
         } else {
-            text.replace('\n', " ")
+            plain(&text)
         };
         Self {
             text,
             paint: Paint::Plain,
         }
     }
+}
+
+/// Text as one line that a terminal shows and does not obey: strangers choose names, too.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// A cell with the colour that its state word means.
@@ -113,5 +118,12 @@ mod tests {
     fn an_empty_cell_shows_as_a_dash_and_a_cell_is_one_line() {
         assert_eq!(Cell::from("").text, "-");
         assert_eq!(Cell::from("a\nb").text, "a b");
+    }
+
+    #[test]
+    fn a_cell_tells_a_terminal_nothing() {
+        let told = "a\u{1b}[2J\r\u{9b}31m\u{7}b";
+        assert_eq!(Cell::from(told).text, "a [2J  31m b");
+        assert_eq!(state(told).text, "a [2J  31m b");
     }
 }

@@ -162,7 +162,7 @@ async fn machines_that_join_renew_and_are_refused_are_written_down() {
     let refused = JoinRequest {
         token,
         request: request(&stranger),
-        name: "intruder".to_owned(),
+        name: "intruder\u{1b}[2J\u{9b}".to_owned(),
         ..JoinRequest::default()
     };
     client.join(refused).await.unwrap();
@@ -195,7 +195,7 @@ async fn machines_that_join_renew_and_are_refused_are_written_down() {
         ["Control", "unauthenticated"],
     ];
     assert_eq!(told(&lines, ["/method", "/code"]), expected);
-    assert_eq!(lines[0]["thing"], "intruder");
+    assert_eq!(lines[0]["thing"], "intruder [2J ");
     assert!(!text.contains("canary"), "{text}");
     guarded.server.shut_down().await;
 }

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::settings;
 use crate::status::ExitStatus;
-use crate::table::{Cell, Table};
+use crate::table::{Cell, Table, plain};
 
 /// How many are shown unless told otherwise.
 const USUAL: usize = 100;
@@ -82,7 +82,7 @@ fn show(printer: &Printer, form: OutputForm, found: &Found) -> Result<(), Failur
         OutputForm::Name => {
             for record in records {
                 if let AuditRecord::Line(line) = record {
-                    printer.data(&actor(line));
+                    printer.data(&plain(&actor(line)));
                 }
             }
         }

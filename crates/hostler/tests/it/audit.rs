@@ -52,7 +52,9 @@ fn an_admin_asks_who_did_what_and_nobody_else_is_told() {
 
     // What is more than the server tells at once is told all the same, and what cannot be read is counted.
     let line = file.lines().next().unwrap();
-    let old = format!("{line}\n").repeat(2_500) + "not a line\n";
+    // Whoever joined where nobody looked at names called itself what a terminal would obey.
+    let evil = r#"{"at":"2026-01-31T08:00:00Z","actor":{"kind":"node","name":"evil\u001b]0;x\u0007\r\u009b2J"},"door":"session","method":"Join","thing":"\u001b[2J\u009b","outcome":"done"}"#;
+    let old = format!("{evil}\n") + &format!("{line}\n").repeat(2_500) + "not a line\n";
     std::fs::write(audit.join("requests-00000000.jsonl"), old).unwrap();
     let many = told(&["--tail", "2300", "-o", "json"]);
     assert_eq!(many.stdout.lines().count(), 2_300);
@@ -65,5 +67,11 @@ fn an_admin_asks_who_did_what_and_nobody_else_is_told() {
     let all = told(&["--tail", "1000000", "-o", "json"]);
     assert!(all.stdout.lines().count() > 2_500);
     assert!(!all.stderr.contains("older"), "{}", all.stderr);
+    for form in ["table", "wide", "name"] {
+        let shown = told(&["--actor", "node", "-o", form]).stdout;
+        assert!(shown.contains("node/evil ]0;x   2J"), "{shown:?}");
+        let mut obeyed = shown.chars().filter(|it| it.is_control() && *it != '\n');
+        assert_eq!(obeyed.next(), None, "{shown:?}");
+    }
     fleet.admin(&["audit", "--since", "yesterday"]).with_code(2);
 }
