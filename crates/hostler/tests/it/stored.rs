@@ -48,6 +48,17 @@ fn runs(fleet: &Fleet, name: &str) -> bool {
     copies.iter().any(|copy| copy["state"]["word"] == "running")
 }
 
+/// A value that was sealed before is given to a process that says what none has said: no log that was kept tells it.
+fn unseals(fleet: &Fleet, words: &str) {
+    let spec = SECRETIVE.replace("it has", words);
+    std::fs::write(fleet.path().join("secretive.yaml"), spec).unwrap();
+    fleet.run(&["apply", "-f", "secretive.yaml"]).with_code(0);
+    let said = format!("{words} {} letters", LETTERS.len());
+    eventually("the secret is unsealed", || {
+        fleet.run(&["logs", "secretive"]).stdout.contains(&said)
+    });
+}
+
 /// What a fleet knows that does not change by itself.
 fn known(fleet: &Fleet) -> Value {
     let show = |name: String| {
@@ -103,24 +114,36 @@ fn what_earlier_programs_have_stored_is_read_and_goes_on() {
         start_agent(&mut fleet);
         assert_within(&known(&fleet), &then, &name);
         eventually("its process runs again", || runs(&fleet, "every-process"));
-        if then["secrets"] != json!([]) {
-            let said = format!("it has {} letters", LETTERS.len());
-            eventually("the secret is unsealed", || {
-                fleet.run(&["logs", "secretive"]).stdout.contains(&said)
-            });
+        let has_secrets = then["secrets"] != json!([]);
+        if has_secrets {
+            unseals(&fleet, "read again it has");
         }
         // The node obeys: this waits for it.
         fleet.run(&["rm", "-y", "every-process"]).with_code(0);
 
         fleet.kill_agent();
         fleet.kill_server();
-        std::fs::remove_dir_all(fleet.server_dir()).unwrap();
+        end_units(fleet.path());
+        for dir in [fleet.server_dir(), fleet.agent_dir()] {
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+        // The node is as it was when the backup was made.
+        tar(&["-xz", "agent"], &archive, fleet.path());
         let server = fleet.server_dir().display().to_string();
         fleet
             .run(&["restore", "fleet.tar", "--data-dir", &server])
             .with_code(0);
         fleet.start_server();
+        start_agent(&mut fleet);
+        eventually("the node holds back what a restored store orders", || {
+            let node = fleet.node().unwrap_or_default();
+            node["held_back"].is_string()
+        });
+        fleet.run(&["node", "accept", "box"]).with_code(0);
         assert_within(&known(&fleet), &then, &format!("{name}, restored"));
+        if has_secrets {
+            unseals(&fleet, "restored it has");
+        }
     }
 }
 
