@@ -22,6 +22,8 @@ use crate::guarded::Guarded;
 use crate::program::eventually;
 
 const SESSION: &str = "__Host-hostler";
+/// A copy that there is not.
+const COPY: &str = "00000000-0000-7000-8000-000000000000";
 const EVE: &str = "Logged in as eve, operator.";
 
 /// Sends what it is given to the server, from the page that is open, and tells what the page gets to see.
@@ -245,9 +247,11 @@ fn a_page_of_our_own_changes_what_it_may(visit: &Visit) {
     assert_eq!(visit.workloads(), "mine\n");
 }
 
-/// It asks in every way that a browser has, and sees nothing of what is answered.
+/// It asks in every way that a browser has, and sees nothing of what is answered. All of it has come, and was refused
+/// for the page that sent it: who asks was not looked at, nor what there is.
 fn a_page_elsewhere_changes_nothing(visit: &Visit, from: &str) {
     let page = &visit.page;
+    let before = kept_out(visit);
     page.open(from);
     let body = "name: evil\nprocess: {command: [sleep, inf]}\n";
     let guessed = json!({"x-csrf-token": "guessed"});
@@ -266,8 +270,7 @@ fn a_page_elsewhere_changes_nothing(visit: &Visit, from: &str) {
     // It is sent, and the answer is not for this page.
     let blind = json!({"method": "POST", "body": body, "mode": "no-cors"});
     assert_eq!(visit.send("/api/v1/workloads", &blind), "");
-    let copy = "00000000-0000-7000-8000-000000000000";
-    let socket = visit.path(&format!("/api/v1/assignments/{copy}/exec?command=true"));
+    let socket = visit.path(&format!("/api/v1/assignments/{COPY}/exec?command=true"));
     let socket = socket.replacen("https", "wss", 1);
     assert_eq!(page.script(OPEN, &[socket.into()]), "nothing");
     visit.is_still_eve();
@@ -282,19 +285,49 @@ fn a_page_elsewhere_changes_nothing(visit: &Visit, from: &str) {
         visit.is_still_eve();
     }
     assert_eq!(visit.workloads(), "mine\n");
+    eventually(
+        "all that it sent is refused, as a page of another site",
+        || {
+            let mut now = kept_out(visit).into_iter().zip(before);
+            now.all(|((sent, now), (_, before))| now >= before + sent)
+        },
+    );
+    let lines = [audit(visit, "strangers"), audit(visit, "requests")].concat();
+    let mut asked = lines.iter().filter(|line| line["thing"] == COPY);
+    assert!(asked.all(|line| line["code"] == "forbidden"), "{lines:?}");
+}
+
+/// The lines of that series.
+fn audit(visit: &Visit, series: &str) -> Vec<Value> {
+    let file = format!("audit/{series}-00000001.jsonl");
+    let text = std::fs::read_to_string(visit.fleet.server_dir().join(file)).unwrap_or_default();
+    // The last one may be on its way.
+    let lines = text.lines().filter_map(|it| serde_json::from_str(it).ok());
+    lines.collect()
+}
+
+/// How often each kind of order of a page elsewhere is sent without asking first, and how often it was kept out.
+fn kept_out(visit: &Visit) -> [(usize, usize); 4] {
+    let lines = audit(visit, "strangers");
+    let orders = [
+        (1, "GET", "/api/v1/assignments/{id}/exec"),
+        (3, "POST", "/api/v1/workloads"),
+        (2, "POST", "/logout"),
+        (1, "POST", "/login"),
+    ];
+    orders.map(|(sent, method, route)| {
+        let is_kept_out = |line: &&Value| {
+            let is_order = line["method"] == method && line["route"] == route;
+            is_order && line["status"] == 403 && line["code"] == "forbidden"
+        };
+        (sent, lines.iter().filter(is_kept_out).count())
+    })
 }
 
 /// What was asked without its cookie is in the file of those whom nobody knows.
 fn unknown_askers(visit: &Visit) -> usize {
-    let path = visit
-        .fleet
-        .server_dir()
-        .join("audit/strangers-00000001.jsonl");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    // The last one may be on its way.
-    let lines = text.lines().filter_map(|it| serde_json::from_str(it).ok());
-    let is_asker = |line: &Value| line["route"] == "/api/v1/whoami" && line["status"] == 401;
-    lines.filter(is_asker).count()
+    let is_asker = |line: &&Value| line["route"] == "/api/v1/whoami" && line["status"] == 401;
+    audit(visit, "strangers").iter().filter(is_asker).count()
 }
 
 fn another_site_is_sent_no_cookie_and_another_port_is_no_page_of_ours(visit: &Visit) {
