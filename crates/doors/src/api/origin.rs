@@ -17,9 +17,9 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// With login, that other site would have to show a token or a cookie, and has neither: any name that the request was
 /// sent to is our own.
 pub(super) fn keep_pages_out(request: &Request, is_guarded: bool) -> Result<(), Failure> {
-    let is_of_files = is_of_files(request.uri().path());
+    let is_telling = is_telling(request.uri().path());
     if ((is_write(request) || is_socket(request)) && !is_same_origin(request, is_guarded))
-        || (is_of_files && !is_guarded && is_under_foreign_name(request))
+        || (is_telling && !is_guarded && is_under_foreign_name(request))
     {
         return Err(Failure(of_another_site()));
     }
@@ -28,8 +28,7 @@ pub(super) fn keep_pages_out(request: &Request, is_guarded: bool) -> Result<(), 
 
 /// Why a page of another site is kept out.
 pub(super) fn of_another_site() -> Refusal {
-    let sentence =
-        "a page of another site may neither change this fleet nor read its streams and files";
+    let sentence = "a page of another site may neither change this fleet nor read its streams, files and audit";
     let advice = "use the command line, or a client that sends no `Origin`";
     Refusal::new(Code::Forbidden, sentence, advice)
 }
@@ -57,10 +56,10 @@ pub(super) fn is_socket(request: &Request) -> bool {
     request.headers().contains_key(header::UPGRADE)
 }
 
-/// Where files of copies are read and written, and where all that is kept can be had.
-fn is_of_files(path: &str) -> bool {
+/// Where files of copies are read and written, and where all that is kept or was done can be had.
+fn is_telling(path: &str) -> bool {
     let is_of_copies = path.starts_with("/api/v1/assignments/") && path.ends_with("/files");
-    is_of_copies || path == "/api/v1/backup"
+    is_of_copies || ["/api/v1/backup", "/api/v1/audit"].contains(&path)
 }
 
 /// Whoever owns the name of a page can point it here once the page is open. The page then reads from what its browser
@@ -175,14 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn no_page_reads_files_under_a_name_that_others_could_point_here() {
+    fn no_page_reads_files_or_the_audit_under_a_name_that_others_could_point_here() {
         let files = "/api/v1/assignments/x/files?path=/etc";
+        let audit = "/api/v1/audit?limit=1000";
         for (path, host, encodings, expected) in [
             (files, "evil.example:8080", Some("gzip"), false),
             (files, "evil.example:8080", None, true),
             (files, "127.0.0.1:8080", Some("gzip"), true),
             (files, "localhost:8080", Some("gzip"), true),
             ("/api/v1/backup", "evil.example:8080", Some("gzip"), false),
+            (audit, "evil.example:8080", Some("gzip"), false),
+            (audit, "localhost:8080", Some("gzip"), true),
             ("/api/v1/nodes", "evil.example:8080", Some("gzip"), true),
         ] {
             let mut request = from(None, host);
