@@ -23,11 +23,12 @@ pub enum Format {
 }
 
 /// Installs the process's subscriber. `filter` names levels for all and for targets, such as `info` or
-/// `hostler=debug,warn`; text that is none falls back to `info`. A second call does nothing.
+/// `hostler=debug,warn`; text that is none falls back to `info` and is told. A second call does nothing.
 pub fn install(filter: &str, format: Format) {
-    let filter =
-        read(filter).unwrap_or_else(|| quieted(Targets::new().with_default(LevelFilter::INFO)));
-    let (filter, handle) = reload::Layer::new(filter);
+    let wanted = read(filter);
+    let is_filter = wanted.is_some();
+    let usual = || quieted(Targets::new().with_default(LevelFilter::INFO));
+    let (wanted, handle) = reload::Layer::new(wanted.unwrap_or_else(usual));
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         Format::Text => lines
@@ -36,10 +37,18 @@ pub fn install(filter: &str, format: Format) {
             .boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    let subscriber = tracing_subscriber::registry().with(wanted).with(lines);
     match subscriber.try_init() {
-        // The process has one subscriber, so there is one way to change it.
-        Ok(()) => drop(CHANGE.set(Box::new(move |filter| handle.reload(filter).is_ok()))),
+        Ok(()) => {
+            // The process has one subscriber, so there is one way to change it.
+            drop(CHANGE.set(Box::new(move |filter| handle.reload(filter).is_ok())));
+            if !is_filter {
+                tracing::warn!(
+                    filter,
+                    "this names no levels by target: the log is as with `info`"
+                );
+            }
+        }
         Err(_) => tracing::debug!("a subscriber is installed already"),
     }
 }
@@ -59,8 +68,12 @@ pub fn change_filter(filter: &str) -> bool {
     }
 }
 
-/// What is logged by; none if the text is no filter.
+/// What is logged by; none if the text is no filter. One that names spans or fields is none: the parser would take them
+/// for a part of the target, or put them beside what is [`quieted`].
 fn read(filter: &str) -> Option<Targets> {
+    if filter.contains('[') {
+        return None;
+    }
     let parts = filter.split(',').map(str::trim);
     let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
     parts.join(",").parse().ok().map(quieted)
@@ -108,6 +121,20 @@ mod tests {
             assert!(!kept.contains("bollard::docker=trace"), "{filter}: {kept}");
         }
         assert!(!change_filter("hostler=loud=very"));
+    }
+
+    #[test]
+    fn spans_and_fields_make_no_filter() {
+        for filter in [
+            "hostler[session]=debug",
+            "bollard::docker[{message}]=trace",
+            "info,bollard::docker[{message}]=trace",
+            "[{message}]=trace",
+        ] {
+            assert!(!is_filter(filter), "{filter}");
+            assert!(!change_filter(filter), "{filter}");
+        }
+        assert!(is_filter("hostler_doors::session=debug,warn"));
     }
 
     #[test]
