@@ -49,6 +49,8 @@ const STRANGERS: Series = Series {
 };
 /// Most bytes of what a path names.
 const THING_BYTES: usize = 256;
+/// Most bytes of names that a door has checked.
+const THINGS_BYTES: usize = 4_096;
 /// Most bytes of a method, which whoever calls may invent.
 const METHOD_BYTES: usize = 64;
 /// So many read at a time, whoever else wants to.
@@ -107,9 +109,14 @@ pub(crate) struct By {
     id: Option<String>,
 }
 
-/// What an answer is about, where its path does not say it.
+/// What an answer is about, where its path does not say it: the door has checked it.
 #[derive(Debug, Clone)]
-pub(crate) struct Thing(pub String);
+pub(crate) struct Thing {
+    /// One id, or names with a blank between.
+    pub(crate) thing: String,
+    /// What it is called, where that is an id.
+    pub(crate) name: Option<String>,
+}
 
 /// Why an answer is a refusal, where its body does not say it.
 #[derive(Debug, Clone, Copy)]
@@ -393,8 +400,8 @@ impl Entry {
             (None, None) => By::nobody(None),
         };
         let route = self.route.as_ref().map(MatchedPath::as_str);
-        let named = route.map(|route| named_by(route, &self.path));
-        let thing = thing.map_or_else(|| named.unwrap_or_default(), |thing| thing.0.clone());
+        let named = || shown_thing(&named_by(route?, &self.path));
+        let made = thing.and_then(|thing| thing.name.as_deref());
         let method = cut(self.call().unwrap_or(self.method.as_str()), METHOD_BYTES);
         let is_idle = route.is_some_and(|route| COMING_IN.contains(&route));
         let line = Line {
@@ -404,8 +411,8 @@ impl Entry {
             door: self.door,
             method: &method,
             route,
-            thing: shown_thing(&thing),
-            name: self.name.as_deref(),
+            thing: thing.map_or_else(named, |thing| listed(&thing.thing)),
+            name: self.name.as_deref().or(made),
             request: self.request.as_ref().and_then(|id| id.to_str().ok()),
             outcome,
             status,
@@ -508,6 +515,15 @@ fn shown_thing(thing: &str) -> Option<String> {
     (!shown.is_empty()).then_some(shown)
 }
 
+/// What a door has checked, up to a whole name; a `…` stands for those that there is no room for.
+fn listed(names: &str) -> Option<String> {
+    let Some(kept) = names.as_bytes().get(..=THINGS_BYTES) else {
+        return (!names.is_empty()).then(|| names.to_owned());
+    };
+    let end = kept.iter().rposition(|byte| *byte == b' ');
+    Some(names[..end.unwrap_or_default()].to_owned() + " …")
+}
+
 /// What somebody else has written, veiled, without what a terminal would obey, and at most so many bytes of it.
 fn cut(word: &str, most: usize) -> String {
     let mut shown = veiled(word).replace(char::is_control, " ");
@@ -569,6 +585,16 @@ mod tests {
         assert_eq!(shown.as_deref(), Some("a [2J  b"));
         assert_eq!(shown_thing(""), None);
         assert_eq!(cut(&"x".repeat(5_000), METHOD_BYTES).len(), METHOD_BYTES);
+    }
+
+    #[test]
+    fn a_long_list_ends_with_a_whole_name_and_says_that_there_are_more() {
+        let list = |count: usize| vec!["worker7"; count].join(" ");
+        let most = THINGS_BYTES / "worker7 ".len();
+        assert_eq!(listed(&list(most)), Some(list(most)));
+        assert_eq!(listed(&list(most + 1)), Some(list(most) + " …"));
+        assert_eq!(listed(&list(5 * most)), Some(list(most) + " …"));
+        assert_eq!(listed(""), None);
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Access {
         }
     }
 
-    /// What a thing is called that a path names by its id: a node, a workload, or the workload of a copy.
+    /// What a thing is called that a path names by its id: a node, a workload, a token, or the workload of a copy.
     pub(crate) fn name_of(&self, route: &str, named: &str) -> Option<String> {
         let id = named.split('/').next().filter(|id| !id.is_empty())?;
         let is_below = |folders: &[&str]| folders.iter().any(|folder| route.starts_with(folder));
@@ -212,6 +212,8 @@ impl Access {
             &view.find_workload(id).ok()?.name
         } else if is_below(&["/api/v1/nodes/{id}", "/api/agents/{id}"]) {
             &view.find_node(id).ok()?.name
+        } else if is_below(&["/api/v1/tokens/{id}"]) {
+            &view.token(id.parse().ok()?)?.name
         } else if is_below(&["/api/v1/assignments/{id}"]) {
             let workload = view.find_assignment(id).ok()?.workload;
             &view.workload(workload)?.name

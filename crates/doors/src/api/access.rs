@@ -133,7 +133,10 @@ pub(super) async fn issue(
         about,
         token: bearer.reveal(),
     };
-    let thing = Extension(Thing(issued.about.id.clone()));
+    let thing = Extension(Thing {
+        thing: issued.about.id.clone(),
+        name: Some(issued.about.name.clone()),
+    });
     Ok((StatusCode::CREATED, thing, Json(issued)).into_response())
 }
 
@@ -200,7 +203,10 @@ pub(super) async fn invite(
         about,
         token: invitation.reveal(),
     };
-    let thing = Extension(Thing(issued.about.id.clone()));
+    let thing = Extension(Thing {
+        thing: issued.about.id.clone(),
+        name: None,
+    });
     Ok((StatusCode::CREATED, thing, Json(issued)).into_response())
 }
 

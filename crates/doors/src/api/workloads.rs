@@ -129,7 +129,10 @@ pub(super) async fn apply(
     };
     let mut response = (status, Json(&results)).into_response();
     let names: Vec<&str> = results.iter().map(|it| it.name.as_str()).collect();
-    response.extensions_mut().insert(Thing(names.join(" ")));
+    response.extensions_mut().insert(Thing {
+        thing: names.join(" "),
+        name: None,
+    });
     if let ([only], false) = (results.as_slice(), dry_run)
         && let Ok(tag) = format!("\"{}\"", only.revision).parse()
     {

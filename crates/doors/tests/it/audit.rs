@@ -455,6 +455,28 @@ async fn an_admin_reads_it_from_afar_and_leaves_a_line_with_that() {
 }
 
 #[tokio::test]
+async fn who_made_a_token_and_who_revoked_it_is_found_by_its_name() {
+    let guarded = Guarded::start().await;
+    let bearer = format!("Bearer {}", guarded.token(AccessRole::Admin).await);
+    let shown = [("authorization", bearer.as_str())];
+    let send = async |method, path: &str, body: String| {
+        guarded.server.send(method, path, &shown, body).await
+    };
+    let order = json!({"name": "guest", "role": "viewer"}).to_string();
+    let issued = send(Method::POST, "/api/v1/tokens", order).await.json();
+    let id = issued["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/tokens/{id}");
+    send(Method::DELETE, &path, String::new()).await;
+    let asked = send(Method::GET, "/api/v1/audit?thing=guest", String::new());
+    let page = asked.await.json();
+    let lines = page["lines"].as_array().unwrap();
+    let expected = ["POST", "DELETE"].map(|it| [it, &id, "guest", "done"].map(str::to_owned));
+    let places = ["/method", "/thing", "/name", "/outcome"];
+    assert_eq!(told(lines, places), expected);
+    guarded.server.shut_down().await;
+}
+
+#[tokio::test]
 async fn where_nothing_is_written_there_is_nothing_to_read() {
     let server = Server::start().await;
     let answer = server.get("/api/v1/audit").await;
