@@ -262,8 +262,10 @@ fn a_bundle_installs_what_it_holds_and_nothing_if_a_byte_is_wrong() {
     ] {
         assert!(prefix.join(file).is_file(), "{file}");
     }
-    for file in ["compose.yaml", "compose.login.yaml"] {
-        assert!(bundle.join(file).is_file(), "{file}");
+    // What is said of the compose files is said of where they lie here.
+    for file in ["compose.yaml", "compose.login.yaml", "README.md"] {
+        let text = std::fs::read_to_string(bundle.join(file)).unwrap();
+        assert!(!text.contains("deploy/compose"), "{file}");
     }
     assert_eq!(
         names(&prefix.join("bin")).len(),
@@ -635,7 +637,7 @@ fn the_agent_joins_with_a_token_and_stays_the_same_node(program: &'static [&'sta
             .contains("no token to join with")
     });
     assert_eq!(plane(&["node", "ls", "-o", "name"]), "", "nobody is let in");
-    let token = plane(&["token", "create", "--output", "name"]);
+    let token = plane(&["token", "create", "--uses", "1", "--output", "name"]);
     let mut command = project.command(&["up", "-d"]);
     done(command.env("HOSTLER_JOIN_TOKEN", token.trim()));
     let node = || -> Value {
