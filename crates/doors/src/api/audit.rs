@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use hostler_model::Timestamp;
-use hostler_wire::api::{self, AuditOutcome, AuditPage, AuditQuery};
+use hostler_wire::api::{self, AuditPage, AuditQuery};
 
 use super::Api;
 use super::page::PageQuery;
@@ -35,10 +35,6 @@ fn wanted(query: AuditQuery) -> Result<Wanted, Failure> {
         let refused = || Failure::bad("since: this is no moment as `2026-01-31T08:00:00Z`");
         Timestamp::parse(text).ok_or_else(refused)
     });
-    if query.outcome == Some(AuditOutcome::Unknown) {
-        let sentence = "outcome: one of done, refused, failed, broken-off is expected";
-        return Err(Failure::bad(sentence));
-    }
     Ok(Wanted {
         limit: page.checked_limit()?,
         before: before.transpose()?,

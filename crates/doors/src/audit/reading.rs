@@ -282,6 +282,19 @@ mod tests {
     }
 
     #[test]
+    fn what_ended_as_only_a_later_server_could_say_is_found_as_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |thing: &str, outcome: &str| written(1, ("person", "anna"), (thing, outcome));
+        let lines = [line("web", "done"), line("db", "postponed")];
+        put(dir.path(), "requests-00000001.jsonl", &lines);
+        let query = AuditQuery {
+            outcome: Some(AuditOutcome::Unknown),
+            ..AuditQuery::default()
+        };
+        assert_eq!(things(dir.path(), query), ["db"]);
+    }
+
+    #[test]
     fn pages_lead_to_each_other_and_end() {
         let dir = tempfile::tempdir().unwrap();
         let line = |at: u64| written(at, ("person", "anna"), (&at.to_string(), "done"));

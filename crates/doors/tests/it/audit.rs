@@ -423,6 +423,7 @@ async fn an_admin_reads_it_from_afar_and_leaves_a_line_with_that() {
         ("?thing=db", &["db", &id][..]),
         ("?thing=nothing", &["nothing"]),
         ("?outcome=refused", &["nothing"]),
+        ("?outcome=unknown", &[]),
         ("?actor=nobody", &[]),
         ("?since=2999-01-01T00:00:00Z", &[]),
     ] {
@@ -438,7 +439,7 @@ async fn an_admin_reads_it_from_afar_and_leaves_a_line_with_that() {
     );
     let (lines, text) = guarded.audit("requests").await;
     let reads = lines.iter().filter(|line| line["route"] == "/api/v1/audit");
-    assert_eq!(reads.count(), 8, "{text}");
+    assert_eq!(reads.count(), 9, "{text}");
     for query in [
         "limit=0",
         "limit=1001",

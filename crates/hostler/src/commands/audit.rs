@@ -49,7 +49,7 @@ pub(crate) async fn audit(remote: &Remote<'_>, args: AuditArgs) -> Result<ExitSt
     }
     if found.has_more {
         printer.talk(&format!(
-            "-- the last {tail}; there are older ones: see --tail"
+            "-- the last {tail}; older lines were not looked at: see --tail"
         ));
     }
     Ok(ExitStatus::Done)

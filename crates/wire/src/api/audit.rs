@@ -1,6 +1,7 @@
 //! The audit as it is read from afar: its lines, and which of them are wanted.
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, IntoDeserializer as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::is_false;
@@ -83,8 +84,8 @@ pub struct AuditPage {
     /// How many lines were passed over that cannot be read.
     #[serde(default)]
     pub unreadable: u64,
-    /// Where to go on towards older lines: a request looks through a part of the files, and may find nothing there. None:
-    /// nothing older is kept.
+    /// Where to go on towards older lines, of which there may be none: a request looks through a part of the files, and
+    /// may find nothing there. None: the search is over, at the oldest line or where all lines are older than `since`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
 }
@@ -110,7 +111,10 @@ pub struct AuditQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thing: Option<String>,
     /// Only what ended so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "asked_outcome"
+    )]
     pub outcome: Option<AuditOutcome>,
     /// Only what came by this door.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,4 +122,17 @@ pub struct AuditQuery {
     /// What strangers were refused, which has files of its own, and nothing else.
     #[serde(skip_serializing_if = "is_false")]
     pub strangers: bool,
+}
+
+/// A later server's words are unknown in a line; who asks for one that is none has made a mistake.
+fn asked_outcome<'de, D: Deserializer<'de>>(from: D) -> Result<Option<AuditOutcome>, D::Error> {
+    let text = String::deserialize(from)?;
+    let word: Result<_, D::Error> = AuditOutcome::deserialize(text.as_str().into_deserializer());
+    match word? {
+        AuditOutcome::Unknown if text != "unknown" => {
+            let expected = "one of done, refused, failed, broken-off, unknown is expected";
+            Err(D::Error::custom(expected))
+        }
+        outcome => Ok(Some(outcome)),
+    }
 }
