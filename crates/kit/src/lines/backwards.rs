@@ -1,7 +1,7 @@
 //! The lines of a series, from the newest back, in pieces, so that no file lies in memory as a whole.
 //!
-//! Reads beside the thread that writes: what it has begun and not ended is a line like any other. A file that goes while
-//! it is read is over. What can fail is the disk.
+//! Reads beside the thread that writes: what is begun and not ended in the newest file is no line yet, and what that
+//! thread takes back of a write that failed is gone. A file that goes while it is read is over. What can fail is the disk.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,7 +18,7 @@ const PIECE: u64 = 64 << 10;
 /// Of a line that is longer no more than this is shown.
 const LONGEST: usize = 64 << 10;
 
-/// Where a line begins. Files only grow, so that a place stays what it is.
+/// Where a line begins. Lines that stay are not moved, so that a place stays what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     file: u64,
@@ -32,6 +32,8 @@ pub struct Backwards {
     /// The files that are still to be read, the newest first.
     rest: VecDeque<u64>,
     from: Option<Place>,
+    /// The file that may grow.
+    newest: Option<u64>,
     open: Option<Open>,
 }
 
@@ -42,6 +44,8 @@ struct Open {
     start: u64,
     /// What was read and not told. The only break that it ends with is that of its last line.
     held: Vec<u8>,
+    /// Whether what is read next may end in the middle of a line, which is then none.
+    is_ragged: bool,
 }
 
 impl Backwards {
@@ -51,6 +55,7 @@ impl Backwards {
     /// The directory cannot be read.
     pub fn open(dir: &Path, name: &'static str, from: Option<Place>) -> io::Result<Self> {
         let mut rest = numbers(dir, name)?;
+        let newest = rest.iter().copied().max();
         rest.retain(|number| from.is_none_or(|from| *number <= from.file));
         rest.sort_unstable_by(|one, other| other.cmp(one));
         Ok(Self {
@@ -58,6 +63,7 @@ impl Backwards {
             name,
             rest: rest.into(),
             from,
+            newest,
             open: None,
         })
     }
@@ -97,6 +103,7 @@ impl Backwards {
             number,
             start: from.map_or(length, |from| from.byte.min(length)),
             held: Vec::new(),
+            is_ragged: self.newest == Some(number),
         });
         Ok(())
     }
@@ -130,12 +137,37 @@ impl Open {
         let length = self.start.min(PIECE);
         self.start -= length;
         let mut piece = vec![0; usize::try_from(length).unwrap_or_default()];
-        self.file.read_exact_at(&mut piece, self.start)?;
+        let filled = fill(&self.file, &mut piece, self.start)?;
+        if filled < piece.len() {
+            // The file ends here by now, and what was held is no more.
+            piece.truncate(filled);
+            self.held.clear();
+            self.is_ragged = true;
+        }
+        if self.is_ragged {
+            let line_break = piece.iter().rposition(|byte| *byte == b'\n');
+            piece.truncate(line_break.map_or(0, |at| at + 1));
+            self.is_ragged = line_break.is_none();
+        }
         self.held.truncate(LONGEST);
         piece.append(&mut self.held);
         self.held = piece;
         Ok(())
     }
+}
+
+/// As much of the piece as the file has from there on.
+fn fill(file: &File, piece: &mut [u8], from: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < piece.len() {
+        match file.read_at(&mut piece[filled..], from + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 impl fmt::Display for Place {
@@ -163,7 +195,10 @@ mod tests {
     use super::*;
 
     fn all(dir: &Path, from: Option<Place>) -> Vec<(Place, String)> {
-        let mut lines = Backwards::open(dir, "x", from).unwrap();
+        rest(Backwards::open(dir, "x", from).unwrap())
+    }
+
+    fn rest(mut lines: Backwards) -> Vec<(Place, String)> {
         let mut found = Vec::new();
         while let Some((place, line)) = lines.line().unwrap() {
             found.push((place, String::from_utf8(line).unwrap()));
@@ -175,13 +210,13 @@ mod tests {
     fn lines_come_from_the_newest_back_over_all_files_and_go_on_from_any_place() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(all(dir.path(), None), []);
-        // Lines of every length around a piece's end, one of several pieces, an empty one, and one without its break.
+        // Lines of every length around a piece's end, one of several pieces, and an empty one.
         let lengths = [1, 65_533, 65_534, 65_535, 65_536, 30];
         let mut lines = lengths.map(|length| "z".repeat(length)).to_vec();
         lines.extend([String::new(), "y".repeat(3 * LONGEST), "last".to_owned()]);
         let (old, new) = lines.split_at(3);
         fs::write(dir.path().join("x-00000009.jsonl"), old.join("\n") + "\n").unwrap();
-        fs::write(dir.path().join("x-00000010.jsonl"), new.join("\n")).unwrap();
+        fs::write(dir.path().join("x-00000010.jsonl"), new.join("\n") + "\n").unwrap();
         fs::write(dir.path().join("other-00000011.jsonl"), "other\n").unwrap();
         let found = all(dir.path(), None);
         assert_eq!(found.len(), lines.len());
@@ -202,6 +237,41 @@ mod tests {
         assert!(all(dir.path(), Some(found[0].0)) == found[lines.len() - 3..]);
         for text in ["", "1", "1.", ".1", "a.1", "-1.2", "1.2.3"] {
             assert_eq!(text.parse::<Place>(), Err(()), "{text}");
+        }
+    }
+
+    fn texts(found: Vec<(Place, String)>) -> Vec<String> {
+        found.into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn a_line_on_its_way_is_none_yet_and_half_a_line_that_stays_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for half in ["", "half", &"z".repeat(2 * LONGEST + 7)] {
+            fs::write(dir.path().join("x-00000001.jsonl"), "one\nkilled").unwrap();
+            let newest = format!("two\nthree\n{half}");
+            fs::write(dir.path().join("x-00000002.jsonl"), newest).unwrap();
+            let told = texts(all(dir.path(), None));
+            assert_eq!(told, ["three", "two", "killed", "one"], "{}", half.len());
+        }
+        fs::write(dir.path().join("x-00000003.jsonl"), "alone").unwrap();
+        assert_eq!(all(dir.path(), None).len(), 5);
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_ends_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x-00000001.jsonl");
+        let text = format!("one\ntwo\n{}\nlast\n", "z".repeat(2 * LONGEST));
+        // Where another line ends, and where one was begun.
+        for length in [8, 18] {
+            fs::write(&path, &text).unwrap();
+            let mut lines = Backwards::open(dir.path(), "x", None).unwrap();
+            let (_, last) = lines.line().unwrap().unwrap();
+            assert_eq!(last, b"last");
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(length).unwrap();
+            assert_eq!(texts(rest(lines)), ["two", "one"], "{length}");
         }
     }
 }
