@@ -82,6 +82,9 @@ pub enum EventKind {
     SecretSet,
     SecretRemoved,
     SecretsResealed,
+    /// A program of a later version wrote it down.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What an event is about; everything that is known is filled in.
@@ -183,6 +186,25 @@ impl EventKind {
             Self::SecretSet => "secret-set",
             Self::SecretRemoved => "secret-removed",
             Self::SecretsResealed => "secrets-resealed",
+            Self::Unknown => "unknown",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_program_wrote_down_is_read_as_unknown() {
+        let event = |kind: &str| -> Event {
+            let text = format!(
+                r#"{{"sequence":7,"at":0,"kind":"{kind}","level":"info","subject":{{}},"message":"","actor":""}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let later = event("moon-eclipsed");
+        assert_eq!((later.sequence, later.kind.as_str()), (7, "unknown"));
+        assert_eq!(event("secrets-resealed").kind, EventKind::SecretsResealed);
     }
 }
