@@ -1,5 +1,5 @@
 //! A machine that systemd runs: the distribution's smallest system with systemd, on a disk that guests boot from. It is
-//! kept below `target/` for the next time; no guest writes to it.
+//! kept below `target/` for the next time; no guest writes to it. As an archive it is the base of an image, too.
 //!
 //! The guest unpacks the archive that is its second disk into `/root` and runs `check.sh` of it as a service; what that
 //! says stands on the serial console.
@@ -16,6 +16,8 @@ use crate::tree::run;
 
 /// The disk, beside the kernel and the first system of [`Machine`].
 const DISK: &str = "system.disk";
+/// The same as an archive, of which an engine makes an image.
+const ARCHIVE: &str = "system.tar";
 const PACKAGES: &str = "systemd,systemd-sysv,procps";
 const CHECK: &str = "[Unit]\nAfter=multi-user.target\n\n[Service]\nType=oneshot\n\
     ExecStart=/bin/sh -c 'cd /root && tar -x </dev/vdb && exec bash check.sh'\n\
@@ -35,8 +37,8 @@ pub(crate) fn prepare(machine: &Machine) -> Result<()> {
         "we are not root, who alone can make a system"
     );
     let folder = PathBuf::from(machine.folder());
-    let disk = folder.join(DISK);
-    if disk.is_file() {
+    let (disk, archive) = (folder.join(DISK), folder.join(ARCHIVE));
+    if disk.is_file() && archive.is_file() {
         return Ok(());
     }
     let root = folder.join("system");
@@ -51,7 +53,14 @@ pub(crate) fn prepare(machine: &Machine) -> Result<()> {
         .arg(&root)
         .arg(source))?;
     settle(&root)?;
-    // Complete or absent.
+    // Complete or absent, both.
+    let beside = folder.join("system.tar.new");
+    run(Command::new("tar")
+        .arg("-cf")
+        .arg(&beside)
+        .arg("-C")
+        .args([root.as_path(), Path::new(".")]))?;
+    fs::rename(&beside, &archive).context("keep the archive")?;
     let beside = folder.join("system.disk.new");
     run(Command::new("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-d"])

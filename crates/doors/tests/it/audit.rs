@@ -1,4 +1,5 @@
 //! The audit: who did what, from where, and how it ended, on every door; and what is not in it.
+#![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 use std::path::Path;
 use std::sync::Arc;

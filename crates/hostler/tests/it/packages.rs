@@ -343,6 +343,7 @@ impl Images {
             "hostler-miaas-agent",
             "hostler-node-agent",
             "hostler",
+            "distribution",
         ] {
             docker(&["rmi", "--force", &self.name(image)]);
         }
@@ -473,6 +474,27 @@ fn a_control_plane_that_is_not_to_be_open_speaks_tls_and_asks_for_a_login() {
     });
     let told = docker(&["logs", &plane]);
     assert!(told.contains("listening on https://"), "{told}");
+}
+
+#[test]
+#[ignore = "needs docker and systemd"]
+fn images_stand_on_a_distribution_as_well() {
+    let mut images = Images::named();
+    let machine = PathBuf::from(std::env::var_os("HOSTLER_TEST_MACHINE").unwrap());
+    let archive = machine.join("system.tar").display().to_string();
+    let base = images.name("distribution");
+    docker(&["import", &archive, &base]);
+    let words = ["images", "--tag", &images.tag, "--base", &base];
+    package(&words, Some(&socket()));
+    let look = "command -v systemctl && exec hostler version";
+    let whole = images.name("hostler");
+    let told = docker(&["run", "--rm", "--entrypoint", "sh", &whole, "-c", look]);
+    let version = format!("client   {}", env!("CARGO_PKG_VERSION"));
+    assert!(told.starts_with('/') && told.contains(&version), "{told}");
+    let plane = images.start(&[], "hostler-control-plane", &[]);
+    eventually("the engine knows that it is well", || {
+        inspect("{{.State.Health.Status}}", &plane) == "healthy"
+    });
 }
 
 #[test]
