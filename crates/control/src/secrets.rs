@@ -184,7 +184,9 @@ impl Control {
                 break;
             }
             let Ok(value) = self.open(keyring, &secret) else {
-                unopened += 1;
+                // A turn beside this one may have resealed it since, and let its old key go.
+                let now = self.view().secret(&secret.name).cloned();
+                unopened += usize::from(now.is_some_and(|it| it.sealed.key == secret.sealed.key));
                 continue;
             };
             chunk.push(Resealed {

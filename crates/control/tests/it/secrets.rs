@@ -207,6 +207,29 @@ async fn secrets_that_are_set_during_a_turn_of_keys_are_not_lost() {
     stop(control).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn turns_of_keys_side_by_side_find_no_secret_that_cannot_be_opened() {
+    let home = tempfile::tempdir().unwrap();
+    let control = serve(home.path()).await;
+    for number in 0..16 {
+        set(&control, &format!("s{number}"), CANARY).await.unwrap();
+    }
+    for _ in 0..40 {
+        let turn = || {
+            let control = control.clone();
+            tokio::spawn(async move { control.rekey(user()).await })
+        };
+        let (one, other) = tokio::join!(turn(), turn());
+        for done in [one, other] {
+            assert_eq!(done.unwrap().unwrap().unopened, 0);
+        }
+    }
+    for number in 0..16 {
+        assert_eq!(given(&control, &format!("s{number}")), CANARY);
+    }
+    stop(control).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_that_was_moved_or_changed_in_the_store_does_not_open() {
     let world = World::new(1);
