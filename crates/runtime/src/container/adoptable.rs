@@ -18,7 +18,7 @@ use hostler_model::spec::{
 use hostler_model::{Bytes, MilliCpu};
 
 use self::surroundings::{hostname, in_memory, log, mounts, network, ports};
-use super::engine::{Attempt as _, Refused, readable};
+use super::engine::{Attempt as _, readable};
 use super::{Inner, is_ours};
 use crate::{Adoptable, RuntimeError};
 
@@ -50,9 +50,13 @@ impl Inner {
                 Err(refused) => return Err(refused.of_engine()),
             };
             let image = seen.image.clone().unwrap_or_default();
-            let image = docker.inspect_image(&image).await;
-            let image = image.or_refused(Refused::of_engine)?.config;
-            strangers.push(adoptable(seen, &image.unwrap_or_default()));
+            let image = match docker.inspect_image(&image).await.attempt()? {
+                Ok(image) => image.config.unwrap_or_default(),
+                // The container ended, and its image went with it.
+                Err(refused) if refused.is_not_found() => continue,
+                Err(refused) => return Err(refused.of_engine()),
+            };
+            strangers.push(adoptable(seen, &image));
         }
         strangers.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(strangers)
