@@ -22,7 +22,7 @@ const IMAGE_WAIT: Duration = Duration::from_secs(90);
 /// How many log lines are shown, and how long they may take to be written.
 const LINES: usize = 3;
 const LINES_WAIT: Duration = Duration::from_secs(10);
-const ENGINE_WAIT: Duration = Duration::from_secs(2);
+const ENGINE_WAIT: Duration = Duration::from_secs(10);
 
 /// Runs the samples, waits for them, and shows the table and the first log lines.
 pub(crate) async fn show(up: &Up<'_>) -> Result<(), Failure> {

@@ -25,7 +25,7 @@ const WORKERS: usize = 2;
 const JOINING: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(25);
 /// Looks for the word of the container engine; one that is slower counts as one that is not there.
-const ENGINE_LOOKS: usize = 80;
+const ENGINE_LOOKS: usize = 400;
 
 /// What is told when it is up.
 pub(crate) struct Up<'a> {

@@ -98,7 +98,9 @@ fn a_running_container_is_adopted_without_a_restart_and_lives_as_a_workload() {
         (&yard.copy()["runs"], &yard.copy()["state"]["word"]),
         (&1.into(), &"running".into())
     );
-    assert_eq!(yard.fleet.run(&["logs", &yard.name]).stdout, "hello\n");
+    eventually("its log goes on", || {
+        yard.fleet.run(&["logs", &yard.name]).stdout == "hello\n"
+    });
     let again = yard.fleet.run(&taken).with_code(1).stderr;
     assert!(again.contains("that could be adopted"), "{again}");
 
@@ -115,7 +117,9 @@ fn a_running_container_is_adopted_without_a_restart_and_lives_as_a_workload() {
     yard.fleet
         .run(&["apply", "-f", "changed.yaml"])
         .with_code(0);
-    assert_eq!(yard.life().trim(), "", "the adopted container is gone");
+    eventually("the adopted container is gone", || {
+        yard.life().trim().is_empty()
+    });
     eventually("the one in its place is as the spec says", || {
         yard.fleet.run(&["logs", &yard.name]).stdout == "changed\n"
     });

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::fleet::Fleet;
-use crate::program::{Ended, Running, eventually, hostler, is_alive};
+use crate::program::{Ended, Raises, Running, eventually, hostler, is_alive};
 
 /// Writes that must have been acknowledged before a backup begins.
 const WRITES: usize = 20;
@@ -20,6 +20,7 @@ fn a_backup_under_load_has_every_write_that_was_acknowledged_before_it_began() {
     let archive = fleet.path().join("fleet.tar");
     let (acknowledged, is_over) = (Mutex::new(BTreeMap::new()), AtomicBool::new(false));
     let before = std::thread::scope(|scope| {
+        let over = Raises(&is_over);
         scope.spawn(|| write_until(&fleet, &is_over, &acknowledged));
         eventually("enough is written", || {
             acknowledged.lock().unwrap().len() >= WRITES
@@ -30,7 +31,7 @@ fn a_backup_under_load_has_every_write_that_was_acknowledged_before_it_began() {
         eventually("the writer went on behind it", || {
             acknowledged.lock().unwrap().len() > after
         });
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         taken.with_code(0);
         before
     });

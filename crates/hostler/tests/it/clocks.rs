@@ -54,13 +54,7 @@ fn start_agent(fleet: &mut Guarded, (name, token): (&str, Option<&str>), clock: 
 
 /// Nothing was said against a node, and everybody is in the session that they began with.
 fn assert_calm(fleet: &Guarded) {
-    let happened = fleet.happened();
-    for kind in ["node-suspect", "node-lost"] {
-        assert!(
-            !happened.iter().any(|it| it == kind),
-            "{kind}: {happened:?}"
-        );
-    }
+    assert_eq!(fleet.against_nodes(), Vec::<String>::new());
     for agent in &fleet.agents {
         let said = agent.said();
         assert_eq!(said.matches("joined the fleet").count(), 1, "{said}");

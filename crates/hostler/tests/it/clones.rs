@@ -3,7 +3,7 @@
 use crate::guarded::Guarded;
 use std::process::Command;
 
-use crate::program::{Running, end_units, eventually, is_alive};
+use crate::program::{Running, against_nodes, end_units, eventually, is_alive};
 
 /// A node `box` on a machine of its own, with something that runs there.
 fn one_node() -> Guarded {
@@ -38,10 +38,13 @@ fn assert_undisturbed(fleet: &Guarded, pids: &[u32]) {
     assert_eq!(fleet.starts("sleeper"), pids);
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     let told = fleet.admin(&["events", "--output", "json"]).with_code(0);
-    for word in ["is suspect", "is lost", "has rebooted", "was removed"] {
+    for word in ["is lost", "has rebooted", "was removed"] {
         let against = format!("node box {word}");
         assert!(!told.stdout.contains(&against), "{}", told.stdout);
     }
+    let against = against_nodes(&told.stdout);
+    let mut against = against.iter().filter(|it| it.contains("node box "));
+    assert_eq!(against.next(), None);
 }
 
 #[test]

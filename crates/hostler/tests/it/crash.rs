@@ -12,12 +12,26 @@ use crate::fleet::Fleet;
 use crate::program::{eventually, is_alive};
 
 const COPIES: usize = 3;
+/// How often what a busy machine has spoilt is begun.
+const RUNS: u32 = 3;
 
 #[test]
 fn kill_9_of_server_or_agent_at_random_points_loses_nothing_and_stops_nothing() {
     let seed = number("HOSTLER_TEST_SEED", 1);
     println!("repeat with HOSTLER_TEST_SEED={seed}");
-    let random = SeededEntropy::new(seed);
+    until_it_shows(|| kill_at_random_points(&SeededEntropy::new(seed)));
+}
+
+/// On a machine so busy that a lease ran out meanwhile a run shows nothing; then another is made.
+pub(crate) fn until_it_shows(mut run: impl FnMut() -> bool) {
+    assert!(
+        (0..RUNS).any(|_| run()),
+        "the machine is too busy: a lease ran out in each run, so they show nothing"
+    );
+}
+
+/// Whether it shows something.
+fn kill_at_random_points(random: &SeededEntropy) -> bool {
     let mut fleet = Fleet::start();
     fleet.run_sleeper("sleeper", &["--count", "3"]).with_code(0);
     // Somewhere else to go, so that a second copy would have a place.
@@ -40,13 +54,16 @@ fn kill_9_of_server_or_agent_at_random_points_loses_nothing_and_stops_nothing() 
                 "{name}: {shown}"
             );
         }
-        assert_same(&fleet, &pids);
+        if !assert_same(&fleet, &pids) {
+            return false;
+        }
     }
     fleet.run(&["rm", "-y", "sleeper"]).with_code(0);
     assert!(
         !pids.into_iter().any(is_alive),
         "adopted copies are stopped like any other"
     );
+    true
 }
 
 /// Kills server (0), agent (1) or both (2) at a moment while the load goes on, and gives what the load noted.
@@ -104,22 +121,22 @@ pub(crate) fn restart(fleet: &mut Fleet) {
 }
 
 /// The same processes run, the fleet knows all of them as running, and no other was ever started. On a machine
-/// so busy that a lease ran out meanwhile, copies are replaced by right; then it fails saying so.
-fn assert_same(fleet: &Fleet, pids: &[u32]) {
+/// so busy that a lease ran out meanwhile, copies are replaced by right; then it shows nothing and says so.
+fn assert_same(fleet: &Fleet, pids: &[u32]) -> bool {
     let was_lost = || fleet.happened().iter().any(|kind| kind == "node-lost");
     eventually("all copies are seen running", || {
         let copies = fleet.copies("sleeper");
         let runs = |copy: &serde_json::Value| copy["state"]["word"] == "running";
         was_lost() || (copies.len() == COPIES && copies.iter().all(runs))
     });
-    assert!(
-        !was_lost(),
-        "the machine is too busy: a lease ran out, so this run shows nothing"
-    );
+    if was_lost() {
+        return false;
+    }
     let mut now = fleet.starts("sleeper");
     now.sort_unstable();
     assert_eq!(now, pids, "no second copy was started");
     assert!(pids.iter().all(|pid| is_alive(*pid)), "none was stopped");
+    true
 }
 
 #[test]

@@ -67,7 +67,9 @@ fn a_fleet_that_is_well_has_no_problem_and_its_clocks_agree() {
     let found = findings(&told);
     let of_fleet = |it: &&Value| it["gravity"] == "problem" && it["about"] != "this machine";
     assert_eq!(found.iter().find(of_fleet), None, "{found:?}");
-    assert_eq!(find(&found, "clock"), None);
+    // The server's clock is asked between two looks at this one. A node's greeting may be on its way for some seconds, and
+    // counts as an offset.
+    assert_eq!(find(&found, "its clock is"), None);
     let offset = fleet.node().unwrap()["clock_offset_ms"].as_i64();
     assert!(
         offset.is_some_and(|offset| offset.abs() < 60_000),

@@ -145,18 +145,13 @@ fn a_removed_node_is_listed_only_on_request() {
 #[test]
 fn a_command_that_cannot_be_run_is_told_and_tried_again() {
     let fleet = Fleet::start();
-    let ran = fleet
-        .run(&[
-            "run",
-            "typo",
-            "--wait-timeout",
-            "2s",
-            "--",
-            "/no/such/program",
-        ])
-        .with_code(5);
-    assert!(ran.stderr.contains("/no/such/program"), "{}", ran.stderr);
-    // While it is tried again it is starting.
+    let words = ["run", "typo", "--wait-timeout", "2s"];
+    let words = [&words[..], &["--", "/no/such/program"]].concat();
+    // While it is tried, for the first time and again, it is starting.
+    eventually("the wait ends with what is wrong", || {
+        let ran = fleet.run(&words).with_code(5);
+        ran.stderr.contains("/no/such/program")
+    });
     eventually("it is told with its code", || {
         fleet.copies("typo")[0]["state"]["code"] == "command-not-runnable"
     });
@@ -238,24 +233,31 @@ fn two_appliers_that_race_for_the_last_slot_end_with_one_placed_and_one_pending_
         .as_u64()
         .unwrap();
     let memory = (capacity / 10 * 6).to_string();
-    let flags = ["--memory", &memory, "--wait-timeout", "5s"];
-    let (first, second) = std::thread::scope(|scope| {
-        let first = scope.spawn(|| fleet.run_sleeper("first", &flags));
-        let second = scope.spawn(|| fleet.run_sleeper("second", &flags));
-        (first.join().unwrap(), second.join().unwrap())
+    let flags = ["--memory", &memory, "-d"];
+    std::thread::scope(|scope| {
+        for name in ["first", "second"] {
+            let (fleet, flags) = (&fleet, &flags);
+            scope.spawn(move || fleet.run_sleeper(name, flags).with_code(0));
+        }
     });
-    let (placed, pending) = if first.code == Some(0) {
-        (first, second)
+    let started = || fleet.starts("first").len() + fleet.starts("second").len();
+    eventually("one of them runs", || started() == 1);
+    let (placed, pending) = if fleet.starts("first").len() == 1 {
+        ("first", "second")
     } else {
-        (second, first)
+        ("second", "first")
     };
-    placed.with_code(0);
-    let pending = pending.with_code(5);
+    // Once more, and nothing changes: now each is waited for, however long the first took to start.
+    let flags = ["--memory", &memory, "--wait-timeout"];
+    fleet
+        .run_sleeper(placed, &[&flags[..], &["60s"]].concat())
+        .with_code(0);
+    let pending = fleet
+        .run_sleeper(pending, &[&flags[..], &["1s"]].concat())
+        .with_code(5);
     assert!(pending.stderr.contains("memory"), "{}", pending.stderr);
     assert!(pending.stderr.contains("box"), "{}", pending.stderr);
-    eventually("one of them runs", || {
-        fleet.starts("first").len() + fleet.starts("second").len() == 1
-    });
+    assert_eq!(started(), 1);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::fleet::Fleet;
 use crate::guide::Place;
-use crate::needs_docker::{docker, free_port, page, socket};
-use crate::program::{eventually, processes};
+use crate::needs_docker::{docker, page, socket};
+use crate::program::{eventually, free_port, processes};
 
 /// Where `cargo xtask test` has put what guests boot from.
 const MACHINE: &str = "HOSTLER_TEST_MACHINE";

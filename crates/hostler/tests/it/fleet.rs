@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{self, Ended, Running, eventually, hostler};
+use crate::program::{self, Ended, Running, against_nodes, eventually, free_port, hostler};
 
 /// One server and one agent, each of which can be killed and started again.
 pub(crate) struct Fleet {
@@ -51,7 +51,7 @@ impl Fleet {
     pub(crate) fn to_be_started(docker_socket: &str) -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
-            listen: "127.0.0.1:0".to_owned(),
+            listen: format!("127.0.0.1:{}", free_port()),
             docker_socket: docker_socket.to_owned(),
             server: None,
             agent: None,
@@ -231,6 +231,11 @@ impl Fleet {
         events.lines().map(str::to_owned).collect()
     }
 
+    /// What was said against nodes.
+    pub(crate) fn against_nodes(&self) -> Vec<String> {
+        against_nodes(&self.run(&["events", "-o", "json"]).with_code(0).stdout)
+    }
+
     /// Runs a command of the command line to its end.
     pub(crate) fn run(&self, words: &[&str]) -> Ended {
         let mut command = hostler(self.path());
@@ -324,6 +329,9 @@ impl Drop for Fleet {
                 said(&self.agent),
                 said(&self.spare)
             );
+            for program in &self.more {
+                println!("--- process {}\n{}", program.pid(), program.said());
+            }
         }
         drop(self.agent.take());
         drop(self.spare.take());

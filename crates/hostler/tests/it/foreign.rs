@@ -31,7 +31,8 @@ type Rule = dyn Fn(&Asked) -> (u16, Value) + Send + Sync;
 /// A control plane. It serves until the test ends.
 pub(crate) struct Plane {
     pub(crate) addr: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    /// By the order in which they came: one that is broken off may be read after the next.
+    asked: Arc<Mutex<BTreeMap<u64, Asked>>>,
 }
 
 impl Plane {
@@ -44,12 +45,12 @@ impl Plane {
         rule: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static,
     ) -> Self {
         let addr = listener.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::new(Mutex::new(BTreeMap::new()));
         let (kept, rule): (_, Arc<Rule>) = (Arc::clone(&asked), Arc::new(rule));
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (number, stream) in (0..).zip(listener.incoming().map_while(Result::ok)) {
                 let (kept, rule) = (Arc::clone(&kept), Arc::clone(&rule));
-                std::thread::spawn(move || serve(stream, &kept, rule.as_ref()));
+                std::thread::spawn(move || serve(stream, (&kept, number), rule.as_ref()));
             }
         });
         Self { addr, asked }
@@ -63,7 +64,7 @@ impl Plane {
     pub(crate) fn asked(&self, line: &str) -> Vec<Asked> {
         let asked = self.asked.lock().unwrap();
         let is_meant = |asked: &&Asked| asked.line.starts_with(line);
-        asked.iter().filter(is_meant).cloned().collect()
+        asked.values().filter(is_meant).cloned().collect()
     }
 
     /// Waits until something was asked so often.
@@ -75,13 +76,13 @@ impl Plane {
     }
 }
 
-fn serve(mut stream: TcpStream, kept: &Mutex<Vec<Asked>>, rule: &Rule) {
+fn serve(mut stream: TcpStream, (kept, number): (&Mutex<BTreeMap<u64, Asked>>, u64), rule: &Rule) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
     let Some(asked) = read(&mut stream) else {
         return;
     };
     let (status, body) = rule(&asked);
-    kept.lock().unwrap().push(asked);
+    kept.lock().unwrap().insert(number, asked);
     let body = body.to_string();
     let length = body.len();
     let head = format!(

@@ -9,7 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::program::{Ended, Running, end_units, eventually, hostler, runtime};
+use crate::program::{
+    Ended, Running, against_nodes, end_units, eventually, free_port, hostler, runtime,
+};
 
 /// How beats were taken.
 pub(crate) struct Beats {
@@ -50,7 +52,7 @@ impl Guarded {
     pub(crate) fn begin(environment: Vec<(String, String)>, words: &[&str]) -> Self {
         let mut guarded = Self {
             directory: tempfile::tempdir().unwrap(),
-            listen: "127.0.0.1:0".to_owned(),
+            listen: format!("127.0.0.1:{}", free_port()),
             server: None,
             agents: Vec::new(),
             join_token: String::new(),
@@ -136,6 +138,12 @@ impl Guarded {
     pub(crate) fn happened(&self) -> Vec<String> {
         let told = self.admin(&["events", "--output", "name"]).with_code(0);
         told.stdout.lines().map(str::to_owned).collect()
+    }
+
+    /// What was said against nodes.
+    pub(crate) fn against_nodes(&self) -> Vec<String> {
+        let told = self.admin(&["events", "--output", "json"]).with_code(0);
+        against_nodes(&told.stdout)
     }
 
     /// How beats were taken in all.
@@ -257,7 +265,16 @@ impl Guarded {
 }
 
 impl Drop for Guarded {
+    #[expect(
+        clippy::print_stdout,
+        reason = "says what the programs said when a test fails"
+    )]
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for program in self.server.iter().chain(&self.agents) {
+                println!("--- process {}\n{}", program.pid(), program.said());
+            }
+        }
         self.agents.clear();
         self.server = None;
         end_units(self.path());

@@ -186,11 +186,11 @@ fn a_server_becomes_a_service_and_installing_again_changes_nothing() {
         "it runs no work"
     );
     let first = machine.pid("hostler-server");
-    assert!(
+    eventually("it listens", || {
         machine
             .read("state/hostler-server.log")
             .contains("listening on")
-    );
+    });
 
     let ended = machine.run(&["install", "server"]).with_code(0);
     assert!(
@@ -313,8 +313,11 @@ fn an_upgrade_in_place_and_an_uninstallation_leave_workloads_running() {
         };
         processes(is_work)
     };
-    let began = work();
-    assert_eq!(began.len(), 1);
+    let mut began = Vec::new();
+    eventually("it has become its program", || {
+        began = work();
+        began.len() == 1
+    });
     let agent = machine.pid("hostler-agent").unwrap();
     machine.told();
 
@@ -414,8 +417,10 @@ fn agents_of_other_contracts_are_services_under_their_own_names() {
             .read("etc/hostler/miaas-agent.env")
             .contains("CONTROL_PLANE_URL=http://127.0.0.1:9\n")
     );
-    let log = machine.read("state/miaas-agent.log");
-    assert!(log.contains("Starting MIaaS agent..."), "{log}");
+    eventually("it tells of its start", || {
+        let log = machine.read("state/miaas-agent.log");
+        log.contains("Starting MIaaS agent...")
+    });
     // Any port that is free.
     machine.write("etc/hostler/node-agent.yaml", "agent_port: 0\n");
     machine

@@ -1,5 +1,6 @@
 //! A machine that is installed on: a folder with the files and the tools that matter. Its `systemctl` is a double with a
-//! state: it knows only units that were loaded, runs what they say, and knows a service as active while that lives.
+//! state: it knows only units that were loaded, runs what they say, and knows a service as active while that lives. Its
+//! `start` comes back once the service has said something, or has ended.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,15 @@ start() {
     export HOSTLER_CONFIG="$state/$1.toml" HOSTLER_DATA_DIR="$root/var/lib/$(data "$1")"
     export SPOT_AGENT_ROOT="$root/opt/spot-agent" HOSTLER_DOCKER_SOCKET=/nonexistent/docker.sock HOME="$root"
     [ "$1" = spot-agent ] && export HOSTLER_DATA_DIR="$root/opt/spot-agent/data"
-    setsid sh -c "exec $root$(key "$1" ExecStart | sed "$here")" >> "$state/$1.log" 2>&1 < /dev/null &
+    log=$state/$1.log
+    : >> "$log"
+    said=$(wc -c < "$log")
+    setsid sh -c "exec $root$(key "$1" ExecStart | sed "$here")" >> "$log" 2>&1 < /dev/null &
     echo $! > "$state/$1.pid"
+    for look in $(seq 300); do
+        lives "$1" && [ "$(wc -c < "$log")" = "$said" ] || break
+        sleep 0.1
+    done
 }
 stop() {
     known "$1"

@@ -1,6 +1,6 @@
 //! The program called `miaas-agent`.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::Fleet;
 use crate::foreign::{Asked, Front, Plane, called, get, in_order};
-use crate::program::{Ended, Running, eventually, hostler, signal};
+use crate::program::{Ended, Running, eventually, free_port, hostler, signal};
 
 const REGISTER: &str = "POST /api/v1/nodes/register";
 const BEAT: &str = "POST /api/v1/nodes/n-1/heartbeat";
@@ -76,10 +76,7 @@ fn it_registers_and_beats_in_every_time_zone_and_ends_with_0() {
 #[test]
 fn it_waits_for_a_control_plane_that_comes_later() {
     let home = tempfile::tempdir().unwrap();
-    let addr = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = called("miaas-agent", home.path());
     command
         .env("CONTROL_PLANE_URL", format!("http://{addr}"))

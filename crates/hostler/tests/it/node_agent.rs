@@ -15,7 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 
 use crate::foreign::{called, get};
-use crate::program::{Ended, Running, eventually, hostler, signal};
+use crate::program::{Ended, Running, eventually, free_port, hostler, signal};
 
 /// What an orchestrator knows, and how often each node was heard.
 #[derive(Default)]
@@ -232,10 +232,7 @@ fn its_own_service_answers_at_the_address_that_it_registers() {
 #[test]
 fn it_waits_for_an_orchestrator_that_comes_later_and_keeps_the_id_it_made_up() {
     let home = tempfile::tempdir().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut away = Running::start(&mut agent(home.path(), free));
     away.line("Failed to connect to orchestrator");
     assert_eq!(away.terminate(), Some(0));

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::needs_docker::{docker, free_port, socket};
-use crate::program::{Ended, eventually, hostler};
+use crate::needs_docker::{docker, socket};
+use crate::program::{Ended, eventually, free_port, hostler};
 
 const AGENTS: [&str; 4] = ["miaas-agent", "node-agent", "persys-agent", "spot-agent"];
 
@@ -453,7 +453,8 @@ fn each_part_has_an_image_that_runs_alone() {
         assert_eq!(user, "10001:10001", "neither is root");
     }
     for container in [&agent, &other, &plane] {
-        docker(&["stop", container]);
+        // A busy machine may take longer than the ten seconds after which the engine kills.
+        docker(&["stop", "-t", "60", container]);
         assert_eq!(
             inspect("{{.State.ExitCode}}", container),
             "0",

@@ -1,10 +1,12 @@
 //! The program as a child: started with arguments, ended with the value, and its lines kept.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
 use hostler_kit::trust::{Anchors, ClientTls};
@@ -12,8 +14,12 @@ use rustix::process::{Pid, Signal};
 use tokio::runtime::Runtime;
 
 /// Generous: a busy machine is no failure.
-const LOOKS: u32 = 1_200;
+const LOOKS: u32 = 3_600;
 const LOOK: Duration = Duration::from_millis(50);
+/// How often a program that has ended is looked at for its last words.
+const LAST_LOOKS: u32 = 200;
+/// Ports that the kernel gives nobody who asks for any.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// How a command ended.
 #[derive(Debug)]
@@ -29,7 +35,12 @@ pub(crate) struct Running {
     lines: Arc<Mutex<Vec<String>>>,
     /// Those of stdout alone.
     data: Arc<Mutex<Vec<String>>>,
+    /// They read both streams, and may be behind what the child does.
+    readers: [JoinHandle<()>; 2],
 }
+
+/// Raises the flag when it goes, also with a test that fails: nobody who waits for that is left behind.
+pub(crate) struct Raises<'a>(pub(crate) &'a AtomicBool);
 
 /// The program with a clean environment, so that nothing of the machine's own configuration counts.
 pub(crate) fn hostler(home: &Path) -> Command {
@@ -47,14 +58,62 @@ pub(crate) fn hostler(home: &Path) -> Command {
 }
 
 /// Waits until it is so; the text says what was awaited.
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..LOOKS {
-        if is_so() {
-            return;
+pub(crate) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(comes(is_so), "never came: {what}");
+}
+
+/// Waits until it is so, and tells whether it came to that.
+pub(crate) fn comes(is_so: impl FnMut() -> bool) -> bool {
+    comes_within(LOOKS, is_so)
+}
+
+fn comes_within(looks: u32, mut is_so: impl FnMut() -> bool) -> bool {
+    (0..looks).any(|_| {
+        let is_so = is_so();
+        if !is_so {
+            sleep(LOOK);
         }
-        sleep(LOOK);
+        is_so
+    })
+}
+
+/// A port of loopback that nobody has now. It is none of those that the kernel gives to whoever asks for any, so that
+/// nobody is given it before it is used, or while a server that had it is away; and tests side by side begin elsewhere.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let room = u32::from(PORTS.end - PORTS.start);
+    loop {
+        let taken = u32::from(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let place = std::process::id().wrapping_mul(16).wrapping_add(taken) % room;
+        let port = PORTS.start + u16::try_from(place).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
-    panic!("never came: {what}");
+}
+
+/// What was said against nodes, of the events as JSON: that one is lost, or is suspect. That beats were late for some
+/// seconds is left out: so they are on a busy machine, whatever the program does.
+pub(crate) fn against_nodes(events: &str) -> Vec<String> {
+    let is_against = |line: &&str| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let message = event["message"].as_str().unwrap_or_default();
+        match event["kind"].as_str() {
+            Some("node-lost") => true,
+            Some("node-suspect") => seconds_without_a_beat(message).is_none_or(|it| it > 30.0),
+            _ => false,
+        }
+    };
+    events
+        .lines()
+        .filter(is_against)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn seconds_without_a_beat(message: &str) -> Option<f64> {
+    let (_, span) = message.split_once("no beat for ")?;
+    span.split(' ').next()?.parse().ok()
 }
 
 /// One request over plain HTTP: status line, headers and body as they came.
@@ -189,9 +248,16 @@ impl Running {
         let mut child = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let data = Arc::new(Mutex::new(Vec::new()));
-        keep(child.stdout.take().unwrap(), &[&lines, &data]);
-        keep(child.stderr.take().unwrap(), &[&lines]);
-        Self { child, lines, data }
+        let readers = [
+            keep(child.stdout.take().unwrap(), &[&lines, &data]),
+            keep(child.stderr.take().unwrap(), &[&lines]),
+        ];
+        Self {
+            child,
+            lines,
+            data,
+            readers,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -211,6 +277,8 @@ impl Running {
     /// The first line with this in it, once it is there.
     pub(crate) fn line(&mut self, part: &str) -> String {
         for _ in 0..LOOKS {
+            // Looked at first: what it said last counts as well.
+            let has_ended = self.child.try_wait().unwrap().is_some() && self.is_heard();
             let found = self
                 .lines
                 .lock()
@@ -221,11 +289,7 @@ impl Running {
             if let Some(line) = found {
                 return line;
             }
-            assert!(
-                self.child.try_wait().unwrap().is_none(),
-                "it ended without `{part}`:\n{}",
-                self.said()
-            );
+            assert!(!has_ended, "it ended without `{part}`:\n{}", self.said());
             sleep(LOOK);
         }
         panic!("it never said `{part}`:\n{}", self.said());
@@ -248,7 +312,20 @@ impl Running {
         eventually("the program ends", || {
             self.child.try_wait().unwrap().is_some()
         });
+        // Somebody whom it has started may hold its streams open.
+        comes_within(LAST_LOOKS, || self.is_heard());
         self.child.wait().unwrap().code()
+    }
+
+    /// Whether everything is read.
+    fn is_heard(&self) -> bool {
+        self.readers.iter().all(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Raises<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -259,7 +336,7 @@ impl Drop for Running {
     }
 }
 
-fn keep(stream: impl Read + Send + 'static, places: &[&Arc<Mutex<Vec<String>>>]) {
+fn keep(stream: impl Read + Send + 'static, places: &[&Arc<Mutex<Vec<String>>>]) -> JoinHandle<()> {
     let places: Vec<_> = places.iter().map(|place| Arc::clone(place)).collect();
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -267,5 +344,5 @@ fn keep(stream: impl Read + Send + 'static, places: &[&Arc<Mutex<Vec<String>>>])
                 .iter()
                 .for_each(|place| place.lock().unwrap().push(line.clone()));
         }
-    });
+    })
 }

@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::fleet::Fleet;
-use crate::needs_docker::{docker, free_port, page, socket};
-use crate::program::eventually;
+use crate::needs_docker::{docker, page, socket};
+use crate::program::{eventually, free_port};
 
 const IDLE: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
@@ -79,8 +79,10 @@ fn a_compose_project_is_applied_shown_by_service_followed_and_removed() {
     let spec = json!({"name": "shop", "compose": {"file": text}, "env": {"GREETING": "world"},
         "stop": {"grace_ms": 1000}});
     std::fs::write(&file, spec.to_string()).unwrap();
+    // The old compose program takes its time on a busy machine.
+    let words = ["apply", "--wait-timeout", "5m", "-f"];
     yard.fleet
-        .run(&["apply", "-f", file.to_str().unwrap()])
+        .run(&[&words[..], &[file.to_str().unwrap()]].concat())
         .with_code(0);
     let both = json!([{"name": "db", "state": "running"}, {"name": "web", "state": "running"}]);
     eventually("both services are shown", || yard.parts("shop") == both);
@@ -108,7 +110,9 @@ fn a_compose_project_is_applied_shown_by_service_followed_and_removed() {
     after.sort();
     assert_eq!(after, before, "no container was made anew");
     let ids = before.join(" ");
-    yard.fleet.run(&["rm", "-y", "shop"]).with_code(0);
+    yard.fleet
+        .run(&["rm", "-y", "--wait-timeout", "5m", "shop"])
+        .with_code(0);
     let left = docker(&["ps", "-aq", "--no-trunc"]);
     assert!(left.lines().all(|id| !ids.contains(id)), "{left}");
 }

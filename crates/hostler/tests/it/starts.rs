@@ -5,11 +5,13 @@ use std::path::Path;
 
 use crate::fleet::Fleet;
 use crate::foreign::get;
-use crate::program::{Ended, Running, eventually, hostler};
+use crate::program::{Ended, Running, eventually, free_port, hostler};
 
 fn up(home: &Path, words: &[&str]) -> Ended {
     let sockets = ["--docker-socket", "/nonexistent/docker.sock"];
+    // Root's usual directory is the machine's, and that of every test beside this one.
     hostler(home)
+        .env("HOSTLER_DATA_DIR", home.join("data"))
         .arg("up")
         .args(words)
         .args(sockets)
@@ -166,8 +168,8 @@ fn up_listens_beyond_loopback_once_it_is_allowed() {
     let mut command = hostler(home.path());
     // 127.0.0.1 with the flag: a test opens no port to other machines.
     command.args(["up", "--insecure", "--listen", "127.0.0.1:0"]);
-    command.args(["--docker-socket", "/nonexistent/docker.sock"]);
-    let mut up = Running::start(&mut command);
+    command.args(["--docker-socket", "/nonexistent/docker.sock", "--data-dir"]);
+    let mut up = Running::start(command.arg(home.path().join("data")));
     up.line("listening on http://127.0.0.1:");
     assert_eq!(up.terminate(), Some(0));
 }
@@ -233,13 +235,9 @@ fn a_server_is_configured_by_its_file() {
 #[test]
 fn no_server_at_the_address_ends_with_code_4() {
     let home = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
     let nowhere = home.path().join("nowhere");
     let mut command = hostler(home.path());
-    command.args(["ps", "--addr", &free.to_string()]);
+    command.args(["ps", "--addr", &format!("127.0.0.1:{}", free_port())]);
     is_clear(command.output().unwrap().into(), 4, "no server answers");
     // A small machine knows no authorities, which plain text does not need.
     command.envs([("SSL_CERT_FILE", &nowhere), ("SSL_CERT_DIR", &nowhere)]);

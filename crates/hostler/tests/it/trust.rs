@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::guarded::Guarded;
-use crate::program::{Ended, Running, eventually, hostler, plain, runtime, told};
+use crate::program::{Ended, Running, eventually, free_port, hostler, plain, runtime, told};
 
 #[test]
 fn from_nothing_to_a_fleet_with_login_takes_three_commands() {
@@ -390,16 +390,10 @@ fn a_fleet_without_login_gets_one_and_its_nodes_stay_who_they_are() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("server");
     let mut command = hostler(directory.path());
-    command.args([
-        "server",
-        "--insecure",
-        "--listen",
-        "127.0.0.1:0",
-        "--data-dir",
-    ]);
+    let listen = format!("127.0.0.1:{}", free_port());
+    command.args(["server", "--insecure", "--listen", &listen, "--data-dir"]);
     let mut server = Running::start(command.arg(&data));
-    let line = server.line("listening on http://");
-    let listen = line.rsplit("http://").next().unwrap().to_owned();
+    server.line("listening on http://");
     let mut fleet = Guarded {
         directory,
         listen,
@@ -482,7 +476,9 @@ fn refused_machines_are_one_line_of_the_log_for_each_address_and_each_a_line_of_
         let agent = fleet.agents.last_mut().unwrap();
         agent.line("(join-token-spent)");
     }
-    let said = fleet.server.as_ref().unwrap().said();
+    let server = fleet.server.as_mut().unwrap();
+    server.line("membership refused");
+    let said = server.said();
     assert_eq!(said.matches("membership refused").count(), 1, "{said}");
     let audited = || {
         let files = std::fs::read_dir(fleet.server_dir().join("audit")).unwrap();
@@ -531,11 +527,11 @@ fn a_node_that_has_told_no_key_is_claimed_only_with_a_token_that_names_it() {
     const OVERHEARD: &str = "an-identity-that-was-overheard";
     let directory = tempfile::tempdir().unwrap();
     let mut command = hostler(directory.path());
-    command.args(["server", "--insecure", "--listen", "127.0.0.1:0"]);
+    let listen = format!("127.0.0.1:{}", free_port());
+    command.args(["server", "--insecure", "--listen", &listen]);
     let data = directory.path().join("server");
     let mut server = Running::start(command.arg("--data-dir").arg(data));
-    let line = server.line("listening on http://");
-    let listen = line.rsplit("http://").next().unwrap().to_owned();
+    server.line("listening on http://");
     runtime().block_on(once_said_hello(&listen, OVERHEARD));
     assert_eq!(server.terminate(), Some(0));
     let mut fleet = Guarded {

@@ -35,14 +35,9 @@ fn the_demo_runs_shows_its_work_and_finds_it_again() {
     let mut first = home.up(&["--demo"]);
     first.line("no Docker engine answers at /nonexistent/docker.sock");
     first.line("the API is at http://127.0.0.1:");
-    let said = first.said();
-    for part in [
-        "demo-ticker: running on box",
-        "demo-ticker",
-        "1/1",
-        "tick 1",
-    ] {
-        assert!(said.contains(part), "`{part}` is missing:\n{said}");
+    // What is shown is on the other stream, which is read beside this one.
+    for part in ["demo-ticker: running on box", "1/1", "tick 1"] {
+        first.line(part);
     }
     assert_eq!(first.terminate(), Some(0));
 
