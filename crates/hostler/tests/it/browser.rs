@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
-use crate::chromium::Chromium;
+use crate::chromium::{Chromium, a_network_apart};
 use crate::guarded::Guarded;
 use crate::program::eventually;
 
@@ -380,8 +380,9 @@ fn a_revoked_token_ends_what_its_page_has(visit: &Visit) {
 }
 
 #[test]
-#[ignore = "needs chromium and chromedriver"]
+#[ignore = "needs root and chromium and chromedriver"]
 fn needs_chromium_a_browser_logs_in_and_no_page_but_our_own_acts_for_it() {
+    a_network_apart();
     let visit = Visit::begin();
     a_wrong_token_is_refused_with_words(&visit);
     let eve = issue(&visit.fleet, "eve");
