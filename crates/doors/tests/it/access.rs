@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hostler_control::fleet::{AccessVerb, JoinTokenOrder, TokenOrder, Verb};
-use hostler_control::{ControlConfig, Trust, TrustConfig};
+use hostler_control::{Trust, TrustConfig};
 use hostler_doors::{Access, Audit, Dialect, Listener, Opened, Parts, serve};
 use hostler_kit::trust::{Anchors, Bearer, ClientTls, Credentials, Invitation, secret};
 use hostler_kit::{Clock, Entropy as _, SystemClock, SystemEntropy};
@@ -23,7 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::server::{Answer, Server, spec, store};
+use crate::server::{Answer, DEADLINE, Server, calm, spec, store};
 
 /// A server with login, on a plain and on a secured port.
 pub(crate) struct Guarded {
@@ -64,7 +63,7 @@ impl Guarded {
         let trust = Trust::open(config, Arc::new(SystemClock::new())).unwrap();
         let (mut secured, mut alone) = (None, Vec::new());
         let audit = Audit::open(&dir.path().join("audit"), &clock).unwrap();
-        let server = Server::under(clock, ControlConfig::default(), &store(), |mut parts| {
+        let server = Server::under(clock, calm(), &store(), |mut parts| {
             parts.access =
                 Access::guarded_with(&parts.control, &trust, opened).audited(audit.clone());
             change(&mut parts, &dir);
@@ -582,7 +581,7 @@ pub(crate) async fn greet(channel: Channel, identity: &str) -> Result<String, St
     );
     let mut client = SessionClient::new(channel);
     let mut answers = client.control(messages).await.unwrap().into_inner();
-    let first = tokio::time::timeout(Duration::from_secs(20), answers.message());
+    let first = tokio::time::timeout(DEADLINE, answers.message());
     match first.await.unwrap().unwrap().unwrap().message.unwrap() {
         server_message::Message::Welcome(welcome) => Ok(welcome.node_id),
         server_message::Message::Refused(refused) => Err(refused.code),

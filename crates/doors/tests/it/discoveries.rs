@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use hostler_control::ControlConfig;
 use hostler_doors::Dialect;
 use hostler_wire::session::v1::{self, node_message, server_message};
 
-use crate::server::{Server, store};
+use crate::server::{Server, calm, store};
 use crate::session::{Node, hello};
 
 const WEB: &str = "name: web\ncontainer: {image: busybox}\n";
@@ -43,11 +42,7 @@ async fn join(server: &Server, kinds: &[(&str, bool)]) -> Node {
 #[tokio::test]
 async fn a_copy_waits_for_its_driver_and_is_placed_once_the_node_tells_of_it() {
     let store = store();
-    let over = || {
-        Server::of(ControlConfig::default(), &store, |parts| {
-            parts.router(Dialect::Hostler)
-        })
-    };
+    let over = || Server::of(calm(), &store, |parts| parts.router(Dialect::Hostler));
     let server = over().await;
     let node = join(&server, &[("process", true)]).await;
     server

@@ -197,7 +197,7 @@ pub(crate) fn opened(doors: &[(Contract, Auth)]) -> Opened {
 /// The head of the answer, and its text unless that is a stream.
 pub(crate) async fn ask(request: RequestBuilder) -> Answer {
     let response = request
-        .timeout(Duration::from_secs(30))
+        .timeout(Duration::from_secs(60))
         .send()
         .await
         .unwrap();

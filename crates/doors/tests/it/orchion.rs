@@ -87,13 +87,14 @@ async fn nodes(agent: &mut Agent) -> Vec<v1::Node> {
     list.into_inner().nodes
 }
 
-/// Leases that run out soon.
+/// Leases that run out soon, the first time. That silence teaches more patience, so that there is time to see what
+/// a beat after it brings, on a busy machine as well.
 pub(crate) fn hasty() -> ControlConfig {
     let mut config = ControlConfig::default();
     config.foreign.orchion.beat = Duration::from_millis(50);
     config.foreign.orchion.window = Duration::from_millis(400);
     config.foreign.orchion.suspect_after = Duration::from_millis(300);
-    config.foreign.orchion.most = Duration::from_millis(800);
+    config.foreign.orchion.most = Duration::from_secs(60);
     config
 }
 

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::persys_world::{Double, Fleet, Plane, container};
+use crate::persys_world::{Double, Fleet, Plane, container, until};
 
 async fn get(plane: &Plane, path: &str) -> (u16, String) {
     let url = format!("http://{}{path}", plane.figures);
@@ -22,8 +22,14 @@ async fn the_names_are_persys_and_the_figures_are_ours() {
     plane.register("node-1", &agent.endpoint()).await;
     plane.apply("web", "", container("busybox:1")).await;
     plane.until_status("web", "Running").await;
-    let (status, text) = get(&plane, "/metrics").await;
-    assert_eq!(status, 200);
+    // A look may see it run before the step that made it run has ended and is counted.
+    let step = r#"{action="ReapplyRunning",success="true"}"#;
+    let text = until(step, || async {
+        let (status, text) = get(&plane, "/metrics").await;
+        assert_eq!(status, 200);
+        text.contains(step).then_some(text)
+    })
+    .await;
     let line = |name: &str| {
         let found = text.lines().find(|it| it.starts_with(name));
         found.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()

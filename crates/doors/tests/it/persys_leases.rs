@@ -86,7 +86,7 @@ async fn a_node_that_is_dialled_but_does_not_beat_is_lost_all_the_same() {
 async fn a_lost_node_is_not_revived_by_being_dialled() {
     let plane = Fleet::hasty().start().await;
     let gone = Double::start().await.stop().await;
-    plane.register("node-1", &gone.0.to_string()).await;
+    plane.register("node-1", &gone.addr.to_string()).await;
     let count = |kind: EventKind| {
         let (events, _) = plane.control.events(None, 100);
         events.iter().filter(|it| it.kind == kind).count()

@@ -27,6 +27,7 @@ use hostler_wire::persys::control::{
     WorkloadView, workload_spec::Workload,
 };
 use prost::Message as _;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -362,20 +363,31 @@ pub(crate) struct Memory {
 pub(crate) struct Double {
     pub(crate) addr: SocketAddr,
     memory: Arc<Mutex<Memory>>,
+    place: TcpSocket,
     tasks: Tasks,
+}
+
+/// An agent whose server was taken away.
+pub(crate) struct Gone {
+    pub(crate) addr: SocketAddr,
+    memory: Arc<Mutex<Memory>>,
+    /// Bound to the address and deaf, so that nobody else is given its port meanwhile.
+    place: TcpSocket,
 }
 
 struct Served(Arc<Mutex<Memory>>);
 
 impl Double {
     pub(crate) async fn start() -> Self {
-        let any = ([127, 0, 0, 1], 0).into();
-        Self::over(Arc::default(), any).await
+        let place = TcpSocket::new_v4().unwrap();
+        place.set_reuseaddr(true).unwrap();
+        place.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self::over(Arc::default(), place).await
     }
 
-    async fn over(memory: Arc<Mutex<Memory>>, addr: SocketAddr) -> Self {
-        let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
-        let addr = listener.local_addr().unwrap();
+    async fn over(memory: Arc<Mutex<Memory>>, place: TcpSocket) -> Self {
+        let addr = place.local_addr().unwrap();
+        let listener = TcpListener::bind(addr).await.unwrap();
         let tasks = Tasks::new();
         let stop = tasks.token().clone();
         let service = AgentServiceServer::new(Served(Arc::clone(&memory)));
@@ -392,6 +404,7 @@ impl Double {
         Self {
             addr,
             memory,
+            place,
             tasks,
         }
     }
@@ -445,14 +458,18 @@ impl Double {
     }
 
     /// Takes the server away; answers where it was and what it knows.
-    pub(crate) async fn stop(self) -> (SocketAddr, Arc<Mutex<Memory>>) {
+    pub(crate) async fn stop(self) -> Gone {
         self.tasks.shut_down(DEADLINE).await.unwrap();
-        (self.addr, self.memory)
+        Gone {
+            addr: self.addr,
+            memory: self.memory,
+            place: self.place,
+        }
     }
 
     /// The same agent again, at the same address.
-    pub(crate) async fn again((addr, memory): (SocketAddr, Arc<Mutex<Memory>>)) -> Self {
-        Self::over(memory, addr).await
+    pub(crate) async fn again(gone: Gone) -> Self {
+        Self::over(gone.memory, gone.place).await
     }
 
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Self) -> bool) {

@@ -31,7 +31,7 @@ use crate::server::{Server, store};
 
 const V1: &str = "grpc.reflection.v1.ServerReflection";
 const V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Messages as their bytes, so that any method can be called.
 #[derive(Debug, Clone, Copy, Default)]

@@ -11,7 +11,7 @@ use hostler_wire::session::v1::{self, server_message};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use crate::server::{Server, calm};
 use crate::session::Node;
 
 const CANARY: &str = "canary-b5a1c3";
@@ -21,7 +21,7 @@ async fn start() -> Server {
     hostler_wire::client::Client::new("http://127.0.0.1:1", None).expect("a client");
     Server::with(ControlConfig {
         secrets: Some(Arc::new(Keyring::in_memory(&SystemEntropy))),
-        ..ControlConfig::default()
+        ..calm()
     })
     .await
 }

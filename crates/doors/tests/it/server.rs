@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hostler_control::fake::{FakeMachine, FakeNode};
+use hostler_control::fleet::LeaseRules;
 use hostler_control::{Control, ControlConfig, Parts};
 use hostler_doors::{Dialect, Listener, serve};
 use hostler_kit::{Clock, Entropy, SystemClock, SystemEntropy, Tasks};
@@ -14,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 /// How long a condition may take to come true.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     pub control: Control,
@@ -33,7 +34,7 @@ pub(crate) struct Answer {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::with(ControlConfig::default()).await
+        Self::with(calm()).await
     }
 
     pub(crate) async fn with(config: ControlConfig) -> Self {
@@ -170,6 +171,21 @@ pub(crate) fn http() -> reqwest::ClientBuilder {
     // A second try leaves the first one's in place.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
+}
+
+/// As a server is by default, but with leases that outlast every test: nodes here beat only when their test says
+/// so, and on a busy machine a test may last longer than they would be believed.
+pub(crate) fn calm() -> ControlConfig {
+    let window = DEADLINE * 10;
+    ControlConfig {
+        lease: LeaseRules {
+            window,
+            suspect_after: window / 2,
+            most: window,
+            ..LeaseRules::default()
+        },
+        ..ControlConfig::default()
+    }
 }
 
 /// A store in memory.

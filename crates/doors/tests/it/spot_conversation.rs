@@ -21,7 +21,7 @@ impl Caller {
     fn raw(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(&self.addr).expect("the program listens");
         stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
+            .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("a timeout");
         let length = body.len();
         let text = format!(

@@ -1,7 +1,6 @@
 //! A control plane that ends and comes back: what agents and clients were told still holds.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hostler_control::{Control, ControlConfig, Parts};
 use hostler_doors::{Dialect, Listener, Parts as Doors, serve};
@@ -79,7 +78,7 @@ impl Plane {
 
     async fn stop(self) {
         self.tasks
-            .shut_down(Duration::from_secs(30))
+            .shut_down(DEADLINE)
             .await
             .expect("every task ends");
     }

@@ -39,7 +39,8 @@ async fn a_second_session_ends_the_first_unless_it_is_another_machine() {
 
 #[tokio::test]
 async fn an_agent_that_takes_its_leave_is_suspected_only_once_its_beats_are_late() {
-    let server = Server::start().await;
+    // With leases as they are, which run out.
+    let server = Server::with(ControlConfig::default()).await;
     let (mut node, _) = Node::join(&server, "box").await;
     node.intent(&mut HashMap::new(), |_, whole| whole).await;
     node.say(node_message::Message::Leave(v1::Leave {})).await;
