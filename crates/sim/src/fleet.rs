@@ -20,6 +20,7 @@ use crate::checks::{Checks, Standing, unsettled};
 use crate::client::Client;
 use crate::clock::Timeline;
 use crate::node::Node;
+use crate::pace::Pace;
 use crate::panics;
 use crate::report::{Outcome, Violation};
 use crate::scenario::{CommitFault, NODES, Scenario, Step, Way};
@@ -55,6 +56,7 @@ pub fn run(seed: u64) -> std::io::Result<Outcome> {
     };
     Ok(Outcome {
         seed,
+        was_starved: fleet.pace.was_starved(),
         trace: fleet.trace,
         settled_in,
         violation,
@@ -70,6 +72,7 @@ struct Fleet {
     checks: Checks,
     troubles: Vec<Trouble>,
     running: Vec<BTreeSet<UnitId>>,
+    pace: Pace,
     /// The last event in the trace.
     event: u64,
     trace: Vec<String>,
@@ -115,6 +118,7 @@ impl Fleet {
             troubles: vec![Trouble::default(); nodes.len()],
             running: vec![BTreeSet::new(); nodes.len()],
             nodes,
+            pace: Pace::new(),
             event: 0,
             trace: Vec::new(),
         }
@@ -268,6 +272,7 @@ impl Fleet {
         }
         let now = self.now();
         self.timeline.set(now);
+        self.pace.tick(now);
         for line in self.client.hear(self.server.take_answers(), now)? {
             self.note(&line);
         }

@@ -15,8 +15,8 @@
 //!
 //! One seed gives one history: time comes from the simulation, randomness from the seed, and no thread,
 //! no hash order and no unordered choice is on the way. `docs/decisions/0010-simulation.md` says how that
-//! is kept. What can fail is the fleet under test; a failing seed is replayed with
-//! `cargo run -p hostler-sim -- --seed N`.
+//! is kept, and `pace` what a machine that is too busy lets in. What can fail is the fleet under test; a failing
+//! seed is replayed with `cargo run -p hostler-sim -- --seed N`.
 
 mod checks;
 mod client;
@@ -24,6 +24,7 @@ mod clock;
 mod fleet;
 mod network;
 mod node;
+mod pace;
 mod panics;
 mod report;
 mod scenario;

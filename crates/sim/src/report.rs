@@ -11,6 +11,8 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// How long the fleet needed to settle after everything was healed.
     pub settled_in: Duration,
+    /// The machine was so busy that real time may have come in: the history may differ from another of the seed.
+    pub was_starved: bool,
     pub violation: Option<Violation>,
 }
 

@@ -7,10 +7,12 @@
 
 mod orchion;
 
-use hostler_sim::{Flavour, Scenario, run};
+use hostler_sim::{Flavour, Outcome, Scenario, run};
 
 /// Seeds of a short run.
 const SEEDS: u64 = 20;
+/// How often two histories may differ while the machine is too busy to keep real time out of them.
+const FURTHER_TRIES: u32 = 5;
 
 fn seeds() -> u64 {
     #[expect(
@@ -42,10 +44,24 @@ fn every_odd_seed_holds() {
     all_hold((1..seeds()).step_by(2));
 }
 
+/// Two histories of one seed; those that differ although both had all the time they needed come as they are.
+fn two_histories(seed: u64) -> (Outcome, Outcome) {
+    let both = || (run(seed).unwrap(), run(seed).unwrap());
+    let (mut first, mut second) = both();
+    for _ in 0..FURTHER_TRIES {
+        let was_starved = first.was_starved || second.was_starved;
+        if first.trace == second.trace || !was_starved {
+            break;
+        }
+        (first, second) = both();
+    }
+    (first, second)
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in [0, 1, 2, 4] {
-        let (first, second) = (run(seed).unwrap(), run(seed).unwrap());
+        let (first, second) = two_histories(seed);
         let differing = first
             .trace
             .iter()
