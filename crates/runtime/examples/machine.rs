@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let (off, pressed) = mpsc::channel();
     std::thread::spawn(move || serve(&listener, &sender, &off));
     // No guest is so quick that its end comes before QEMU is asked for the first time.
-    let _ = asked.recv_timeout(Duration::from_secs(10));
+    let _ = asked.recv_timeout(Duration::from_secs(60));
     let mut text = String::new();
     for said in of("hostler.say=").unwrap_or_default().split(',') {
         if !said.is_empty() {

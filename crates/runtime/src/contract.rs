@@ -19,8 +19,8 @@ use crate::{
     TerminalSize, Unit,
 };
 
-/// Long enough for the slowest machine; nothing waits this long when all is well.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for the slowest machine, and for a guest that boots on it; nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(180);
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// A driver under test and the machine behind it.
@@ -266,7 +266,7 @@ async fn begun(subject: &Subject, runtime: &dyn Runtime, behaviour: &Behaviour) 
     spec.stop.grace_ms = if matches!(behaviour, Behaviour::Stubborn) {
         300
     } else {
-        30_000
+        120_000
     };
     let unit = unit(spec);
     runtime.prepare(&unit, &quiet).await.expect("prepare");

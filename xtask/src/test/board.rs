@@ -83,6 +83,7 @@ fn fetch(folder: &Path, place: &Path) -> Result<()> {
         format!("Dir::Cache={kept}/cache"),
         // Nothing of that family is installed.
         "Dir::State::status=/dev/null".to_owned(),
+        "Acquire::Retries=3".to_owned(),
     ];
     let apt: Vec<String> = settings
         .into_iter()

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::{image, provision};
 
 /// An engine starts within seconds; a loaded machine may need longer.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Its containers are asked to stop first.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);

@@ -106,7 +106,7 @@ pub(super) fn fetch(packages: &[&str], apt: &[String], place: &Path) -> Result<(
     fs::create_dir_all(&beside)?;
     run(Command::new("apt-get")
         .args(apt)
-        .arg("download")
+        .args(["-o", "Acquire::Retries=3", "download"])
         .args(packages)
         .current_dir(&beside))?;
     let content = beside.join("content");

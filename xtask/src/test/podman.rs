@@ -15,7 +15,7 @@ use super::engine::{request, unmount_below};
 use super::{image, provision};
 
 /// The service starts within a second; a loaded machine may need longer.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 /// It only has to close its connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often its socket is tried and its end is looked for.

@@ -131,7 +131,7 @@ fn install(packages: &[&str]) -> Result<()> {
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
     let output = Command::new("apt-get")
-        .args(["-o", "DPkg::Lock::Timeout=120"])
+        .args(["-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())

@@ -314,10 +314,11 @@ mod tests {
         let world = running(Kind::Process, silent, port).await;
         world.refused("no answer within 50 ms").await;
         drop(listener);
+        let world = running(Kind::Process, http("/"), port).await;
         world.refused(&format!("port {port}")).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_command_is_well_when_it_ends_with_0_and_its_words_are_kept() {
         let check = HealthSpec {
             command: vec!["probe".to_owned()],

@@ -347,7 +347,7 @@ async fn a_failing_tool_is_told_with_its_words_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_server_that_hangs_hangs_nobody() {
-    let tools = Recorded::new();
+    let tools = Recorded::hasty();
     let data = volume("data", Form::Directory, Some(1 << 20));
     for (driver, program) in [(tools.nfs(), "mount"), (tools.ceph(), "rbd")] {
         driver.provision(&data, &claim(1)).await.unwrap();

@@ -291,7 +291,8 @@ mod tests {
         let note = place.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; wait", note.display());
         let tools = Tools {
-            patience: Duration::from_secs(1),
+            // Long enough to write the number down on a busy machine.
+            patience: Duration::from_secs(5),
             ..Tools::default()
         };
         let error = tools.run(&shell(&script)).await.unwrap_err();

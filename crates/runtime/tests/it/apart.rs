@@ -8,7 +8,7 @@ use hostler_model::spec::{
 };
 use hostler_runtime::{FoundState, Runtime as _, contract};
 
-use crate::{Home, lines, quiet, shell, started};
+use crate::{Home, lines, quiet, shell, started, until};
 
 fn with(script: &str, change: impl FnOnce(&mut ProcessSpec)) -> WorkloadSpec {
     let mut spec = shell(script);
@@ -86,8 +86,11 @@ async fn what_holds_for_the_process_does_not_hold_for_its_shim() {
     let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
     let children: Vec<&str> = children.split_whitespace().collect();
     assert_eq!(children.len(), 1, "the launcher became the program");
-    let program = std::fs::read_to_string(format!("/proc/{}/comm", children[0])).unwrap();
-    assert_eq!(program.trim(), "sleep");
+    let program = format!("/proc/{}/comm", children[0]);
+    until("the shell became the program", async || {
+        std::fs::read_to_string(&program).unwrap().trim() == "sleep"
+    })
+    .await;
 }
 
 #[tokio::test]

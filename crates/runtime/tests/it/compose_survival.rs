@@ -1,7 +1,6 @@
 //! State × failure for the compose driver: who may die, and what is found afterwards.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hostler_kit::{Clock as _, SystemClock};
 use hostler_model::{Exit, UnitId};
@@ -9,10 +8,10 @@ use hostler_runtime::compose::Programs;
 use hostler_runtime::{Data, FoundState, LogQuery, Runtime as _, RuntimeError, contract};
 
 use crate::compose::{
-    IDLE, Yard, docker, driver, old_program, parts, prepared, service, services, started,
+    IDLE, Yard, docker, driver, old_program, parts, patient, prepared, service, services, started,
 };
 use crate::container::OwnEngine;
-use crate::{is_alive, is_running, quiet, until};
+use crate::{PATIENCE, is_alive, is_running, quiet, until};
 
 /// A compose program that does the script's bidding with its words, which are in `$@`.
 fn program(dir: &Path, script: &str) -> Programs {
@@ -50,7 +49,7 @@ async fn a_project_outlives_its_agent_and_is_adopted() {
             driver.changed().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), ended)
+    tokio::time::timeout(PATIENCE, ended)
         .await
         .expect("the end wakes");
 }
@@ -60,11 +59,8 @@ async fn a_project_outlives_its_agent_and_is_adopted() {
 async fn lost_records_of_the_driver_lose_no_project() {
     let yard = Yard::new();
     let web = format!("echo hello; {IDLE}");
-    let unit = started(
-        &yard.driver(),
-        services(&[service("db", IDLE, ""), service("web", &web, "")]),
-    )
-    .await;
+    let spec = services(&[service("db", IDLE, ""), service("web", &web, "")]);
+    let unit = started(&yard.driver(), patient(spec)).await;
     for entry in std::fs::read_dir(yard.dir.path()).unwrap() {
         std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }
@@ -266,7 +262,7 @@ async fn an_engine_that_dies_is_down_and_its_projects_are_adopted_when_it_is_bac
             driver.changed().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waking)
+    tokio::time::timeout(PATIENCE, waking)
         .await
         .expect("its return wakes");
     let found = contract::find(&driver, unit.id).await.unwrap();

@@ -15,7 +15,7 @@ use hostler_runtime::contract::{self, Behaviour};
 use hostler_runtime::{Data, FoundState, LogQuery, NativeVerdict, Run, Runtime as _, RuntimeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{is_alive, is_running, quiet, started, until};
+use crate::{PATIENCE, free_port, is_alive, is_running, quiet, started, until};
 
 /// An owner of its own on the engine; its containers are removed when the test is over.
 pub(crate) struct Yard {
@@ -212,12 +212,7 @@ async fn a_container_is_measured_in_full_and_counted_among_all_that_run() {
 async fn a_published_port_answers_on_the_node_and_a_taken_one_is_named() {
     let yard = Yard::new();
     let driver = yard.driver();
-    // The kernel's free port, given back for the engine to take.
-    let port = std::net::TcpListener::bind("0.0.0.0:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let mut spec = busybox("mkdir /www; echo hello > /www/index.html; httpd -f -p 8000 -h /www");
     let protocol = Protocol::Tcp;
     spec.ports = vec![PortMapping {
@@ -280,7 +275,7 @@ async fn a_container_that_somebody_else_removed_is_gone_and_can_be_made_again() 
             driver.changed().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waking)
+    tokio::time::timeout(PATIENCE, waking)
         .await
         .expect("the removal wakes");
     assert!(matches!(
@@ -507,7 +502,7 @@ async fn an_engine_that_dies_is_down_and_what_it_ran_is_adopted_when_it_is_back(
             driver.changed().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waking)
+    tokio::time::timeout(PATIENCE, waking)
         .await
         .expect("its return wakes");
     let found = contract::find(&driver, unit.id).await.unwrap();

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostler_kit::{SystemClock, Tasks};
+use hostler_kit::{Entropy as _, SystemClock, SystemEntropy, Tasks};
 use hostler_model::UnitId;
 use hostler_model::spec::WorkloadSpec;
 use hostler_runtime::process::{ProcessConfig, ProcessRuntime, ShimCommand};
@@ -149,6 +149,9 @@ pub(crate) async fn lines(runtime: &dyn Runtime, id: UnitId, count: usize) -> Ve
     contract::texts(runtime, id, &LogQuery::default(), count).await
 }
 
+/// Long enough for a guest or an engine on a busy machine; nothing waits this long when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Looks until it is so.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let looking = async {
@@ -156,9 +159,25 @@ pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), looking)
+    tokio::time::timeout(PATIENCE, looking)
         .await
         .unwrap_or_else(|_| panic!("never came true: {what}"));
+}
+
+/// A port that nobody has now. It is none of those that the kernel gives away by itself, so that no connection of
+/// another test takes it before it is used.
+pub(crate) fn free_port() -> u16 {
+    const GIVEN_AWAY_FROM: u16 = 32_768;
+    let is_free = |port: &u16| {
+        let tcp = std::net::TcpListener::bind(("0.0.0.0", *port));
+        let udp = std::net::UdpSocket::bind(("0.0.0.0", *port));
+        tcp.is_ok() && udp.is_ok()
+    };
+    let drawn = (0..1000).map(|_| u16::try_from(SystemEntropy.next_u64() % 12_000).unwrap());
+    drawn
+        .map(|offset| GIVEN_AWAY_FROM - 1 - offset)
+        .find(is_free)
+        .expect("a port is free")
 }
 
 /// Whether a process of that number runs (a zombie does not).

@@ -1,11 +1,14 @@
 //! Every key of a container's section, as a real engine understood it.
 
+use hostler_model::Exit;
 use hostler_model::spec::{ContainerSpec, WorkloadSpec, parse_one};
-use hostler_runtime::contract;
-use hostler_runtime::{Data, LogQuery, NativeVerdict, Runtime as _, RuntimeError, Unit};
+use hostler_runtime::{
+    Data, ExecCommand, LogQuery, NativeVerdict, Runtime as _, RuntimeError, Unit,
+};
+use hostler_runtime::{contract, exec};
 
 use crate::container::Yard;
-use crate::{quiet, started, until};
+use crate::{PATIENCE, quiet, started, until};
 
 /// A container with these keys that says what the script says and stays.
 fn with(keys: &str, script: &str) -> WorkloadSpec {
@@ -193,8 +196,13 @@ async fn the_engines_own_check_of_a_container_is_told() {
     let yard = Yard::new();
     let driver = yard.driver();
     let keys = "healthcheck: {command: [test, -e, /tmp/well], interval_ms: 200, retries: 1}";
-    let script = "sleep 2; touch /tmp/well; sleep 2; rm /tmp/well";
-    let unit = started(&driver, with(keys, script)).await;
+    let unit = started(&driver, with(keys, "true")).await;
+    let inside = async |words: &[&str]| {
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        let command = ExecCommand::new(words);
+        let done = exec::run(driver.exec().unwrap(), unit.id, &command, (PATIENCE, 64)).await;
+        assert_eq!(done.unwrap().exit, Exit::Code(0), "{command:?}");
+    };
     let verdict = async |unit: &Unit| {
         let health = driver.native_health().unwrap();
         health.native_verdict(unit.id).await.unwrap()
@@ -204,10 +212,12 @@ async fn the_engines_own_check_of_a_container_is_told() {
         is_unhealthy(verdict(&unit).await)
     })
     .await;
+    inside(&["touch", "/tmp/well"]).await;
     until("it is well", async || {
         verdict(&unit).await == NativeVerdict::Healthy
     })
     .await;
+    inside(&["rm", "/tmp/well"]).await;
     until("it is not well again", async || {
         is_unhealthy(verdict(&unit).await)
     })

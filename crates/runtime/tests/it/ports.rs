@@ -6,7 +6,7 @@ use hostler_runtime::contract;
 use hostler_runtime::{Data, FoundState, Runtime as _, RuntimeError};
 
 use crate::container::{Yard, busybox};
-use crate::quiet;
+use crate::{free_port, quiet};
 
 fn publishing(port: u16, protocol: Protocol) -> WorkloadSpec {
     let mut spec = busybox("sleep 1000");
@@ -52,11 +52,11 @@ async fn in_vain_then_well(yard: &Yard, spec: WorkloadSpec, give_back: impl FnOn
 #[ignore = "needs docker"]
 async fn a_port_on_which_a_program_of_the_node_listens_is_named_and_tried_again() {
     let yard = Yard::new();
-    let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = tcp.local_addr().unwrap().port();
+    let port = free_port();
+    let tcp = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
     in_vain_then_well(&yard, publishing(port, Protocol::Tcp), move || drop(tcp)).await;
-    let udp = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    let port = udp.local_addr().unwrap().port();
+    let port = free_port();
+    let udp = std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap();
     in_vain_then_well(&yard, publishing(port, Protocol::Udp), move || drop(udp)).await;
 }
 
@@ -64,9 +64,7 @@ async fn a_port_on_which_a_program_of_the_node_listens_is_named_and_tried_again(
 #[ignore = "needs docker"]
 async fn a_port_that_a_container_of_somebody_else_holds_is_named_and_tried_again() {
     let yard = Yard::new();
-    let free = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     let publish = format!("{port}:9");
     let run = [
         "run",

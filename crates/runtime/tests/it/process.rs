@@ -8,6 +8,7 @@ use hostler_model::Exit;
 use hostler_runtime::contract::{self, Behaviour};
 use hostler_runtime::{LogQuery, Runtime as _, Stream};
 
+use crate::rounds::marked;
 use crate::{Home, driver, is_alive, is_running, lines, quiet, shell, started, until};
 
 #[tokio::test]
@@ -72,8 +73,8 @@ async fn the_unit_ends_with_its_main_process_and_leaves_nothing_behind() {
     let home = Home::new();
     let driver = home.driver();
     // One child stays in the group, one leaves group and session and forgets its parent.
-    let script =
-        "sleep 1000 & echo $!; setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.3; exit 3";
+    let script = "sleep 1000 & echo $!; setsid sh -c 'echo $$; touch up; exec sleep 1000' & \
+                  while [ ! -e up ]; do sleep 0.05; done; exit 3";
     let unit = started(&driver, shell(script)).await;
     assert_eq!(contract::ended(&driver, unit.id).await, Exit::Code(3));
     let pids: Vec<i32> = lines(&driver, unit.id, 2)
@@ -182,7 +183,7 @@ async fn a_running_unit_is_measured() {
 async fn a_command_has_the_units_environment_and_directory_and_dies_when_nobody_waits() {
     let home = Home::new();
     let driver = home.driver();
-    let mut spec = shell("sleep 600");
+    let mut spec = shell("exec sleep 600");
     spec.env.insert("COLOUR".to_owned(), "green".to_owned());
     let unit = started(&driver, spec).await;
     let run = async |words: &[&str], limit: u64| {
@@ -203,9 +204,10 @@ async fn a_command_has_the_units_environment_and_directory_and_dies_when_nobody_
     let said = String::from_utf8(missing.output).unwrap();
     assert!(said.contains("no-such-program"), "{said}");
 
-    let mark = home.dir().join("mark");
-    let script = format!("(sleep 2; touch {}) & sleep 600", mark.display());
-    assert_eq!(run(&["sh", "-c", &script], 300).await.exit, Exit::TimedOut);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!mark.exists(), "the group of the command was killed");
+    let endless = run(&["sh", "-c", "sleep 600 & sleep 600"], 300).await;
+    assert_eq!(endless.exit, Exit::TimedOut);
+    until("the group of the command is killed", async || {
+        marked(unit.id).len() == 1
+    })
+    .await;
 }

@@ -14,7 +14,7 @@ use crate::engine::{FakeEngine, Pulling};
 use crate::{quiet, until};
 
 /// Soon over for a test, and long for a machine that talks to itself.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_millis(2500);
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -62,7 +62,7 @@ async fn a_pull_that_goes_silent_ends_as_an_image_that_is_not_to_be_had_and_can_
         engine.set_pulling(pulling);
         let error = yard.driver.prepare(&unit, &quiet).await.unwrap_err();
         assert_eq!(error.code(), "image-unavailable", "{error}");
-        assert!(error.to_string().contains("for 0.5 s"), "{error}");
+        assert!(error.to_string().contains("for 2.5 s"), "{error}");
         until("the engine is rid of it", async || {
             engine.state().pulls_under_way == 0
         })
@@ -182,7 +182,7 @@ async fn a_registry_that_stalls_ends_the_pull_of_a_real_engine() {
     let error = yard.driver.prepare(&unit, &quiet).await.unwrap_err();
     assert_eq!(error.code(), "image-unavailable", "{error}");
     assert!(
-        error.to_string().contains("nothing of it came for 0.5 s"),
+        error.to_string().contains("nothing of it came for 2.5 s"),
         "{error}"
     );
     yard.driver.remove(unit.id, Data::Delete).await.unwrap();

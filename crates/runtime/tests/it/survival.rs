@@ -218,17 +218,16 @@ async fn a_singleton_stops_by_itself_when_nobody_extends_its_span() {
     let home = Home::new();
     let mut spec = shell("exec sleep 1000");
     spec.disconnect.policy = DisconnectPolicy::Singleton;
-    spec.disconnect.stop_after_ms = 1000;
+    // Long enough for the extension of the first, which begins its span before the other does.
+    spec.disconnect.stop_after_ms = 5000;
     let driver = home.driver();
-    let (kept, left) = (
-        started(&driver, spec.clone()).await,
-        started(&driver, spec).await,
-    );
+    let kept = started(&driver, spec.clone()).await;
     let fencing = driver.fencing().unwrap();
     fencing
         .extend(kept.id, Duration::from_secs(3600))
         .await
         .unwrap();
+    let left = started(&driver, spec).await;
     let shim = home.shim_pid(left.id, 1);
     drop(driver);
     until("the shim stopped it without any agent", async || {
@@ -272,17 +271,22 @@ async fn a_unit_that_cannot_be_read_does_not_hide_the_others() {
 async fn a_stop_goes_on_without_the_agent_that_asked_for_it() {
     let home = Home::new();
     let driver = home.driver();
-    let mut spec = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
-    spec.stop.grace_ms = 500;
+    let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut spec = shell(script);
+    spec.stop.grace_ms = 5000;
     let unit = started(&driver, spec).await;
     lines(&driver, unit.id, 1).await;
     let shim = home.shim_pid(unit.id, 1);
-    let asked = tokio::time::timeout(Duration::from_millis(200), driver.stop(unit.id)).await;
+    let is_asked = async || {
+        let said = lines(&driver, unit.id, 1).await;
+        said.iter().any(|line| line == "asked")
+    };
+    tokio::select! {
+        stopped = driver.stop(unit.id) => panic!("it ended: {stopped:?}"),
+        () = until("it is asked to stop", is_asked) => {}
+    }
+    // The agent went away in the middle of the stop.
     drop(driver);
-    assert!(
-        asked.is_err(),
-        "the agent went away in the middle of the stop"
-    );
     until("the shim stopped it alone", async || !is_alive(shim)).await;
     let found = contract::find(&home.driver(), unit.id).await.unwrap();
     assert!(

@@ -17,7 +17,7 @@ use hostler_runtime::vm::{Power, VmConfig, VmRuntime, VmSettings};
 use hostler_runtime::{Data, FoundState, LeftoverKind, LogQuery, Run, Runtime, RuntimeError, Unit};
 
 use crate::rounds::files;
-use crate::{example, is_running, lines, quiet, started, until};
+use crate::{example, free_port, is_running, lines, quiet, started, until};
 
 /// Where `cargo xtask test` has put a kernel and the small system that goes with it.
 const MACHINE: &str = "HOSTLER_TEST_MACHINE";
@@ -447,15 +447,10 @@ fn furnished(lab: &Lab, port: u16) -> WorkloadSpec {
     spec
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// What the guest's web server says, if it does.
 fn fetched(server: (&str, u16)) -> Option<String> {
     use std::net::ToSocketAddrs as _;
-    let patience = Duration::from_secs(5);
+    let patience = Duration::from_secs(20);
     let server = server.to_socket_addrs().ok()?.next()?;
     let mut stream = TcpStream::connect_timeout(&server, patience).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;

@@ -249,7 +249,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let kept = tokio::time::timeout(Duration::from_secs(30), kept).await;
+        let kept = tokio::time::timeout(Duration::from_secs(60), kept).await;
         assert_eq!(kept, Ok(()), "it is on disk and nobody knows");
     }
 

@@ -109,12 +109,24 @@ esac
 /// The tools and what they keep.
 pub(super) struct Recorded {
     home: tempfile::TempDir,
+    /// How long a tool may take.
+    patience: Duration,
 }
 
 impl Recorded {
+    /// Whose tools are given up soon.
+    pub(super) fn hasty() -> Self {
+        let patience = Duration::from_secs(5);
+        Self {
+            patience,
+            ..Self::new()
+        }
+    }
+
     pub(super) fn new() -> Self {
         let recorded = Self {
             home: tempfile::tempdir().unwrap(),
+            patience: Tools::default().patience,
         };
         let bin = recorded.path("bin");
         for dir in [
@@ -156,7 +168,7 @@ impl Recorded {
         Tools {
             path,
             mounts: self.path("mounts"),
-            patience: Duration::from_secs(3),
+            patience: self.patience,
         }
     }
 
