@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -37,11 +38,9 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let span = tracing::debug_span!("task", name);
-        let watched = async move {
-            let ended = Panics { name, armed: true };
-            task.await;
-            ended.disarm();
-        };
+        let ended = Panics { name, armed: true };
+        // No block that awaits it: such a block has room for the task twice.
+        let watched = task.map(move |()| ended.disarm());
         self.tracker.spawn(watched.instrument(span));
     }
 

@@ -18,11 +18,13 @@ mod sniff;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures::FutureExt as _;
 use hostler_kit::trust::{Print, Secured, ServerTls};
 use hostler_kit::{Hold, Tasks};
 use http::Request;
@@ -278,7 +280,7 @@ pub async fn serve_through<A: Accept>(
 ) {
     let crowd = source.crowd();
     let permits = Arc::new(Semaphore::new(crowd.caps().connections));
-    let protocols = Protocols::new(&tasks, (source.tls(), source.takes_plain()));
+    let protocols = Arc::new(Protocols::new(&tasks, (source.tls(), source.takes_plain())));
     loop {
         // Cancel-safe: a permit or a connection that was not yet given is not lost.
         let next = async {
@@ -299,11 +301,9 @@ pub async fn serve_through<A: Accept>(
                 };
                 let families = (tasks.clone(), doorway.clone());
                 let who = (peer, guest);
-                let connection = (protocols.clone()).serve(stream, who, router.clone(), families);
-                tasks.spawn("connection", async move {
-                    connection.await;
-                    drop(permit);
-                });
+                let protocols = Arc::clone(&protocols);
+                let connection = protocols.serve(stream, who, router.clone(), families);
+                tasks.spawn("connection", connection.map(move |()| drop(permit)));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -314,7 +314,6 @@ pub async fn serve_through<A: Accept>(
 }
 
 /// The two protocols with their limits.
-#[derive(Clone)]
 struct Protocols {
     tls: Option<ServerTls>,
     takes_plain: bool,
@@ -362,9 +361,10 @@ impl Protocols {
         }
     }
 
-    /// Speaks on one connection until it ends, or the family stops and the grace is over.
+    /// Speaks on one connection until it ends, or the family stops and the grace is over. Each step is in a box of its
+    /// own, which goes when it is done: of the many that are idle, each holds what the last step needs.
     async fn serve<S>(
-        mut self,
+        self: Arc<Self>,
         stream: S,
         (addr, mut guest): (SocketAddr, Guest),
         router: Router,
@@ -374,19 +374,19 @@ impl Protocols {
     {
         // What was taken just before the doorway closed is asked for its request, and answered.
         let arriving = families.1.hold();
-        let Some(tls) = self.tls.take() else {
+        let Some(tls) = &self.tls else {
             let peer = Peer { addr, key: None };
-            return self.speak(stream, peer, (router, families), arriving).await;
+            return Box::pin(self.speak(stream, peer, (router, families), arriving)).await;
         };
+        let securing = Box::pin(secure(tls, stream, self.takes_plain));
         let secured = tokio::select! {
             biased;
             () = families.0.stopping() => return,
             () = last_call(&families.1) => return,
-            secured = tokio::time::timeout(HEAD_TIMEOUT, secure(&tls, stream, self.takes_plain)) => secured,
+            secured = tokio::time::timeout(HEAD_TIMEOUT, securing) => secured,
         };
         match secured {
-            Ok(Ok(Spoken::Secured(secured))) => {
-                let Secured { stream, key } = *secured;
+            Ok(Ok(Spoken::Secured(Secured { stream, key }))) => {
                 if !guest.settle(key) {
                     return;
                 }
@@ -406,7 +406,7 @@ impl Protocols {
     }
 
     async fn speak<S>(
-        self,
+        self: Arc<Self>,
         mut stream: S,
         peer: Peer,
         (router, (tasks, doorway)): (Router, (Tasks, Tasks)),
@@ -415,6 +415,15 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let addr = peer.addr;
+        let sniffed = tokio::select! {
+            biased;
+            () = tasks.stopping() => return,
+            () = last_call(&doorway) => return,
+            sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
+        };
+        let Ok(Ok((protocol, first))) = sniffed else {
+            return tracing::debug!(%addr, "a connection said nothing");
+        };
         let service = router.map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             request.map(Body::new)
@@ -432,31 +441,32 @@ impl Protocols {
             }
         });
         let service = TowerToHyperService::new(service);
-        let sniffed = tokio::select! {
-            biased;
-            () = tasks.stopping() => return,
-            () = last_call(&doorway) => return,
-            sniffed = tokio::time::timeout(HEAD_TIMEOUT, sniff(&mut stream)) => sniffed,
-        };
-        let Ok(Ok((protocol, first))) = sniffed else {
-            return tracing::debug!(%addr, "a connection said nothing");
-        };
         let io = TokioIo::new(Rewound::new(first, Patient::new(stream)));
         let ended = match protocol {
             Protocol::One => {
                 let connection = self.one.serve_connection(io, service);
-                let mut connection = std::pin::pin!(connection.with_upgrades());
-                if begins(&mut connection, arriving).await {
+                let mut connection = Box::pin(connection.with_upgrades());
+                if begins(connection.as_mut(), arriving).await {
                     return;
                 }
-                until_drained(connection, |it| it.graceful_shutdown(), (&tasks, &doorway)).await
+                until_drained(
+                    connection.as_mut(),
+                    |it| it.graceful_shutdown(),
+                    (&tasks, &doorway),
+                )
+                .await
             }
             Protocol::Two => {
-                let mut connection = std::pin::pin!(self.two.serve_connection(io, service));
-                if begins(&mut connection, arriving).await {
+                let mut connection = Box::pin(self.two.serve_connection(io, service));
+                if begins(connection.as_mut(), arriving).await {
                     return;
                 }
-                until_drained(connection, |it| it.graceful_shutdown(), (&tasks, &doorway)).await
+                until_drained(
+                    connection.as_mut(),
+                    |it| it.graceful_shutdown(),
+                    (&tasks, &doorway),
+                )
+                .await
             }
         };
         if let Err(error) = ended {
@@ -473,7 +483,7 @@ async fn last_call(doorway: &Tasks) {
 
 /// What a connection speaks below HTTP.
 enum Spoken<S> {
-    Secured(Box<Secured<S>>),
+    Secured(Secured<S>),
     Plain(S),
 }
 
@@ -499,12 +509,12 @@ where
         return Err(io::Error::other("the client spoke plain text"));
     }
     let secured = tls.accept(Rewound::new(first, stream)).await?;
-    Ok(Spoken::Secured(Box::new(secured)))
+    Ok(Spoken::Secured(secured))
 }
 
 /// Reads what is there, so that a request that has arrived counts as open; answers whether that was all.
-async fn begins<C: Future>(connection: &mut std::pin::Pin<&mut C>, arriving: Hold) -> bool {
-    let begun = futures::poll!(connection.as_mut());
+async fn begins<C: Future>(connection: Pin<&mut C>, arriving: Hold) -> bool {
+    let begun = futures::poll!(connection);
     drop(arriving);
     begun.is_ready()
 }
@@ -512,13 +522,13 @@ async fn begins<C: Future>(connection: &mut std::pin::Pin<&mut C>, arriving: Hol
 /// Drives a connection to its end; once the doorway is closed, asks it to finish, and once the family stops, gives it
 /// the grace.
 async fn until_drained<C, F>(
-    mut connection: std::pin::Pin<&mut C>,
+    mut connection: Pin<&mut C>,
     finish: F,
     (tasks, doorway): (&Tasks, &Tasks),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
-    F: FnOnce(std::pin::Pin<&mut C>),
+    F: FnOnce(Pin<&mut C>),
 {
     // Cancel-safe: the connection is only borrowed.
     tokio::select! {

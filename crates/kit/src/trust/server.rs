@@ -60,7 +60,8 @@ pub struct ServerTls {
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub struct Secured<S> {
-    pub stream: TlsStream<S>,
+    /// In a box, because it is large and is passed on and on.
+    pub stream: Box<TlsStream<S>>,
     /// The key that the other side has proved to hold, in a certificate that is believed.
     pub key: Option<Print>,
 }
@@ -192,6 +193,7 @@ impl ServerTls {
             .map(Print::of_key_in)
             .transpose()
             .map_err(io::Error::other)?;
+        let stream = Box::new(stream);
         Ok(Secured { stream, key })
     }
 }
