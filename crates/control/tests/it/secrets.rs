@@ -215,6 +215,7 @@ async fn turns_of_keys_side_by_side_find_no_secret_that_cannot_be_opened() {
         set(&control, &format!("s{number}"), CANARY).await.unwrap();
     }
     for _ in 0..40 {
+        #[expect(clippy::disallowed_methods, reason = "joined below")]
         let turn = || {
             let control = control.clone();
             tokio::spawn(async move { control.rekey(user()).await })
