@@ -15,16 +15,16 @@ use crate::{
 };
 
 /// An agent as a process of its own, killed with `SIGKILL` once its unit runs.
-fn killed_agent(home: &Home, script: &str) -> UnitId {
-    killed_agent_with(home, shell(script), None, |_| {})
+async fn killed_agent(home: &Home, script: &str) -> UnitId {
+    killed_agent_with(home, shell(script), None, async |_| {}).await
 }
 
 /// The same, with a command in the unit that the agent waits for, if there is one to be.
-pub(crate) fn killed_agent_with(
+pub(crate) async fn killed_agent_with(
     home: &Home,
     spec: WorkloadSpec,
     command: Option<&ExecCommand>,
-    before: impl FnOnce(UnitId),
+    before: impl AsyncFnOnce(UnitId),
 ) -> UnitId {
     let unit = contract::unit(spec);
     let orders = serde_json::json!({
@@ -42,7 +42,7 @@ pub(crate) fn killed_agent_with(
     BufReader::new(agent.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
-    before(unit.id);
+    before(unit.id).await;
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!(line, "done\n");
@@ -53,7 +53,7 @@ pub(crate) fn killed_agent_with(
 async fn a_running_unit_survives_the_agent_and_is_adopted() {
     let home = Home::new();
     let script = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
-    let id = killed_agent(&home, script);
+    let id = killed_agent(&home, script).await;
     let driver = home.driver();
     let found = contract::find(&driver, id).await.unwrap();
     assert!(
@@ -97,7 +97,7 @@ async fn a_unit_whose_shim_is_another_program_is_found_and_stopped_after_an_upgr
 #[tokio::test]
 async fn an_end_that_no_agent_saw_is_on_record() {
     let home = Home::new();
-    let id = killed_agent(&home, "while [ ! -e go ]; do sleep 0.05; done; exit 9");
+    let id = killed_agent(&home, "while [ ! -e go ]; do sleep 0.05; done; exit 9").await;
     std::fs::write(home.unit_dir(id).join("work/go"), "").unwrap();
     let shim = home.shim_pid(id, 1);
     until("the shim ended", async || !is_alive(shim)).await;
@@ -117,7 +117,7 @@ async fn an_end_that_no_agent_saw_is_on_record() {
 #[tokio::test]
 async fn an_adopted_units_end_wakes_the_new_agent() {
     let home = Home::new();
-    let id = killed_agent(&home, "while [ ! -e go ]; do sleep 0.05; done");
+    let id = killed_agent(&home, "while [ ! -e go ]; do sleep 0.05; done").await;
     let driver = home.driver();
     assert!(is_running(&driver, id).await);
     std::fs::write(home.unit_dir(id).join("work/go"), "").unwrap();
