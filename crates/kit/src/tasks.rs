@@ -1,6 +1,7 @@
 //! Tasks with a name, an owner and an end: whoever starts one can cancel it and wait for it.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -8,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
+
+/// A task of whatever kind. What surrounds it is compiled once, and not again for each of a hundred kinds.
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A family of tasks that stop together. Clones belong to the same family.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +41,10 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.start(name, Box::pin(task));
+    }
+
+    fn start(&self, name: &'static str, task: Boxed) {
         let span = tracing::debug_span!("task", name);
         let ended = Panics { name, armed: true };
         // No block that awaits it: such a block has room for the task twice.
@@ -50,10 +58,15 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.start_until_stop(name, Box::pin(task));
+    }
+
+    fn start_until_stop(&self, name: &'static str, task: Boxed) {
         let stop = self.stop.clone();
-        self.spawn(name, async move {
+        let until_stop = async move {
             stop.run_until_cancelled(task).await;
-        });
+        };
+        self.start(name, Box::pin(until_stop));
     }
 
     /// Completes when the family is told to stop.

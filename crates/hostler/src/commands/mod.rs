@@ -50,6 +50,7 @@ mod wait;
 mod why;
 
 use std::future::Future;
+use std::pin::Pin;
 
 use hostler_kit::trust::ClientTls;
 use hostler_kit::{Clock as _, SystemClock};
@@ -67,6 +68,9 @@ use crate::settings::{
     AgentSettings, ClientSettings, Environment, RestoreSettings, ServerSettings, UpSettings,
 };
 use crate::status::ExitStatus;
+
+/// A verb of whatever kind, under way.
+type Work<'a> = Pin<Box<dyn Future<Output = Result<ExitStatus, Failure>> + 'a>>;
 
 /// What a verb that talks to a server works with.
 pub(crate) struct Remote<'a> {
@@ -248,13 +252,23 @@ impl<'a> Ask<'a> {
     where
         F: Future<Output = Result<ExitStatus, Failure>>,
     {
+        let (runtime, remote) = self.reach(args)?;
+        finish(&runtime, Box::pin(verb(remote)))
+    }
+
+    fn reach(&self, args: ClientArgs) -> Result<(tokio::runtime::Runtime, Remote<'a>), Failure> {
         let settings = ClientSettings::resolve(args, self.environment)?;
         let runtime = single_thread()?;
-        runtime.block_on(async {
-            let remote = Remote::new(&settings, self.printer)?;
-            verb(remote).await
-        })
+        let inside = runtime.enter();
+        let remote = Remote::new(&settings, self.printer)?;
+        drop(inside);
+        Ok((runtime, remote))
     }
+}
+
+/// One verb of thirty to the end. A runtime's loop is compiled for each kind of work, and here there is one kind.
+fn finish(runtime: &tokio::runtime::Runtime, work: Work<'_>) -> Result<ExitStatus, Failure> {
+    runtime.block_on(work)
 }
 
 impl<'a> Remote<'a> {
