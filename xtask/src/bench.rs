@@ -10,7 +10,7 @@ use crate::tree;
 /// Builds the release and the harness, and hands the arguments on.
 pub(crate) fn main(arguments: &[String]) -> Result<ExitCode> {
     build::program(Profile::Release, None)?;
-    build::package(&["hostler-bench", "--release"], None, None)?;
+    build::package(&["hostler-bench", "--release"], None)?;
     let program = build::target()?.join("release/hostler-bench");
     let status = Command::new(&program)
         .args(arguments)

@@ -16,6 +16,7 @@ mod check;
 mod contracts;
 mod cross;
 mod fuzz;
+mod link;
 mod openapi;
 mod package;
 mod proto;

@@ -1,0 +1,100 @@
+//! What the linker of a release is told beside what rustc tells it. It makes the program smaller, and an agent read less of
+//! it. Builds for trying are linked as rustc does it.
+//!
+//! It is for this machine's program under glibc alone; a static one is linked by zig, which takes none of it.
+
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cross::Target;
+use crate::tree;
+
+/// The functions that an idle agent has called.
+const WARM: &str = include_str!("../../crates/hostler/warm.txt");
+/// The first glibc whose loader reads packed lists of places to fill in.
+const PACKS_PLACES: (u32, u32) = (2, 36);
+
+/// Words for rustc about one program.
+pub(crate) type Words = Vec<String>;
+
+/// Of the shim.
+pub(crate) fn small(target: Option<Target>) -> Words {
+    packed_places(target).into_iter().collect()
+}
+
+/// Of the program that carries it, which is built into that folder.
+pub(crate) fn large(target: Option<Target>, folder: &Path) -> Result<Words> {
+    let mut words = small(target);
+    // Here rustc brings the linker, so it is known to take a script.
+    if target.is_none()
+        && cfg!(all(
+            target_arch = "x86_64",
+            target_os = "linux",
+            target_env = "gnu"
+        ))
+    {
+        words.push(format!("-Clink-arg=-Wl,-T,{}", script(folder)?.display()));
+    }
+    Ok(words)
+}
+
+/// Places that the loader has to fill in are listed packed, in a fiftieth of the room, and no start reads through the rest.
+/// Loaders know that since glibc 2.36; what was linked with an older one would not start.
+fn packed_places(target: Option<Target>) -> Option<String> {
+    let is_for_glibc = target.is_none() && cfg!(all(target_os = "linux", target_env = "gnu"));
+    let is_new = is_for_glibc && glibc().is_some_and(|version| version >= PACKS_PLACES);
+    is_new.then(|| "-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned())
+}
+
+/// The version of this machine's C library, as `getconf` says it: `glibc 2.36`.
+fn glibc() -> Option<(u32, u32)> {
+    let said = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    let said = String::from_utf8(said.ok()?.stdout).ok()?;
+    let (major, minor) = said.trim().strip_prefix("glibc ")?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Lays what an idle agent has called side by side. The kernel brings a program into memory by sixteen pages around one
+/// that is asked for, so a few small functions in every corner bring all of it.
+fn script(folder: &Path) -> Result<PathBuf> {
+    let mut script = String::from("SECTIONS {\n.text.warm : {\n");
+    for name in WARM.lines().filter(|line| !line.starts_with('#')) {
+        // The older way to spell names ends in a hash, the newer has it inside, where the list has a star.
+        let hash = if name.starts_with("_ZN") { "17h*" } else { "" };
+        writeln!(script, "*(.text.{name}{hash} .text.unlikely.{name}{hash})")?;
+    }
+    script.push_str("}\n} INSERT BEFORE .text;\n");
+    // Cargo does not look into it: another one has another name.
+    let mut hasher = DefaultHasher::new();
+    script.hash(&mut hasher);
+    let path = folder.join(format!("warm-{:016x}.ld", hasher.finish()));
+    std::fs::create_dir_all(folder).with_context(|| tree::shown(folder))?;
+    std::fs::write(&path, script).with_context(|| tree::shown(&path))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_names_without_hashes_in_order() {
+        let names: Vec<&str> = WARM.lines().filter(|it| !it.starts_with('#')).collect();
+        assert!(names.is_sorted());
+        for name in names {
+            let is_name = name.starts_with("_ZN") || name.starts_with("_R");
+            assert!(is_name && !name.contains("17h"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_script_puts_what_is_listed_before_the_rest() {
+        let home = tempfile::tempdir().unwrap();
+        let script = std::fs::read_to_string(script(home.path()).unwrap()).unwrap();
+        assert!(script.contains("hostler_agent") && script.ends_with("INSERT BEFORE .text;\n"));
+    }
+}
