@@ -29,11 +29,10 @@ pub(crate) fn program(profile: Profile, target: Option<Target>) -> Result<PathBu
         return Ok(programs(target)?.join("debug/hostler"));
     }
     let programs = programs(target)?.join("release");
-    let words = ["hostler-shim", "--bin", "hostler-shim", "--release"];
-    run(&mut cargo(&words, target, &link::small(target))?)?;
+    package(&["hostler-shim", "--release"], target)?;
     let shim = packed(&programs.join("hostler-shim"))?;
     let words = ["hostler", "--release", "--features", "small-shim"];
-    let link = link::large(target, &programs)?;
+    let link = link::words(target, &programs)?;
     run(cargo(&words, target, &link)?.env("HOSTLER_SHIM", shim))?;
     Ok(programs.join("hostler"))
 }

@@ -1,12 +1,11 @@
-//! What the linker of a release is told beside what rustc tells it. It makes the program smaller, and an agent read less of
-//! it. Builds for trying are linked as rustc does it.
+//! What the linker of a release is told beside what rustc tells it, so that an agent reads less of the program. Builds for
+//! trying are linked as rustc does it.
 //!
 //! It is for this machine's program under glibc alone; a static one is linked by zig, which takes none of it.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -15,47 +14,19 @@ use crate::tree;
 
 /// The functions that an idle agent has called.
 const WARM: &str = include_str!("../../crates/hostler/warm.txt");
-/// The first glibc whose loader reads packed lists of places to fill in.
-const PACKS_PLACES: (u32, u32) = (2, 36);
-
-/// Words for rustc about one program.
-pub(crate) type Words = Vec<String>;
-
-/// Of the shim.
-pub(crate) fn small(target: Option<Target>) -> Words {
-    packed_places(target).into_iter().collect()
-}
-
-/// Of the program that carries it, which is built into that folder.
-pub(crate) fn large(target: Option<Target>, folder: &Path) -> Result<Words> {
-    let mut words = small(target);
+/// Words for rustc about the large program of a release, which is built into that folder.
+pub(crate) fn words(target: Option<Target>, folder: &Path) -> Result<Vec<String>> {
     // Here rustc brings the linker, so it is known to take a script.
-    if target.is_none()
-        && cfg!(all(
-            target_arch = "x86_64",
-            target_os = "linux",
-            target_env = "gnu"
-        ))
-    {
-        words.push(format!("-Clink-arg=-Wl,-T,{}", script(folder)?.display()));
+    let is_known = cfg!(all(
+        target_arch = "x86_64",
+        target_os = "linux",
+        target_env = "gnu"
+    ));
+    if target.is_some() || !is_known {
+        return Ok(Vec::new());
     }
-    Ok(words)
-}
-
-/// Places that the loader has to fill in are listed packed, in a fiftieth of the room, and no start reads through the rest.
-/// Loaders know that since glibc 2.36; what was linked with an older one would not start.
-fn packed_places(target: Option<Target>) -> Option<String> {
-    let is_for_glibc = target.is_none() && cfg!(all(target_os = "linux", target_env = "gnu"));
-    let is_new = is_for_glibc && glibc().is_some_and(|version| version >= PACKS_PLACES);
-    is_new.then(|| "-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned())
-}
-
-/// The version of this machine's C library, as `getconf` says it: `glibc 2.36`.
-fn glibc() -> Option<(u32, u32)> {
-    let said = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
-    let said = String::from_utf8(said.ok()?.stdout).ok()?;
-    let (major, minor) = said.trim().strip_prefix("glibc ")?.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    let script = script(folder)?;
+    Ok(vec![format!("-Clink-arg=-Wl,-T,{}", script.display())])
 }
 
 /// Lays what an idle agent has called side by side. The kernel brings a program into memory by sixteen pages around one

@@ -14,9 +14,6 @@ use crate::tree;
 pub(crate) const TOOL: &str = "cargo-deb";
 const TOOL_VERSION: &str = "3.8.0";
 
-/// What a program asks of the loader, as it names it, if its places to fill in are listed packed.
-const PACKED_PLACES: &[u8] = b"GLIBC_ABI_DT_RELR";
-
 /// Makes the package of what is staged.
 pub(super) fn make(stage: &Stage, out: &Path, effort: Effort) -> Result<PathBuf> {
     ensure!(
@@ -32,7 +29,6 @@ pub(super) fn make(stage: &Stage, out: &Path, effort: Effort) -> Result<PathBuf>
         "hostler",
     ])
     .args((effort == Effort::Quick).then_some("--fast"))
-    .args(has_packed_places(&stage.program())?.then_some("--variant=packed-places"))
     .args(
         stage
             .machine()
@@ -49,12 +45,6 @@ pub(super) fn make(stage: &Stage, out: &Path, effort: Effort) -> Result<PathBuf>
         .map(str::trim)
         .rfind(|line| line.ends_with(".deb"));
     Ok(PathBuf::from(path.context("cargo-deb names no package")?))
-}
-
-fn has_packed_places(program: &Path) -> Result<bool> {
-    let bytes = std::fs::read(program).with_context(|| tree::shown(program))?;
-    let mut places = bytes.windows(PACKED_PLACES.len());
-    Ok(places.any(|place| place == PACKED_PLACES))
 }
 
 /// Installs the tool if it is not here in the pinned version; answers where it is.
