@@ -28,11 +28,22 @@ pub(crate) fn program(profile: Profile, target: Option<Target>) -> Result<PathBu
         package(&["hostler"], target)?;
         return Ok(programs(target)?.join("debug/hostler"));
     }
+    release(target, &[])
+}
+
+/// Builds the release of this machine as `program` does, with the names of its functions.
+pub(crate) fn with_names() -> Result<PathBuf> {
+    release(None, &["-Cstrip=none"])
+}
+
+/// Builds both programs, the large one with more words for rustc.
+fn release(target: Option<Target>, more: &[&str]) -> Result<PathBuf> {
     let programs = programs(target)?.join("release");
     package(&["hostler-shim", "--release"], target)?;
     let shim = packed(&programs.join("hostler-shim"))?;
     let words = ["hostler", "--release", "--features", "small-shim"];
-    let link = link::words(target, &programs)?;
+    let mut link = link::words(target, &programs)?;
+    link.extend(more.iter().map(|&word| word.to_owned()));
     run(cargo(&words, target, &link)?.env("HOSTLER_SHIM", shim))?;
     Ok(programs.join("hostler"))
 }

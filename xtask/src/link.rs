@@ -14,15 +14,17 @@ use crate::tree;
 
 /// The functions that an idle agent has called.
 const WARM: &str = include_str!("../../crates/hostler/warm.txt");
+
+/// Whether rustc brings the linker here, so that it is known to take a script.
+pub(crate) const IS_KNOWN: bool = cfg!(all(
+    target_arch = "x86_64",
+    target_os = "linux",
+    target_env = "gnu"
+));
+
 /// Words for rustc about the large program of a release, which is built into that folder.
 pub(crate) fn words(target: Option<Target>, folder: &Path) -> Result<Vec<String>> {
-    // Here rustc brings the linker, so it is known to take a script.
-    let is_known = cfg!(all(
-        target_arch = "x86_64",
-        target_os = "linux",
-        target_env = "gnu"
-    ));
-    if target.is_some() || !is_known {
+    if target.is_some() || !IS_KNOWN {
         return Ok(Vec::new());
     }
     let script = script(folder)?;

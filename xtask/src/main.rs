@@ -23,6 +23,7 @@ mod proto;
 mod size;
 mod test;
 mod tree;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Writes crates/hostler/warm.txt, the functions that an idle agent calls; needs qemu-user.
+    Warm,
     /// Runs the fuzz targets of fuzz/; needs a nightly and a C++ compiler.
     Fuzz {
         /// Only these of agent, grpc, http, spec and uplink; all of them if none is named.
@@ -116,6 +119,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Package(arguments) => package::main(&arguments)?,
         Verb::Bench { arguments } => return bench::main(&arguments),
+        Verb::Warm => warm::main()?,
         Verb::Fuzz { targets, seconds } => fuzz::main(&targets, seconds)?,
         Verb::Check => check::main()?,
         Verb::Arch => arch::main()?,
