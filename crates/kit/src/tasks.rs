@@ -137,6 +137,12 @@ impl Drop for Panics {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use tracing::Dispatch;
+    use tracing::subscriber::NoSubscriber;
+
     use super::*;
 
     #[tokio::test]
@@ -163,5 +169,22 @@ mod tests {
         let tasks = Tasks::new();
         tasks.spawn("deaf", std::future::pending());
         assert_eq!(tasks.shut_down(Duration::from_secs(1)).await, Err(1));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_named_and_waited_for_like_any_other() {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let log = Arc::new(said.reopen().unwrap());
+        let subscriber = Dispatch::new(tracing_subscriber::fmt().with_writer(log).finish());
+        // Of one alone, a thread that has none would decide for all whether a line is wanted.
+        let _second = Dispatch::new(NoSubscriber::default());
+        let _default = tracing::dispatcher::set_default(&subscriber);
+        let tasks = Tasks::new();
+        tasks.spawn("clumsy", async { panic!("on purpose") });
+        tasks.spawn("calm", async {});
+        assert_eq!(tasks.shut_down(Duration::from_secs(60)).await, Ok(()));
+        let said = fs::read_to_string(said.path()).unwrap();
+        assert_eq!(said.matches("task panicked").count(), 1, "{said}");
+        assert!(said.contains("clumsy"), "{said}");
     }
 }
